@@ -1,0 +1,136 @@
+"""Every error the package raises on purpose, drawn as one tree.
+
+::
+
+    ContimgError
+    ├── InputError                  exit 2   something handed in cannot be used
+    │   ├── ConfigError                      an option, variable or configuration file
+    │   ├── CatalogError
+    │   │   ├── CatalogMissingError          no strip of that catalogue on disk
+    │   │   ├── CatalogFormatError           a source file or strip that does not fit
+    │   │   └── CatalogCoverageError         a cone reaches where no strip does
+    │   ├── MeasurementSetError
+    │   │   └── SelectionError               a field or spectral window that is not there
+    │   ├── CalTableError                    an initial calibration table
+    │   ├── SeedError                        no sky model could be made from the catalogue
+    │   └── ResourceError                    disk, memory, permission, lock
+    ├── EngineError                 exit 3   an engine failed
+    │   ├── ImagingError
+    │   └── SolverError
+    └── NotImprovedError            exit 4   not improved, and improvement was required
+
+Each carries three parts, *what*, *where* and *remedy*, and prints as one line.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CalTableError",
+    "CatalogCoverageError",
+    "CatalogError",
+    "CatalogFormatError",
+    "CatalogMissingError",
+    "ConfigError",
+    "ContimgError",
+    "EngineError",
+    "ImagingError",
+    "InputError",
+    "MeasurementSetError",
+    "NotImprovedError",
+    "ResourceError",
+    "SeedError",
+    "SelectionError",
+    "SolverError",
+]
+
+
+class ContimgError(Exception):
+    """Base of all errors raised on purpose.
+
+    Parameters
+    ----------
+    what : str
+        What is wrong, in a few words.
+    where : object, optional
+        The file, table, column or option concerned.
+    remedy : str, optional
+        What the user can do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, where: object = "", remedy: str = "") -> None:
+        self.what = what
+        self.where = str(where)
+        self.remedy = remedy
+        super().__init__(what, self.where, remedy)
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        if self.remedy:
+            text += f"; {self.remedy}"
+        return " ".join(text.split())
+
+
+class InputError(ContimgError):
+    """Something handed in cannot be used."""
+
+
+class ConfigError(InputError):
+    """An option, environment variable or configuration file is wrong."""
+
+
+class CatalogError(InputError):
+    """A catalogue cannot answer."""
+
+
+class CatalogMissingError(CatalogError):
+    """No strip of the wanted catalogue is on disk."""
+
+
+class CatalogFormatError(CatalogError):
+    """A catalogue source file or strip file does not have the expected form."""
+
+
+class CatalogCoverageError(CatalogError):
+    """A cone reaches where no strip does."""
+
+
+class MeasurementSetError(InputError):
+    """A Measurement Set is missing, incomplete or unusable."""
+
+
+class SelectionError(MeasurementSetError):
+    """The selected field, spectral window or rows are not there."""
+
+
+class CalTableError(InputError):
+    """An initial calibration table cannot be used."""
+
+
+class SeedError(InputError):
+    """No sky model could be made from the catalogue."""
+
+
+class ResourceError(InputError):
+    """Disk, memory, permission or lock stands in the way."""
+
+
+class EngineError(ContimgError):
+    """An engine failed while it worked on good input."""
+
+    exit_code = 3
+
+
+class ImagingError(EngineError):
+    """Imaging failed."""
+
+
+class SolverError(EngineError):
+    """The gain solver failed."""
+
+
+class NotImprovedError(ContimgError):
+    """The observation was not improved, and improvement was required."""
+
+    exit_code = 4
