@@ -1,0 +1,69 @@
+# One command each; `make help` lists them.
+PYTHON ?= python3
+VENV   := .venv
+JUDGE  := .venv-judge
+BIN    := $(VENV)/bin
+export MPLBACKEND := Agg
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test judge lint format lock clean
+.DELETE_ON_ERROR:
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.ready ## simulate a transit, self-calibrate it from random phases, write demo-output/
+	$(BIN)/contimg demo demo-output
+
+test: lint ## lint, type-check and run the tests
+	$(BIN)/python -m pytest
+
+judge: $(VENV)/.ready-test $(JUDGE)/.ready ## compare with CASA (2 GB in .venv-judge)
+	CONTIMG_JUDGE_PYTHON="$${CONTIMG_JUDGE_PYTHON:-$(CURDIR)/$(JUDGE)/bin/python}" $(BIN)/python -m pytest judge -q
+
+lint: $(VENV)/.ready-test ## ruff and mypy, changing nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.ready-test ## rewrite the sources in the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The venv of pip-tools is kept apart, so that what it needs never enters a lock.
+COMPILE = build/lock/bin/pip-compile --quiet --strip-extras --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links --no-emit-options
+lock: ## pin the newest versions that fit pyproject.toml and judge/requirements.in
+	$(call make-venv,build/lock)
+	build/lock/bin/python -m pip install --quiet pip-tools
+	$(COMPILE) --upgrade --output-file requirements.lock pyproject.toml
+	$(COMPILE) --upgrade --extra test --constraint requirements.lock --output-file requirements-test.lock pyproject.toml
+	$(COMPILE) --upgrade --output-file judge/requirements.lock judge/requirements.in
+
+clean: ## remove environments, caches and the demo's output
+	rm -rf $(VENV) $(JUDGE) build demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# A venv that was left half made has no working pip; it is made anew.
+define make-venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, '$(PYTHON)' is not; use: make PYTHON=python3.12" >&2; exit 2; }
+	@$(1)/bin/python -m pip --version >/dev/null 2>&1 || { rm -rf $(1); $(PYTHON) -m venv $(1); } || \
+	  { rm -rf $(1); echo "$(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 2; }
+endef
+
+# The stamps are touched last: an interrupted set-up is taken up again by the next call.
+$(VENV)/.ready: requirements.lock pyproject.toml
+	$(call make-venv,$(VENV))
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+$(VENV)/.ready-test: requirements-test.lock $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --requirement requirements-test.lock
+	@touch $@
+
+$(JUDGE)/.ready: judge/requirements.lock
+	$(call make-venv,$(JUDGE))
+	$(JUDGE)/bin/python -m pip install --quiet --requirement judge/requirements.lock
+	@touch $@

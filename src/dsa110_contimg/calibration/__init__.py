@@ -1,0 +1,6 @@
+"""Gains: statistics of the data, solutions, CASA tables, and the self-calibration loop.
+
+Everything a solution needs is gathered in one pass over the data
+(:mod:`~dsa110_contimg.calibration.statistics`); solving, choosing intervals and
+cross-validation then cost milliseconds.
+"""

@@ -1,0 +1,252 @@
+"""CASA calibration tables: reading B, G and T Jones tables, writing tables that applycal reads.
+
+The layout is that of CASA's NewCalTable: main columns TIME, FIELD_ID,
+SPECTRAL_WINDOW_ID, ANTENNA1, ANTENNA2 (reference antenna), INTERVAL,
+SCAN_NUMBER, CPARAM, PARAMERR, FLAG, SNR, WEIGHT and the subtables ANTENNA,
+FIELD, SPECTRAL_WINDOW, HISTORY and OBSERVATION.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from casacore.tables import makearrcoldesc, makescacoldesc, maketabdesc, table
+from numpy.typing import NDArray
+
+from dsa110_contimg.calibration.gains import Gains, GainTable
+from dsa110_contimg.errors import CalTableError
+from dsa110_contimg.visibilities import MeasurementSet
+from dsa110_contimg.visibilities.measurement_set import open_table
+
+__all__ = ["read_gain_table", "write_gain_table"]
+
+KINDS = ("B Jones", "G Jones", "T Jones")
+COLUMNS = ("TIME", "FIELD_ID", "SPECTRAL_WINDOW_ID", "ANTENNA1", "CPARAM", "FLAG")
+
+
+def read_gain_table(path: Path | str, ms: MeasurementSet | None = None) -> GainTable:
+    """Read a CASA calibration table.
+
+    Parameters
+    ----------
+    path : Path or str
+        Table of kind B, G or T Jones.
+    ms : MeasurementSet, optional
+        The data it will be applied to; its antennas are compared.
+
+    Returns
+    -------
+    GainTable
+
+    Raises
+    ------
+    CalTableError
+        If it is no such table, or belongs to another array.
+    """
+    path = Path(path)
+    if not (path / "table.dat").is_file():
+        raise CalTableError("no such calibration table", path, "check the path")
+    try:
+        with open_table(path) as main:
+            return _read(path, main, ms)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[0]
+        raise CalTableError(f"cannot be read ({first})", path, "check the table") from None
+
+
+def _read(path: Path, main: Any, ms: MeasurementSet | None) -> GainTable:
+    info = main.info()
+    kind = str(info.get("subType", ""))
+    if info.get("type") != "Calibration" or kind not in KINDS:
+        raise CalTableError(
+            f"is a table of type {info.get('type')!r} {kind!r}, not one of {', '.join(KINDS)}",
+            path,
+            "give bandpass or gain tables",
+        )
+    missing = [c for c in COLUMNS if c not in main.colnames()]
+    if missing or main.nrows() == 0:
+        raise CalTableError(
+            f"lacks {', '.join(missing)}" if missing else "holds no solutions", path, "solve it again"
+        )
+    with open_table(path / "ANTENNA") as sub:
+        names = [str(n) for n in sub.getcol("NAME")]
+    if ms is not None:
+        if len(names) != len(ms.antennas):
+            raise CalTableError(
+                f"has {len(names)} antennas, the Measurement Set has {len(ms.antennas)}",
+                path,
+                "give a table of the same array",
+            )
+        if names != list(ms.antennas.name):
+            raise CalTableError("lists other antenna names than the Measurement Set", path, "same array?")
+    with open_table(path / "SPECTRAL_WINDOW") as sub:
+        channels = [np.asarray(sub.getcell("CHAN_FREQ", k), dtype=np.float64) for k in range(sub.nrows())]
+    time = main.getcol("TIME")
+    antenna = main.getcol("ANTENNA1")
+    window = main.getcol("SPECTRAL_WINDOW_ID")
+    reference = main.getcol("ANTENNA2") if "ANTENNA2" in main.colnames() else np.full(time.size, -1)
+    scan = main.getcol("SCAN_NUMBER") if "SCAN_NUMBER" in main.colnames() else np.zeros(time.size, int)
+    interval = main.getcol("INTERVAL") if "INTERVAL" in main.colnames() else np.zeros(time.size)
+    field = main.getcol("FIELD_ID")
+    gains: dict[int, Gains] = {}
+    for spw in np.unique(window):
+        rows = np.flatnonzero(window == spw)
+        sub = main.selectrows(rows)
+        param, flag = sub.getcol("CPARAM"), sub.getcol("FLAG").astype(bool)
+        error = sub.getcol("PARAMERR") if "PARAMERR" in main.colnames() else np.zeros(param.shape)
+        snr = sub.getcol("SNR") if "SNR" in main.colnames() else np.zeros(param.shape)
+        stamps, slot = np.unique(time[rows], return_inverse=True)
+        shape = (stamps.size, len(names), *param.shape[1:])
+        full = np.ones(shape, dtype=np.complex128)
+        flags = np.ones(shape, dtype=bool)
+        errors, snrs = np.zeros(shape), np.zeros(shape)
+        ref, fields, scans = (np.full(stamps.size, -1, dtype=np.int64) for _ in range(3))
+        lengths = np.zeros(stamps.size)
+        index = (slot, antenna[rows])
+        full[index], flags[index], errors[index], snrs[index] = param, flag, error, snr
+        flags |= ~np.isfinite(full) | (full == 0)
+        full[flags] = 1.0
+        ref[slot], fields[slot], scans[slot] = reference[rows], field[rows], scan[rows]
+        lengths[slot] = interval[rows]
+        frequency = channels[int(spw)]
+        if frequency.size != param.shape[1]:
+            if param.shape[1] != 1:
+                raise CalTableError(
+                    f"has {param.shape[1]} channels of solutions, its SPECTRAL_WINDOW lists {frequency.size}",
+                    path,
+                    "solve it again",
+                )
+            frequency = np.array([frequency.mean()])
+        gains[int(spw)] = Gains(stamps, lengths, frequency, full, flags, errors, snrs, ref, fields, scans)
+    return GainTable(kind, gains, str(path))
+
+
+def write_gain_table(path: Path, kind: str, gains: Mapping[int, Gains], ms: MeasurementSet) -> None:
+    """Write a CASA calibration table, beside its final name and renamed.
+
+    Parameters
+    ----------
+    path : Path
+        Table to write; an older one of that name is replaced.
+    kind : str
+        ``"G Jones"`` or ``"T Jones"``.
+    gains : mapping of int to Gains
+        By spectral-window identifier; one-channel gains. A gain found from
+        several windows together is given under each of them, so that no
+        spectral-window map is needed to apply it.
+    ms : MeasurementSet
+        Where the antennas, fields and windows are described.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    _write(beside, kind, gains, ms)
+    old = path.with_name(f".{path.name}.old{os.getpid()}")
+    if path.exists():
+        path.rename(old)
+    beside.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(path: Path, kind: str, gains: Mapping[int, Gains], ms: MeasurementSet) -> None:
+    group = "MSMTAB"
+    npol = next(iter(gains.values())).gain.shape[3]
+    scalar = {
+        "TIME": 0.0,
+        "FIELD_ID": 0,
+        "SPECTRAL_WINDOW_ID": 0,
+        "ANTENNA1": 0,
+        "ANTENNA2": 0,
+        "INTERVAL": 0.0,
+        "SCAN_NUMBER": 0,
+        "OBSERVATION_ID": 0,
+    }
+    described = [makescacoldesc(n, v, datamanagergroup=group) for n, v in scalar.items()]
+    arrays: dict[str, tuple[Any, str]] = {
+        "CPARAM": (0j, "complex"),
+        "PARAMERR": (0.0, "float"),
+        "FLAG": (False, "boolean"),
+        "SNR": (0.0, "float"),
+        "WEIGHT": (0.0, "float"),
+    }
+    described += [
+        makearrcoldesc(n, v, ndim=-1, valuetype=t, datamanagergroup=group) for n, (v, t) in arrays.items()
+    ]
+    rows: dict[str, list[NDArray[Any]]] = {n: [] for n in (*scalar, *arrays)}
+    for spw, g in sorted(gains.items()):
+        nt, nant = g.gain.shape[:2]
+        repeat: dict[str, NDArray[Any]] = {
+            "TIME": g.time_s,
+            "FIELD_ID": g.field_id,
+            "ANTENNA2": g.reference_antenna,
+            "INTERVAL": g.interval_s,
+            "SCAN_NUMBER": g.scan,
+        }
+        for name, values in repeat.items():
+            rows[name].append(np.repeat(values, nant))
+        rows["SPECTRAL_WINDOW_ID"].append(np.full(nt * nant, spw))
+        rows["OBSERVATION_ID"].append(np.zeros(nt * nant, dtype=np.int64))
+        rows["ANTENNA1"].append(np.tile(np.arange(nant), nt))
+        cells = (nt * nant, 1, npol)
+        rows["CPARAM"].append(np.where(g.flag, 1.0, g.gain).reshape(cells))
+        rows["PARAMERR"].append(g.error.reshape(cells))
+        rows["FLAG"].append(g.flag.reshape(cells))
+        rows["SNR"].append(g.snr.reshape(cells))
+        with np.errstate(divide="ignore"):
+            rows["WEIGHT"].append(np.where(g.error > 0, 1.0 / g.error**2, 0.0).reshape(cells))
+    # CASA looks solutions up in the order of time.
+    order = np.argsort(np.concatenate(rows["TIME"]), kind="stable")
+    n_rows = int(order.size)
+    main = table(str(path), maketabdesc(described), nrow=n_rows, ack=False)
+    try:
+        for name, parts in rows.items():
+            values = np.concatenate(parts)[order]
+            if name in scalar and isinstance(scalar[name], int):
+                values = values.astype(np.int32)
+            if name == "CPARAM":
+                values = values.astype(np.complex64)
+            elif name in ("PARAMERR", "SNR", "WEIGHT"):
+                values = values.astype(np.float32)
+            main.putcol(name, values)
+        seconds = {"QuantumUnits": ["s"]}
+        main.putcolkeywords("TIME", {**seconds, "MEASINFO": {"type": "epoch", "Ref": "UTC"}})
+        main.putcolkeywords("INTERVAL", seconds)
+        main.putinfo({"type": "Calibration", "subType": kind, "readme": ""})
+        main.putkeywords(
+            {
+                "ParType": "Complex",
+                "MSName": ms.path.name,
+                "VisCal": kind,
+                "PolBasis": "unknown",
+                "CASA_Version": "dsa110-contimg",
+            }
+        )
+        for name in ("ANTENNA", "FIELD", "OBSERVATION", "HISTORY", "SPECTRAL_WINDOW"):
+            if (ms.path / name / "table.dat").is_file():
+                with open_table(ms.path / name) as source:
+                    copy = source.copy(str(path / name), deep=True, valuecopy=True)
+                    if name == "HISTORY":
+                        copy.removerows(range(copy.nrows()))
+                    if name == "SPECTRAL_WINDOW":
+                        _one_channel(copy)
+                    copy.close()
+                main.putkeyword(name, "Table: " + str(path / name))
+        main.flush(recursive=True)
+    finally:
+        main.close()
+
+
+def _one_channel(spectral: Any) -> None:
+    """Give every window the single channel that the solutions have; CASA aborts on a mismatch."""
+    for k in range(spectral.nrows()):
+        freq = np.asarray(spectral.getcell("CHAN_FREQ", k))
+        width = float(np.abs(np.asarray(spectral.getcell("CHAN_WIDTH", k))).sum())
+        spectral.putcell("CHAN_FREQ", k, np.array([freq.mean()]))
+        for name in ("CHAN_WIDTH", "EFFECTIVE_BW", "RESOLUTION"):
+            if name in spectral.colnames():
+                spectral.putcell(name, k, np.array([width]))
+        spectral.putcell("NUM_CHAN", k, 1)

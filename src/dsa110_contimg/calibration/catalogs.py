@@ -1,0 +1,5 @@
+"""The import path that users' scripts know; the catalogues live in `dsa110_contimg.catalogs`."""
+
+from dsa110_contimg.catalogs import query_nvss_sources
+
+__all__ = ["query_nvss_sources"]

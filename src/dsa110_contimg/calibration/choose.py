@@ -1,0 +1,234 @@
+"""Choosing solution intervals by cross-validation on the baseline statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsa110_contimg.calibration.gains import Gains, GainTable, Interpolation
+from dsa110_contimg.calibration.solver import CalMode, solution_intervals, solve
+from dsa110_contimg.calibration.statistics import BaselineStatistics
+
+__all__ = ["GainSolver", "Score", "Solution"]
+
+Float = NDArray[np.float64]
+Int = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean weighted squared residual, in units of thermal variance.
+
+    Attributes
+    ----------
+    chi2_train : float
+        On the half of the channels that was solved on, both ways averaged.
+    chi2_heldout : float
+        On the other half.
+    """
+
+    chi2_train: float
+    chi2_heldout: float
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A gain solution with what is known of it.
+
+    Attributes
+    ----------
+    table : GainTable
+        Gains from all channels.
+    mode : {"p", "ap"}
+        Phases only, or amplitudes and phases.
+    solint : str
+        Interval asked for or chosen.
+    solint_s : float
+        Median length of the intervals in seconds.
+    score : Score
+        Cross-validated.
+    solved_fraction : float
+        Unflagged fraction of the solutions of antennas that have data.
+    median_snr : float
+        Median signal to noise of the solutions of antennas that have data.
+    """
+
+    table: GainTable
+    mode: CalMode
+    solint: str
+    solint_s: float
+    score: Score
+    solved_fraction: float
+    median_snr: float
+
+
+class GainSolver:
+    """Solves and scores gains on one set of statistics.
+
+    Parameters
+    ----------
+    statistics : BaselineStatistics
+        Of the data after all earlier tables.
+    times_s, dump_s : ndarray, shape (ntime,)
+        Time stamps and lengths of the dumps in seconds.
+    scan, field_id : ndarray of int, shape (ntime,)
+        Of each dump.
+    freq_hz : ndarray, shape (nspw,)
+        Centres of the windows.
+    reference_antennas : sequence of int
+        Best first.
+    noise_scale2 : float
+        Variance of a complex visibility times its weight.
+    common, combine_spw, combine_scans : bool
+        One gain for both polarisations; for all windows; intervals across scans.
+    min_snr, min_baselines : float, int
+        Limits under which solutions are flagged.
+    """
+
+    def __init__(
+        self,
+        statistics: BaselineStatistics,
+        *,
+        times_s: Float,
+        dump_s: Float,
+        scan: Int,
+        field_id: Int,
+        freq_hz: Float,
+        reference_antennas: Sequence[int],
+        noise_scale2: float,
+        common: bool,
+        combine_spw: bool,
+        combine_scans: bool,
+        min_snr: float,
+        min_baselines: int,
+    ) -> None:
+        self._spw_ids = statistics.spw_ids
+        self._freq_hz = freq_hz
+        # With one gain for all windows their sums simply add.
+        self.statistics = statistics.combined() if combine_spw else statistics
+        self._times, self._dump_s, self._scan, self._field = times_s, dump_s, scan, field_id
+        self._ranked = tuple(reference_antennas)
+        self._noise = noise_scale2
+        self._common, self._combine_scans = common, combine_scans
+        self._min_snr, self._min_baselines = min_snr, min_baselines
+
+    def after(self, table: GainTable) -> GainSolver:
+        """Return a solver for what a table leaves to be solved."""
+        gain, _ = self._on_dumps(table)
+        other = object.__new__(GainSolver)
+        other.__dict__ = {**self.__dict__, "statistics": self.statistics.after(gain)}
+        return other
+
+    def candidates(self) -> list[str]:
+        """Intervals worth trying, shortest first: multiples of a dump, scans, everything."""
+        n, dump = self._times.size, float(np.median(self._dump_s))
+        found: dict[bytes, str] = {}
+        multiples = [k for k in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96) if k < n]
+        for word in [*(str(k * dump) for k in multiples), "scan", "inf"]:
+            found.setdefault(self._intervals(word).tobytes(), word)
+        return list(found.values())
+
+    def unit_score(self) -> Score:
+        """Score of the data as they are."""
+        shape = (*self.statistics.cross.shape[1:3], self.statistics.n_antennas, 2)
+        unit, solved = np.ones(shape, dtype=np.complex128), np.ones(shape, dtype=bool)
+        return self._mean([(unit, solved)] * 2)
+
+    def best(self, mode: CalMode, solint: str) -> Solution:
+        """Solve with an interval, or with the one that predicts the held-out channels best.
+
+        Parameters
+        ----------
+        mode : {"p", "ap"}
+            Phases only, or amplitudes and phases.
+        solint : str
+            ``"auto"``, or an interval as :func:`solution_intervals` takes it.
+
+        Returns
+        -------
+        Solution
+        """
+        words = self.candidates() if solint == "auto" else [solint]
+        scored = [(self.score(mode, word, how), word, how) for word in words for how in _WAYS]
+        score, word, how = min(scored, key=lambda item: item[0].chi2_heldout)
+        return self._solution(mode, word, how, score)
+
+    def score(self, mode: CalMode, solint: str, interpolation: Interpolation) -> Score:
+        """Cross-validate: solve on either half of the channels, score on both."""
+        return self._mean([self._on_dumps(self._table(mode, solint, interpolation, [h])) for h in (0, 1)])
+
+    def _mean(self, solved_on: Sequence[tuple[NDArray[np.complex128], NDArray[np.bool_]]]) -> Score:
+        train = held = 0.0
+        for half, (gain, solved) in enumerate(solved_on):
+            scale = self.statistics.scale(gain, solved, half)
+            train += self.statistics.residual(gain, solved, half, scale)
+            held += self.statistics.residual(gain, solved, 1 - half, scale)
+        n = max(1.0, float(self.statistics.count.sum())) * self._noise
+        return Score(train / n, held / n)
+
+    def _solution(self, mode: CalMode, solint: str, how: Interpolation, score: Score) -> Solution:
+        table = self._table(mode, solint, how, [0, 1])
+        present: NDArray[np.bool_] = self.statistics.present()
+        if self._common:
+            present = np.asarray(present.any(axis=1, keepdims=True))
+        flags = np.stack([g.flag[:, :, 0, :] for g in table.gains.values()])
+        snr = np.stack([g.snr[:, :, 0, :] for g in table.gains.values()])
+        of_present = np.broadcast_to(present, flags.shape)
+        # The same gains for every window of the data, so that no map is needed to apply them.
+        gains = dict(table.gains)
+        if len(gains) < len(self._spw_ids):
+            gains = {spw: next(iter(table.gains.values())) for spw in self._spw_ids}
+        first = next(iter(gains.values()))
+        return Solution(
+            GainTable(table.kind, gains, table.label, table.interpolation),
+            mode,
+            solint,
+            float(np.median(first.interval_s)),
+            score,
+            float(1 - flags[of_present].mean()) if of_present.any() else 0.0,
+            float(np.median(snr[of_present])) if of_present.any() else 0.0,
+        )
+
+    def _table(
+        self, mode: CalMode, solint: str, interpolation: Interpolation, halves: Sequence[int]
+    ) -> GainTable:
+        gains: dict[int, Gains] = solve(
+            self.statistics,
+            self._intervals(solint),
+            self._times,
+            self._dump_s,
+            mode=mode,
+            halves=halves,
+            common=self._common,
+            combine_spw=False,  # already added up
+            reference_antennas=self._ranked,
+            min_snr=self._min_snr,
+            min_baselines=self._min_baselines,
+            noise_scale2=self._noise,
+            freq_hz=self._freq_hz,
+            field_id=self._field,
+            scan=self._scan,
+        )
+        return GainTable("T Jones" if self._common else "G Jones", gains, mode, interpolation)
+
+    def _intervals(self, solint: str) -> Int:
+        return solution_intervals(
+            self._times, float(np.median(self._dump_s)), self._scan, solint, self._combine_scans
+        )
+
+    def _on_dumps(self, table: GainTable) -> tuple[NDArray[np.complex128], NDArray[np.bool_]]:
+        """Gains and where they are solved, shape (nspw, ntime, nant, 2)."""
+        pairs = [
+            table.for_window(spw).at_times(self._times, table.interpolation)
+            for spw in self.statistics.spw_ids
+        ]
+        gain = np.stack([g[:, :, 0, :] for g, _ in pairs])
+        solved = ~np.stack([f[:, :, 0, :] for _, f in pairs])
+        shape = (*gain.shape[:3], 2)
+        return np.broadcast_to(gain, shape), np.broadcast_to(solved, shape)
+
+
+_WAYS: tuple[Interpolation, ...] = ("linear", "nearest")

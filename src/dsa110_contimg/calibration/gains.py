@@ -1,0 +1,372 @@
+"""Antenna gains: one object with its axes, flags and interpolation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from dsa110_contimg.errors import CalTableError
+
+__all__ = ["GainTable", "Gains", "Interpolation", "chain", "correct"]
+
+Float = NDArray[np.float64]
+Complex = NDArray[np.complex128]
+Bool = NDArray[np.bool_]
+Interpolation = Literal["linear", "nearest"]
+
+
+@dataclass(frozen=True)
+class Gains:
+    """Complex gains of all antennas in one spectral window.
+
+    Parameters
+    ----------
+    time_s : ndarray, shape (ntime,)
+        Centres of the solution intervals, seconds (MJD UTC), ascending.
+    interval_s : ndarray, shape (ntime,)
+        Lengths of the intervals in seconds.
+    freq_hz : ndarray, shape (nchan,)
+        Channels of the solutions; one for a frequency-independent gain.
+    gain : ndarray of complex128, shape (ntime, nant, nchan, npol)
+        Gains: corrected = V / (g_i conj(g_j)). npol is 1 for a gain common to
+        both receptors.
+    flag : ndarray of bool, same shape
+        True where there is no solution.
+    error, snr : ndarray, same shape
+        Standard error of the real (or imaginary) part and signal to noise.
+    reference_antenna : ndarray of int, shape (ntime,)
+        Antenna of zero phase, -1 where there is none.
+    field_id, scan : ndarray of int, shape (ntime,)
+        Where the solutions come from.
+    """
+
+    time_s: Float
+    interval_s: Float
+    freq_hz: Float
+    gain: Complex
+    flag: Bool
+    error: Float
+    snr: Float
+    reference_antenna: NDArray[np.int64]
+    field_id: NDArray[np.int64]
+    scan: NDArray[np.int64]
+
+    @property
+    def n_antennas(self) -> int:
+        """Number of antennas."""
+        return int(self.gain.shape[1])
+
+    def at_times(self, time_s: Float, interpolation: Interpolation = "linear") -> tuple[Complex, Bool]:
+        """Interpolate in time, amplitude and phase apart.
+
+        Flagged solutions are stepped over; before the first and after the last
+        good solution the nearest one holds. The phase takes the shorter way
+        round between neighbours.
+
+        Parameters
+        ----------
+        time_s : ndarray, shape (n,)
+            Times in seconds (MJD UTC).
+        interpolation : {"linear", "nearest"}
+            How.
+
+        Returns
+        -------
+        gain : ndarray of complex128, shape (n, nant, nchan, npol)
+            Interpolated gains, one where flagged.
+        flag : ndarray of bool, same shape
+            True where an antenna has no good solution at any time.
+        """
+        shape = (len(time_s), *self.gain.shape[1:])
+        gain, flag = _interpolate_time(
+            np.asarray(time_s, dtype=np.float64),
+            self.time_s,
+            self.gain.reshape(len(self.time_s), -1),
+            self.flag.reshape(len(self.time_s), -1),
+            interpolation == "linear",
+        )
+        return gain.reshape(shape), flag.reshape(shape)
+
+
+@dataclass(frozen=True)
+class GainTable:
+    """A calibration table: gains by spectral window, and how to apply them.
+
+    Parameters
+    ----------
+    kind : str
+        ``"G Jones"``, ``"T Jones"`` or ``"B Jones"``.
+    gains : mapping of int to Gains
+        By spectral-window identifier.
+    label : str
+        File name or description, for messages.
+    interpolation : {"linear", "nearest"}
+        In time.
+    spw_map : mapping of int to int
+        From spectral windows of the data to those of the table; a window that
+        is not in it maps to itself, or to the table's only one.
+    """
+
+    kind: str
+    gains: Mapping[int, Gains]
+    label: str = ""
+    interpolation: Interpolation = "linear"
+    spw_map: Mapping[int, int] = field(default_factory=dict)
+
+    def for_window(self, spw_id: int) -> Gains:
+        """Return the gains that apply to a spectral window of the data.
+
+        Raises
+        ------
+        CalTableError
+            If the table does not say.
+        """
+        wanted = self.spw_map.get(spw_id, spw_id)
+        if wanted in self.gains:
+            return self.gains[wanted]
+        if len(self.gains) == 1 and not self.spw_map:
+            return next(iter(self.gains.values()))
+        raise CalTableError(
+            f"no solutions for spectral window {spw_id} (it has {sorted(self.gains)})",
+            self.label,
+            "give a spectral-window map with --spw-map",
+        )
+
+    def evaluate(self, spw_id: int, time_s: Float, freq_hz: Float) -> tuple[Complex, Bool]:
+        """Gains at the times and channels of data.
+
+        Parameters
+        ----------
+        spw_id : int
+            Spectral window of the data.
+        time_s : ndarray, shape (n,)
+            Times in seconds (MJD UTC).
+        freq_hz : ndarray, shape (nchan,)
+            Channels of the data in hertz.
+
+        Returns
+        -------
+        gain : ndarray of complex128, shape (n, nant, nchan or 1, npol)
+            Gains; the channel axis is 1 for a frequency-independent table.
+        flag : ndarray of bool, same shape
+            True where there is none.
+        """
+        gains = self.for_window(spw_id)
+        gain, flag = gains.at_times(time_s, self.interpolation)
+        if self.kind != "B Jones":
+            return gain, flag
+        return _interpolate_frequency(gain, flag, gains.freq_hz, np.asarray(freq_hz))
+
+    def with_field_nearest(self, field_id: int) -> GainTable:
+        """Keep only the solutions that come from one field."""
+        kept = {}
+        for spw, g in self.gains.items():
+            mine = g.field_id == field_id
+            kept[spw] = replace(
+                g,
+                **{
+                    name: getattr(g, name)[mine]
+                    for name in (
+                        "time_s",
+                        "interval_s",
+                        "gain",
+                        "flag",
+                        "error",
+                        "snr",
+                        "reference_antenna",
+                        "field_id",
+                        "scan",
+                    )
+                },
+            )
+        return replace(self, gains=kept)
+
+
+def chain(
+    tables: Sequence[GainTable], spw_id: int, time_s: Float, freq_hz: Float, n_antennas: int
+) -> tuple[Complex, Bool]:
+    """Multiply the gains of several tables.
+
+    Parameters
+    ----------
+    tables : sequence of GainTable
+        Tables, in any order: scalar gains per receptor commute.
+    spw_id : int
+        Spectral window of the data.
+    time_s : ndarray, shape (n,)
+        Times in seconds (MJD UTC).
+    freq_hz : ndarray, shape (nchan,)
+        Channels in hertz.
+    n_antennas : int
+        Antennas of the array.
+
+    Returns
+    -------
+    gain : ndarray of complex128, shape (n, nant, nchan, 2)
+        Product of the gains.
+    flag : ndarray of bool, same shape
+        True where any table has no solution.
+    """
+    total = np.ones((len(time_s), n_antennas, len(freq_hz), 2), dtype=np.complex128)
+    flagged = np.zeros(total.shape, dtype=bool)
+    for gain_table in tables:
+        gain, flag = gain_table.evaluate(spw_id, time_s, freq_hz)
+        total *= gain
+        flagged |= flag
+    return total, flagged
+
+
+def correct(
+    vis: NDArray[np.complex64],
+    weight: NDArray[np.float32],
+    antenna1: NDArray[np.int64],
+    antenna2: NDArray[np.int64],
+    time_index: NDArray[np.int64],
+    gain: Complex,
+    flag: Bool,
+    receptors: Sequence[tuple[int, int]],
+) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
+    """Correct visibilities and carry their weights along.
+
+    Parameters
+    ----------
+    vis : ndarray of complex64, shape (nrow, nchan, ncorr)
+        Visibilities.
+    weight : ndarray of float32, same shape
+        Weights (inverse variances), zero where flagged.
+    antenna1, antenna2 : ndarray of int, shape (nrow,)
+        Antennas.
+    time_index : ndarray of int, shape (nrow,)
+        Index of each row into the time axis of `gain`.
+    gain : ndarray of complex128, shape (ntime, nant, nchan, 2)
+        Gains.
+    flag : ndarray of bool, same shape
+        Where there are none.
+    receptors : sequence of (int, int)
+        Receptors of antenna 1 and 2 by correlation.
+
+    Returns
+    -------
+    vis : ndarray of complex64, shape (nrow, nchan, ncorr)
+        ``V / (g_i conj(g_j))``; unchanged where flagged.
+    weight : ndarray of float32, same shape
+        ``w |g_i|^2 |g_j|^2``; zero where flagged.
+    """
+    pairs = np.asarray(receptors, dtype=np.int64).reshape(-1, 2)
+    out, new_weight = np.empty_like(vis), np.empty_like(weight)
+    _correct(
+        np.ascontiguousarray(vis),
+        np.ascontiguousarray(weight),
+        antenna1,
+        antenna2,
+        time_index,
+        np.ascontiguousarray(gain),
+        np.ascontiguousarray(flag),
+        pairs,
+        out,
+        new_weight,
+    )
+    return out, new_weight
+
+
+@numba.njit(parallel=True, cache=True)
+def _correct(
+    vis: NDArray[np.complex64],
+    weight: NDArray[np.float32],
+    antenna1: NDArray[np.int64],
+    antenna2: NDArray[np.int64],
+    time_index: NDArray[np.int64],
+    gain: Complex,
+    flag: Bool,
+    receptors: NDArray[np.int64],
+    out: NDArray[np.complex64],
+    out_weight: NDArray[np.float32],
+) -> None:
+    nrow, nchan, ncorr = vis.shape
+    for r in numba.prange(nrow):
+        t, i, j = time_index[r], antenna1[r], antenna2[r]
+        for c in range(nchan):
+            for k in range(ncorr):
+                p, q = receptors[k, 0], receptors[k, 1]
+                g = gain[t, i, c, p] * np.conj(gain[t, j, c, q])
+                power = g.real * g.real + g.imag * g.imag
+                if flag[t, i, c, p] or flag[t, j, c, q] or power == 0.0:
+                    out[r, c, k] = vis[r, c, k]
+                    out_weight[r, c, k] = 0.0
+                else:
+                    out[r, c, k] = vis[r, c, k] * np.conj(g) / power
+                    out_weight[r, c, k] = weight[r, c, k] * power
+
+
+@numba.njit(cache=True)
+def _interpolate_time(
+    time: Float, known: Float, gain: Complex, flag: Bool, linear: bool
+) -> tuple[Complex, Bool]:
+    n, series = time.size, gain.shape[1]
+    out = np.ones((n, series), dtype=np.complex128)
+    bad = np.ones((n, series), dtype=np.bool_)
+    good = np.empty(known.size, dtype=np.int64)
+    for s in range(series):
+        count = 0
+        for k in range(known.size):
+            if not flag[k, s]:
+                good[count] = k
+                count += 1
+        if count == 0:
+            continue
+        after = 0
+        for t in range(n):
+            bad[t, s] = False
+            # Times ascend in all callers; start over where they do not.
+            if after > 0 and time[t] < known[good[after - 1]]:
+                after = 0
+            while after < count and known[good[after]] <= time[t]:
+                after += 1
+            if after == 0:
+                out[t, s] = gain[good[0], s]
+            elif after == count:
+                out[t, s] = gain[good[count - 1], s]
+            else:
+                low, high = good[after - 1], good[after]
+                f = (time[t] - known[low]) / (known[high] - known[low])
+                if not linear:
+                    out[t, s] = gain[low, s] if f < 0.5 else gain[high, s]
+                else:
+                    g0, g1 = gain[low, s], gain[high, s]
+                    amplitude = (1.0 - f) * abs(g0) + f * abs(g1)
+                    turn = g1 * np.conj(g0)
+                    phase = np.arctan2(g0.imag, g0.real) + f * np.arctan2(turn.imag, turn.real)
+                    out[t, s] = amplitude * complex(np.cos(phase), np.sin(phase))
+    return out, bad
+
+
+def _interpolate_frequency(
+    gain: Complex, flag: Bool, known_hz: Float, freq_hz: Float
+) -> tuple[Complex, Bool]:
+    """Linear in amplitude and phase along frequency, over flagged channels too.
+
+    Channels beyond the solved range by more than half a solved channel are
+    flagged: a bandpass says nothing about them.
+    """
+    order = np.argsort(known_hz)
+    known = known_hz[order]
+    moved = np.moveaxis(gain[:, :, order, :], 2, 0)
+    moved_flag = np.moveaxis(flag[:, :, order, :], 2, 0)
+    out, bad = _interpolate_time(
+        np.asarray(freq_hz, dtype=np.float64),
+        known,
+        np.ascontiguousarray(moved).reshape(known.size, -1),
+        np.ascontiguousarray(moved_flag).reshape(known.size, -1),
+        True,
+    )
+    if known.size > 1:
+        margin = 0.5 * float(np.median(np.diff(known)))
+        outside = (freq_hz < known[0] - margin) | (freq_hz > known[-1] + margin)
+        bad = bad | outside[:, None]
+    shape = (len(freq_hz), *moved.shape[1:])
+    return np.moveaxis(out.reshape(shape), 0, 2), np.moveaxis(bad.reshape(shape), 0, 2)

@@ -1,0 +1,283 @@
+"""One observation as self-calibration sees it: blocks, initial tables and a model side by side."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import ducc0
+import numpy as np
+from numpy.typing import NDArray
+
+from dsa110_contimg.calibration.gains import GainTable, chain, correct
+from dsa110_contimg.calibration.statistics import BaselineStatistics, accumulate
+from dsa110_contimg.errors import MeasurementSetError
+from dsa110_contimg.imaging import ImageGrid, StokesI, stokes_i
+from dsa110_contimg.predict import predict_components
+from dsa110_contimg.progress import Progress
+from dsa110_contimg.sky import Seed
+from dsa110_contimg.visibilities import Block, NoiseEstimator, VisibilityReader
+
+__all__ = ["ImageModel", "Model", "Observation", "SeedModel"]
+
+Float = NDArray[np.float64]
+
+#: Noise before calibration is measured on the shortest third of the baselines, where the uncalibrated sky
+#: changes least from channel to channel.
+SHORT_BASELINES = 1 / 3
+
+
+class Model(Protocol):
+    """A sky whose visibilities can be predicted."""
+
+    name: str
+
+    def visibilities(self, uvw_m: Float, freq_hz: Float) -> NDArray[np.complex64]:
+        """Stokes I visibilities, shape (nrow, nchan), in jansky."""
+        ...
+
+
+class SeedModel:
+    """The catalogue seed through the beam.
+
+    Parameters
+    ----------
+    seed : Seed
+        Sources and beam.
+    ra_rad, dec_rad : float
+        Phase centre, which is also the pointing centre.
+    """
+
+    name = "seed"
+
+    def __init__(self, seed: Seed, ra_rad: float, dec_rad: float) -> None:
+        self.seed = seed
+        self._centre = (ra_rad, dec_rad)
+        self._lmn = seed.sky.lmn(ra_rad, dec_rad)
+
+    def visibilities(self, uvw_m: Float, freq_hz: Float) -> NDArray[np.complex64]:
+        """Predict exactly, source by source; shape (nrow, nchan), in jansky."""
+        sky = self.seed.sky
+        flux = self.seed.apparent_flux(freq_hz, *self._centre)
+        return predict_components(uvw_m, freq_hz, self._lmn, flux, sky.major_rad, sky.minor_rad, sky.pa_rad)
+
+
+class ImageModel:
+    """Clean components on the pixels of an image.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (size, size)
+        Jansky per pixel.
+    grid : ImageGrid
+        Where the pixels are.
+    threads : int
+        Threads; 0 for all.
+    """
+
+    name = "clean"
+
+    def __init__(self, image: NDArray[np.float32], grid: ImageGrid, threads: int = 0) -> None:
+        self.image, self.grid, self._threads = image, grid, threads
+
+    def visibilities(self, uvw_m: Float, freq_hz: Float) -> NDArray[np.complex64]:
+        """Degrid: exact at pixel centres, where clean components are; shape (nrow, nchan)."""
+        # Axes and signs as in imaging.engine: images are [y, x] with x to the west.
+        return np.asarray(
+            ducc0.wgridder.dirty2vis(
+                uvw=np.ascontiguousarray(uvw_m[:, [1, 0, 2]]),
+                freq=freq_hz,
+                dirty=self.image,
+                pixsize_x=self.grid.cell_rad,
+                pixsize_y=self.grid.cell_rad,
+                epsilon=2e-5,
+                do_wgridding=True,
+                nthreads=self._threads,
+                flip_u=True,
+                divide_by_n=False,
+            ),
+            dtype=np.complex64,
+        )
+
+
+class Observation:
+    """Blocks of a Measurement Set, corrected on the fly, with a model beside them.
+
+    Parameters
+    ----------
+    reader : VisibilityReader
+        The data.
+    initial : sequence of GainTable
+        Initial tables: always applied, never to DATA on disk.
+    progress : Progress
+        Where passes are reported.
+    """
+
+    def __init__(self, reader: VisibilityReader, initial: Sequence[GainTable], progress: Progress) -> None:
+        self.reader = reader
+        self.initial = tuple(initial)
+        self.progress = progress
+        self._first_channel: dict[int, int] = {}
+        channel = 0
+        for spw in reader.selection.spw_ids:
+            self._first_channel[spw] = channel
+            channel += reader.ms.spectral_window(spw).freq_hz.size
+        self.n_channels = channel
+        self._model: Model | None = None
+        self._model_cache: dict[int, NDArray[np.complex64]] = {}
+        self.data_hash = ""
+
+    @property
+    def spw_ids(self) -> tuple[int, ...]:
+        """Selected spectral windows."""
+        return self.reader.selection.spw_ids
+
+    @property
+    def freq_hz(self) -> Float:
+        """All selected channels, hertz."""
+        return np.concatenate([self.reader.ms.spectral_window(s).freq_hz for s in self.spw_ids])
+
+    def set_model(self, model: Model) -> None:
+        """Change the model; predictions of the old one are forgotten."""
+        self._model = model
+        self._model_cache = {}
+
+    def corrected(
+        self, block: Block, tables: Sequence[GainTable] = ()
+    ) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
+        """Visibilities and weights of a block after the initial and further tables.
+
+        Returns
+        -------
+        vis : ndarray of complex64, shape (nrow, nchan, ncorr)
+            Corrected data; what has no solution is left as it was, with weight zero.
+        weight : ndarray of float32, same shape
+            Inverse variances up to one common scale.
+        """
+        applied = [*self.initial, *tables]
+        if not applied:
+            return block.data, block.weight
+        slots, index = np.unique(block.slot, return_inverse=True)
+        gain, flag = chain(
+            applied,
+            block.spw.id,
+            self.reader.times[slots],
+            block.spw.freq_hz,
+            len(self.reader.ms.antennas),
+        )
+        return correct(
+            block.data, block.weight, block.antenna1, block.antenna2, index, gain, flag, block.spw.receptors
+        )
+
+    def blocks(self, label: str, with_model: bool) -> Iterator[tuple[Block, NDArray[np.complex64] | None]]:
+        """Yield each block with the model's visibilities (nrow, nchan), or None without."""
+        passes = self.progress.track(self.reader.blocks(), self.reader.n_blocks, label)
+        for k, block in enumerate(passes):
+            yield block, self._predict(k, block) if with_model else None
+
+    def _predict(self, k: int, block: Block) -> NDArray[np.complex64]:
+        if self._model is None:
+            raise RuntimeError("no model is set")
+        if k in self._model_cache:
+            return self._model_cache[k]
+        model = self._model.visibilities(block.uvw_m, block.spw.freq_hz)
+        if self.reader.cached:
+            self._model_cache[k] = model
+        return model
+
+    def gather(self) -> tuple[BaselineStatistics, NoiseEstimator]:
+        """Gather the baseline statistics and the noise in one pass.
+
+        Returns
+        -------
+        statistics : BaselineStatistics
+            Of the data after the initial tables against the model.
+        noise : NoiseEstimator
+            Noise of the short baselines.
+
+        Raises
+        ------
+        MeasurementSetError
+            If nothing is left after flags.
+        """
+        statistics = BaselineStatistics.empty(
+            len(self.reader.ms.antennas), self.spw_ids, self.reader.times.size
+        )
+        noise = NoiseEstimator()
+        digest = hashlib.sha256()
+        for block, model in self.blocks("predict and gather", with_model=True):
+            assert model is not None
+            vis, weight = self._parallel(block, *self.corrected(block))
+            if not self.data_hash:
+                digest.update(np.ascontiguousarray(block.data).tobytes())
+            accumulate(
+                statistics,
+                self.spw_ids.index(block.spw.id),
+                block.slot,
+                block.antenna1,
+                block.antenna2,
+                vis,
+                weight,
+                model,
+                self._first_channel[block.spw.id],
+            )
+            length = np.hypot(block.uvw_m[:, 0], block.uvw_m[:, 1])
+            short = length <= np.quantile(length, SHORT_BASELINES)
+            noise.add(vis[short], weight[short])
+        self.data_hash = self.data_hash or digest.hexdigest()
+        if statistics.count.sum() == 0:
+            raise MeasurementSetError(
+                "every selected visibility is flagged or without a solution in the initial tables",
+                self.reader.ms.path,
+                "check FLAG, WEIGHT and the initial tables",
+            )
+        return statistics, noise
+
+    def require_unflagged(self) -> None:
+        """Raise MeasurementSetError if nothing is left after flags; stops at the first good block."""
+        for block in self.reader.blocks():
+            if not block.flag[:, :, list(block.spw.parallel)].all():
+                return
+        raise MeasurementSetError(
+            "fully flagged: no unflagged visibility in the selection", self.reader.ms.path, "check FLAG"
+        )
+
+    def residual_noise(self, tables: Sequence[GainTable]) -> NoiseEstimator:
+        """Measure the noise of the calibrated data minus the model, all baselines."""
+        noise = NoiseEstimator()
+        for block, model in self.blocks("measure the noise", with_model=True):
+            assert model is not None
+            vis, weight = self._parallel(block, *self.corrected(block, tables))
+            noise.add(vis - model[:, :, None], weight)
+        return noise
+
+    def stokes(self, tables: Sequence[GainTable], subtract: bool, label: str) -> list[StokesI]:
+        """Collect calibrated Stokes I visibilities for imaging, minus the model if asked.
+
+        Weights follow the calibration: an antenna of low gain counts for less.
+        """
+        out = []
+        for block, model in self.blocks(label, with_model=subtract):
+            vis, weight = self.corrected(block, tables)
+            if model is not None:
+                vis = vis.copy()
+                for k in block.spw.parallel:
+                    vis[:, :, k] -= model
+            combined, total = stokes_i(vis, weight, weight == 0, block.spw.parallel)
+            out.append(StokesI(block.uvw_m, block.spw.freq_hz, combined, total))
+        return out
+
+    @staticmethod
+    def _parallel(
+        block: Block, vis: NDArray[np.complex64], weight: NDArray[np.float32]
+    ) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
+        """Both parallel hands on a last axis of two, by receptor; a missing one has weight zero."""
+        receptor = [block.spw.receptors[k][0] for k in block.spw.parallel]
+        if receptor == [0, 1] and vis.shape[2] == 2:
+            return vis, weight
+        shape = (*vis.shape[:2], 2)
+        hands, weights = np.zeros(shape, np.complex64), np.zeros(shape, np.float32)
+        for k, p in zip(block.spw.parallel, receptor, strict=True):
+            hands[:, :, p], weights[:, :, p] = vis[:, :, k], weight[:, :, k]
+        return hands, weights

@@ -1,0 +1,362 @@
+"""Gain solutions from baseline statistics, by a StEFCal-type iteration.
+
+Salvini & Wijnholds (2014), A&A 571, A97: with all other gains held, the
+gain of one antenna that minimises the weighted squared residual is
+
+    g_i = sum_j A_ij g_j / sum_j B_ij |g_j|^2
+
+and averaging every second iterate with its predecessor makes the iteration
+converge fast. A phase-only solution keeps the unit-modulus part, which is the
+exact minimum over one phase (Boumal 2016, SIAM J. Optim. 26, 2355).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from dsa110_contimg.calibration.gains import Gains
+from dsa110_contimg.calibration.statistics import BaselineStatistics
+
+__all__ = ["CalMode", "rank_reference_antennas", "solution_intervals", "solve"]
+
+Float = NDArray[np.float64]
+Complex = NDArray[np.complex128]
+Int = NDArray[np.int64]
+CalMode = Literal["p", "ap"]
+
+MAX_ITERATIONS = 200
+TOLERANCE = 1e-7
+
+
+def solution_intervals(
+    times_s: Float, dump_s: float, scan: Int, solint: str | float, combine_scans: bool = True
+) -> Int:
+    """Assign each dump to a solution interval.
+
+    Parameters
+    ----------
+    times_s : ndarray, shape (ntime,)
+        Time stamps, seconds, ascending.
+    dump_s : float
+        Length of a dump in seconds.
+    scan : ndarray of int, shape (ntime,)
+        Scan numbers.
+    solint : str or float
+        Seconds, or ``"int"`` for every dump, ``"scan"``, ``"inf"`` for all together.
+    combine_scans : bool
+        Let an interval in seconds cross scan boundaries.
+
+    Returns
+    -------
+    ndarray of int, shape (ntime,)
+        Interval of each dump, from zero, ascending.
+    """
+    n = times_s.size
+    if solint == "inf":
+        return np.zeros(n, dtype=np.int64)
+    if solint == "int":
+        return np.arange(n, dtype=np.int64)
+    new_scan = np.concatenate([[False], np.diff(scan) != 0])
+    if solint == "scan":
+        return np.asarray(np.cumsum(new_scan), dtype=np.int64)
+    length = float(solint)
+    out = np.zeros(n, dtype=np.int64)
+    start = times_s[0] - dump_s / 2
+    for k in range(1, n):
+        # A dump belongs to the interval that its middle falls into.
+        crossed = times_s[k] - start >= length * (1 - 1e-9)
+        if crossed or (new_scan[k] and not combine_scans):
+            out[k] = out[k - 1] + 1
+            start = times_s[k] - dump_s / 2
+        else:
+            out[k] = out[k - 1]
+    return out
+
+
+def rank_reference_antennas(
+    statistics: BaselineStatistics, position_m: Float, preferred: Sequence[int] = ()
+) -> list[int]:
+    """Order antennas as references: named ones first, then well-populated ones near the centre.
+
+    Parameters
+    ----------
+    statistics : BaselineStatistics
+        Statistics, for the amount of data of each antenna.
+    position_m : ndarray, shape (nant, 3)
+        Antenna positions in metres.
+    preferred : sequence of int
+        Antennas to try first, in this order.
+
+    Returns
+    -------
+    list of int
+        Antennas, best first.
+    """
+    per_baseline = statistics.count.sum(axis=(0, 1, 2, 4))
+    amount = np.bincount(statistics.antenna1, per_baseline, statistics.n_antennas)
+    amount = amount + np.bincount(statistics.antenna2, per_baseline, statistics.n_antennas)
+    used = amount > 0
+    if not used.any():
+        return list(preferred)
+    distance = np.linalg.norm(position_m - np.median(position_m[used], axis=0), axis=1)
+    # Fractions of the best, both: an antenna that misses half its data is worth half.
+    merit = amount / amount.max() / (1.0 + distance / max(1.0, float(np.median(distance[used]))))
+    order = [int(k) for k in np.argsort(-merit, kind="stable")]
+    return [*preferred, *(k for k in order if k not in preferred)]
+
+
+def solve(
+    statistics: BaselineStatistics,
+    interval: Int,
+    times_s: Float,
+    dump_s: Float,
+    *,
+    mode: CalMode = "p",
+    halves: Sequence[int] = (0, 1),
+    common: bool = False,
+    combine_spw: bool = True,
+    reference_antennas: Sequence[int] = (),
+    min_snr: float = 3.0,
+    min_baselines: int = 4,
+    noise_scale2: float = 1.0,
+    freq_hz: Float | None = None,
+    field_id: Int | None = None,
+    scan: Int | None = None,
+) -> dict[int, Gains]:
+    """Solve for antenna gains.
+
+    Parameters
+    ----------
+    statistics : BaselineStatistics
+        Sums over the data.
+    interval : ndarray of int, shape (ntime,)
+        Solution interval of each dump, from :func:`solution_intervals`.
+    times_s, dump_s : ndarray, shape (ntime,)
+        Time stamps and lengths of the dumps in seconds.
+    mode : {"p", "ap"}
+        Phases only, or amplitudes and phases.
+    halves : sequence of int
+        Halves of the channels to use.
+    common : bool
+        One gain for both polarisations (T) instead of one each (G).
+    combine_spw : bool
+        One gain for all spectral windows.
+    reference_antennas : sequence of int
+        Best first; the first one that is solved in an interval has zero
+        phase, and a change of it is carried so that phases stay continuous.
+    min_snr : float
+        Signal to noise under which a solution is flagged.
+    min_baselines : int
+        Baselines an antenna must have in an interval.
+    noise_scale2 : float
+        Variance of a complex visibility times its weight.
+    freq_hz : ndarray, shape (nspw,), optional
+        Centre of each window.
+    field_id, scan : ndarray of int, shape (ntime,), optional
+        Field and scan of each dump.
+
+    Returns
+    -------
+    dict of int to Gains
+        By spectral-window identifier; with `combine_spw` the same gains under each.
+
+    Notes
+    -----
+    The error of a gain's real part is ``sqrt(s2 / (2 sum_j B_ij |g_j|^2))``,
+    and its signal to noise is the amplitude that the data prefer over that
+    error, also in a phase-only solution: an antenna without signal has none.
+    """
+    used = list(halves)
+    cross, power = statistics.cross[used].sum(axis=0), statistics.model[used].sum(axis=0)
+    n_intervals = int(interval.max()) + 1
+    starts = np.searchsorted(interval, np.arange(n_intervals))
+    cross, power = (np.add.reduceat(x, starts, axis=1) for x in (cross, power))
+    if combine_spw:
+        cross, power = (x.sum(axis=0, keepdims=True) for x in (cross, power))
+    if common:
+        cross, power = (x.sum(axis=-1, keepdims=True) for x in (cross, power))
+    nspw = cross.shape[0]
+    gain, sensitivity, amplitude, baselines = _solve_all(
+        np.ascontiguousarray(cross),
+        np.ascontiguousarray(power),
+        statistics.antenna1,
+        statistics.antenna2,
+        statistics.n_antennas,
+        mode == "p",
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.sqrt(noise_scale2 / (2.0 * sensitivity))
+        snr = np.where(sensitivity > 0, amplitude / error, 0.0)
+    flag = ~((snr >= min_snr) & (baselines >= min_baselines))
+    error = np.where(flag & ~np.isfinite(error), 0.0, error)
+    ranked = list(reference_antennas) or list(range(statistics.n_antennas))
+    gain, reference = _refer(gain, flag, ranked)
+
+    slot_weight = np.maximum(statistics.count[used].sum(axis=(0, 1, 3, 4)), 1e-30)
+    centre = np.add.reduceat(times_s * slot_weight, starts) / np.add.reduceat(slot_weight, starts)
+    last = np.append(starts[1:], interval.size) - 1
+    length = times_s[last] - times_s[starts] + (dump_s[last] + dump_s[starts]) / 2
+    zeros = np.zeros(n_intervals, dtype=np.int64)
+    result: dict[int, Gains] = {}
+    for k, spw in enumerate(statistics.spw_ids):
+        s = 0 if nspw == 1 else k
+        result[spw] = Gains(
+            centre,
+            length,
+            np.array([0.0 if freq_hz is None else float(freq_hz[k])]),
+            np.where(flag[s], 1.0, gain[s])[:, :, None, :],
+            flag[s][:, :, None, :],
+            error[s][:, :, None, :],
+            snr[s][:, :, None, :],
+            reference[s],
+            zeros if field_id is None else field_id[starts],
+            zeros if scan is None else scan[starts],
+        )
+    return result
+
+
+def _refer(gain: Complex, flag: NDArray[np.bool_], ranked: Sequence[int]) -> tuple[Complex, Int]:
+    """Turn phases so that the reference antenna's is zero, window by window.
+
+    Where the reference is flagged in an interval, the next in rank takes over
+    with the phase it had when it was last solved.
+    """
+    gain = gain.copy()
+    nspw, nt, nant, npol = gain.shape
+    reference = np.full((nspw, nt), -1, dtype=np.int64)
+    for s in range(nspw):
+        # The first in rank that is solved at least half as often as any: a reference lost in one window
+        # is replaced there alone.
+        solved_at = [int((~flag[s, :, a]).all(axis=-1).sum()) for a in ranked]
+        best = next(
+            a for a, n_solved in zip(ranked, solved_at, strict=True) if 2 * n_solved >= max(solved_at)
+        )
+        candidates = [best, *(a for a in ranked if a != best)]
+        for p in range(npol):
+            held = np.zeros(nant)
+            for t in range(nt):
+                solved = [a for a in candidates if not flag[s, t, a, p]]
+                if not solved:
+                    continue
+                chosen = solved[0]
+                turn = held[chosen] - np.angle(gain[s, t, chosen, p])
+                gain[s, t, :, p] *= np.exp(1j * turn)
+                good = ~flag[s, t, :, p]
+                held[good] = np.angle(gain[s, t, good, p])
+                if p == 0:
+                    reference[s, t] = chosen
+    return gain, reference
+
+
+@numba.njit(parallel=True, cache=True)
+def _solve_all(
+    cross: Complex, power: Float, antenna1: Int, antenna2: Int, n_antennas: int, phase_only: bool
+) -> tuple[Complex, Float, Float, Int]:
+    nspw, nt, nbl, npol = cross.shape
+    shape = (nspw, nt, n_antennas, npol)
+    gain = np.ones(shape, dtype=np.complex128)
+    sensitivity = np.zeros(shape)
+    amplitude = np.zeros(shape)
+    baselines = np.zeros(shape, dtype=np.int64)
+    for task in numba.prange(nspw * nt * npol):
+        s = task // (nt * npol)
+        t = (task // npol) % nt
+        p = task % npol
+        a = np.zeros((n_antennas, n_antennas), dtype=np.complex128)
+        b = np.zeros((n_antennas, n_antennas))
+        for k in range(nbl):
+            i, j = antenna1[k], antenna2[k]
+            a[i, j] = cross[s, t, k, p]
+            a[j, i] = np.conj(cross[s, t, k, p])
+            b[i, j] = power[s, t, k, p]
+            b[j, i] = power[s, t, k, p]
+        g = _start(a, b)
+        _iterate(a, b, g, True)
+        if not phase_only:
+            # The common amplitude first, so that the iteration starts near its end.
+            aligned, total = 0.0, 0.0
+            for i in range(n_antennas):
+                for j in range(n_antennas):
+                    aligned += (np.conj(g[i]) * g[j] * a[i, j]).real
+                    total += b[i, j]
+            if total > 0 and aligned > 0:
+                g *= np.sqrt(aligned / total)
+                _iterate(a, b, g, False)
+        for i in range(n_antennas):
+            top = 0.0 + 0.0j
+            bottom = 0.0
+            for j in range(n_antennas):
+                top += a[i, j] * g[j]
+                bottom += b[i, j] * (g[j].real * g[j].real + g[j].imag * g[j].imag)
+                if b[i, j] > 0:
+                    baselines[s, t, i, p] += 1
+            gain[s, t, i, p] = g[i]
+            sensitivity[s, t, i, p] = bottom
+            amplitude[s, t, i, p] = abs(top) / bottom if bottom > 0 else 0.0
+    return gain, sensitivity, amplitude, baselines
+
+
+@numba.njit(cache=True)
+def _start(a: Complex, b: Float) -> Complex:
+    """Phases against the antenna with the strongest correlations: near enough from any phases.
+
+    Each correlation is divided by the root of its model power, so that it is
+    weighted by its own signal to noise.
+    """
+    n = a.shape[0]
+    best, strongest = 0, -1.0
+    for i in range(n):
+        total = 0.0
+        for j in range(n):
+            if b[i, j] > 0:
+                total += abs(a[i, j]) / np.sqrt(b[i, j])
+        if total > strongest:
+            best, strongest = i, total
+    g = np.ones(n, dtype=np.complex128)
+    for j in range(n):
+        size = abs(a[j, best])
+        if j != best and size > 0:
+            g[j] = a[j, best] / size
+    return g
+
+
+@numba.njit(cache=True)
+def _iterate(a: Complex, b: Float, g: Complex, phase_only: bool) -> None:
+    n = g.size
+    new = g.copy()
+    for iteration in range(MAX_ITERATIONS):
+        for i in range(n):
+            top = 0.0 + 0.0j
+            bottom = 0.0
+            for j in range(n):
+                top += a[i, j] * g[j]
+                bottom += b[i, j] * (g[j].real * g[j].real + g[j].imag * g[j].imag)
+            if phase_only:
+                size = abs(top)
+                new[i] = top / size if size > 0 else g[i]
+            else:
+                new[i] = top / bottom if bottom > 0 else g[i]
+        change, norm = 0.0, 0.0
+        for i in range(n):
+            change += abs(new[i] - g[i]) ** 2
+            norm += abs(new[i]) ** 2
+        if iteration % 2 == 1:
+            for i in range(n):
+                middle = 0.5 * (new[i] + g[i])
+                size = abs(middle)
+                if not phase_only:
+                    g[i] = middle
+                elif size > 0:
+                    g[i] = middle / size
+                else:
+                    g[i] = new[i]
+        else:
+            g[:] = new
+        if change <= TOLERANCE**2 * norm:
+            break
+    g[:] = new

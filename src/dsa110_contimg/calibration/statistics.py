@@ -1,0 +1,239 @@
+"""Baseline statistics: all that a gain solution needs to know of the data.
+
+For gains that do not depend on frequency within a spectral window,
+
+    A = sum w D conj(M),   B = sum w |M|^2,   C = sum w |D|^2
+
+per baseline, dump, polarisation and window are sufficient: the weighted
+squared residual of any set of gains is ``C - 2 Re(conj(g_i) g_j A) + |g_i|^2
+|g_j|^2 B`` exactly. They do not depend on the gains, so that one pass over
+the data serves every solution interval and mode. They are kept for two
+interleaved halves of the channels, which is what cross-validation needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["BaselineStatistics", "accumulate"]
+
+Float = NDArray[np.float64]
+Complex = NDArray[np.complex128]
+Int = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class BaselineStatistics:
+    """Sums over channels by baseline.
+
+    Attributes
+    ----------
+    antenna1, antenna2 : ndarray of int, shape (nbl,)
+        Antennas of each baseline, antenna 1 the lower.
+    spw_ids : tuple of int, length nspw
+        Spectral windows.
+    cross : ndarray of complex128, shape (2, nspw, ntime, nbl, npol)
+        A, by half of the channels; npol is 2.
+    model, data : ndarray of float64, same shape
+        B and C.
+    count : ndarray of float64, same shape
+        Number of visibilities.
+    """
+
+    antenna1: Int
+    antenna2: Int
+    spw_ids: tuple[int, ...]
+    cross: Complex
+    model: Float
+    data: Float
+    count: Float
+
+    @classmethod
+    def empty(cls, n_antennas: int, spw_ids: Sequence[int], n_times: int) -> BaselineStatistics:
+        """Make zero statistics for all baselines between `n_antennas`."""
+        first, second = np.triu_indices(n_antennas, 1)
+        shape = (2, len(spw_ids), n_times, first.size, 2)
+        return cls(
+            first.astype(np.int64),
+            second.astype(np.int64),
+            tuple(spw_ids),
+            np.zeros(shape, dtype=np.complex128),
+            np.zeros(shape),
+            np.zeros(shape),
+            np.zeros(shape),
+        )
+
+    @property
+    def n_antennas(self) -> int:
+        """Number of antennas."""
+        return int(self.antenna2.max()) + 1
+
+    @property
+    def n_times(self) -> int:
+        """Number of dumps."""
+        return int(self.cross.shape[2])
+
+    def present(self) -> NDArray[np.bool_]:
+        """Antennas with any data by polarisation, shape (nant, npol)."""
+        per_baseline = self.count.sum(axis=(0, 1, 2)) > 0
+        out = np.zeros((self.n_antennas, self.count.shape[-1]), dtype=bool)
+        np.logical_or.at(out, self.antenna1, per_baseline)
+        np.logical_or.at(out, self.antenna2, per_baseline)
+        return out
+
+    def combined(self) -> BaselineStatistics:
+        """Add up the spectral windows, for gains common to all of them."""
+        return replace(
+            self,
+            spw_ids=self.spw_ids[:1],
+            cross=self.cross.sum(axis=1, keepdims=True),
+            model=self.model.sum(axis=1, keepdims=True),
+            data=self.data.sum(axis=1, keepdims=True),
+            count=self.count.sum(axis=1, keepdims=True),
+        )
+
+    def after(self, gain: Complex) -> BaselineStatistics:
+        """Statistics of the data corrected by gains.
+
+        Parameters
+        ----------
+        gain : ndarray of complex128, shape (nspw, ntime, nant, npol)
+            Gains by dump.
+
+        Returns
+        -------
+        BaselineStatistics
+            With D / (g_i conj(g_j)) and w |g_i|^2 |g_j|^2 in place of D and w.
+        """
+        gi, gj = gain[:, :, self.antenna1], gain[:, :, self.antenna2]
+        power = np.abs(gi) ** 2 * np.abs(gj) ** 2
+        return replace(self, cross=self.cross * (np.conj(gi) * gj), model=self.model * power)
+
+    def residual(self, gain: Complex, solved: NDArray[np.bool_], half: int, scale: Float) -> float:
+        """Weighted squared residual of gains on one half of the channels.
+
+        Parameters
+        ----------
+        gain : ndarray of complex128, shape (nspw, ntime, nant, npol)
+            Gains by dump.
+        solved : ndarray of bool, same shape
+            Where there are gains; the model is left out of baselines without.
+        half : int
+            Half of the channels, 0 or 1.
+        scale : ndarray, shape (npol,)
+            Real factor on the model by polarisation.
+
+        Returns
+        -------
+        float
+            Sum of ``w |D - s g_i conj(g_j) M|^2``.
+        """
+        gi, gj = gain[:, :, self.antenna1], gain[:, :, self.antenna2]
+        both = solved[:, :, self.antenna1] & solved[:, :, self.antenna2]
+        aligned = np.where(both, (np.conj(gi) * gj * self.cross[half]).real, 0.0)
+        power = np.where(both, np.abs(gi) ** 2 * np.abs(gj) ** 2 * self.model[half], 0.0)
+        return float(np.sum(self.data[half] - 2 * scale * aligned + scale**2 * power))
+
+    def scale(self, gain: Complex, solved: NDArray[np.bool_], half: int) -> Float:
+        """Best real, non-negative factor on the model by polarisation, shape (npol,).
+
+        It takes out a scale that the data's units leave open, so that phases
+        can be judged before amplitudes are known.
+        """
+        gi, gj = gain[:, :, self.antenna1], gain[:, :, self.antenna2]
+        both = solved[:, :, self.antenna1] & solved[:, :, self.antenna2]
+        aligned = np.where(both, (np.conj(gi) * gj * self.cross[half]).real, 0.0).sum(axis=(0, 1, 2))
+        power = np.where(both, np.abs(gi) ** 2 * np.abs(gj) ** 2 * self.model[half], 0.0).sum(axis=(0, 1, 2))
+        return np.asarray(
+            np.where(power > 0, np.maximum(0.0, aligned) / np.where(power > 0, power, 1.0), 0.0)
+        )
+
+
+def accumulate(
+    statistics: BaselineStatistics,
+    spw_index: int,
+    slot: Int,
+    antenna1: Int,
+    antenna2: Int,
+    vis: NDArray[np.complex64],
+    weight: NDArray[np.float32],
+    model: NDArray[np.complex64],
+    first_channel: int,
+) -> None:
+    """Add a block to the statistics, in place.
+
+    Parameters
+    ----------
+    statistics : BaselineStatistics
+        Where to add.
+    spw_index : int
+        Index on its window axis.
+    slot, antenna1, antenna2 : ndarray of int, shape (nrow,)
+        Dump and antennas of each row.
+    vis : ndarray of complex64, shape (nrow, nchan, 2)
+        Parallel-hand visibilities.
+    weight : ndarray of float32, same shape
+        Weights, zero where flagged.
+    model : ndarray of complex64, shape (nrow, nchan)
+        Model visibilities of Stokes I.
+    first_channel : int
+        Number of the first channel in the whole band; even and odd numbers
+        make the halves. A one-channel observation is halved by baselines.
+    """
+    _accumulate(
+        statistics.n_antennas,
+        slot,
+        antenna1,
+        antenna2,
+        np.ascontiguousarray(vis),
+        np.ascontiguousarray(weight),
+        model,
+        first_channel,
+        statistics.cross[:, spw_index],
+        statistics.model[:, spw_index],
+        statistics.data[:, spw_index],
+        statistics.count[:, spw_index],
+    )
+
+
+@numba.njit(cache=True)
+def _accumulate(
+    n_antennas: int,
+    slot: Int,
+    antenna1: Int,
+    antenna2: Int,
+    vis: NDArray[np.complex64],
+    weight: NDArray[np.float32],
+    model: NDArray[np.complex64],
+    first_channel: int,
+    cross: Complex,
+    power: Float,
+    data: Float,
+    count: Float,
+) -> None:
+    nrow, nchan, npol = vis.shape
+    for r in range(nrow):
+        i, j = antenna1[r], antenna2[r]
+        swapped = i > j
+        if swapped:
+            i, j = j, i
+        baseline = i * n_antennas - (i * (i + 1)) // 2 + (j - i - 1)
+        t = slot[r]
+        for c in range(nchan):
+            half = (first_channel + c) & 1
+            m = model[r, c]
+            mm = m.real * m.real + m.imag * m.imag
+            for p in range(npol):
+                w = weight[r, c, p]
+                if w > 0:
+                    d = vis[r, c, p]
+                    a = w * (d * np.conj(m))
+                    cross[half, t, baseline, p] += np.conj(a) if swapped else a
+                    power[half, t, baseline, p] += w * mm
+                    data[half, t, baseline, p] += w * (d.real * d.real + d.imag * d.imag)
+                    count[half, t, baseline, p] += 1

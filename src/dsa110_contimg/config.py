@@ -1,0 +1,190 @@
+"""Options: one typed class per job, fed by flags, environment, file and defaults, in that order.
+
+Every field's description is the help text of its flag; its environment
+variable is ``CONTIMG_`` and the name in capitals; its key in a TOML file is the
+name itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
+
+from dsa110_contimg.errors import ConfigError
+
+__all__ = ["ImagingConfig", "SelfCalConfig", "Settings"]
+
+PREFIX = "CONTIMG_"
+
+
+class Settings(BaseSettings):
+    """Base of all option classes: frozen, closed, one error line for a wrong value."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except (ValidationError, SettingsError) as error:
+            raise _config_error(type(self), error, values) from None
+
+    @classmethod
+    def load(cls, file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Self:
+        """Combine flags, environment, a TOML file and defaults.
+
+        Parameters
+        ----------
+        file : Path, optional
+            TOML file with option names as keys.
+        overrides : mapping, optional
+            Values of flags; None means not given.
+
+        Returns
+        -------
+        Settings
+
+        Raises
+        ------
+        ConfigError
+            If a value or name is wrong; the message says which and what is allowed.
+        """
+        values: dict[str, Any] = {}
+        if file is not None:
+            values = {k: v for k, v in _read_toml(cls, file).items() if PREFIX + k.upper() not in os.environ}
+        values.update({k: v for k, v in (overrides or {}).items() if v is not None})
+        return cls(**values)
+
+    def with_options(self, **changes: Any) -> Self:
+        """Return a copy with some options changed, validated anew."""
+        return type(self)(**{**self.model_dump(), **changes})
+
+
+class ImagingConfig(Settings):
+    """Options of the embedded imaging engine."""
+
+    size: int | None = Field(
+        None, ge=64, le=32768, description="Image size in pixels; chosen from the beam if not given"
+    )
+    cell_arcsec: float | None = Field(
+        None, gt=0, description="Pixel size in arcsec; chosen from the longest baseline if not given"
+    )
+    weighting: Literal["natural", "uniform", "briggs"] = Field("briggs", description="Imaging weights")
+    robust: float = Field(0.0, ge=-2, le=2, description="Briggs robustness")
+    clean_sigma: float = Field(3.0, gt=0, description="CLEAN down to this many times the residual rms")
+    mask_sigma: float = Field(5.0, gt=0, description="Mask CLEAN automatically at this many times the rms")
+    clean_iterations: int = Field(100_000, ge=0, description="Most CLEAN iterations; 0 gives dirty images")
+    multiscale: bool = Field(False, description="CLEAN on several scales")
+    memory_gb: float = Field(4.0, gt=0, description="Memory for visibilities in GB")
+    threads: int = Field(0, ge=0, description="Threads; 0 takes all cores")
+
+
+class SelfCalConfig(ImagingConfig):
+    """Options of self-calibration."""
+
+    use_nvss_seeding: bool = Field(True, description="Start from the NVSS catalogue")
+    nvss_min_mjy: float = Field(
+        1.0, ge=0, description="Faintest catalogue flux in mJy; below 2 the whole of NVSS"
+    )
+    seed_min_apparent_mjy: float = Field(
+        1.0, ge=0, description="Faintest flux in mJy as seen through the primary beam"
+    )
+    spectral_index: float = Field(-0.75, ge=-5, le=5, description="Spectral index of catalogue sources")
+    dish_diameter_m: float | None = Field(
+        None, gt=0, description="Effective dish diameter in m; from the telescope's name if not given"
+    )
+    catalog_dir: Path = Field(Path("state/catalogs"), description="Folder of the catalogue strips")
+    field: str | None = Field(None, description="Field name or identifier")
+    spw: str | None = Field(None, description="Spectral windows, for example 0,2 or 0~3; all by default")
+    solint: str = Field("auto", description="Phase interval: auto, int, scan, inf or seconds")
+    amplitude: Literal["auto", "on", "off"] = Field("auto", description="Solve for amplitudes too")
+    amplitude_solint: str = Field("auto", description="Amplitude interval: auto, int, scan, inf or seconds")
+    gain_type: Literal["G", "T"] = Field("G", description="A gain per polarisation (G) or a common one (T)")
+    combine_spw: bool = Field(True, description="One gain for all spectral windows")
+    combine_scans: bool = Field(True, description="Let intervals in seconds cross scans and fields")
+    refant: str | None = Field(
+        None, description="Reference antennas by name, best first; chosen if not given"
+    )
+    min_snr: float = Field(3.0, ge=0, description="Flag solutions below this signal to noise")
+    min_baselines: int = Field(4, ge=1, description="Flag antennas with fewer baselines in an interval")
+    max_rounds: int = Field(4, ge=1, le=20, description="Most rounds of unseeded self-calibration")
+    imaging: Literal["subtracted", "standard"] = Field(
+        "subtracted", description="Final image of a seeded run: seed subtracted and restored, or plain CLEAN"
+    )
+    initial_field: Literal["all", "nearest"] = Field(
+        "all", description="Initial tables: solutions of all fields, or of the one nearest on the sky"
+    )
+    initial_interpolation: Literal["linear", "nearest"] = Field(
+        "linear", description="Initial tables: interpolation in time"
+    )
+    spw_map: str | None = Field(
+        None, description="Initial tables: window to use for each of the data's, for example 0,0,0,0"
+    )
+
+    @field_validator("solint", "amplitude_solint")
+    @classmethod
+    def _interval(cls, value: str) -> str:
+        text = (
+            value.strip().removesuffix("s") if value.strip() not in ("auto", "int", "scan", "inf") else value
+        )
+        if text in ("auto", "int", "scan", "inf"):
+            return text
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = float("nan")
+        if not 0 < seconds < float("inf"):
+            raise ValueError("allowed: auto, int, scan, inf or a positive number of seconds")
+        return str(seconds)
+
+    @field_validator("spw_map")
+    @classmethod
+    def _windows(cls, value: str | None) -> str | None:
+        if value is not None and not all(w.strip().isdigit() for w in value.split(",")):
+            raise ValueError("allowed: identifiers separated by commas")
+        return value
+
+    def spw_map_dict(self) -> dict[int, int]:
+        """Return the spectral-window map as a mapping from the data's windows."""
+        words = self.spw_map.split(",") if self.spw_map else []
+        return {k: int(word) for k, word in enumerate(words)}
+
+
+def _read_toml(cls: type[Settings], file: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot be read ({error.strerror})", file, "check the path") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"is not valid TOML ({error})", file, "mend the file") from None
+    for key in values:
+        if key not in cls.model_fields:
+            raise ConfigError(f"unknown option {key!r}", file, _suggest(cls, key))
+    return values
+
+
+def _suggest(cls: type[Settings], key: str) -> str:
+    close = difflib.get_close_matches(key, cls.model_fields, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"options: {', '.join(cls.model_fields)}"
+
+
+def _config_error(
+    cls: type[Settings], error: ValidationError | SettingsError, values: Mapping[str, Any]
+) -> ConfigError:
+    if isinstance(error, SettingsError):
+        return ConfigError(" ".join(str(error).split()), "environment", "mend the variable")
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else "?"
+    if first["type"] == "extra_forbidden":
+        return ConfigError(f"unknown option {name!r}", cls.__name__, _suggest(cls, name))
+    variable = PREFIX + name.upper()
+    where = name if name in values or variable not in os.environ else f"{variable} ({name})"
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return ConfigError(f"{first.get('input')!r} is not allowed", where, message[0].lower() + message[1:])

@@ -1,0 +1,9 @@
+"""Exact, off-grid prediction of visibilities from sky components.
+
+One compiled, threaded kernel sums points and Gaussians; a float64 sum of
+the same formula stands beside it as its judge.
+"""
+
+from dsa110_contimg.predict.direct import predict_components, predict_reference
+
+__all__ = ["predict_components", "predict_reference"]

@@ -1,0 +1,289 @@
+"""Direct Fourier sums over sky components.
+
+The fast kernel works on tiles of rows in single precision: the phase of the
+first channel is formed and wrapped in double precision, later channels
+follow by rotation, and the rotation is restarted every `RESTART` channels so
+that rounding stays below 1e-6 of the summed flux.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
+
+__all__ = ["predict_components", "predict_reference"]
+
+Float = NDArray[np.float64]
+
+TILE = 64
+RESTART = 16
+#: exp(-(pi theta b / lambda)^2 / (4 ln 2)) is the visibility of a Gaussian of FWHM theta on a baseline b.
+GAUSSIAN = np.pi**2 / (4.0 * np.log(2.0))
+
+
+def predict_components(
+    uvw_m: Float,
+    freq_hz: Float,
+    lmn: Float,
+    flux_jy: Float,
+    major_rad: Float | None = None,
+    minor_rad: Float | None = None,
+    pa_rad: Float | None = None,
+) -> NDArray[np.complex64]:
+    """Sum components into visibilities.
+
+    Parameters
+    ----------
+    uvw_m : ndarray, shape (nrow, 3)
+        Baselines in metres, antenna 2 minus antenna 1.
+    freq_hz : ndarray, shape (nchan,)
+        Channel frequencies in hertz, any spacing.
+    lmn : ndarray, shape (n, 3)
+        Direction cosines l, m and n - 1 of the components.
+    flux_jy : ndarray, shape (n, nchan)
+        Apparent Stokes I flux density in jansky.
+    major_rad, minor_rad, pa_rad : ndarray, shape (n,), optional
+        Gaussian full widths and position angles in radians; zero widths are points.
+
+    Returns
+    -------
+    ndarray of complex64, shape (nrow, nchan)
+        Visibilities in jansky: sum of ``S exp(+2 pi i (u l + v m + w (n - 1)))``,
+        the sign that belongs to baselines of antenna 2 minus antenna 1.
+
+    Notes
+    -----
+    Thompson, Moran & Swenson (2017), equation 3.7. Unevenly spaced channels
+    are as exact but slower: each forms its own phase.
+    """
+    uvw = np.ascontiguousarray(uvw_m, dtype=np.float64)
+    freq = np.ascontiguousarray(freq_hz, dtype=np.float64)
+    out = np.zeros((uvw.shape[0], freq.size), dtype=np.complex64)
+    if len(lmn) == 0 or uvw.shape[0] == 0:
+        return out
+    step = float(freq[1] - freq[0]) if freq.size > 1 else 0.0
+    even = bool(freq.size < 3 or np.allclose(np.diff(freq), step, rtol=1e-9, atol=0.0))
+    restart = RESTART if even else 1
+    flux = np.ascontiguousarray(flux_jy, dtype=np.float32)
+    n = len(lmn)
+    major = np.zeros(n) if major_rad is None else np.asarray(major_rad, dtype=np.float64)
+    minor = np.zeros(n) if minor_rad is None else np.asarray(minor_rad, dtype=np.float64)
+    pa = np.zeros(n) if pa_rad is None else np.asarray(pa_rad, dtype=np.float64)
+    # Projected extents along u and v: theta_major at the position angle, theta_minor across it.
+    shape = np.stack(
+        [major * np.sin(pa), major * np.cos(pa), minor * np.cos(pa), -minor * np.sin(pa)], axis=1
+    )
+    point = np.flatnonzero(major == 0)
+    extended = np.flatnonzero(major > 0)
+    if point.size:
+        _sum_points(
+            uvw, freq, step, restart, np.ascontiguousarray(lmn[point]), np.ascontiguousarray(flux[point]), out
+        )
+    if extended.size:
+        _sum_gaussians(
+            uvw,
+            freq,
+            step,
+            restart,
+            np.ascontiguousarray(lmn[extended]),
+            np.ascontiguousarray(flux[extended]),
+            np.ascontiguousarray(shape[extended]),
+            out,
+        )
+    return out
+
+
+def predict_reference(
+    uvw_m: Float,
+    freq_hz: Float,
+    lmn: Float,
+    flux_jy: Float,
+    major_rad: Float | None = None,
+    minor_rad: Float | None = None,
+    pa_rad: Float | None = None,
+) -> NDArray[np.complex128]:
+    """Sum the same components in float64, slowly, as the judge of the kernel.
+
+    Parameters and result are those of :func:`predict_components`, in complex128.
+    """
+    wavenumber = freq_hz[None, :] / SPEED_OF_LIGHT
+    out = np.zeros((len(uvw_m), len(freq_hz)), dtype=np.complex128)
+    for k in range(len(lmn)):
+        delay = uvw_m @ lmn[k]
+        term = flux_jy[k][None, :] * np.exp(2j * np.pi * delay[:, None] * wavenumber)
+        if major_rad is not None and minor_rad is not None and pa_rad is not None and major_rad[k] > 0:
+            s, c = np.sin(pa_rad[k]), np.cos(pa_rad[k])
+            along = (uvw_m[:, 0] * s + uvw_m[:, 1] * c) * major_rad[k]
+            across = (uvw_m[:, 0] * c - uvw_m[:, 1] * s) * minor_rad[k]
+            term *= np.exp(-GAUSSIAN * (along**2 + across**2)[:, None] * wavenumber**2)
+        out += term
+    return out
+
+
+@numba.njit(inline="always", fastmath=True)
+def _sine_cosine(turns: np.float32) -> Any:
+    """Sine and cosine of 2 pi turns, turns in [-0.5, 0.5], float32, without branches.
+
+    Minimax-like Taylor polynomials on a quarter turn about the nearest half
+    turn: error below 3e-7.
+    """
+    # Fold onto [-0.25, 0.25]: sin(2 pi (1/2 - x)) = sin(2 pi x), the cosine changes sign.
+    half = np.float32(0.5)
+    folded = turns
+    sign = np.float32(1.0)
+    if turns > np.float32(0.25):
+        folded = half - turns
+        sign = np.float32(-1.0)
+    elif turns < np.float32(-0.25):
+        folded = -half - turns
+        sign = np.float32(-1.0)
+    x = folded * np.float32(2.0 * np.pi)
+    y = x * x
+    s = x * (
+        np.float32(1.0)
+        + y
+        * (
+            np.float32(-1.0 / 6)
+            + y
+            * (
+                np.float32(1.0 / 120)
+                + y
+                * (np.float32(-1.0 / 5040) + y * (np.float32(1.0 / 362880) - y * np.float32(1.0 / 39916800)))
+            )
+        )
+    )
+    c = np.float32(1.0) + y * (
+        np.float32(-0.5)
+        + y
+        * (
+            np.float32(1.0 / 24)
+            + y
+            * (
+                np.float32(-1.0 / 720)
+                + y
+                * (
+                    np.float32(1.0 / 40320)
+                    + y * (np.float32(-1.0 / 3628800) + y * np.float32(1.0 / 479001600))
+                )
+            )
+        )
+    )
+    return s, sign * c
+
+
+@numba.njit(parallel=True, fastmath=True, cache=True)
+def _sum_points(
+    uvw: Float,
+    freq: Float,
+    step: float,
+    restart: int,
+    lmn: Float,
+    flux: NDArray[np.float32],
+    out: NDArray[np.complex64],
+) -> None:
+    nrow, nchan, n = uvw.shape[0], freq.size, lmn.shape[0]
+    ntile = (nrow + TILE - 1) // TILE
+    for tile in numba.prange(ntile):
+        start = tile * TILE
+        rows = min(TILE, nrow - start)
+        re = np.zeros((nchan, TILE), dtype=np.float32)
+        im = np.zeros((nchan, TILE), dtype=np.float32)
+        delay = np.zeros(TILE, dtype=np.float64)
+        pr = np.zeros(TILE, dtype=np.float32)
+        pi = np.zeros(TILE, dtype=np.float32)
+        dr = np.zeros(TILE, dtype=np.float32)
+        di = np.zeros(TILE, dtype=np.float32)
+        for k in range(n):
+            l, m, nm1 = lmn[k, 0], lmn[k, 1], lmn[k, 2]  # noqa: E741
+            for r in range(rows):
+                delay[r] = (
+                    uvw[start + r, 0] * l + uvw[start + r, 1] * m + uvw[start + r, 2] * nm1
+                ) / SPEED_OF_LIGHT
+            for r in range(TILE):
+                turns = delay[r] * step
+                di[r], dr[r] = _sine_cosine(np.float32(turns - np.rint(turns)))
+            for c in range(nchan):
+                if c % restart == 0:
+                    f = freq[c]
+                    for r in range(TILE):
+                        turns = delay[r] * f
+                        pi[r], pr[r] = _sine_cosine(np.float32(turns - np.rint(turns)))
+                s = flux[k, c]
+                for r in range(TILE):
+                    re[c, r] += s * pr[r]
+                    im[c, r] += s * pi[r]
+                    turned = pr[r] * dr[r] - pi[r] * di[r]
+                    pi[r] = pr[r] * di[r] + pi[r] * dr[r]
+                    pr[r] = turned
+        for r in range(rows):
+            for c in range(nchan):
+                out[start + r, c] += complex(re[c, r], im[c, r])
+
+
+@numba.njit(parallel=True, fastmath=True, cache=True)
+def _sum_gaussians(
+    uvw: Float,
+    freq: Float,
+    step: float,
+    restart: int,
+    lmn: Float,
+    flux: NDArray[np.float32],
+    shape: Float,
+    out: NDArray[np.complex64],
+) -> None:
+    nrow, nchan, n = uvw.shape[0], freq.size, lmn.shape[0]
+    ntile = (nrow + TILE - 1) // TILE
+    for tile in numba.prange(ntile):
+        start = tile * TILE
+        rows = min(TILE, nrow - start)
+        re = np.zeros((nchan, TILE), dtype=np.float32)
+        im = np.zeros((nchan, TILE), dtype=np.float32)
+        delay = np.zeros(TILE, dtype=np.float64)
+        width = np.zeros(TILE, dtype=np.float64)
+        pr = np.zeros(TILE, dtype=np.float32)
+        pi = np.zeros(TILE, dtype=np.float32)
+        dr = np.zeros(TILE, dtype=np.float32)
+        di = np.zeros(TILE, dtype=np.float32)
+        taper = np.zeros(TILE, dtype=np.float32)
+        ratio = np.zeros(TILE, dtype=np.float32)
+        ratio2 = np.zeros(TILE, dtype=np.float32)
+        for k in range(n):
+            l, m, nm1 = lmn[k, 0], lmn[k, 1], lmn[k, 2]  # noqa: E741
+            for r in range(rows):
+                u, v, w = uvw[start + r, 0], uvw[start + r, 1], uvw[start + r, 2]
+                delay[r] = (u * l + v * m + w * nm1) / SPEED_OF_LIGHT
+                along = u * shape[k, 0] + v * shape[k, 1]
+                across = u * shape[k, 2] + v * shape[k, 3]
+                width[r] = GAUSSIAN * (along * along + across * across) / SPEED_OF_LIGHT**2
+                # exp(-width f^2) by second-order recurrence along evenly spaced channels.
+                ratio2[r] = np.exp(-2.0 * width[r] * step * step)
+            for r in range(TILE):
+                turns = delay[r] * step
+                di[r], dr[r] = _sine_cosine(np.float32(turns - np.rint(turns)))
+            for c in range(nchan):
+                if c % restart == 0:
+                    f = freq[c]
+                    for r in range(TILE):
+                        turns = delay[r] * f
+                        pi[r], pr[r] = _sine_cosine(np.float32(turns - np.rint(turns)))
+                    for r in range(rows):
+                        taper[r] = np.exp(-width[r] * f * f)
+                        ratio[r] = np.exp(-width[r] * (2.0 * f * step + step * step))
+                s = flux[k, c]
+                for r in range(TILE):
+                    a = s * taper[r]
+                    re[c, r] += a * pr[r]
+                    im[c, r] += a * pi[r]
+                    taper[r] *= ratio[r]
+                    ratio[r] *= ratio2[r]
+                    turned = pr[r] * dr[r] - pi[r] * di[r]
+                    pi[r] = pr[r] * di[r] + pi[r] * dr[r]
+                    pr[r] = turned
+        for r in range(rows):
+            for c in range(nchan):
+                out[start + r, c] += complex(re[c, r], im[c, r])

@@ -1,0 +1,6 @@
+"""Observations with known truth: array, sky, gains, noise, and the Measurement Set that holds them."""
+
+from dsa110_contimg.simulate.array import Array, read_array
+from dsa110_contimg.simulate.observe import SimulationConfig, Truth, simulate
+
+__all__ = ["Array", "SimulationConfig", "Truth", "read_array", "simulate"]

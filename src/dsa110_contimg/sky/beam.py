@@ -1,0 +1,121 @@
+"""Primary beams: the Airy pattern of a circular aperture with a central blockage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import j1
+
+from dsa110_contimg.errors import MeasurementSetError
+
+__all__ = ["AiryBeam", "beam_for_antenna"]
+
+SPEED_OF_LIGHT = 299_792_458.0
+
+#: Effective aperture and blockage diameters in metres by telescope. VLA: a 25 m dish illuminated like
+#: 24.5 m, subreflector 2.36 m. DSA-110: a uniformly illuminated 4.65 m dish, its feed's shadow negligible.
+#: MeerKAT and ATA dishes are offset Gregorians without blockage.
+KNOWN_APERTURES: dict[str, tuple[float, float]] = {
+    "VLA": (24.5, 2.36),
+    "EVLA": (24.5, 2.36),
+    "DSA_110": (4.65, 0.0),
+    "DSA-110": (4.65, 0.0),
+    "DSA110": (4.65, 0.0),
+    "OVRO_MMA": (4.65, 0.0),
+    "MEERKAT": (13.5, 0.0),
+    "ATA": (6.1, 0.0),
+}
+
+
+@dataclass(frozen=True)
+class AiryBeam:
+    """Power beam of a uniformly illuminated circular aperture.
+
+    Parameters
+    ----------
+    diameter_m : float
+        Effective diameter of the aperture in metres.
+    blockage_m : float, optional
+        Diameter of the central blockage in metres.
+    """
+
+    diameter_m: float
+    blockage_m: float = 0.0
+
+    def power(self, separation_rad: ArrayLike, freq_hz: ArrayLike) -> NDArray[np.float64]:
+        """Power response relative to the axis.
+
+        Parameters
+        ----------
+        separation_rad : array_like, shape (n,)
+            Angle from the pointing centre in radians.
+        freq_hz : array_like, shape (nchan,)
+            Frequencies in hertz.
+
+        Returns
+        -------
+        ndarray, shape (n, nchan)
+            Response in [0, 1]; zero beyond 90 degrees.
+
+        Notes
+        -----
+        Born & Wolf (1999), section 8.6.2: amplitude
+        ``[A(x) - b^2 A(b x)] / (1 - b^2)`` with ``A(x) = 2 J1(x) / x``,
+        ``x = pi D sin(theta) / lambda`` and b the ratio of the diameters.
+        """
+        theta = np.atleast_1d(np.asarray(separation_rad, dtype=np.float64))[:, None]
+        freq = np.atleast_1d(np.asarray(freq_hz, dtype=np.float64))[None, :]
+        x = np.pi * self.diameter_m * np.sin(np.minimum(theta, np.pi / 2)) * freq / SPEED_OF_LIGHT
+        b = self.blockage_m / self.diameter_m
+        amplitude = (_jinc(x) - b**2 * _jinc(b * x)) / (1.0 - b**2)
+        return np.asarray(np.where(theta < np.pi / 2, amplitude**2, 0.0))
+
+    def fwhm_rad(self, freq_hz: float) -> float:
+        """Full width at half power, 1.029 lambda/D for the unblocked aperture, radians."""
+        return 1.029 * SPEED_OF_LIGHT / freq_hz / self.diameter_m
+
+    def null_rad(self, freq_hz: float, order: int = 1) -> float:
+        """Radius of the first or second null (1.220 and 2.233 lambda/D), radians."""
+        factor = {1: 1.220, 2: 2.233}[order]
+        return float(np.arcsin(min(1.0, factor * SPEED_OF_LIGHT / freq_hz / self.diameter_m)))
+
+
+def _jinc(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``2 J1(x) / x`` with its limit 1 at zero."""
+    safe = np.where(np.abs(x) < 1e-9, 1.0, x)
+    return np.asarray(np.where(np.abs(x) < 1e-9, 1.0, 2.0 * j1(safe) / safe))
+
+
+def beam_for_antenna(telescope: str, dish_diameter_m: float) -> AiryBeam:
+    """Beam of a telescope by its name, else by its dish diameter.
+
+    Parameters
+    ----------
+    telescope : str
+        TELESCOPE_NAME of the OBSERVATION table.
+    dish_diameter_m : float
+        DISH_DIAMETER of the ANTENNA table in metres. For a known telescope it
+        must lie within 10 % of the known dish, otherwise it wins: the name may
+        stand for a mixed or simulated array.
+
+    Returns
+    -------
+    AiryBeam
+
+    Raises
+    ------
+    MeasurementSetError
+        If the telescope is unknown and the diameter is not positive.
+    """
+    known = KNOWN_APERTURES.get(telescope.strip().upper())
+    if known is not None and (dish_diameter_m <= 0 or abs(dish_diameter_m / known[0] - 1) <= 0.1):
+        return AiryBeam(*known)
+    if not np.isfinite(dish_diameter_m) or dish_diameter_m <= 0:
+        raise MeasurementSetError(
+            f"no primary beam: telescope {telescope!r} is unknown and DISH_DIAMETER is {dish_diameter_m}",
+            "ANTENNA",
+            "fill DISH_DIAMETER or set dish_diameter_m",
+        )
+    return AiryBeam(float(dish_diameter_m))

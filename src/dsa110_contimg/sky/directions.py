@@ -1,0 +1,82 @@
+"""Directions on the sky: direction cosines and separations (radians throughout)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["angular_separation", "lmn_from_radec", "radec_from_lm"]
+
+Float = NDArray[np.float64]
+
+
+def lmn_from_radec(ra_rad: ArrayLike, dec_rad: ArrayLike, ra0_rad: float, dec0_rad: float) -> Float:
+    """Direction cosines of sources about a phase centre.
+
+    Parameters
+    ----------
+    ra_rad, dec_rad : array_like, shape (n,)
+        ICRS directions in radians.
+    ra0_rad, dec0_rad : float
+        Phase centre in radians.
+
+    Returns
+    -------
+    ndarray, shape (n, 3)
+        l (eastward), m (northward) and n - 1; n - 1 is computed without the
+        cancellation of ``sqrt(1 - l^2 - m^2) - 1`` near the phase centre. For a
+        source more than 90 degrees away n - 1 is below -1.
+
+    Notes
+    -----
+    Thompson, Moran & Swenson (2017), equation 3.4 and appendix 3.1.
+    """
+    ra = np.atleast_1d(np.asarray(ra_rad, dtype=np.float64))
+    dec = np.atleast_1d(np.asarray(dec_rad, dtype=np.float64))
+    dra = ra - ra0_rad
+    l = np.cos(dec) * np.sin(dra)  # noqa: E741
+    m = np.sin(dec) * np.cos(dec0_rad) - np.cos(dec) * np.sin(dec0_rad) * np.cos(dra)
+    # 1 - cos(separation) by the haversine, exact for small separations.
+    hav = np.sin((dec - dec0_rad) / 2) ** 2 + np.cos(dec) * np.cos(dec0_rad) * np.sin(dra / 2) ** 2
+    return np.stack([l, m, -2.0 * hav], axis=-1)
+
+
+def radec_from_lm(l: ArrayLike, m: ArrayLike, ra0_rad: float, dec0_rad: float) -> tuple[Float, Float]:  # noqa: E741
+    """ICRS directions of SIN-projected direction cosines.
+
+    Parameters
+    ----------
+    l, m : array_like, shape (n,)
+        Direction cosines.
+    ra0_rad, dec0_rad : float
+        Phase centre in radians.
+
+    Returns
+    -------
+    ra_rad, dec_rad : ndarray, shape (n,)
+        Right ascension in [0, 2 pi) and declination, radians.
+    """
+    l_, m_ = np.asarray(l, dtype=np.float64), np.asarray(m, dtype=np.float64)
+    n = np.sqrt(np.maximum(0.0, 1.0 - l_**2 - m_**2))
+    dec = np.arcsin(np.clip(m_ * np.cos(dec0_rad) + n * np.sin(dec0_rad), -1.0, 1.0))
+    ra = ra0_rad + np.arctan2(l_, n * np.cos(dec0_rad) - m_ * np.sin(dec0_rad))
+    return np.mod(ra, 2 * np.pi), dec
+
+
+def angular_separation(ra1: ArrayLike, dec1: ArrayLike, ra2: ArrayLike, dec2: ArrayLike) -> Float:
+    """Great-circle separation by the haversine formula, radians in, radians out.
+
+    Parameters
+    ----------
+    ra1, dec1, ra2, dec2 : array_like
+        Directions in radians; shapes broadcast.
+
+    Returns
+    -------
+    ndarray
+        Separations in radians.
+    """
+    ra1_, dec1_ = np.asarray(ra1, dtype=np.float64), np.asarray(dec1, dtype=np.float64)
+    ra2_, dec2_ = np.asarray(ra2, dtype=np.float64), np.asarray(dec2, dtype=np.float64)
+    hav = np.sin((dec2_ - dec1_) / 2) ** 2 + np.cos(dec1_) * np.cos(dec2_) * np.sin((ra2_ - ra1_) / 2) ** 2
+    return np.asarray(2.0 * np.arcsin(np.sqrt(np.clip(hav, 0.0, 1.0))))

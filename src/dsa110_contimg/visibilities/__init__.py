@@ -1,0 +1,38 @@
+"""Measurement Sets: opening, validating, reading in blocks, writing columns that can be taken back.
+
+DATA is never written. Result columns are built beside the present ones and
+renamed into place, so that what was found can be put back.
+"""
+
+from dsa110_contimg.visibilities.blocks import Block, VisibilityReader
+from dsa110_contimg.visibilities.columns import (
+    ColumnStage,
+    back_up_columns,
+    recover_columns,
+    restore_columns,
+)
+from dsa110_contimg.visibilities.measurement_set import (
+    Antennas,
+    Field,
+    MeasurementSet,
+    Selection,
+    SpectralWindow,
+    open_measurement_set,
+)
+from dsa110_contimg.visibilities.noise import NoiseEstimator
+
+__all__ = [
+    "Antennas",
+    "Block",
+    "ColumnStage",
+    "Field",
+    "MeasurementSet",
+    "NoiseEstimator",
+    "Selection",
+    "SpectralWindow",
+    "VisibilityReader",
+    "back_up_columns",
+    "open_measurement_set",
+    "recover_columns",
+    "restore_columns",
+]

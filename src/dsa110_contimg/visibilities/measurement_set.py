@@ -1,0 +1,419 @@
+"""Opening and validating a Measurement Set: what it holds, and what it lacks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from casacore.tables import table
+from numpy.typing import NDArray
+
+from dsa110_contimg.errors import MeasurementSetError, ResourceError, SelectionError
+
+__all__ = [
+    "Antennas",
+    "Field",
+    "MeasurementSet",
+    "Selection",
+    "SpectralWindow",
+    "data_hash",
+    "open_measurement_set",
+    "open_table",
+]
+
+Float = NDArray[np.float64]
+
+REQUIRED_COLUMNS = (
+    "ANTENNA1",
+    "ANTENNA2",
+    "DATA",
+    "DATA_DESC_ID",
+    "FIELD_ID",
+    "FLAG",
+    "FLAG_ROW",
+    "INTERVAL",
+    "SCAN_NUMBER",
+    "TIME",
+    "UVW",
+    "WEIGHT",
+)
+REQUIRED_SUBTABLES: dict[str, tuple[str, ...]] = {
+    "ANTENNA": ("NAME", "POSITION", "DISH_DIAMETER"),
+    "DATA_DESCRIPTION": ("SPECTRAL_WINDOW_ID", "POLARIZATION_ID"),
+    "FIELD": ("NAME", "PHASE_DIR", "REFERENCE_DIR"),
+    "OBSERVATION": ("TELESCOPE_NAME",),
+    "POLARIZATION": ("CORR_TYPE",),
+    "SPECTRAL_WINDOW": ("CHAN_FREQ", "CHAN_WIDTH"),
+}
+#: casacore Stokes codes to the receptors (0 or 1) of antenna 1 and antenna 2.
+RECEPTORS: dict[int, tuple[int, int]] = {
+    5: (0, 0),  # RR
+    6: (0, 1),
+    7: (1, 0),
+    8: (1, 1),  # LL
+    9: (0, 0),  # XX
+    10: (0, 1),
+    11: (1, 0),
+    12: (1, 1),  # YY
+}
+CORRELATION_NAMES = {5: "RR", 6: "RL", 7: "LR", 8: "LL", 9: "XX", 10: "XY", 11: "YX", 12: "YY"}
+
+
+@dataclass(frozen=True)
+class Antennas:
+    """The ANTENNA table: names, positions (nant, 3) in ITRF metres, dish diameters (nant,) in metres."""
+
+    name: tuple[str, ...]
+    position_m: Float
+    dish_diameter_m: Float
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+
+@dataclass(frozen=True)
+class Field:
+    """One row of FIELD: identifier, name, phase centre in ICRS/J2000 radians."""
+
+    id: int
+    name: str
+    ra_rad: float
+    dec_rad: float
+
+
+@dataclass(frozen=True)
+class SpectralWindow:
+    """One spectral window with the DATA_DESC_ID it is seen through.
+
+    Parameters
+    ----------
+    id : int
+        Row of SPECTRAL_WINDOW.
+    data_desc_id : int
+        Row of DATA_DESCRIPTION.
+    freq_hz, width_hz : ndarray, shape (nchan,)
+        Channel frequencies and (positive) widths in hertz.
+    corr_type : tuple of int, length ncorr
+        casacore Stokes codes.
+    """
+
+    id: int
+    data_desc_id: int
+    freq_hz: Float
+    width_hz: Float
+    corr_type: tuple[int, ...]
+
+    @property
+    def receptors(self) -> tuple[tuple[int, int], ...]:
+        """Receptors of antenna 1 and 2 by correlation."""
+        return tuple(RECEPTORS[c] for c in self.corr_type)
+
+    @property
+    def parallel(self) -> tuple[int, ...]:
+        """Indices of the parallel-hand correlations (XX, YY or RR, LL)."""
+        return tuple(k for k, (p, q) in enumerate(self.receptors) if p == q)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which part of a Measurement Set is worked on: field and spectral-window identifiers."""
+
+    field_ids: tuple[int, ...]
+    spw_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class MeasurementSet:
+    """A validated Measurement Set.
+
+    Attributes
+    ----------
+    path : Path
+        Its folder.
+    telescope : str
+        TELESCOPE_NAME.
+    antennas : Antennas
+        The array.
+    fields : tuple of Field
+        All fields.
+    spectral_windows : tuple of SpectralWindow
+        All spectral windows that rows refer to.
+    columns : frozenset of str
+        Columns of the main table.
+    n_rows : int
+        Rows of the main table.
+    """
+
+    path: Path
+    telescope: str
+    antennas: Antennas
+    fields: tuple[Field, ...]
+    spectral_windows: tuple[SpectralWindow, ...]
+    columns: frozenset[str]
+    n_rows: int
+
+    def select(self, field: str | None = None, spw: str | None = None) -> Selection:
+        """Resolve a field and spectral-window selection.
+
+        Parameters
+        ----------
+        field : str, optional
+            Field name or identifier, several separated by commas; all fields
+            when the table has one direction only.
+        spw : str, optional
+            Identifiers separated by commas, ranges as ``0~3``; all by default.
+
+        Returns
+        -------
+        Selection
+
+        Raises
+        ------
+        SelectionError
+            If a field or window is not there, or several directions are
+            selected at once.
+        """
+        fields = self._select_fields(field)
+        known = [w.id for w in self.spectral_windows]
+        spws = known if spw is None or not spw.strip() else _parse_ids(spw, "spectral window", self.path)
+        for s in spws:
+            if s not in known:
+                raise SelectionError(
+                    f"no spectral window {s}", self.path, f"present: {', '.join(map(str, known))}"
+                )
+        return Selection(tuple(fields), tuple(spws))
+
+    def _select_fields(self, field: str | None) -> list[int]:
+        names = ", ".join(f"{f.id}={f.name}" for f in self.fields)
+        if field is None or not field.strip():
+            chosen = [f.id for f in self.fields]
+        else:
+            chosen = []
+            for word in (w.strip() for w in field.split(",")):
+                found = [f.id for f in self.fields if f.name == word]
+                if not found and word.isdigit():
+                    found = [f.id for f in self.fields if f.id == int(word)]
+                if not found:
+                    raise SelectionError(f"no field {word!r}", self.path, f"present: {names}")
+                chosen.extend(found)
+        directions = {(self.field(k).ra_rad, self.field(k).dec_rad) for k in chosen}
+        if len(directions) > 1:
+            raise SelectionError(
+                f"{len(chosen)} fields with different phase centres are selected",
+                self.path,
+                f"choose one with --field: {names}",
+            )
+        return chosen
+
+    def field(self, field_id: int) -> Field:
+        """Return the field with an identifier."""
+        return next(f for f in self.fields if f.id == field_id)
+
+    def spectral_window(self, spw_id: int) -> SpectralWindow:
+        """Return the spectral window with an identifier."""
+        return next(w for w in self.spectral_windows if w.id == spw_id)
+
+    def require_writable(self) -> None:
+        """Raise ResourceError unless columns can be added to the main table."""
+        main = self.path / "table.dat"
+        # Root passes every permission bit, so a deliberately read-only table is told by its mode.
+        by_mode = not main.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
+        if by_mode or not os.access(self.path, os.W_OK) or not os.access(main, os.W_OK):
+            raise ResourceError(
+                "the Measurement Set is read-only", self.path, "make it writable or work on a copy"
+            )
+
+
+def open_table(path: Path | str, *, writable: bool = False) -> Any:
+    """Open a casacore table without its chatter, waiting for locks no longer than a caller can bear."""
+    return table(str(path), readonly=not writable, ack=False, lockoptions="auto")
+
+
+def open_measurement_set(path: Path | str) -> MeasurementSet:
+    """Open and validate a Measurement Set.
+
+    Parameters
+    ----------
+    path : Path or str
+        Its folder.
+
+    Returns
+    -------
+    MeasurementSet
+
+    Raises
+    ------
+    MeasurementSetError
+        If it is not a Measurement Set, has no rows or columns, or cannot be
+        read; the message names the table and what it lacks.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MeasurementSetError("no such Measurement Set", path, "check the path")
+    if not (path / "table.dat").is_file():
+        raise MeasurementSetError("not a Measurement Set (no table.dat in it)", path, "check the path")
+    try:
+        main = open_table(path)
+    except RuntimeError as error:
+        raise MeasurementSetError(
+            f"cannot be opened ({_first_line(error)})", path, "check the table"
+        ) from None
+    try:
+        return _validate(path, main)
+    except RuntimeError as error:
+        raise MeasurementSetError(f"cannot be read ({_first_line(error)})", path, "check the table") from None
+    finally:
+        main.close()
+
+
+def _validate(path: Path, main: Any) -> MeasurementSet:
+    columns = frozenset(main.colnames())
+    missing = [c for c in REQUIRED_COLUMNS if c not in columns]
+    if len(missing) > len(REQUIRED_COLUMNS) // 2:
+        raise MeasurementSetError("a casacore table, but not a Measurement Set", path, "check the path")
+    if missing:
+        raise MeasurementSetError(f"main table lacks {', '.join(missing)}", path, "not usable without")
+    if main.nrows() == 0:
+        raise MeasurementSetError("main table has no rows", path, "nothing to calibrate")
+    if not main.iscelldefined("DATA", 0) or main.getcoldesc("DATA")["valueType"] not in (
+        "complex",
+        "dcomplex",
+    ):
+        raise MeasurementSetError("DATA holds no complex arrays", path, "nothing to calibrate")
+    keywords = main.getkeywords()
+    for name, needed in REQUIRED_SUBTABLES.items():
+        if name not in keywords or not (path / name / "table.dat").is_file():
+            raise MeasurementSetError(f"subtable {name} is missing", path, "not usable without")
+        with open_table(path / name) as sub:
+            lacking = [c for c in needed if c not in sub.colnames()]
+            if lacking:
+                raise MeasurementSetError(f"{name} lacks {', '.join(lacking)}", path, "not usable without")
+            if sub.nrows() == 0:
+                raise MeasurementSetError(f"subtable {name} has no rows", path, "not usable without")
+    with open_table(path / "OBSERVATION") as sub:
+        telescope = str(sub.getcell("TELESCOPE_NAME", 0))
+    with open_table(path / "ANTENNA") as sub:
+        antennas = Antennas(
+            tuple(str(n) for n in sub.getcol("NAME")),
+            np.asarray(sub.getcol("POSITION"), dtype=np.float64),
+            np.asarray(sub.getcol("DISH_DIAMETER"), dtype=np.float64),
+        )
+    highest = max(int(main.getcol("ANTENNA1").max()), int(main.getcol("ANTENNA2").max()))
+    if highest >= len(antennas):
+        raise MeasurementSetError(
+            f"rows refer to antenna {highest}, ANTENNA lists {len(antennas)}",
+            path,
+            "repair the ANTENNA table",
+        )
+    return MeasurementSet(
+        path,
+        telescope,
+        antennas,
+        _read_fields(path),
+        _read_spectral_windows(path, main),
+        columns,
+        int(main.nrows()),
+    )
+
+
+def _read_fields(path: Path) -> tuple[Field, ...]:
+    fields = []
+    with open_table(path / "FIELD") as sub:
+        for k in range(sub.nrows()):
+            # Stored as (1, 2), sometimes (2, 1); further rows are polynomial terms.
+            direction = np.asarray(sub.getcell("PHASE_DIR", k), dtype=np.float64)
+            ra, dec = direction.reshape(-1)[:2]
+            fields.append(Field(k, str(sub.getcell("NAME", k)), float(np.mod(ra, 2 * np.pi)), float(dec)))
+    return tuple(fields)
+
+
+def _read_spectral_windows(path: Path, main: Any) -> tuple[SpectralWindow, ...]:
+    used = sorted({int(d) for d in np.unique(main.getcol("DATA_DESC_ID"))})
+    windows: list[SpectralWindow] = []
+    with (
+        open_table(path / "DATA_DESCRIPTION") as description,
+        open_table(path / "SPECTRAL_WINDOW") as spectral,
+        open_table(path / "POLARIZATION") as polarization,
+    ):
+        for d in used:
+            if d >= description.nrows():
+                raise MeasurementSetError(
+                    f"rows refer to DATA_DESC_ID {d}, DATA_DESCRIPTION lists {description.nrows()}",
+                    path,
+                    "repair the table",
+                )
+            spw = int(description.getcell("SPECTRAL_WINDOW_ID", d))
+            corr_type = tuple(
+                int(c)
+                for c in polarization.getcell("CORR_TYPE", int(description.getcell("POLARIZATION_ID", d)))
+            )
+            window = SpectralWindow(
+                spw,
+                d,
+                np.asarray(spectral.getcell("CHAN_FREQ", spw), dtype=np.float64),
+                np.abs(np.asarray(spectral.getcell("CHAN_WIDTH", spw), dtype=np.float64)),
+                corr_type,
+            )
+            unknown = [c for c in corr_type if c not in RECEPTORS]
+            if unknown or not window.parallel:
+                raise MeasurementSetError(
+                    f"correlation types {list(corr_type)} are not RR..LL or XX..YY",
+                    f"{path}/POLARIZATION",
+                    "linear or circular receptors are needed",
+                )
+            if any(w.id == spw for w in windows):
+                raise MeasurementSetError(
+                    f"spectral window {spw} appears under several DATA_DESC_IDs", path, "split it first"
+                )
+            windows.append(window)
+    return tuple(windows)
+
+
+def _parse_ids(text: str, what: str, path: Path) -> list[int]:
+    ids: list[int] = []
+    for word in (w.strip() for w in text.split(",")):
+        low, _, high = word.partition("~")
+        if not low.isdigit() or (high and not high.isdigit()):
+            raise SelectionError(f"{word!r} is not a {what} identifier or range", path, "write 0,2 or 0~3")
+        ids.extend(range(int(low), int(high or low) + 1))
+    return ids
+
+
+def data_hash(path: Path, limit_rows: int = 65536) -> str:
+    """SHA-256 of the DATA column's bytes, for provenance and for proof that it is never written.
+
+    Parameters
+    ----------
+    path : Path
+        Measurement Set.
+    limit_rows : int
+        Rows hashed at a time.
+
+    Returns
+    -------
+    str
+        Hexadecimal digest over all rows in order.
+    """
+    digest = hashlib.sha256()
+    with open_table(path) as main:
+        start = 0
+        while start < main.nrows():
+            shape = main.getcell("DATA", start).shape
+            count = min(limit_rows, main.nrows() - start)
+            try:
+                block = main.getcol("DATA", start, count)
+            except RuntimeError:  # cells of several shapes: row by row
+                block, count = main.getcell("DATA", start), 1
+            digest.update(str(shape).encode())
+            digest.update(np.ascontiguousarray(block).tobytes())
+            start += count
+    return digest.hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,56 @@
+"""The real observations of the reference data, each test with its own copy."""
+
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def unpack(archive: Path, into: Path) -> None:
+    with tarfile.open(archive) as tar:
+        # Python before 3.11.4 (Debian 12 has 3.11.2) has no extraction filters; the loop stands in.
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
+        for member in tar:
+            if (
+                not (into / member.name).resolve().is_relative_to(into.resolve())
+                or member.islnk()
+                or member.issym()
+            ):
+                raise ValueError(f"{archive}: will not unpack {member.name}")
+        tar.extractall(into)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real observations and catalogues beside the repository."""
+    if not SHARED_DATA.is_dir():
+        message = f"no reference data at {SHARED_DATA}"
+        if os.environ.get("CONTIMG_REQUIRE_SHARED_DATA") == "1":
+            pytest.fail(f"{message}, and CONTIMG_REQUIRE_SHARED_DATA=1")
+        pytest.skip(message)
+    return SHARED_DATA
+
+
+@pytest.fixture
+def ngc5921_raw(shared_data: Path, tmp_path: Path) -> Path:
+    """A fresh copy of the uncalibrated VLA observation: two calibrators (fields 0, 1) and N5921_2 (2)."""
+    unpack(shared_data / "ngc5921" / "raw.ms.tar.gz", tmp_path)
+    return tmp_path / "ngc5921_small_raw.ms"
+
+
+@pytest.fixture
+def ngc5921_crosscal(shared_data: Path, tmp_path: Path) -> Path:
+    """A fresh copy of the target field of the same observation, cross-calibrated."""
+    unpack(shared_data / "ngc5921" / "crosscal.ms.tar.gz", tmp_path)
+    return tmp_path / "ngc5921_small_xcal.ms"
+
+
+@pytest.fixture(scope="session")
+def ngc5921_caltables(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The real calibration tables of the observation, by name; not to be written to."""
+    folder = tmp_path_factory.mktemp("caltables")
+    unpack(shared_data / "ngc5921" / "caltables.tar.gz", folder)
+    return {name: folder / name for name in ("B0", "G0", "G1", "G1.flux")}
