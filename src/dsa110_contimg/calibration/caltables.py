@@ -54,8 +54,9 @@ def read_gain_table(path: Path | str, ms: MeasurementSet | None = None) -> GainT
     try:
         with open_table(path) as main:
             return _read(path, main, ms)
-    except RuntimeError as error:
-        first = str(error).strip().splitlines()[0]
+    except (RuntimeError, LookupError, ValueError) as error:
+        # casacore's own errors, and rows that refer to antennas, channels or windows that are not there.
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CalTableError(f"cannot be read ({first})", path, "check the table") from None
 
 
@@ -123,7 +124,17 @@ def _read(path: Path, main: Any, ms: MeasurementSet | None) -> GainTable:
                 )
             frequency = np.array([frequency.mean()])
         gains[int(spw)] = Gains(stamps, lengths, frequency, full, flags, errors, snrs, ref, fields, scans)
-    return GainTable(kind, gains, str(path))
+    return GainTable(kind, gains, str(path), field_direction=_field_directions(path))
+
+
+def _field_directions(path: Path) -> dict[int, tuple[float, float]]:
+    if not (path / "FIELD" / "table.dat").is_file():
+        return {}
+    with open_table(path / "FIELD") as sub:
+        if "PHASE_DIR" not in sub.colnames():
+            return {}
+        pairs = [np.asarray(sub.getcell("PHASE_DIR", k)).reshape(-1)[:2] for k in range(sub.nrows())]
+    return {k: (float(ra), float(dec)) for k, (ra, dec) in enumerate(pairs)}
 
 
 def write_gain_table(path: Path, kind: str, gains: Mapping[int, Gains], ms: MeasurementSet) -> None:
@@ -143,12 +154,15 @@ def write_gain_table(path: Path, kind: str, gains: Mapping[int, Gains], ms: Meas
         Where the antennas, fields and windows are described.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    _write(beside, kind, gains, ms)
     old = path.with_name(f".{path.name}.old{os.getpid()}")
-    if path.exists():
-        path.rename(old)
-    beside.rename(path)
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        _write(beside, kind, gains, ms)
+        if path.exists():
+            path.rename(old)
+        beside.rename(path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -228,12 +242,13 @@ def _write(path: Path, kind: str, gains: Mapping[int, Gains], ms: MeasurementSet
         for name in ("ANTENNA", "FIELD", "OBSERVATION", "HISTORY", "SPECTRAL_WINDOW"):
             if (ms.path / name / "table.dat").is_file():
                 with open_table(ms.path / name) as source:
-                    copy = source.copy(str(path / name), deep=True, valuecopy=True)
-                    if name == "HISTORY":
-                        copy.removerows(range(copy.nrows()))
-                    if name == "SPECTRAL_WINDOW":
-                        _one_channel(copy)
+                    copy = source.copy(
+                        str(path / name), deep=True, valuecopy=True, copynorows=name == "HISTORY"
+                    )
                     copy.close()
+                if name == "SPECTRAL_WINDOW":
+                    with open_table(path / name, writable=True) as spectral:
+                        _one_channel(spectral)
                 main.putkeyword(name, "Table: " + str(path / name))
         main.flush(recursive=True)
     finally:

@@ -117,9 +117,8 @@ class GainSolver:
 
     def after(self, table: GainTable) -> GainSolver:
         """Return a solver for what a table leaves to be solved."""
-        gain, _ = self._on_dumps(table)
         other = object.__new__(GainSolver)
-        other.__dict__ = {**self.__dict__, "statistics": self.statistics.after(gain)}
+        other.__dict__ = {**self.__dict__, "statistics": self.statistics.after(*self._on_dumps(table))}
         return other
 
     def candidates(self) -> list[str]:
@@ -133,9 +132,19 @@ class GainSolver:
 
     def unit_score(self) -> Score:
         """Score of the data as they are."""
+        return self._mean([self._unit()] * 2)
+
+    def _unit(self) -> tuple[NDArray[np.complex128], NDArray[np.bool_]]:
         shape = (*self.statistics.cross.shape[1:3], self.statistics.n_antennas, 2)
-        unit, solved = np.ones(shape, dtype=np.complex128), np.ones(shape, dtype=bool)
-        return self._mean([(unit, solved)] * 2)
+        return np.ones(shape, dtype=np.complex128), np.ones(shape, dtype=bool)
+
+    def fixed_score(self, tables: Sequence[GainTable]) -> Score:
+        """Score of given gains, the product of tables."""
+        gain, solved = self._unit()
+        for table in tables:
+            g, s = self._on_dumps(table)
+            gain, solved = gain * g, solved & s
+        return self._mean([(gain, solved)] * 2)
 
     def best(self, mode: CalMode, solint: str) -> Solution:
         """Solve with an interval, or with the one that predicts the held-out channels best.

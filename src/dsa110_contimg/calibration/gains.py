@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsa110_contimg.errors import CalTableError
+from dsa110_contimg.sky import angular_separation
 
 __all__ = ["GainTable", "Gains", "Interpolation", "chain", "correct"]
 
@@ -20,7 +21,7 @@ Bool = NDArray[np.bool_]
 Interpolation = Literal["linear", "nearest"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gains:
     """Complex gains of all antennas in one spectral window.
 
@@ -93,7 +94,7 @@ class Gains:
         return gain.reshape(shape), flag.reshape(shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GainTable:
     """A calibration table: gains by spectral window, and how to apply them.
 
@@ -110,6 +111,8 @@ class GainTable:
     spw_map : mapping of int to int
         From spectral windows of the data to those of the table; a window that
         is not in it maps to itself, or to the table's only one.
+    field_direction : mapping of int to (float, float)
+        Right ascension and declination in radians of the table's fields.
     """
 
     kind: str
@@ -117,6 +120,7 @@ class GainTable:
     label: str = ""
     interpolation: Interpolation = "linear"
     spw_map: Mapping[int, int] = field(default_factory=dict)
+    field_direction: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
     def for_window(self, spw_id: int) -> Gains:
         """Return the gains that apply to a spectral window of the data.
@@ -162,28 +166,21 @@ class GainTable:
             return gain, flag
         return _interpolate_frequency(gain, flag, gains.freq_hz, np.asarray(freq_hz))
 
-    def with_field_nearest(self, field_id: int) -> GainTable:
-        """Keep only the solutions that come from one field."""
+    def with_nearest_field(self, ra_rad: float, dec_rad: float) -> GainTable:
+        """Keep only the solutions of the field nearest to a direction, radians."""
+        used = sorted({int(f) for g in self.gains.values() for f in g.field_id})
+        known = [f for f in used if f in self.field_direction]
+        if len(known) < 2:
+            return self
+        distance = [angular_separation(*self.field_direction[f], ra_rad, dec_rad) for f in known]
+        field_id = known[int(np.argmin(distance))]
+        per_time = ["time_s", "interval_s", "gain", "flag", "error", "snr"]
+        per_time += ["reference_antenna", "field_id", "scan"]
         kept = {}
         for spw, g in self.gains.items():
             mine = g.field_id == field_id
-            kept[spw] = replace(
-                g,
-                **{
-                    name: getattr(g, name)[mine]
-                    for name in (
-                        "time_s",
-                        "interval_s",
-                        "gain",
-                        "flag",
-                        "error",
-                        "snr",
-                        "reference_antenna",
-                        "field_id",
-                        "scan",
-                    )
-                },
-            )
+            if mine.any():
+                kept[spw] = replace(g, **{name: getattr(g, name)[mine] for name in per_time})
         return replace(self, gains=kept)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -127,16 +128,12 @@ class Observation:
         self._model: Model | None = None
         self._model_cache: dict[int, NDArray[np.complex64]] = {}
         self.data_hash = ""
+        self.predict_seconds = 0.0
 
     @property
     def spw_ids(self) -> tuple[int, ...]:
         """Selected spectral windows."""
         return self.reader.selection.spw_ids
-
-    @property
-    def freq_hz(self) -> Float:
-        """All selected channels, hertz."""
-        return np.concatenate([self.reader.ms.spectral_window(s).freq_hz for s in self.spw_ids])
 
     def set_model(self, model: Model) -> None:
         """Change the model; predictions of the old one are forgotten."""
@@ -181,7 +178,9 @@ class Observation:
             raise RuntimeError("no model is set")
         if k in self._model_cache:
             return self._model_cache[k]
+        started = time.perf_counter()
         model = self._model.visibilities(block.uvw_m, block.spw.freq_hz)
+        self.predict_seconds += time.perf_counter() - started
         if self.reader.cached:
             self._model_cache[k] = model
         return model

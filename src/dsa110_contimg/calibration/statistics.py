@@ -8,7 +8,9 @@ per baseline, dump, polarisation and window are sufficient: the weighted
 squared residual of any set of gains is ``C - 2 Re(conj(g_i) g_j A) + |g_i|^2
 |g_j|^2 B`` exactly. They do not depend on the gains, so that one pass over
 the data serves every solution interval and mode. They are kept for two
-interleaved halves of the channels, which is what cross-validation needs.
+interleaved halves of the channels, which is what cross-validation needs;
+alternate baselines and dumps begin with the other half, so that a single
+channel is halved as well.
 """
 
 from __future__ import annotations
@@ -97,13 +99,16 @@ class BaselineStatistics:
             count=self.count.sum(axis=1, keepdims=True),
         )
 
-    def after(self, gain: Complex) -> BaselineStatistics:
+    def after(self, gain: Complex, solved: NDArray[np.bool_] | None = None) -> BaselineStatistics:
         """Statistics of the data corrected by gains.
 
         Parameters
         ----------
         gain : ndarray of complex128, shape (nspw, ntime, nant, npol)
             Gains by dump.
+        solved : ndarray of bool, same shape, optional
+            Where there are gains; baselines without keep their data, so that
+            scores stay comparable, but no part in the model.
 
         Returns
         -------
@@ -111,8 +116,11 @@ class BaselineStatistics:
             With D / (g_i conj(g_j)) and w |g_i|^2 |g_j|^2 in place of D and w.
         """
         gi, gj = gain[:, :, self.antenna1], gain[:, :, self.antenna2]
-        power = np.abs(gi) ** 2 * np.abs(gj) ** 2
-        return replace(self, cross=self.cross * (np.conj(gi) * gj), model=self.model * power)
+        turn, power = np.conj(gi) * gj, np.abs(gi) ** 2 * np.abs(gj) ** 2
+        if solved is not None:
+            both = solved[:, :, self.antenna1] & solved[:, :, self.antenna2]
+            turn, power = np.where(both, turn, 0.0), np.where(both, power, 0.0)
+        return replace(self, cross=self.cross * turn, model=self.model * power)
 
     def residual(self, gain: Complex, solved: NDArray[np.bool_], half: int, scale: Float) -> float:
         """Weighted squared residual of gains on one half of the channels.
@@ -183,7 +191,7 @@ def accumulate(
         Model visibilities of Stokes I.
     first_channel : int
         Number of the first channel in the whole band; even and odd numbers
-        make the halves. A one-channel observation is halved by baselines.
+        make the halves.
     """
     _accumulate(
         statistics.n_antennas,
@@ -219,19 +227,22 @@ def _accumulate(
     nrow, nchan, npol = vis.shape
     for r in range(nrow):
         i, j = antenna1[r], antenna2[r]
+        if i == j:
+            continue
         swapped = i > j
         if swapped:
             i, j = j, i
         baseline = i * n_antennas - (i * (i + 1)) // 2 + (j - i - 1)
         t = slot[r]
         for c in range(nchan):
-            half = (first_channel + c) & 1
-            m = model[r, c]
+            half = (first_channel + c + baseline + t) & 1
+            # In double precision: the residual of a good fit is a small difference of large sums.
+            m = np.complex128(model[r, c])
             mm = m.real * m.real + m.imag * m.imag
             for p in range(npol):
-                w = weight[r, c, p]
+                w = np.float64(weight[r, c, p])
                 if w > 0:
-                    d = vis[r, c, p]
+                    d = np.complex128(vis[r, c, p])
                     a = w * (d * np.conj(m))
                     cross[half, t, baseline, p] += np.conj(a) if swapped else a
                     power[half, t, baseline, p] += w * mm

@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +125,6 @@ def write_image(
             header[key] = text
     if date_obs:
         header["MJD-OBS"] = Time(date_obs, scale="utc").mjd
-    header["DATE"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
     header["ORIGIN"] = f"dsa110-contimg {__version__}"
     for line in history:
         header.add_history(line)

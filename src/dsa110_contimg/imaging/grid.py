@@ -16,7 +16,7 @@ __all__ = ["ImageGrid", "choose_grid"]
 SPEED_OF_LIGHT = 299_792_458.0
 ARCSEC = math.pi / (180 * 3600)
 
-PIXELS_PER_FRINGE = 4  # of the longest baseline: 4 to 5 pixels across the synthesised beam at Briggs 0
+PIXELS_PER_FRINGE = 3
 FIELD_OF_VIEW_FWHM = 1.5
 MIN_SIZE = 512
 MAX_SIZE = 4096
@@ -113,7 +113,7 @@ def choose_grid(
 ) -> ImageGrid:
     """Grid that samples the synthesised beam and covers the primary beam.
 
-    The cell is a quarter of the finest fringe, rounded down to two digits in arcseconds; the field of view is
+    The cell is a third of the finest fringe, rounded down to two digits in arcseconds; the field of view is
     1.5 primary-beam widths; the size is the next one that transforms fast, between 512 and 4096 pixels (a
     wider field is cut: the cell stays).
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from dsa110_contimg.config import Settings
+from dsa110_contimg.config import SimulationConfig
 from dsa110_contimg.errors import InputError, ResourceError
 from dsa110_contimg.predict import predict_components
 from dsa110_contimg.simulate.array import Array, meridian_mjd, read_array, uvw_of_antennas
@@ -23,30 +22,6 @@ __all__ = ["SimulationConfig", "Truth", "simulate"]
 
 Float = NDArray[np.float64]
 Complex = NDArray[np.complex128]
-
-
-class SimulationConfig(Settings):
-    """Options of the simulator."""
-
-    ra: float = Field(150.0, ge=0, lt=360, description="Right ascension of the field in degrees")
-    dec: float = Field(54.57, ge=-90, le=90, description="Declination of the field in degrees")
-    array: str = Field("dsa110", description="Array: dsa110, or a text file of name east north up")
-    antennas: int | None = Field(None, ge=3, description="Use only this many antennas, spread over the array")
-    dumps: int = Field(24, ge=1, description="Dumps")
-    dump_s: float = Field(12.884902, gt=0, description="Length of a dump in seconds")
-    channels: int = Field(16, ge=1, description="Channels")
-    low_mhz: float = Field(1311.25, gt=0, description="Lower edge of the band in MHz")
-    high_mhz: float = Field(1498.75, gt=0, description="Upper edge of the band in MHz")
-    sefd_jy: float = Field(6500.0, ge=0, description="System equivalent flux density in Jy; 0 is noiseless")
-    phase_rms: float = Field(30.0, ge=0, description="Antenna phase errors in degrees rms")
-    random_phases: bool = Field(False, description="Uniformly random antenna phases instead")
-    phase_drift: float = Field(10.0, ge=0, description="Smooth phase drift over the observation, degrees rms")
-    amplitude_rms: float = Field(0.1, ge=0, lt=0.5, description="Antenna amplitude errors, fraction rms")
-    min_mjy: float = Field(2.5, gt=0, description="Faintest source drawn in mJy")
-    brightest_jy: float = Field(2.5, ge=0, description="Flux in Jy of one added bright source; 0 adds none")
-    flux_error: float = Field(0.03, ge=0, lt=0.5, description="Catalogue flux errors, fraction rms")
-    position_error: float = Field(0.5, ge=0, description="Catalogue position errors in arcsec rms")
-    seed: int = Field(1, ge=0, description="Seed of all random numbers")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from dsa110_contimg.visibilities.measurement_set import (
     MeasurementSet,
     Selection,
     SpectralWindow,
+    first_line,
     open_table,
 )
 
@@ -49,7 +51,8 @@ class Block:
     data : ndarray of complex64, shape (nrow, nchan, ncorr)
         Visibilities.
     flag : ndarray of bool, shape (nrow, nchan, ncorr)
-        True where not to be used: FLAG, FLAG_ROW, not finite or of no weight.
+        True where not to be used: FLAG, FLAG_ROW, data or baseline not
+        finite, or of no weight.
     weight : ndarray of float32, shape (nrow, nchan, ncorr)
         Inverse variances up to one common scale; zero where flagged.
     """
@@ -93,6 +96,10 @@ class VisibilityReader:
         Scan number and field of each dump.
     n_rows : int
         Cross-correlation rows selected.
+    max_baseline_m : float
+        Longest projected baseline in metres.
+    seconds : float
+        Time spent reading so far.
 
     Raises
     ------
@@ -115,12 +122,13 @@ class VisibilityReader:
         self.column = column
         self._block_bytes = block_bytes
         self._cache: list[Block] | None = None
+        self.seconds = 0.0
         with open_table(ms.path) as main:
             antenna1 = main.getcol("ANTENNA1")
             antenna2 = main.getcol("ANTENNA2")
             field = main.getcol("FIELD_ID")
             ddid = main.getcol("DATA_DESC_ID")
-            time = main.getcol("TIME")
+            stamp = main.getcol("TIME")
             chosen_ddid = [ms.spectral_window(s).data_desc_id for s in selection.spw_ids]
             use = (antenna1 != antenna2) & np.isin(field, selection.field_ids) & np.isin(ddid, chosen_ddid)
             if not use.any():
@@ -130,16 +138,18 @@ class VisibilityReader:
                     "choose others with --field and --spw",
                 )
             rows = np.flatnonzero(use)
-            stamps = np.unique(time[rows])
+            stamps = np.unique(stamp[rows])
             first = np.concatenate([[True], np.diff(stamps) > TIME_TOLERANCE_S])
             self.times: Float = stamps[first]
             slot = np.clip(
-                np.searchsorted(self.times, time[rows] + TIME_TOLERANCE_S, side="right") - 1, 0, None
+                np.searchsorted(self.times, stamp[rows] + TIME_TOLERANCE_S, side="right") - 1, 0, None
             )
             _, representative = np.unique(slot, return_index=True)
             self.scan: Int = main.getcol("SCAN_NUMBER")[rows][representative].astype(np.int64)
             self.field_id: Int = field[rows][representative].astype(np.int64)
             self.interval_s: Float = main.getcol("INTERVAL")[rows][representative].astype(np.float64)
+            uvw = main.getcol("UVW")[rows]
+            self.max_baseline_m = float(np.sqrt(np.nanmax(uvw[:, 0] ** 2 + uvw[:, 1] ** 2)))
             self._has_weight_spectrum = "WEIGHT_SPECTRUM" in ms.columns and _usable_spectrum(main, rows)
         self.n_rows = int(rows.size)
         self._slot_of_row = np.full(ms.n_rows, -1, dtype=np.int64)
@@ -165,6 +175,11 @@ class VisibilityReader:
         return sorted(plan, key=lambda item: int(item[0][0]))
 
     @property
+    def freq_hz(self) -> Float:
+        """All selected channels, hertz, window by window."""
+        return np.concatenate([self.ms.spectral_window(s).freq_hz for s in self.selection.spw_ids])
+
+    @property
     def n_blocks(self) -> int:
         """Number of blocks of one pass."""
         return len(self._plan)
@@ -182,7 +197,16 @@ class VisibilityReader:
         kept: list[Block] = []
         with open_table(self.ms.path) as main:
             for rows, field_id, window in self._plan:
-                block = self._read(main, rows, field_id, window)
+                started = time.perf_counter()
+                try:
+                    block = self._read(main, rows, field_id, window)
+                except RuntimeError as error:
+                    raise MeasurementSetError(
+                        f"rows {rows[0]} to {rows[-1]} cannot be read ({first_line(error)})",
+                        self.ms.path,
+                        "repair the table",
+                    ) from None
+                self.seconds += time.perf_counter() - started
                 if self.cached:
                     kept.append(block)
                 yield block
@@ -190,7 +214,7 @@ class VisibilityReader:
             self._cache = kept
 
     def _read(self, main: Any, rows: Int, field_id: int, window: SpectralWindow) -> Block:
-        source = _RowSource(main, rows)
+        source = _RowSource(main, rows, window.data_desc_id)
         data = np.asarray(source.column(self.column), dtype=np.complex64)
         expected = (rows.size, window.freq_hz.size, len(window.corr_type))
         if data.shape != expected:
@@ -210,6 +234,9 @@ class VisibilityReader:
         flag |= ~np.isfinite(data)
         with np.errstate(invalid="ignore"):
             flag |= ~((weight > 0) & np.isfinite(weight))
+        uvw = np.array(source.column("UVW"), dtype=np.float64)
+        nowhere = ~np.isfinite(uvw).all(axis=1)
+        uvw[nowhere], flag[nowhere] = 0.0, True
         weight[flag] = 0.0
         return Block(
             rows,
@@ -218,7 +245,7 @@ class VisibilityReader:
             self._slot_of_row[rows],
             np.asarray(source.column("ANTENNA1"), dtype=np.int64),
             np.asarray(source.column("ANTENNA2"), dtype=np.int64),
-            np.asarray(source.column("UVW"), dtype=np.float64),
+            uvw,
             np.where(flag, np.complex64(0), data),
             flag,
             weight,
@@ -228,13 +255,14 @@ class VisibilityReader:
 class _RowSource:
     """Columns of a set of rows: one slice where they are nearly contiguous, a row selection otherwise."""
 
-    def __init__(self, main: Any, rows: Int) -> None:
+    def __init__(self, main: Any, rows: Int, data_desc_id: int) -> None:
         first, span = int(rows[0]), int(rows[-1] - rows[0] + 1)
         self._pick: Int | None = None
         if span == rows.size:
             self._table, self._start, self._count = main, first, span
-        elif span <= 1.25 * rows.size:
-            # Autocorrelations in between: cheaper to read than to step over.
+        elif span <= 1.25 * rows.size and np.all(main.getcol("DATA_DESC_ID", first, span) == data_desc_id):
+            # Autocorrelations in between: cheaper to read than to step over. Rows of another window may
+            # have another shape.
             self._table, self._start, self._count = main, first, span
             self._pick = rows - first
         else:

@@ -10,8 +10,9 @@ keywords lets a commit that was cut short be finished or undone.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -20,7 +21,8 @@ from casacore.tables import makearrcoldesc
 from numpy.typing import NDArray
 
 from dsa110_contimg.errors import ResourceError
-from dsa110_contimg.visibilities.measurement_set import MeasurementSet, open_table
+from dsa110_contimg.visibilities.measurement_set import MeasurementSet, first_line, open_table
+from dsa110_contimg.visibilities.removal import finish_removals, interrupted_removals, remove_columns
 
 __all__ = [
     "ColumnStage",
@@ -96,20 +98,17 @@ class ColumnStage:
         self._ms = ms
         self._names = tuple(names)
         self._table: Any = None
+        self._committing = False
 
     def __enter__(self) -> ColumnStage:
         self._ms.require_writable()
         recover_columns(self._ms)
-        samples = 0
-        with open_table(self._ms.path) as main:
-            ddid = main.getcol("DATA_DESC_ID")
-        for window in self._ms.spectral_windows:
-            n_rows = int(np.count_nonzero(ddid == window.data_desc_id))
-            samples += n_rows * window.freq_hz.size * len(window.corr_type)
-        require_space(self._ms.path, 8 * samples * len(self._names), f"writing {' and '.join(self._names)}")
-        self._table = open_table(self._ms.path, writable=True)
-        for name in self._names:
-            _add_complex_column(self._table, STAGED + name)
+        what = f"writing {' and '.join(self._names)}"
+        require_space(self._ms.path, 8 * _samples(self._ms) * len(self._names), what)
+        with _writing(self._ms, what):
+            self._table = open_table(self._ms.path, writable=True)
+            for name in self._names:
+                _add_complex_column(self._table, STAGED + name)
         return self
 
     def put(self, name: str, rows: NDArray[np.int64], values: NDArray[np.complex64]) -> None:
@@ -124,13 +123,13 @@ class ColumnStage:
         values : ndarray of complex64, shape (nrow, nchan, ncorr)
             Their cells.
         """
-        try:
+        if rows.size == 0:
+            return
+        with _writing(self._ms, f"writing {name}"):
             if rows[-1] - rows[0] + 1 == rows.size:
                 self._table.putcol(STAGED + name, values, int(rows[0]), int(rows.size))
             else:
                 self._table.selectrows(rows).putcol(STAGED + name, values)
-        except RuntimeError as error:
-            raise ResourceError(f"writing {name} failed ({error})", self._ms.path, "check the disk") from None
 
     def fill_rest(self, written: NDArray[np.int64]) -> None:
         """Fill the rows nothing was written to.
@@ -148,31 +147,21 @@ class ColumnStage:
         for rows in _runs(np.flatnonzero(rest)):
             for name in self._names:
                 present = name in self._table.colnames()
-                source = name if present else "DATA"
-                for k in range(0, rows.size, COPY_ROWS):
-                    part = rows[k : k + COPY_ROWS]
-                    for sub in _equal_shapes(self._table, source, part):
-                        values = self._table.getcol(source, int(sub[0]), int(sub.size))
-                        if not present and name == "MODEL_DATA":
-                            values = np.zeros_like(values)
-                        self.put(name, sub, values)
+                for part, values in _cells(self._table, name if present else "DATA", rows):
+                    zero = not present and name == "MODEL_DATA"
+                    self.put(name, part, np.zeros_like(values) if zero else values)
 
     def commit(self) -> None:
         """Rename the staged columns into place, keeping what was there."""
         main = self._table
-        try:
+        with _writing(self._ms, f"writing {' and '.join(self._names)}"):
             main.flush(recursive=True)
-        except RuntimeError as error:
-            raise ResourceError(f"writing failed ({error})", self._ms.path, "check the disk") from None
-        columns = main.colnames()
-        absent = list(_keyword(main, ABSENT))
-        absent += [n for n in self._names if n not in columns and KEPT + n not in columns and n not in absent]
-        if absent:
-            main.putkeyword(ABSENT, absent)
-        main.putkeyword(JOURNAL, list(self._names))
-        main.flush()
-        _finish_commit(main)
-        main.close()
+            main.putkeyword(JOURNAL, list(self._names))
+            main.flush()
+            # From here on there is only forward: what is cut short, recover_columns finishes.
+            self._committing = True
+            _finish_commit(main)
+            main.close()
         self._table = None
 
     def __exit__(
@@ -181,36 +170,48 @@ class ColumnStage:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._table is not None:
-            _drop(self._table, [STAGED + n for n in self._names])
-            self._table.close()
-            self._table = None
+        main, self._table = self._table, None
+        if main is None:
+            return
+        # What failed is on its way up already; what cannot be cleared away now, recover_columns will.
+        with contextlib.suppress(RuntimeError):
+            if not self._committing:
+                if JOURNAL in main.keywordnames():
+                    main.removekeyword(JOURNAL)
+                remove_columns(main, [STAGED + n for n in self._names])
+        with contextlib.suppress(RuntimeError):
+            main.close()
 
 
 def recover_columns(ms: MeasurementSet) -> None:
     """Finish a commit that was cut short, or drop staged columns that never came to one."""
     with open_table(ms.path) as main:
-        if JOURNAL not in main.keywordnames() and not any(c.startswith(STAGED) for c in main.colnames()):
-            return
-    with open_table(ms.path, writable=True) as main:
-        if JOURNAL in main.keywordnames():
+        staged = [c for c in main.colnames() if c.startswith(STAGED)]
+        journal = JOURNAL in main.keywordnames()
+    if not (staged or journal or interrupted_removals(ms.path)):
+        return
+    ms.require_writable()
+    with _writing(ms, "tidying up after an interrupted run"), open_table(ms.path, writable=True) as main:
+        finish_removals(main)
+        if journal:
             _finish_commit(main)
         else:
-            _drop(main, [c for c in main.colnames() if c.startswith(STAGED)])
+            remove_columns(main, staged)
 
 
 def _finish_commit(main: Any) -> None:
     """Rename column by column; each step may be repeated after a crash at any point."""
     for name in _keyword(main, JOURNAL):
-        columns = main.colnames()
+        columns, absent = main.colnames(), _keyword(main, ABSENT)
         if STAGED + name not in columns:
             continue
         if name in columns:
-            if KEPT + name in columns or name in _keyword(main, ABSENT):
-                main.removecols([name])
+            if KEPT + name in columns or name in absent:
+                remove_columns(main, [name])
             else:
                 main.renamecol(name, KEPT + name)
-            main.flush()
+        elif KEPT + name not in columns and name not in absent:
+            main.putkeyword(ABSENT, [*absent, name])
         main.renamecol(STAGED + name, name)
         main.flush()
     main.removekeyword(JOURNAL)
@@ -231,11 +232,14 @@ def back_up_columns(ms: MeasurementSet, names: Iterable[str]) -> None:
     """
     ms.require_writable()
     recover_columns(ms)
-    with open_table(ms.path, writable=True) as main:
-        absent = list(_keyword(main, ABSENT))
+    names = list(names)
+    forbidden = UNTOUCHABLE.intersection(names)
+    if forbidden:
+        raise ValueError(f"{', '.join(sorted(forbidden))} is never changed and needs no copy")
+    what = f"keeping {' and '.join(names)}"
+    with _writing(ms, what), open_table(ms.path, writable=True) as main:
+        absent = _keyword(main, ABSENT)
         for name in names:
-            if name in UNTOUCHABLE:
-                raise ValueError(f"{name} is never changed and needs no copy")
             columns = main.colnames()
             if KEPT + name in columns or name in absent:
                 continue
@@ -243,11 +247,12 @@ def back_up_columns(ms: MeasurementSet, names: Iterable[str]) -> None:
                 absent.append(name)
                 main.putkeyword(ABSENT, absent)
                 continue
+            require_space(ms.path, int(_samples(ms) * _bytes_per_sample(main, name)), what)
             staged = STAGED + name
             _add_like(main, name, staged)
             _copy(main, name, staged)
             main.renamecol(staged, KEPT + name)
-        main.flush()
+            main.flush()
 
 
 def restore_columns(ms: MeasurementSet, names: Iterable[str] | None = None) -> list[str]:
@@ -268,26 +273,29 @@ def restore_columns(ms: MeasurementSet, names: Iterable[str] | None = None) -> l
     ms.require_writable()
     recover_columns(ms)
     done = []
-    with open_table(ms.path, writable=True) as main:
-        absent = list(_keyword(main, ABSENT))
+    with _writing(ms, "restoring"), open_table(ms.path, writable=True) as main:
+        absent = _keyword(main, ABSENT)
         kept = [c.removeprefix(KEPT) for c in main.colnames() if c.startswith(KEPT)]
         for name in list(names) if names is not None else kept + absent:
-            if name in kept:
-                if name == "FLAG":
-                    # A Measurement Set is never without FLAG: the values go back, then the copy goes.
-                    _copy(main, KEPT + name, name)
-                    main.flush()
-                    main.removecols([KEPT + name])
-                else:
-                    _drop(main, [name])
+            if name in kept and name == "FLAG":
+                # A Measurement Set is never without FLAG: the values go back, then the copy goes.
+                _copy(main, KEPT + name, name)
+                main.flush()
+                remove_columns(main, [KEPT + name])
+            elif name in kept or name in absent:
+                # Both names change in one flush; only then is anything deleted.
+                if name in main.colnames():
+                    main.renamecol(name, STAGED + name)
+                if name in kept:
                     main.renamecol(KEPT + name, name)
-                done.append(name)
-            elif name in absent:
-                _drop(main, [name])
-                absent.remove(name)
-                main.putkeyword(ABSENT, absent) if absent else main.removekeyword(ABSENT)
-                done.append(name)
-            main.flush()
+                else:
+                    absent.remove(name)
+                    main.putkeyword(ABSENT, absent) if absent else main.removekeyword(ABSENT)
+                main.flush()
+                remove_columns(main, [STAGED + name])
+            else:
+                continue
+            done.append(name)
     return done
 
 
@@ -337,16 +345,46 @@ def _manager_name(main: Any, name: str) -> str:
 
 
 def _copy(main: Any, source: str, target: str) -> None:
-    for k in range(0, main.nrows(), COPY_ROWS):
-        rows = np.arange(k, min(k + COPY_ROWS, main.nrows()))
-        for sub in _equal_shapes(main, source, rows):
-            main.putcol(target, main.getcol(source, int(sub[0]), int(sub.size)), int(sub[0]), int(sub.size))
+    for part, values in _cells(main, source, np.arange(main.nrows())):
+        main.putcol(target, values, int(part[0]), int(part.size))
 
 
-def _drop(main: Any, names: Iterable[str]) -> None:
-    present = [n for n in names if n in main.colnames()]
-    for name in present:
-        main.removecols([name])
+def _cells(
+    main: Any, column: str, rows: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+    """Yield contiguous rows piece by piece with their cells, leaving out cells that are not defined."""
+    for k in range(0, rows.size, COPY_ROWS):
+        for part in _equal_shapes(main, rows[k : k + COPY_ROWS]):
+            try:
+                yield part, main.getcol(column, int(part[0]), int(part.size))
+            except RuntimeError:
+                for row in part:
+                    if main.iscelldefined(column, int(row)):
+                        yield np.array([row]), np.asarray(main.getcell(column, int(row)))[None]
+
+
+def _samples(ms: MeasurementSet) -> int:
+    """Visibilities of the whole Measurement Set, correlations counted singly."""
+    with open_table(ms.path) as main:
+        ddid = main.getcol("DATA_DESC_ID")
+    return sum(
+        int(np.count_nonzero(ddid == w.data_desc_id)) * w.freq_hz.size * len(w.corr_type)
+        for w in ms.spectral_windows
+    )
+
+
+def _bytes_per_sample(main: Any, column: str) -> float:
+    # Flags are stored as bits.
+    return {"boolean": 1 / 8, "float": 4.0, "dcomplex": 16.0}.get(main.getcoldesc(column)["valueType"], 8.0)
+
+
+@contextlib.contextmanager
+def _writing(ms: MeasurementSet, what: str) -> Iterator[None]:
+    """Turn what casacore raises into one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ResourceError(f"{what} failed ({first_line(error)})", ms.path, "check the disk") from None
 
 
 def _keyword(main: Any, name: str) -> list[str]:
@@ -358,7 +396,7 @@ def _runs(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1) if rows.size else []
 
 
-def _equal_shapes(main: Any, column: str, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def _equal_shapes(main: Any, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """Split contiguous rows where the cells' shape may change, that is where DATA_DESC_ID does."""
     ddid = main.getcol("DATA_DESC_ID", int(rows[0]), int(rows.size))
     return np.split(rows, np.flatnonzero(np.diff(ddid)) + 1)

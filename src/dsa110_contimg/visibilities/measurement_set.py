@@ -14,6 +14,7 @@ from casacore.tables import table
 from numpy.typing import NDArray
 
 from dsa110_contimg.errors import MeasurementSetError, ResourceError, SelectionError
+from dsa110_contimg.visibilities.removal import mend_removals
 
 __all__ = [
     "Antennas",
@@ -22,6 +23,7 @@ __all__ = [
     "Selection",
     "SpectralWindow",
     "data_hash",
+    "first_line",
     "open_measurement_set",
     "open_table",
 ]
@@ -61,6 +63,8 @@ RECEPTORS: dict[int, tuple[int, int]] = {
     11: (1, 0),
     12: (1, 1),  # YY
 }
+#: A program that works on the table gives way within seconds; one that keeps it for itself does not.
+LOCK_WAIT_S = 20
 CORRELATION_NAMES = {5: "RR", 6: "RL", 7: "LR", 8: "LL", 9: "XX", 10: "XY", 11: "YX", 12: "YY"}
 
 
@@ -180,13 +184,8 @@ class MeasurementSet:
         """
         fields = self._select_fields(field)
         known = [w.id for w in self.spectral_windows]
-        spws = known if spw is None or not spw.strip() else _parse_ids(spw, "spectral window", self.path)
-        for s in spws:
-            if s not in known:
-                raise SelectionError(
-                    f"no spectral window {s}", self.path, f"present: {', '.join(map(str, known))}"
-                )
-        return Selection(tuple(fields), tuple(spws))
+        spws = known if spw is None or not spw.strip() else _parse_spws(spw, known, self.path)
+        return Selection(tuple(fields), tuple(dict.fromkeys(spws)))
 
     def _select_fields(self, field: str | None) -> list[int]:
         names = ", ".join(f"{f.id}={f.name}" for f in self.fields)
@@ -196,7 +195,7 @@ class MeasurementSet:
             chosen = []
             for word in (w.strip() for w in field.split(",")):
                 found = [f.id for f in self.fields if f.name == word]
-                if not found and word.isdigit():
+                if not found and word.isdecimal():
                     found = [f.id for f in self.fields if f.id == int(word)]
                 if not found:
                     raise SelectionError(f"no field {word!r}", self.path, f"present: {names}")
@@ -208,7 +207,7 @@ class MeasurementSet:
                 self.path,
                 f"choose one with --field: {names}",
             )
-        return chosen
+        return list(dict.fromkeys(chosen))
 
     def field(self, field_id: int) -> Field:
         """Return the field with an identifier."""
@@ -231,7 +230,8 @@ class MeasurementSet:
 
 def open_table(path: Path | str, *, writable: bool = False) -> Any:
     """Open a casacore table without its chatter, waiting for locks no longer than a caller can bear."""
-    return table(str(path), readonly=not writable, ack=False, lockoptions="auto")
+    lock = {"option": "autonoread", "interval": 5.0, "maxwait": LOCK_WAIT_S}
+    return table(str(path), readonly=not writable, ack=False, lockoptions=lock)
 
 
 def open_measurement_set(path: Path | str) -> MeasurementSet:
@@ -258,15 +258,16 @@ def open_measurement_set(path: Path | str) -> MeasurementSet:
     if not (path / "table.dat").is_file():
         raise MeasurementSetError("not a Measurement Set (no table.dat in it)", path, "check the path")
     try:
+        mend_removals(path)
         main = open_table(path)
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
         raise MeasurementSetError(
-            f"cannot be opened ({_first_line(error)})", path, "check the table"
+            f"cannot be opened ({first_line(error)})", path, "check the table"
         ) from None
     try:
         return _validate(path, main)
     except RuntimeError as error:
-        raise MeasurementSetError(f"cannot be read ({_first_line(error)})", path, "check the table") from None
+        raise MeasurementSetError(f"cannot be read ({first_line(error)})", path, "check the table") from None
     finally:
         main.close()
 
@@ -303,18 +304,22 @@ def _validate(path: Path, main: Any) -> MeasurementSet:
             np.asarray(sub.getcol("POSITION"), dtype=np.float64),
             np.asarray(sub.getcol("DISH_DIAMETER"), dtype=np.float64),
         )
-    highest = max(int(main.getcol("ANTENNA1").max()), int(main.getcol("ANTENNA2").max()))
-    if highest >= len(antennas):
-        raise MeasurementSetError(
-            f"rows refer to antenna {highest}, ANTENNA lists {len(antennas)}",
-            path,
-            "repair the ANTENNA table",
-        )
+    fields = _read_fields(path)
+    for columns_of, what, n in (
+        (("ANTENNA1", "ANTENNA2"), "ANTENNA", len(antennas)),
+        (("FIELD_ID",), "FIELD", len(fields)),
+    ):
+        ids = [main.getcol(c) for c in columns_of]
+        wrong = [int(k) for k in (min(i.min() for i in ids), max(i.max() for i in ids)) if not 0 <= k < n]
+        if wrong:
+            raise MeasurementSetError(
+                f"rows refer to {what.lower()} {wrong[0]}, {what} lists {n}", path, f"repair the {what} table"
+            )
     return MeasurementSet(
         path,
         telescope,
         antennas,
-        _read_fields(path),
+        fields,
         _read_spectral_windows(path, main),
         columns,
         int(main.nrows()),
@@ -324,12 +329,27 @@ def _validate(path: Path, main: Any) -> MeasurementSet:
 def _read_fields(path: Path) -> tuple[Field, ...]:
     fields = []
     with open_table(path / "FIELD") as sub:
+        _refuse_other_frames(sub, path)
         for k in range(sub.nrows()):
             # Stored as (1, 2), sometimes (2, 1); further rows are polynomial terms.
             direction = np.asarray(sub.getcell("PHASE_DIR", k), dtype=np.float64)
             ra, dec = direction.reshape(-1)[:2]
             fields.append(Field(k, str(sub.getcell("NAME", k)), float(np.mod(ra, 2 * np.pi)), float(dec)))
     return tuple(fields)
+
+
+def _refuse_other_frames(sub: Any, path: Path) -> None:
+    """Old data may be in B1950, half a degree from where a catalogue in ICRS would look."""
+    info = sub.getcolkeywords("PHASE_DIR").get("MEASINFO", {})
+    frames = {str(info.get("Ref", "J2000"))}
+    if "VarRefCol" in info and info["VarRefCol"] in sub.colnames():
+        codes = dict(zip(info.get("TabRefCodes", []), info.get("TabRefTypes", []), strict=True))
+        frames = {str(codes.get(c, c)) for c in sub.getcol(info["VarRefCol"])}
+    other = sorted(frames - {"J2000", "ICRS"})
+    if other:
+        raise MeasurementSetError(
+            f"phase centres are in {', '.join(other)}", f"{path}/FIELD", "convert them to J2000 or ICRS"
+        )
 
 
 def _read_spectral_windows(path: Path, main: Any) -> tuple[SpectralWindow, ...]:
@@ -341,7 +361,7 @@ def _read_spectral_windows(path: Path, main: Any) -> tuple[SpectralWindow, ...]:
         open_table(path / "POLARIZATION") as polarization,
     ):
         for d in used:
-            if d >= description.nrows():
+            if not 0 <= d < description.nrows():
                 raise MeasurementSetError(
                     f"rows refer to DATA_DESC_ID {d}, DATA_DESCRIPTION lists {description.nrows()}",
                     path,
@@ -359,6 +379,12 @@ def _read_spectral_windows(path: Path, main: Any) -> tuple[SpectralWindow, ...]:
                 np.abs(np.asarray(spectral.getcell("CHAN_WIDTH", spw), dtype=np.float64)),
                 corr_type,
             )
+            if window.freq_hz.size == 0 or not np.all(window.freq_hz > 0):
+                raise MeasurementSetError(
+                    f"spectral window {spw} has channels without a frequency",
+                    f"{path}/SPECTRAL_WINDOW",
+                    "fill CHAN_FREQ",
+                )
             unknown = [c for c in corr_type if c not in RECEPTORS]
             if unknown or not window.parallel:
                 raise MeasurementSetError(
@@ -374,13 +400,20 @@ def _read_spectral_windows(path: Path, main: Any) -> tuple[SpectralWindow, ...]:
     return tuple(windows)
 
 
-def _parse_ids(text: str, what: str, path: Path) -> list[int]:
+def _parse_spws(text: str, known: list[int], path: Path) -> list[int]:
     ids: list[int] = []
     for word in (w.strip() for w in text.split(",")):
-        low, _, high = word.partition("~")
-        if not low.isdigit() or (high and not high.isdigit()):
-            raise SelectionError(f"{word!r} is not a {what} identifier or range", path, "write 0,2 or 0~3")
-        ids.extend(range(int(low), int(high or low) + 1))
+        low, tilde, high = word.partition("~")
+        if not low.isdecimal() or (tilde and not high.isdecimal()):
+            raise SelectionError(
+                f"{word!r} is not a spectral window identifier or range", path, "write 0,2 or 0~3"
+            )
+        first, last = int(low), int(high or low)
+        absent = [k for k in (first, last) if k not in known]
+        if absent or last < first:
+            what = f"no spectral window {absent[0]}" if absent else f"{word!r} runs backwards"
+            raise SelectionError(what, path, f"present: {', '.join(map(str, known))}")
+        ids.extend(k for k in known if first <= k <= last)
     return ids
 
 
@@ -415,5 +448,6 @@ def data_hash(path: Path, limit_rows: int = 65536) -> str:
     return digest.hexdigest()
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """First line of what casacore says, for a message of one line."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,197 @@
+"""Images of an observation in a state of its calibration, measured alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsa110_contimg.calibration.gains import GainTable
+from dsa110_contimg.calibration.observation import Observation
+from dsa110_contimg.config import ImagingConfig
+from dsa110_contimg.errors import ImagingError
+from dsa110_contimg.imaging import (
+    CleanResult,
+    ImageGrid,
+    ImageMetrics,
+    Imager,
+    add_gaussians,
+    clean,
+    measure_image,
+    off_source_region,
+)
+from dsa110_contimg.imaging.cli_imaging import require_memory
+from dsa110_contimg.sky import Seed
+
+__all__ = ["CalibratedImage", "make_image", "measure", "metrics_dict", "region_for"]
+
+Image = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class CalibratedImage:
+    """A CLEANed image with what is needed to measure it again.
+
+    Attributes
+    ----------
+    cleaned : CleanResult
+        Model, residual, restored image, psf and beam.
+    restored : ndarray of float32, shape (size, size)
+        Restored image; with the seed put back where it was subtracted. Jy/beam.
+    difference : ndarray of float32, shape (size, size), or None
+        Restored image of the data minus the seed.
+    thermal_per_noise : float
+        Thermal rms for a noise of one jansky at unit weight.
+    """
+
+    cleaned: CleanResult
+    restored: Image
+    difference: Image | None
+    thermal_per_noise: float
+
+
+def make_image(
+    observation: Observation,
+    tables: Sequence[GainTable],
+    grid: ImageGrid,
+    config: ImagingConfig,
+    label: str,
+    *,
+    seed: Seed | None = None,
+    depth_jy: float | None = None,
+    noise: float = 0.0,
+) -> CalibratedImage:
+    """Image calibrated data, with the seed subtracted and restored if one is given.
+
+    Parameters
+    ----------
+    observation : Observation
+        The data; its model is what is subtracted.
+    tables : sequence of GainTable
+        Gains applied after the initial tables.
+    grid : ImageGrid
+        Where.
+    config : ImagingConfig
+        How.
+    label : str
+        For progress.
+    seed : Seed, optional
+        The sources of the observation's model: subtracted before imaging, and
+        restored with the same beam at their exact positions.
+    depth_jy : float, optional
+        CLEAN no deeper than this, so that two images have the same depth.
+    noise : float
+        Noise of the real part at unit weight in jansky: CLEAN stops at
+        `clean_sigma` times its thermal rms at the latest.
+
+    Returns
+    -------
+    CalibratedImage
+
+    Raises
+    ------
+    ResourceError
+        If the visibilities do not fit into the memory allowed.
+    """
+    require_memory(observation.reader, config)
+    chunks = observation.stokes(tables, seed is not None, label)
+    imager = Imager(chunks, grid, config.weighting, config.robust, config.threads)
+    cleaned = clean(
+        imager,
+        niter=config.clean_iterations,
+        threshold_jy=max(depth_jy or 0.0, config.clean_sigma * imager.thermal_rms(noise)) or None,
+        auto_threshold_sigma=config.clean_sigma,
+        mask_sigma=max(config.mask_sigma, config.clean_sigma),
+        multiscale=config.multiscale,
+    )
+    restored, difference = cleaned.restored, None
+    if seed is not None:
+        difference = cleaned.restored
+        sky = seed.sky
+        l, m = grid.sky_to_lm(sky.ra_rad, sky.dec_rad)  # noqa: E741
+        seen = np.isfinite(l)
+        restored = add_gaussians(
+            difference,
+            grid,
+            l[seen],
+            m[seen],
+            seed.apparent_jy[seen],
+            cleaned.beam,
+            sky.major_rad[seen],
+            sky.minor_rad[seen],
+            sky.pa_rad[seen],
+        )
+    return CalibratedImage(cleaned, restored, difference, imager.thermal_rms(1.0))
+
+
+def region_for(image: CalibratedImage, grid: ImageGrid, seed: Seed | None, noise: float) -> NDArray[np.bool_]:
+    """Off-source pixels: more than three beams from every seed above 5 sigma and every clean component.
+
+    Parameters
+    ----------
+    image : CalibratedImage
+        Whose clean components count.
+    grid : ImageGrid
+        Its grid.
+    seed : Seed or None
+        Catalogue sources.
+    noise : float
+        Noise of the real part at unit weight; 5 sigma are taken of the larger
+        of the thermal rms and the residual's rms.
+
+    Returns
+    -------
+    ndarray of bool, shape (size, size)
+    """
+    model: Image | None = image.cleaned.model
+    l = m = np.zeros(0)  # noqa: E741
+    if seed is not None:
+        limit = 5 * max(image.thermal_per_noise * noise, image.cleaned.rms)
+        bright = seed.apparent_jy >= limit
+        l, m = grid.sky_to_lm(seed.sky.ra_rad[bright], seed.sky.dec_rad[bright])  # noqa: E741
+    try:
+        return off_source_region(grid, l, m, model, image.cleaned.beam)
+    except ImagingError:
+        # So many components that nothing is off source: false ones on bad data. The seeds alone then.
+        return off_source_region(grid, l, m, None, image.cleaned.beam)
+
+
+def measure(
+    image: CalibratedImage,
+    grid: ImageGrid,
+    region: NDArray[np.bool_],
+    seed: Seed | None,
+    noise: float,
+) -> ImageMetrics:
+    """Measure an image over a region and against the seed."""
+    against: dict[str, Any] = {}
+    if seed is not None:
+        against = {
+            "ra_rad": seed.sky.ra_rad,
+            "dec_rad": seed.sky.dec_rad,
+            "flux_jy": seed.apparent_jy,
+            "is_point": seed.sky.is_point,
+        }
+    return measure_image(
+        image.restored,
+        grid,
+        image.cleaned.beam,
+        region,
+        thermal_rms_jy=image.thermal_per_noise * noise,
+        **against,
+    )
+
+
+def metrics_dict(metrics: ImageMetrics) -> dict[str, Any]:
+    """Metrics as plain values for the summary; position of the peak in degrees."""
+    values = asdict(metrics)
+    ra, dec = values.pop("peak_position")
+    offset = values.pop("offset_arcsec")
+    return {
+        **{k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in values.items()},
+        "offset_arcsec": None if offset is None else list(offset),
+        "peak_ra_dec_deg": [float(np.degrees(ra)), float(np.degrees(dec))],
+    }

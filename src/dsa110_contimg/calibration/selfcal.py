@@ -1,0 +1,685 @@
+"""The main job: seed, solve, image, check, keep the best and roll back the rest."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from dsa110_contimg import __version__
+from dsa110_contimg.calibration.accept import Appraisal, Verdict, appraise_image, appraise_solution
+from dsa110_contimg.calibration.caltables import read_gain_table, write_gain_table
+from dsa110_contimg.calibration.choose import GainSolver, Score, Solution
+from dsa110_contimg.calibration.gains import GainTable
+from dsa110_contimg.calibration.images import (
+    CalibratedImage,
+    make_image,
+    measure,
+    metrics_dict,
+    region_for,
+)
+from dsa110_contimg.calibration.observation import ImageModel, Observation, SeedModel
+from dsa110_contimg.calibration.picture import save_overview
+from dsa110_contimg.calibration.solver import rank_reference_antennas
+from dsa110_contimg.config import SelfCalConfig
+from dsa110_contimg.errors import ConfigError, ResourceError
+from dsa110_contimg.imaging import ImageGrid, ImageMetrics
+from dsa110_contimg.imaging.cli_imaging import grid_for, write_products
+from dsa110_contimg.progress import LogProgress, Progress
+from dsa110_contimg.sky import AiryBeam, Seed, beam_for_antenna, build_seed
+from dsa110_contimg.visibilities import (
+    ColumnStage,
+    MeasurementSet,
+    Selection,
+    VisibilityReader,
+    open_measurement_set,
+    recover_columns,
+)
+from dsa110_contimg.visibilities.columns import require_space
+
+__all__ = ["SelfCalConfig", "SelfCalResult", "selfcal_ms"]
+
+logger = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+#: An amplitude solution needs this signal to noise per antenna, or it adds more noise than it takes away.
+MIN_AMPLITUDE_SNR = 10.0
+#: Solutions this good in the median mean that there is a signal to calibrate on.
+MIN_SIGNAL_SNR = 3.0
+#: A round that loses this much of the signal to noise has diverged.
+DIVERGED_SNR = 0.8
+#: Unseeded rounds go on while the signal to noise grows by this factor.
+WORTHWHILE_SNR = 1.02
+#: A held-out chi-squared this near to the solution's own says that the input was calibrated already.
+CONVERGED_CHI2 = 1.01
+SUMMARY = "selfcal_summary.json"
+PICTURE = "selfcal.png"
+IMAGES = (
+    "initial-image",
+    "final-image",
+    "final-difference",
+    "final-residual",
+    "final-model",
+    "final-psf",
+)
+
+
+@dataclass(frozen=True)
+class SelfCalResult:
+    """Outcome of :func:`selfcal_ms`.
+
+    Attributes
+    ----------
+    status : str
+        improved, converged, no_improvement, refused or diverged.
+    message : str
+        The reason, in one line.
+    summary : dict
+        What ``selfcal_summary.json`` holds.
+    output_dir : Path
+        Where the products lie.
+    """
+
+    status: str
+    message: str
+    summary: dict[str, Any]
+    output_dir: Path
+
+    @property
+    def improved(self) -> bool:
+        """True if the Measurement Set now holds a better calibration than before."""
+        return self.status == "improved"
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything a run needs, checked."""
+
+    ms: MeasurementSet
+    selection: Selection
+    reader: VisibilityReader
+    initial: tuple[GainTable, ...]
+    beam: AiryBeam
+    seed: Seed | None
+    config: SelfCalConfig
+    output_dir: Path
+    reference_antennas: tuple[int, ...]
+
+
+@dataclass
+class _Round:
+    """One solution and its fate."""
+
+    solution: Solution
+    model: str
+    tables: tuple[GainTable, ...]
+    verdict: Verdict
+    seconds: float
+    image: CalibratedImage | None = None
+
+
+@dataclass
+class _State:
+    """The best calibration so far."""
+
+    tables: tuple[GainTable, ...]
+    image: CalibratedImage
+    rounds: list[_Round] = field(default_factory=list)
+
+
+def selfcal_ms(
+    ms_path: Path | str,
+    output_dir: Path | str,
+    config: SelfCalConfig | None = None,
+    initial_caltables: Sequence[Path | str] | None = None,
+    *,
+    progress: Progress | None = None,
+) -> SelfCalResult:
+    """Self-calibrate one field of a Measurement Set.
+
+    The catalogue's sky, as the telescope sees it, is the model; gains are
+    solved against it on top of the initial tables, judged on channels that
+    were not solved on, then by an image, and kept only if better. DATA is never
+    written; MODEL_DATA and CORRECTED_DATA are written when the calibration
+    improved, and what they held before is kept beside them.
+
+    Parameters
+    ----------
+    ms_path : Path or str
+        Measurement Set.
+    output_dir : Path or str
+        Folder for tables, images and summary; made if missing.
+    config : SelfCalConfig, optional
+        Options.
+    initial_caltables : sequence of Path or str, optional
+        CASA tables (B, G or T Jones) applied first, on the fly.
+    progress : Progress, optional
+        Where progress is reported.
+
+    Returns
+    -------
+    SelfCalResult
+
+    Raises
+    ------
+    InputError
+        If something handed in cannot be used; nothing has been changed then.
+    EngineError
+        If an engine fails; the Measurement Set is as it was then.
+    """
+    return _Run(
+        _plan(Path(ms_path), Path(output_dir), config or SelfCalConfig(), initial_caltables or ()),
+        progress or LogProgress(),
+    ).execute()
+
+
+def _plan(ms_path: Path, output_dir: Path, config: SelfCalConfig, caltables: Sequence[Path | str]) -> _Plan:
+    """Check everything that can be checked before anything is written."""
+    ms = open_measurement_set(ms_path)
+    ms.require_writable()
+    selection = ms.select(config.field, config.spw)
+    reader = VisibilityReader(ms, selection, cache_bytes=int(config.memory_gb * 1e9))
+    pointing = ms.field(selection.field_ids[0])
+    initial = []
+    for path in caltables:
+        table = read_gain_table(path, ms)
+        table = replace(table, interpolation=config.initial_interpolation, spw_map=config.spw_map_dict())
+        if config.initial_field == "nearest":
+            table = table.with_nearest_field(pointing.ra_rad, pointing.dec_rad)
+        for spw in selection.spw_ids:
+            table.for_window(spw)
+        initial.append(table)
+    if config.dish_diameter_m is not None:
+        beam = AiryBeam(config.dish_diameter_m)
+    else:
+        beam = beam_for_antenna(ms.telescope, float(np.median(ms.antennas.dish_diameter_m)))
+    seed = None
+    if config.use_nvss_seeding:
+        seed = build_seed(
+            pointing.ra_rad,
+            pointing.dec_rad,
+            reader.freq_hz,
+            beam,
+            catalog_dir=config.catalog_dir,
+            min_mjy=config.nvss_min_mjy,
+            min_apparent_mjy=config.seed_min_apparent_mjy,
+            spectral_index=config.spectral_index,
+        )
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ResourceError("is not a folder", output_dir, "choose another output folder")
+    there = next(p for p in (output_dir.absolute(), *output_dir.absolute().parents) if p.exists())
+    if not os.access(there, os.W_OK):
+        raise ResourceError("cannot be written", there, "choose another output folder")
+    observation = Observation(reader, initial, LogProgress())
+    observation.require_unflagged()
+    pixels = grid_for(reader, config, beam.fwhm_rad(float(reader.freq_hz.min()))).size ** 2
+    require_space(there, 4 * pixels * len(IMAGES), "the images")
+    cells = sum(w.freq_hz.size * len(w.corr_type) for w in ms.spectral_windows) * (
+        ms.n_rows // len(ms.spectral_windows)
+    )
+    require_space(ms.path, 2 * 8 * cells, "MODEL_DATA and CORRECTED_DATA")
+    names = [w.strip() for w in (config.refant or "").split(",") if w.strip()]
+    unknown = [n for n in names if n not in ms.antennas.name]
+    if unknown:
+        raise ConfigError(f"no antenna {unknown[0]!r}", "refant", f"present: {', '.join(ms.antennas.name)}")
+    return _Plan(
+        ms,
+        selection,
+        reader,
+        tuple(initial),
+        beam,
+        seed,
+        config,
+        output_dir,
+        tuple(ms.antennas.name.index(n) for n in names),
+    )
+
+
+class _Run:
+    """One self-calibration from plan to products."""
+
+    def __init__(self, plan: _Plan, progress: Progress) -> None:
+        self.plan = plan
+        self.config = plan.config
+        self.progress = progress
+        self.observation = Observation(plan.reader, plan.initial, progress)
+        fwhm = plan.beam.fwhm_rad(float(plan.reader.freq_hz.min()))
+        self.grid: ImageGrid = grid_for(plan.reader, plan.config, fwhm)
+        self.seconds = dict.fromkeys(("total", "read", "predict", "solve", "image", "write"), 0.0)
+        self.noise = 0.0
+        self.started = time.perf_counter()
+        if plan.config.threads:
+            numba.set_num_threads(min(plan.config.threads, os.cpu_count() or 1))
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        """Charge the time to a stage, less what reading and predicting within it took."""
+        started = time.perf_counter()
+        inner = self.plan.reader.seconds + self.observation.predict_seconds
+        try:
+            yield
+        finally:
+            within = self.plan.reader.seconds + self.observation.predict_seconds - inner
+            self.seconds[stage] += time.perf_counter() - started - within
+
+    def execute(self) -> SelfCalResult:
+        out = self.plan.output_dir
+        out.mkdir(parents=True, exist_ok=True)
+        # The summary marks a finished run: an old one goes first.
+        (out / SUMMARY).unlink(missing_ok=True)
+        recover_columns(self.plan.ms)
+        state, initial, status, message = self._seeded() if self.plan.seed else self._unseeded()
+        final = self._final_image(state, initial)
+        with self._timed("write"):
+            tables = self._write(state, initial, final)
+        summary = self._summary(state, initial, final, status, message, tables)
+        _write_json(out / SUMMARY, summary)
+        return SelfCalResult(status, message, summary, out)
+
+    # Rounds
+
+    def _seeded(self) -> tuple[_State, CalibratedImage, str, str]:
+        """Solve phases, then amplitudes, against the seed; image once before and once after."""
+        seed = self.plan.seed
+        assert seed is not None
+        pointing = self.plan.ms.field(self.plan.selection.field_ids[0])
+        self.progress.note(
+            f"seed: {len(seed)} {seed.catalog.upper()} sources, {seed.apparent_jy.sum():.3f} Jy apparent, "
+            f"the brightest {seed.apparent_jy[0]:.3f} Jy"
+        )
+        self.observation.set_model(SeedModel(seed, pointing.ra_rad, pointing.dec_rad))
+        solver = self._solver()
+        initial = self._image((), "image before")
+        state = _State((), initial)
+        before = solver.unit_score()
+        rounds = [self._solve(solver, "p", self.config.solint, "seed", (), before)]
+        if rounds[0].solution.median_snr < MIN_SIGNAL_SNR:
+            rounds[0].verdict = Verdict(False, "too little signal")
+            return replace(state, rounds=rounds), initial, "refused", self._too_little(rounds[0])
+        if self.config.amplitude != "off":
+            base = rounds[0] if rounds[0].verdict.accepted else None
+            second = self._amplitude_round(solver, base, before, "seed")
+            if second is not None:
+                rounds.append(second)
+        chosen = self._accept_from_last(rounds, state)
+        state = _State(chosen.tables, chosen.image, rounds) if chosen and chosen.image else state
+        state.rounds = rounds
+        return state, initial, *self._outcome(rounds, initial, before)
+
+    def _unseeded(self) -> tuple[_State, CalibratedImage, str, str]:
+        """Take the model from the image, round by round."""
+        initial = self._image((), "image before")
+        state = _State((), initial)
+        before: Score | None = None
+        amplitude = False
+        while len(state.rounds) < self.config.max_rounds:
+            if not state.image.cleaned.model.any():
+                message = "refused: the image holds nothing to calibrate on"
+                return state, initial, "refused", message
+            self.observation.set_model(ImageModel(state.image.cleaned.model, self.grid, self.config.threads))
+            solver = self._solver()
+            now = solver.fixed_score(state.tables)
+            before = before or now
+            if amplitude:
+                base = next((r for r in reversed(state.rounds) if r.verdict.accepted), None)
+                new = self._amplitude_round(solver, base, now, "clean")
+                if new is None:
+                    break
+            else:
+                new = self._solve(solver, "p", self.config.solint, "clean", (), now)
+                if new.solution.median_snr < MIN_SIGNAL_SNR:
+                    new.verdict = Verdict(False, "too little signal")
+                    state.rounds.append(new)
+                    if not any(r.verdict.accepted for r in state.rounds):
+                        return state, initial, "refused", self._too_little(new)
+                    break
+            earlier = state.image.cleaned
+            accepted = self._accept_from_last([new], state)
+            state.rounds.append(new)
+            if accepted is not None and accepted.image is not None:
+                gain = accepted.image.cleaned.rms / earlier.rms
+                state = _State(accepted.tables, accepted.image, state.rounds)
+            if amplitude:
+                break
+            if accepted is None or gain > 1 / WORTHWHILE_SNR:
+                if self.config.amplitude == "off":
+                    break
+                amplitude = True
+        return state, initial, *self._outcome(state.rounds, initial, before)
+
+    def _solver(self) -> GainSolver:
+        with self._timed("solve"):
+            statistics, noise = self.observation.gather()
+            reader = self.plan.reader
+            windows = [self.plan.ms.spectral_window(s) for s in self.plan.selection.spw_ids]
+            self.noise = float(np.sqrt(noise.scale2 / 2))
+            return GainSolver(
+                statistics,
+                times_s=reader.times,
+                dump_s=reader.interval_s,
+                scan=reader.scan,
+                field_id=reader.field_id,
+                freq_hz=np.array([float(w.freq_hz.mean()) for w in windows]),
+                reference_antennas=rank_reference_antennas(
+                    statistics, self.plan.ms.antennas.position_m, self.plan.reference_antennas
+                ),
+                noise_scale2=noise.scale2,
+                common=self.config.gain_type == "T",
+                combine_spw=self.config.combine_spw,
+                combine_scans=self.config.combine_scans,
+                min_snr=self.config.min_snr,
+                min_baselines=self.config.min_baselines,
+            )
+
+    def _solve(
+        self,
+        solver: GainSolver,
+        mode: Any,
+        solint: str,
+        model: str,
+        earlier: tuple[GainTable, ...],
+        before: Score,
+    ) -> _Round:
+        started = time.perf_counter()
+        with self._timed("solve"):
+            solution = solver.best(mode, solint)
+        verdict = appraise_solution(
+            before.chi2_heldout, solution.score.chi2_heldout, solution.solved_fraction
+        )
+        self.progress.note(
+            f"{'phases' if mode == 'p' else 'amplitudes and phases'} every {solution.solint_s:.0f} s: "
+            f"signal to noise {solution.median_snr:.1f} per antenna, "
+            f"{100 * solution.solved_fraction:.1f} % solved, {verdict.reason}"
+        )
+        return _Round(
+            solution,
+            model,
+            (*earlier, solution.table),
+            verdict,
+            time.perf_counter() - started,
+        )
+
+    def _amplitude_round(
+        self, solver: GainSolver, base: _Round | None, before: Score, model: str
+    ) -> _Round | None:
+        """Solve amplitudes on top of an accepted phase round; None if there is too little signal."""
+        if base is not None:
+            solver, before = solver.after(base.solution.table), base.solution.score
+        new = self._solve(
+            solver, "ap", self.config.amplitude_solint, model, base.tables if base else (), before
+        )
+        if self.config.amplitude == "auto" and new.solution.median_snr < MIN_AMPLITUDE_SNR:
+            self.progress.note(
+                f"amplitudes left alone: signal to noise {new.solution.median_snr:.1f} per antenna "
+                f"is under {MIN_AMPLITUDE_SNR:g}"
+            )
+            return None
+        return new
+
+    def _accept_from_last(self, rounds: list[_Round], state: _State) -> _Round | None:
+        """Image the last round its solution speaks for; if the image speaks against it, the one before."""
+        for number in range(len(rounds) - 1, -1, -1):
+            this = rounds[number]
+            if not this.verdict.accepted:
+                continue
+            started = time.perf_counter()
+            amplitude = _amplitude(this.tables) / _amplitude(state.tables)
+            this.image = self._image(
+                this.tables,
+                f"image after round {number + 1}",
+                depth_jy=state.image.cleaned.threshold_jy / amplitude,
+            )
+            region = region_for(this.image, self.grid, self.plan.seed, self.noise)
+            verdict = appraise_image(
+                self._appraisal(state.image, region, state.tables),
+                self._appraisal(this.image, region, this.tables),
+            )
+            this.verdict = Verdict(verdict.accepted, f"{this.verdict.reason}; {verdict.reason}")
+            this.seconds += time.perf_counter() - started
+            self.progress.note(
+                f"round {number + 1} {'accepted' if verdict.accepted else 'rolled back'}: {verdict.reason}"
+            )
+            if verdict.accepted:
+                return this
+        return None
+
+    def _appraisal(
+        self, image: CalibratedImage, region: NDArray[np.bool_], tables: tuple[GainTable, ...]
+    ) -> Appraisal:
+        metrics = measure(image, self.grid, region, self.plan.seed, self.noise)
+        return Appraisal(
+            metrics.snr,
+            metrics.rms_jy,
+            image.cleaned.beam.solid_angle_sr,
+            metrics.flux_ratio,
+            _amplitude(tables),
+        )
+
+    def _outcome(
+        self, rounds: list[_Round], initial: CalibratedImage, before: Score | None
+    ) -> tuple[str, str]:
+        accepted = [k for k, r in enumerate(rounds, 1) if r.verdict.accepted and r.image is not None]
+        if accepted:
+            kept = rounds[accepted[-1] - 1]
+            return "improved", f"improved by round {accepted[-1]}: {kept.verdict.reason}"
+        reason = rounds[-1].verdict.reason if rounds else "no round was made"
+        for r in rounds:
+            if r.image is None:
+                continue
+            region = region_for(r.image, self.grid, self.plan.seed, self.noise)
+            was = measure(initial, self.grid, region, self.plan.seed, self.noise)
+            now = measure(r.image, self.grid, region, self.plan.seed, self.noise)
+            if now.snr < DIVERGED_SNR * was.snr:
+                return "diverged", f"diverged and rolled back: {r.verdict.reason}"
+        best = min((r.solution.score.chi2_heldout for r in rounds), default=float("inf"))
+        if before is not None and before.chi2_heldout < CONVERGED_CHI2 * best:
+            return "converged", f"already calibrated, input kept: {reason}"
+        return "no_improvement", f"input kept: {reason}"
+
+    def _too_little(self, this: _Round) -> str:
+        return (
+            f"refused: signal to noise {this.solution.median_snr:.1f} per antenna in "
+            f"{this.solution.solint_s:.0f} s is under {MIN_SIGNAL_SNR:g}; nothing was touched"
+        )
+
+    # Images and products
+
+    def _image(
+        self, tables: tuple[GainTable, ...], label: str, depth_jy: float | None = None, subtract: bool = False
+    ) -> CalibratedImage:
+        with self._timed("image"):
+            return make_image(
+                self.observation,
+                tables,
+                self.grid,
+                self.config,
+                label,
+                seed=self.plan.seed if subtract else None,
+                depth_jy=depth_jy,
+                noise=self.noise,
+            )
+
+    def _final_image(self, state: _State, initial: CalibratedImage) -> CalibratedImage:
+        """Make the image that is delivered: of the best round at its own depth, or the initial one."""
+        if not state.tables:
+            return initial
+        with self._timed("image"):
+            self.noise = float(np.sqrt(self.observation.residual_noise(state.tables).scale2 / 2))
+        subtract = self.plan.seed is not None and self.config.imaging == "subtracted"
+        return self._image(state.tables, "final image", subtract=subtract)
+
+    def _write(self, state: _State, initial: CalibratedImage, final: CalibratedImage) -> list[str]:
+        """Write tables, images, picture, and at the very end the columns of the Measurement Set."""
+        out, plan = self.plan.output_dir, self.plan
+        for old in [*out.glob("selfcal_*.gcal"), *out.glob("selfcal_*.tcal")]:
+            shutil.rmtree(old, ignore_errors=True)
+        names = []
+        for number, table in enumerate(state.tables, 1):
+            suffix = "tcal" if table.kind.startswith("T") else "gcal"
+            path = out / f"selfcal_{number}_{table.label}.{suffix}"
+            write_gain_table(path, table.kind, table.gains, plan.ms)
+            names.append(path.name)
+        if plan.seed is not None:
+            plan.seed.write(out / "selfcal")
+        write_products(
+            out / "initial", {"image": (initial.restored, "JY/BEAM")}, initial.cleaned, self.grid, plan.reader
+        )
+        images = {
+            "image": (final.restored, "JY/BEAM"),
+            "residual": (final.cleaned.residual, "JY/BEAM"),
+            "model": (final.cleaned.model, "JY/PIXEL"),
+            "psf": (final.cleaned.psf, "JY/BEAM"),
+        }
+        if final.difference is not None:
+            images["difference"] = (final.difference, "JY/BEAM")
+        else:
+            (out / "final-difference.fits").unlink(missing_ok=True)
+        write_products(out / "final", images, final.cleaned, self.grid, plan.reader)
+        try:
+            save_overview(
+                out / PICTURE, self.grid, initial, final, state.tables, float(self.plan.reader.times[0])
+            )
+        except (ValueError, RuntimeError, OSError) as error:
+            # A picture must never fail a finished run.
+            logger.warning("no picture: %s", error)
+        if state.tables:
+            self._write_columns(state.tables)
+        return names
+
+    def _write_columns(self, tables: tuple[GainTable, ...]) -> None:
+        """Write MODEL_DATA as the solver used it, and CORRECTED_DATA."""
+        rows = []
+        with ColumnStage(self.plan.ms, ["MODEL_DATA", "CORRECTED_DATA"]) as stage:
+            for block, model in self.observation.blocks("write columns", with_model=True):
+                assert model is not None
+                vis, _ = self.observation.corrected(block, tables)
+                cell = np.zeros(block.data.shape, dtype=np.complex64)
+                cell[:, :, list(block.spw.parallel)] = model[:, :, None]
+                stage.put("MODEL_DATA", block.rows, cell)
+                stage.put("CORRECTED_DATA", block.rows, vis)
+                rows.append(block.rows)
+            stage.fill_rest(np.concatenate(rows))
+            stage.commit()
+
+    def _summary(
+        self,
+        state: _State,
+        initial: CalibratedImage,
+        final: CalibratedImage,
+        status: str,
+        message: str,
+        tables: list[str],
+    ) -> dict[str, Any]:
+        seed, out = self.plan.seed, self.plan.output_dir
+        region = region_for(final, self.grid, seed, self.noise)
+
+        def measured(image: CalibratedImage) -> ImageMetrics:
+            return measure(image, self.grid, region, seed, self.noise)
+
+        first, last = measured(initial), measured(final)
+        best = next((r for r in reversed(state.rounds) if r.tables == state.tables and state.tables), None)
+        standard = last if final.difference is None else measured(best.image) if best and best.image else None
+        iterations = []
+        for number, r in enumerate(state.rounds, 1):
+            of_round = measured(r.image) if r.image else None
+            kept = r.solution.table in state.tables
+            name = tables[state.tables.index(r.solution.table)] if kept else None
+            iterations.append(
+                {
+                    "iteration": number,
+                    "calmode": r.solution.mode,
+                    "solint_s": r.solution.solint_s,
+                    "interpolation": r.solution.table.interpolation,
+                    "model": r.model,
+                    "solved_fraction": r.solution.solved_fraction,
+                    "median_snr": r.solution.median_snr,
+                    "phase_change_deg": _phase_change_deg(r.solution.table),
+                    "chi2_train": r.solution.score.chi2_train,
+                    "chi2_heldout": r.solution.score.chi2_heldout,
+                    "snr": of_round.snr if of_round else None,
+                    "rms_jy": of_round.rms_jy if of_round else None,
+                    "accepted": r.verdict.accepted,
+                    "reason": r.verdict.reason,
+                    "gaintable": name,
+                    "seconds": round(r.seconds, 3),
+                }
+            )
+        self.seconds["read"] = self.plan.reader.seconds
+        self.seconds["predict"] = self.observation.predict_seconds
+        self.seconds["total"] = time.perf_counter() - self.started
+        present = [p.name for p in (out / f"{n}.fits" for n in IMAGES) if p.exists()]
+        products = {Path(n).stem.replace("-", "_"): n for n in present}
+        if seed is not None:
+            products |= {"seed_list": "selfcal-seed.txt", "seed_regions": "selfcal-seed.reg"}
+        if (out / PICTURE).exists():
+            products["picture"] = PICTURE
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "status": status,
+            "message": message,
+            "seeded": seed is not None,
+            "catalog": seed.catalog if seed else None,
+            "nvss_min_mjy": self.config.nvss_min_mjy if seed else None,
+            "n_seeds": len(seed) if seed else 0,
+            "seed_flux_jy": float(seed.apparent_jy.sum()) if seed else 0.0,
+            "initial": metrics_dict(first),
+            "final": metrics_dict(last),
+            "final_standard": metrics_dict(standard) if standard else metrics_dict(last),
+            "snr_improvement": last.snr / first.snr if first.snr > 0 else None,
+            "best_iteration": state.rounds.index(best) + 1 if best else 0,
+            "iterations": iterations,
+            "gaintables": tables,
+            "products": products,
+            "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
+            "provenance": {
+                "version": __version__,
+                "config": json.loads(self.config.model_dump_json()),
+                "ms": str(self.plan.ms.path.absolute()),
+                "field": self.plan.ms.field(self.plan.selection.field_ids[0]).name,
+                "initial_caltables": [t.label for t in self.plan.initial],
+                "data_hash": self.observation.data_hash,
+                "catalog_hash": seed.catalog_hash if seed else None,
+            },
+        }
+
+
+def _amplitude(tables: Sequence[GainTable]) -> float:
+    """Median of |g_i g_j| of the product of tables."""
+    total = 1.0
+    for table in tables:
+        sizes = np.concatenate([np.abs(g.gain[~g.flag]) for g in table.gains.values()])
+        total *= float(np.median(sizes)) ** 2 if sizes.size else 1.0
+    return total
+
+
+def _phase_change_deg(table: GainTable) -> float | None:
+    """Rms phase of the gains about their mean at each time, degrees."""
+    squares, count = 0.0, 0
+    for g in table.gains.values():
+        unit = np.where(g.flag, 0.0, g.gain / np.maximum(np.abs(g.gain), 1e-30))
+        turned = unit * np.conj(unit.sum(axis=1, keepdims=True))
+        angles = np.angle(turned[~g.flag])
+        squares += float(np.sum(angles**2))
+        count += angles.size
+    return float(np.degrees(np.sqrt(squares / count))) if count else None
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    text = json.dumps(values, indent=2, allow_nan=False)
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

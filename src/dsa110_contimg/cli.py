@@ -1,0 +1,432 @@
+"""The door: parse, call one function, print.
+
+Results go to stdout (``--json``: one JSON object and nothing else), progress and
+logs to stderr. Exit status: 0 finished, 2 bad input or usage, 3 an engine
+failed, 4 not improved under ``--require-improvement``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import click
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichBar
+from rich.table import Table
+
+from dsa110_contimg import __version__
+from dsa110_contimg.config import ImagingConfig, SelfCalConfig, Settings, SimulationConfig
+from dsa110_contimg.errors import ContimgError, InputError, NotImprovedError
+
+__all__ = ["app", "main"]
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="contimg",
+    help="Catalogue-seeded self-calibration of radio-interferometric continuum observations.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+catalog_app = typer.Typer(help="Build and query catalogue strips.", no_args_is_help=True)
+app.add_typer(catalog_app, name="catalog")
+
+#: Flags that differ from the option's name.
+FLAGS = {
+    "use_nvss_seeding": "--seed/--no-seed",
+    "nvss_min_mjy": "--min-mjy",
+    "cell_arcsec": "--cell",
+}
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")]
+CatalogDir = Annotated[
+    Path | None,
+    typer.Option("--catalog-dir", help="Folder of the catalogue strips", show_default="state/catalogs"),
+]
+
+
+class TerminalProgress:
+    """Progress bars and notes on stderr; bars only where somebody is looking."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+
+    def track(self, items: Iterable[T], total: int, label: str) -> Iterator[T]:
+        """Pass items through under a bar with a time estimate."""
+        if not self.console.is_terminal or total < 2:
+            yield from items
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with RichBar(*columns, console=self.console, transient=True) as bar:
+            task = bar.add_task(label, total=total)
+            for item in items:
+                yield item
+                bar.advance(task)
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def settings_flags(*classes: type[Settings]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command a flag for every option of settings classes.
+
+    The decorated function takes them in its keyword argument ``options``,
+    where a flag that was not given is missing.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        fields = {name: info for cls in classes for name, info in cls.model_fields.items()}
+        own = inspect.signature(function, eval_str=True).parameters
+        parameters = [p for p in own.values() if p.name != "options"]
+        for name, info in fields.items():
+            flag = FLAGS.get(name, "--" + name.replace("_", "-"))
+            if info.annotation is bool and "/" not in flag:
+                flag = f"{flag}/--no-{flag.removeprefix('--')}"
+            default = "chosen" if info.default is None else str(info.default)
+            option = typer.Option(flag, help=info.description, show_default=default)
+            kind: Any = info.annotation if info.default is None else info.annotation | None  # type: ignore[operator]
+            parameters.append(
+                inspect.Parameter(
+                    name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=None,
+                    annotation=Annotated[kind, option],
+                )
+            )
+
+        def command(*args: Any, **kwargs: Any) -> Any:
+            options = {k: kwargs.pop(k) for k in fields}
+            return function(*args, **kwargs, options={k: v for k, v in options.items() if v is not None})
+
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        return command
+
+    return decorate
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log what the engines say")] = False,
+) -> None:
+    """Catalogue-seeded self-calibration of radio-interferometric continuum observations."""
+    handler = RichHandler(console=Console(stderr=True), show_path=False)
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.WARNING,
+        format="%(message)s",
+        handlers=[handler],
+        force=True,
+    )
+    for name in ("matplotlib", "numba", "asyncio", "PIL"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if version:
+        typer.echo(f"contimg {__version__}")
+        raise typer.Exit
+
+
+@catalog_app.command("build")
+def catalog_build(
+    catalog: Annotated[str, typer.Argument(help="Catalogue: nvss")],
+    source: Annotated[Path, typer.Argument(help="Source file: CSV, ECSV or VizieR FITS, plain or gzipped")],
+    dec_range: Annotated[
+        tuple[float, float] | None, typer.Option(help="Declinations to build, degrees", metavar="LO HI")
+    ] = None,
+    catalog_dir: CatalogDir = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Build declination strips from a catalogue file."""
+    from dsa110_contimg.catalogs import build_strips, default_catalog_dir
+
+    folder = catalog_dir or default_catalog_dir()
+    report = build_strips(catalog, source, folder, dec_range)
+    values = {
+        "catalog": report.catalog,
+        "catalog_dir": str(folder),
+        "source_sha256": report.source_sha256,
+        "n_sources": report.n_sources,
+        "built": [str(s.path) for s in report.built],
+        "kept": [str(s.path) for s in report.kept],
+        "seconds": round(report.seconds, 3),
+    }
+    if as_json:
+        _print_json(values)
+        return
+    typer.echo(
+        f"{report.catalog}: {report.n_sources} sources; {len(report.built)} strips built, {len(report.kept)} "
+        f"already there, in {folder} ({report.seconds:.1f} s)"
+    )
+
+
+@catalog_app.command("query")
+def catalog_query(
+    ra: Annotated[float, typer.Option(help="Right ascension in degrees")],
+    dec: Annotated[float, typer.Option(help="Declination in degrees")],
+    radius: Annotated[float, typer.Option(help="Radius in degrees")],
+    min_mjy: Annotated[float | None, typer.Option(help="Faintest flux in mJy")] = None,
+    catalog: Annotated[str, typer.Option(help="Catalogue")] = "nvss",
+    catalog_dir: CatalogDir = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the sources of a cone, brightest first."""
+    from dsa110_contimg.catalogs import query_cone
+
+    rows = query_cone(catalog, ra, dec, radius, min_flux_mjy=min_mjy, catalog_dir=catalog_dir)
+    names = ["source_id", "ra_deg", "dec_deg", "flux_mjy", "major_arcsec", "minor_arcsec", "separation_deg"]
+    if as_json:
+        listed = [{n: _plain(row[n]) for n in rows.colnames} for row in rows]
+        _print_json({"catalog": catalog, "n_sources": len(listed), "sources": listed})
+        return
+    table = Table(*names, title=f"{len(rows)} {catalog.upper()} sources")
+    for row in rows:
+        table.add_row(*(f"{row[n]:.6g}" if n != "source_id" else str(row[n]) for n in names))
+    Console().print(table)
+
+
+@catalog_app.command("info")
+def catalog_info(catalog_dir: CatalogDir = None, as_json: JsonFlag = False) -> None:
+    """List the strips on disk and what they cover."""
+    from dsa110_contimg.catalogs import catalog_info as strips_in
+    from dsa110_contimg.catalogs import default_catalog_dir
+
+    folder = catalog_dir or default_catalog_dir()
+    strips = strips_in(folder)
+    if as_json:
+        _print_json(
+            {
+                "catalog_dir": str(folder),
+                "strips": [
+                    {
+                        "path": str(s.path),
+                        "catalog": s.catalog,
+                        "dec_deg": [s.dec_min, s.dec_max],
+                        "ra_deg": [s.ra_min, s.ra_max],
+                        "n_sources": s.n_sources,
+                        "faintest_mjy": s.faintest_mjy,
+                        "source": s.source_name,
+                        "source_sha256": s.source_sha256,
+                        "build_time": s.build_time,
+                    }
+                    for s in strips
+                ],
+            }
+        )
+        return
+    table = Table("strip", "Dec", "RA", "sources", "faintest mJy", "built from", title=str(folder))
+    for s in strips:
+        table.add_row(
+            s.path.name,
+            f"{s.dec_min:+.2f} .. {s.dec_max:+.2f}",
+            f"{s.ra_min:.2f} .. {s.ra_max:.2f}",
+            str(s.n_sources),
+            f"{s.faintest_mjy:.3g}",
+            s.source_name,
+        )
+    Console().print(table)
+
+
+@app.command("image")
+@settings_flags(ImagingConfig)
+def image(
+    ms: Annotated[Path, typer.Argument(help="Measurement Set; it is only read")],
+    name: Annotated[Path, typer.Option(help="Prefix of the products")],
+    field: Annotated[str | None, typer.Option(help="Field name or identifier")] = None,
+    spw: Annotated[str | None, typer.Option(help="Spectral windows, for example 0,2 or 0~3")] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column to image", show_default="CORRECTED_DATA, else DATA")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of options")] = None,
+    as_json: JsonFlag = False,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Image a field with the embedded engine."""
+    from dsa110_contimg.imaging.cli_imaging import image_ms
+
+    settings = ImagingConfig.load(config, options)
+    result = image_ms(ms, name, settings, field=field, spw=spw, column=column, progress=TerminalProgress())
+    m = result.metrics
+    if as_json:
+        _print_json(
+            {
+                "image": str(result.image),
+                "residual": str(result.residual),
+                "model": str(result.model),
+                "psf": str(result.psf),
+                "peak_jy": m.peak_jy,
+                "rms_jy": m.rms_jy,
+                "snr": m.snr,
+                "dynamic_range": m.dynamic_range,
+                "thermal_rms_jy": m.thermal_rms_jy,
+                "thermal_ratio": m.thermal_ratio,
+            }
+        )
+        return
+    typer.echo(
+        f"{result.image}: peak {1e3 * m.peak_jy:.4g} mJy, rms {1e3 * m.rms_jy:.3g} mJy "
+        f"({m.thermal_ratio:.2f} x thermal), signal to noise {m.snr:.1f}"
+    )
+
+
+@app.command("selfcal")
+@settings_flags(SelfCalConfig)
+def selfcal(
+    ms: Annotated[Path, typer.Argument(help="Measurement Set")],
+    outdir: Annotated[Path, typer.Argument(help="Folder for the products")],
+    caltable: Annotated[
+        list[Path] | None, typer.Option(help="Initial CASA table (B, G or T Jones); repeat for more")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of options")] = None,
+    require_improvement: Annotated[
+        bool, typer.Option("--require-improvement", help="Exit with status 4 if not improved")
+    ] = False,
+    as_json: JsonFlag = False,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Self-calibrate a field against the catalogue."""
+    from dsa110_contimg.calibration.selfcal import selfcal_ms
+
+    settings = SelfCalConfig.load(config, options)
+    result = selfcal_ms(ms, outdir, settings, caltable or [], progress=TerminalProgress())
+    if as_json:
+        _print_json(result.summary)
+    else:
+        _print_selfcal(result.summary, outdir)
+    if require_improvement and not result.improved:
+        raise NotImprovedError(f"{result.status}: {result.message}", ms, "the input was kept")
+
+
+@app.command("simulate")
+@settings_flags(SimulationConfig)
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Measurement Set to write; truth and catalogue come beside it")],
+    as_json: JsonFlag = False,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Simulate an observation with known truth."""
+    from dsa110_contimg.simulate.observe import simulate as simulate_ms
+
+    truth = simulate_ms(out, SimulationConfig.load(None, options))
+    stem = out.with_suffix("")
+    products = {
+        "ms": str(out),
+        "truth": str(stem.with_name(stem.name + ".truth.npz")),
+        "catalog": str(stem.with_name(stem.name + ".catalog.ecsv")),
+    }
+    if as_json:
+        _print_json({**products, "n_sources": len(truth.sky)})
+        return
+    typer.echo(f"{out}: {len(truth.sky)} sources; truth {products['truth']}, catalogue {products['catalog']}")
+
+
+@app.command("demo")
+def demo(
+    outdir: Annotated[Path, typer.Argument(help="Folder for everything the demonstration makes")] = Path(
+        "demo-output"
+    ),
+    as_json: JsonFlag = False,
+) -> None:
+    """Simulate a transit, self-calibrate it from random phases, print what came out."""
+    from dsa110_contimg.demo import run_demo
+
+    report = run_demo(outdir, TerminalProgress())
+    if as_json:
+        _print_json(report)
+        return
+    _print_selfcal(report["summary"], outdir / "selfcal")
+    typer.echo(
+        f"{'against the truth':<20} coherence {report['coherence']:.4f}, "
+        f"phase error {report['phase_error_deg']:.2f} deg, "
+        f"amplitude scatter {report['amplitude_scatter']:.4f}"
+    )
+
+
+def _print_selfcal(summary: dict[str, Any], outdir: Path) -> None:
+    first, last = summary["initial"], summary["final"]
+    offset = last["offset_arcsec"]
+    lines = {
+        "status": f"{summary['status']}: {summary['message']}",
+        "seed": f"{summary['n_seeds']} sources, {summary['seed_flux_jy']:.4g} Jy apparent"
+        if summary["seeded"]
+        else "none",
+        "signal to noise": f"{first['snr']:.1f} -> {last['snr']:.1f}",
+        "rms": f"{1e3 * first['rms_jy']:.4g} -> {1e3 * last['rms_jy']:.4g} mJy"
+        + (f" ({last['thermal_ratio']:.2f} x thermal)" if last["thermal_ratio"] else ""),
+        "flux ratio": "no source to compare"
+        if last["flux_ratio"] is None
+        else f"{last['flux_ratio']:.3f} (median of {last['flux_ratio_n']} sources)",
+        "position offset": "no source to compare"
+        if offset is None
+        else f"{offset[0]:+.2f}, {offset[1]:+.2f} arcsec",
+        "seconds": ", ".join(f"{k} {v:.1f}" for k, v in summary["seconds"].items()),
+        "pictures": str(outdir / summary["products"].get("picture", "")),
+        "images": str(outdir / "final-image.fits"),
+    }
+    for key, text in lines.items():
+        typer.echo(f"{key:<20} {text}")
+
+
+def _plain(value: Any) -> Any:
+    item = value.item() if hasattr(value, "item") else value
+    return None if isinstance(item, float) and item != item else item
+
+
+def _print_json(values: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit status.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Arguments; those of the process by default.
+
+    Returns
+    -------
+    int
+        0, 2, 3 or 4; every failure has printed one line on stderr.
+    """
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    try:
+        app(args=arguments, standalone_mode=False)
+    except ContimgError as error:
+        return _fail(str(error), error.exit_code)
+    except click.exceptions.Exit as stop:
+        return int(stop.exit_code)
+    except click.UsageError as error:
+        where = f"contimg {error.ctx.info_name}: " if error.ctx and error.ctx.info_name != "contimg" else ""
+        return _fail(where + " ".join(error.format_message().split()) + "; see --help", InputError.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted; run the same command again to finish", 130)
+    except BrokenPipeError:
+        return 0
+    except MemoryError:
+        return _fail("out of memory; lower --memory-gb or --size", 3)
+    except Exception as error:  # the last line of defence: one line, whatever happened
+        if os.environ.get("CONTIMG_DEBUG"):
+            raise
+        text = " ".join(str(error).split()) or type(error).__name__
+        return _fail(f"internal error: {type(error).__name__}: {text}; set CONTIMG_DEBUG=1 for details", 3)
+    return 0
+
+
+def _fail(text: str, status: int) -> int:
+    sys.stderr.write(f"error: {text}\n")
+    return status
