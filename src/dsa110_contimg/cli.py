@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import click
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
@@ -48,6 +47,9 @@ FLAGS = {
     "nvss_min_mjy": "--min-mjy",
     "cell_arcsec": "--cell",
 }
+
+#: Typer exports the leaves of its usage errors; this is what they grow from.
+USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")]
 CatalogDir = Annotated[
@@ -408,12 +410,12 @@ def main(arguments: list[str] | None = None) -> int:
         app(args=arguments, standalone_mode=False)
     except ContimgError as error:
         return _fail(str(error), error.exit_code)
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         return int(stop.exit_code)
-    except click.UsageError as error:
+    except USAGE_ERROR as error:
         where = f"contimg {error.ctx.info_name}: " if error.ctx and error.ctx.info_name != "contimg" else ""
         return _fail(where + " ".join(error.format_message().split()) + "; see --help", InputError.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         return _fail("interrupted; run the same command again to finish", 130)
     except BrokenPipeError:
         return 0

@@ -28,7 +28,7 @@ PREFIX = "CONTIMG_"
 class Settings(BaseSettings):
     """Base of all option classes: frozen, closed, one error line for a wrong value."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, allow_inf_nan=False)
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -58,7 +58,8 @@ class Settings(BaseSettings):
         """
         values: dict[str, Any] = {}
         if file is not None:
-            values = {k: v for k, v in _read_toml(cls, file).items() if PREFIX + k.upper() not in os.environ}
+            given = {variable.upper() for variable in os.environ}
+            values = {k: v for k, v in _read_toml(cls, file).items() if PREFIX + k.upper() not in given}
         values.update({k: v for k, v in (overrides or {}).items() if v is not None})
         return cls(**values)
 
@@ -114,7 +115,7 @@ class SelfCalConfig(ImagingConfig):
     )
     min_snr: float = Field(3.0, ge=0, description="Flag solutions below this signal to noise")
     min_baselines: int = Field(4, ge=1, description="Flag antennas with fewer baselines in an interval")
-    max_rounds: int = Field(4, ge=1, le=20, description="Most rounds of unseeded self-calibration")
+    max_rounds: int = Field(8, ge=1, le=20, description="Most rounds of unseeded self-calibration")
     imaging: Literal["subtracted", "standard"] = Field(
         "subtracted", description="Final image of a seeded run: seed subtracted and restored, or plain CLEAN"
     )
@@ -131,13 +132,11 @@ class SelfCalConfig(ImagingConfig):
     @field_validator("solint", "amplitude_solint")
     @classmethod
     def _interval(cls, value: str) -> str:
-        text = (
-            value.strip().removesuffix("s") if value.strip() not in ("auto", "int", "scan", "inf") else value
-        )
+        text = value.strip()
         if text in ("auto", "int", "scan", "inf"):
             return text
         try:
-            seconds = float(text)
+            seconds = float(text.removesuffix("s"))
         except ValueError:
             seconds = float("nan")
         if not 0 < seconds < float("inf"):
@@ -147,7 +146,7 @@ class SelfCalConfig(ImagingConfig):
     @field_validator("spw_map")
     @classmethod
     def _windows(cls, value: str | None) -> str | None:
-        if value is not None and not all(w.strip().isdigit() for w in value.split(",")):
+        if value is not None and not all(w.strip().isdecimal() for w in value.split(",")):
             raise ValueError("allowed: identifiers separated by commas")
         return value
 
@@ -174,7 +173,7 @@ class SimulationConfig(Settings):
     random_phases: bool = Field(False, description="Uniformly random antenna phases instead")
     phase_drift: float = Field(10.0, ge=0, description="Smooth phase drift over the observation, degrees rms")
     amplitude_rms: float = Field(0.1, ge=0, lt=0.5, description="Antenna amplitude errors, fraction rms")
-    min_mjy: float = Field(2.5, gt=0, description="Faintest source drawn in mJy")
+    min_mjy: float = Field(2.5, ge=0.01, description="Faintest source drawn in mJy")
     brightest_jy: float = Field(2.5, ge=0, description="Flux in Jy of one added bright source; 0 adds none")
     flux_error: float = Field(0.03, ge=0, lt=0.5, description="Catalogue flux errors, fraction rms")
     position_error: float = Field(0.5, ge=0, description="Catalogue position errors in arcsec rms")
@@ -209,6 +208,7 @@ def _config_error(
     if first["type"] == "extra_forbidden":
         return ConfigError(f"unknown option {name!r}", cls.__name__, _suggest(cls, name))
     variable = PREFIX + name.upper()
-    where = name if name in values or variable not in os.environ else f"{variable} ({name})"
+    from_environment = name not in values and variable in {v.upper() for v in os.environ}
+    where = f"{variable} ({name})" if from_environment else name
     message = str(first["msg"]).removeprefix("Value error, ")
     return ConfigError(f"{first.get('input')!r} is not allowed", where, message[0].lower() + message[1:])

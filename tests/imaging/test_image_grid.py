@@ -35,7 +35,7 @@ def test_chosen_grid_samples_the_fringe_and_covers_the_beam():
     fwhm = math.radians(2.9)
     grid = choose_grid(1, 1, max_baseline_m=1500, freq_lo_hz=1.31e9, freq_hi_hz=1.5e9, fwhm_rad=fwhm)
     fringe = 299_792_458 / 1.5e9 / 1500
-    assert 0.9 * fringe / 3 < grid.cell_rad <= fringe / 3
+    assert 0.9 * fringe / 5 < grid.cell_rad <= fringe / 3
     assert 1.5 * fwhm <= grid.size * grid.cell_rad < 1.6 * fwhm
     assert grid.size % 2 == 0
     assert ducc0.fft.good_size(grid.size) == grid.size

@@ -10,6 +10,8 @@ MIN_SOLVED_FRACTION = 0.7
 MAX_RMS_GROWTH = 1.05
 MAX_BEAM_GROWTH = 1.05
 FLUX_RATIO_RANGE = (0.9, 1.1)
+#: A start further from the catalogue than this was no measurement of calibrated sources.
+CREDIBLE_RATIO = (0.5, 2.0)
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def appraise_image(before: Appraisal, after: Appraisal) -> Verdict:
         growth = 100 * (after.beam_area_sr / before.beam_area_sr - 1)
         return Verdict(False, f"the beam's area grew by {growth:.0f} %")
     start, end = before.flux_ratio, after.flux_ratio
-    if start is not None and end is None:
+    if start is not None and end is None and CREDIBLE_RATIO[0] <= start <= CREDIBLE_RATIO[1]:
         return Verdict(False, "no catalogued source is left to compare fluxes with")
     if start is not None and end is not None:
         low, high = FLUX_RATIO_RANGE

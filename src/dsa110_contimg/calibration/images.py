@@ -43,6 +43,8 @@ class CalibratedImage:
         Restored image; with the seed put back where it was subtracted. Jy/beam.
     difference : ndarray of float32, shape (size, size), or None
         Restored image of the data minus the seed.
+    shallow : CleanResult
+        The same data CLEANed no deeper than the image they are compared with.
     thermal_per_noise : float
         Thermal rms for a noise of one jansky at unit weight.
     """
@@ -50,6 +52,7 @@ class CalibratedImage:
     cleaned: CleanResult
     restored: Image
     difference: Image | None
+    shallow: CleanResult
     thermal_per_noise: float
 
 
@@ -63,6 +66,7 @@ def make_image(
     seed: Seed | None = None,
     depth_jy: float | None = None,
     noise: float = 0.0,
+    weight_tables: Sequence[GainTable] | None = None,
 ) -> CalibratedImage:
     """Image calibrated data, with the seed subtracted and restored if one is given.
 
@@ -82,10 +86,14 @@ def make_image(
         The sources of the observation's model: subtracted before imaging, and
         restored with the same beam at their exact positions.
     depth_jy : float, optional
-        CLEAN no deeper than this, so that two images have the same depth.
+        Depth of the image this one is compared with: `shallow` of the result is
+        CLEANed no deeper, so that both have the same depth.
     noise : float
         Noise of the real part at unit weight in jansky: CLEAN stops at
         `clean_sigma` times its thermal rms at the latest.
+    weight_tables : sequence of GainTable, optional
+        Gains that weights and flags follow instead of `tables`, so that two
+        states are compared at the same weights and data.
 
     Returns
     -------
@@ -97,16 +105,24 @@ def make_image(
         If the visibilities do not fit into the memory allowed.
     """
     require_memory(observation.reader, config)
-    chunks = observation.stokes(tables, seed is not None, label)
+    chunks = observation.stokes(tables, seed is not None, label, weight_tables)
     imager = Imager(chunks, grid, config.weighting, config.robust, config.threads)
-    cleaned = clean(
-        imager,
-        niter=config.clean_iterations,
-        threshold_jy=max(depth_jy or 0.0, config.clean_sigma * imager.thermal_rms(noise)) or None,
-        auto_threshold_sigma=config.clean_sigma,
-        mask_sigma=max(config.mask_sigma, config.clean_sigma),
-        multiscale=config.multiscale,
-    )
+    floor = config.clean_sigma * imager.thermal_rms(noise)
+
+    def deconvolve(depth: float, start: CleanResult | None) -> CleanResult:
+        return clean(
+            imager,
+            niter=config.clean_iterations,
+            threshold_jy=depth or None,
+            auto_threshold_sigma=config.clean_sigma,
+            mask_sigma=max(config.mask_sigma, config.clean_sigma),
+            multiscale=config.multiscale,
+            start=start,
+        )
+
+    cleaned = shallow = deconvolve(max(depth_jy or 0.0, floor), None)
+    if depth_jy is not None and shallow.threshold_jy <= depth_jy:
+        cleaned = deconvolve(floor, shallow)
     restored, difference = cleaned.restored, None
     if seed is not None:
         difference = cleaned.restored
@@ -124,7 +140,7 @@ def make_image(
             sky.minor_rad[seen],
             sky.pa_rad[seen],
         )
-    return CalibratedImage(cleaned, restored, difference, imager.thermal_rms(1.0))
+    return CalibratedImage(cleaned, restored, difference, shallow, imager.thermal_rms(1.0))
 
 
 def region_for(image: CalibratedImage, grid: ImageGrid, seed: Seed | None, noise: float) -> NDArray[np.bool_]:
@@ -165,8 +181,10 @@ def measure(
     region: NDArray[np.bool_],
     seed: Seed | None,
     noise: float,
+    *,
+    shallow: bool = False,
 ) -> ImageMetrics:
-    """Measure an image over a region and against the seed."""
+    """Measure an image over a region and against the seed; `shallow`: at the common depth."""
     against: dict[str, Any] = {}
     if seed is not None:
         against = {
@@ -176,7 +194,7 @@ def measure(
             "is_point": seed.sky.is_point,
         }
     return measure_image(
-        image.restored,
+        image.shallow.restored if shallow else image.restored,
         grid,
         image.cleaned.beam,
         region,

@@ -251,10 +251,33 @@ class Observation:
             noise.add(vis - model[:, :, None], weight)
         return noise
 
-    def stokes(self, tables: Sequence[GainTable], subtract: bool, label: str) -> list[StokesI]:
-        """Collect calibrated Stokes I visibilities for imaging, minus the model if asked.
+    def stokes(
+        self,
+        tables: Sequence[GainTable],
+        subtract: bool,
+        label: str,
+        weight_tables: Sequence[GainTable] | None = None,
+    ) -> list[StokesI]:
+        """Collect calibrated Stokes I visibilities for imaging.
 
-        Weights follow the calibration: an antenna of low gain counts for less.
+        Weights follow the calibration: an antenna of low gain counts for less,
+        and one without a solution not at all.
+
+        Parameters
+        ----------
+        tables : sequence of GainTable
+            Gains applied after the initial tables.
+        subtract : bool
+            Whether to subtract the model.
+        label : str
+            For progress.
+        weight_tables : sequence of GainTable, optional
+            Gains that the weights and flags follow instead of `tables`, so that
+            two states of the calibration are imaged alike.
+
+        Returns
+        -------
+        list of StokesI
         """
         out = []
         for block, model in self.blocks(label, with_model=subtract):
@@ -263,8 +286,20 @@ class Observation:
                 vis = vis.copy()
                 for k in block.spw.parallel:
                     vis[:, :, k] -= model
-            combined, total = stokes_i(vis, weight, weight == 0, block.spw.parallel)
-            out.append(StokesI(block.uvw_m, block.spw.freq_hz, combined, total))
+            hands = block.spw.parallel
+            if weight_tables is None:
+                combined, total = stokes_i(vis, weight, weight == 0, hands)
+                out.append(StokesI(block.uvw_m, block.spw.freq_hz, combined, total))
+                continue
+            _, common = self.corrected(block, weight_tables)
+            common[weight == 0] = 0
+            combined, total = stokes_i(vis, common, common == 0, hands)
+            # The combination's own variance: sum of w^2 / w_true over (sum of w)^2.
+            chosen = list(hands)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                spread = np.where(common > 0, common**2 / weight, 0)[:, :, chosen].sum(axis=2)
+                inverse = np.where(total > 0, total**2 / spread, 0).astype(np.float32)
+            out.append(StokesI(block.uvw_m, block.spw.freq_hz, combined, total, inverse))
         return out
 
     @staticmethod

@@ -18,7 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsa110_contimg import __version__
-from dsa110_contimg.calibration.accept import Appraisal, Verdict, appraise_image, appraise_solution
+from dsa110_contimg.calibration.accept import (
+    MIN_SOLVED_FRACTION,
+    Appraisal,
+    Verdict,
+    appraise_image,
+    appraise_solution,
+)
 from dsa110_contimg.calibration.caltables import read_gain_table, write_gain_table
 from dsa110_contimg.calibration.choose import GainSolver, Score, Solution
 from dsa110_contimg.calibration.gains import GainTable
@@ -35,7 +41,7 @@ from dsa110_contimg.calibration.solver import rank_reference_antennas
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.errors import ConfigError, ResourceError
 from dsa110_contimg.imaging import ImageGrid, ImageMetrics
-from dsa110_contimg.imaging.cli_imaging import grid_for, write_products
+from dsa110_contimg.imaging.cli_imaging import grid_for, require_memory, write_products
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.sky import AiryBeam, Seed, beam_for_antenna, build_seed
 from dsa110_contimg.visibilities import (
@@ -221,8 +227,8 @@ def _plan(ms_path: Path, output_dir: Path, config: SelfCalConfig, caltables: Seq
     there = next(p for p in (output_dir.absolute(), *output_dir.absolute().parents) if p.exists())
     if not os.access(there, os.W_OK):
         raise ResourceError("cannot be written", there, "choose another output folder")
-    observation = Observation(reader, initial, LogProgress())
-    observation.require_unflagged()
+    require_memory(reader, config)
+    Observation(reader, initial, LogProgress()).require_unflagged()
     pixels = grid_for(reader, config, beam.fwhm_rad(float(reader.freq_hz.min()))).size ** 2
     require_space(there, 4 * pixels * len(IMAGES), "the images")
     cells = sum(w.freq_hz.size * len(w.corr_type) for w in ms.spectral_windows) * (
@@ -300,22 +306,28 @@ class _Run:
         )
         self.observation.set_model(SeedModel(seed, pointing.ra_rad, pointing.dec_rad))
         solver = self._solver()
-        initial = self._image((), "image before")
-        state = _State((), initial)
         before = solver.unit_score()
         rounds = [self._solve(solver, "p", self.config.solint, "seed", (), before)]
         if rounds[0].solution.median_snr < MIN_SIGNAL_SNR:
             rounds[0].verdict = Verdict(False, "too little signal")
-            return replace(state, rounds=rounds), initial, "refused", self._too_little(rounds[0])
+            initial = self._image((), "image before")
+            return _State((), initial, rounds), initial, "refused", self._too_little(rounds[0])
         if self.config.amplitude != "off":
             base = rounds[0] if rounds[0].verdict.accepted else None
             second = self._amplitude_round(solver, base, before, "seed")
             if second is not None:
                 rounds.append(second)
-        chosen = self._accept_from_last(rounds, state)
-        state = _State(chosen.tables, chosen.image, rounds) if chosen and chosen.image else state
-        state.rounds = rounds
-        return state, initial, *self._outcome(rounds, initial, before)
+        # All images that are compared take their weights and flags from the last solution.
+        weights = next((r.tables for r in reversed(rounds) if r.verdict.accepted), ())
+        initial = self._image((), "image before", weight_tables=weights)
+        chosen = self._accept_from_last(rounds, _State((), initial), weights)
+        outcome = self._outcome(rounds, initial, before)
+        if chosen is not None and chosen.image is not None:
+            return _State(chosen.tables, chosen.image, rounds), initial, *outcome
+        if weights:
+            # The input is kept: its image is that of the input alone, as it was found.
+            initial = self._image((), "image of the input")
+        return _State((), initial, rounds), initial, *outcome
 
     def _unseeded(self) -> tuple[_State, CalibratedImage, str, str]:
         """Take the model from the image, round by round."""
@@ -331,31 +343,33 @@ class _Run:
             solver = self._solver()
             now = solver.fixed_score(state.tables)
             before = before or now
-            if amplitude:
-                base = next((r for r in reversed(state.rounds) if r.verdict.accepted), None)
-                new = self._amplitude_round(solver, base, now, "clean")
-                if new is None:
-                    break
-            else:
-                new = self._solve(solver, "p", self.config.solint, "clean", (), now)
-                if new.solution.median_snr < MIN_SIGNAL_SNR:
-                    new.verdict = Verdict(False, "too little signal")
-                    state.rounds.append(new)
-                    if not any(r.verdict.accepted for r in state.rounds):
-                        return state, initial, "refused", self._too_little(new)
-                    break
-            earlier = state.image.cleaned
-            accepted = self._accept_from_last([new], state)
-            state.rounds.append(new)
-            if accepted is not None and accepted.image is not None:
-                gain = accepted.image.cleaned.rms / earlier.rms
-                state = _State(accepted.tables, accepted.image, state.rounds)
-            if amplitude:
+            fresh = [self._solve(solver, "p", self.config.solint, "clean", (), now)]
+            if fresh[0].solution.median_snr < MIN_SIGNAL_SNR:
+                fresh[0].verdict = Verdict(False, "too little signal")
+                state.rounds += fresh
+                if not any(r.verdict.accepted for r in state.rounds):
+                    return state, initial, "refused", self._too_little(fresh[0])
                 break
-            if accepted is None or gain > 1 / WORTHWHILE_SNR:
-                if self.config.amplitude == "off":
+            if amplitude:
+                second = self._amplitude_round(
+                    solver, fresh[0] if fresh[0].verdict.accepted else None, now, "clean"
+                )
+                if second is None:
                     break
-                amplitude = True
+                fresh.append(second)
+            weights = next((r.tables for r in reversed(fresh) if r.verdict.accepted), ())
+            if amplitude and weights:
+                state.image = self._image(state.tables, "image at the new weights", weight_tables=weights)
+            earlier = state.image.cleaned
+            chosen = self._accept_from_last(fresh, state, weights)
+            state.rounds += fresh
+            worthwhile = False
+            if chosen is not None and chosen.image is not None:
+                worthwhile = chosen.image.cleaned.rms * WORTHWHILE_SNR < earlier.rms
+                state = _State(chosen.tables, chosen.image, state.rounds)
+            if amplitude or (not worthwhile and self.config.amplitude == "off"):
+                break
+            amplitude = not worthwhile
         return state, initial, *self._outcome(state.rounds, initial, before)
 
     def _solver(self) -> GainSolver:
@@ -427,18 +441,21 @@ class _Run:
             return None
         return new
 
-    def _accept_from_last(self, rounds: list[_Round], state: _State) -> _Round | None:
+    def _accept_from_last(
+        self, rounds: list[_Round], state: _State, weights: tuple[GainTable, ...]
+    ) -> _Round | None:
         """Image the last round its solution speaks for; if the image speaks against it, the one before."""
-        for number in range(len(rounds) - 1, -1, -1):
-            this = rounds[number]
+        for k in range(len(rounds) - 1, -1, -1):
+            this, number = rounds[k], len(state.rounds) + k + 1
             if not this.verdict.accepted:
                 continue
             started = time.perf_counter()
             amplitude = _amplitude(this.tables) / _amplitude(state.tables)
             this.image = self._image(
                 this.tables,
-                f"image after round {number + 1}",
+                f"image after round {number}",
                 depth_jy=state.image.cleaned.threshold_jy / amplitude,
+                weight_tables=None if this.tables is weights else weights,
             )
             region = region_for(this.image, self.grid, self.plan.seed, self.noise)
             verdict = appraise_image(
@@ -448,7 +465,7 @@ class _Run:
             this.verdict = Verdict(verdict.accepted, f"{this.verdict.reason}; {verdict.reason}")
             this.seconds += time.perf_counter() - started
             self.progress.note(
-                f"round {number + 1} {'accepted' if verdict.accepted else 'rolled back'}: {verdict.reason}"
+                f"round {number} {'accepted' if verdict.accepted else 'rolled back'}: {verdict.reason}"
             )
             if verdict.accepted:
                 return this
@@ -457,12 +474,14 @@ class _Run:
     def _appraisal(
         self, image: CalibratedImage, region: NDArray[np.bool_], tables: tuple[GainTable, ...]
     ) -> Appraisal:
-        metrics = measure(image, self.grid, region, self.plan.seed, self.noise)
+        compared = measure(image, self.grid, region, self.plan.seed, self.noise, shallow=True)
+        # A shallow CLEAN leaves sidelobes on the fluxes: those are taken at the image's own depth.
+        deep = measure(image, self.grid, region, self.plan.seed, self.noise)
         return Appraisal(
-            metrics.snr,
-            metrics.rms_jy,
+            compared.snr,
+            compared.rms_jy,
             image.cleaned.beam.solid_angle_sr,
-            metrics.flux_ratio,
+            deep.flux_ratio,
             _amplitude(tables),
         )
 
@@ -479,10 +498,11 @@ class _Run:
                 continue
             region = region_for(r.image, self.grid, self.plan.seed, self.noise)
             was = measure(initial, self.grid, region, self.plan.seed, self.noise)
-            now = measure(r.image, self.grid, region, self.plan.seed, self.noise)
+            now = measure(r.image, self.grid, region, self.plan.seed, self.noise, shallow=True)
             if now.snr < DIVERGED_SNR * was.snr:
                 return "diverged", f"diverged and rolled back: {r.verdict.reason}"
-        best = min((r.solution.score.chi2_heldout for r in rounds), default=float("inf"))
+        solved = [r for r in rounds if r.solution.solved_fraction > MIN_SOLVED_FRACTION]
+        best = min((r.solution.score.chi2_heldout for r in solved), default=0.0)
         if before is not None and before.chi2_heldout < CONVERGED_CHI2 * best:
             return "converged", f"already calibrated, input kept: {reason}"
         return "no_improvement", f"input kept: {reason}"
@@ -496,7 +516,13 @@ class _Run:
     # Images and products
 
     def _image(
-        self, tables: tuple[GainTable, ...], label: str, depth_jy: float | None = None, subtract: bool = False
+        self,
+        tables: tuple[GainTable, ...],
+        label: str,
+        *,
+        depth_jy: float | None = None,
+        subtract: bool = False,
+        weight_tables: tuple[GainTable, ...] | None = None,
     ) -> CalibratedImage:
         with self._timed("image"):
             return make_image(
@@ -508,6 +534,7 @@ class _Run:
                 seed=self.plan.seed if subtract else None,
                 depth_jy=depth_jy,
                 noise=self.noise,
+                weight_tables=weight_tables or None,
             )
 
     def _final_image(self, state: _State, initial: CalibratedImage) -> CalibratedImage:
@@ -592,7 +619,9 @@ class _Run:
         standard = last if final.difference is None else measured(best.image) if best and best.image else None
         iterations = []
         for number, r in enumerate(state.rounds, 1):
-            of_round = measured(r.image) if r.image else None
+            of_round = (
+                measure(r.image, self.grid, region, seed, self.noise, shallow=True) if r.image else None
+            )
             kept = r.solution.table in state.tables
             name = tables[state.tables.index(r.solution.table)] if kept else None
             iterations.append(

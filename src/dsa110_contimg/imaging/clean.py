@@ -74,6 +74,7 @@ def clean(
     major_gain: float = 0.8,
     mask: NDArray[np.bool_] | None = None,
     multiscale: bool = False,
+    start: CleanResult | None = None,
     log: logging.Logger | None = None,
 ) -> CleanResult:
     """Deconvolve the image of the data and restore it.
@@ -104,6 +105,8 @@ def clean(
         True where components may be.
     multiscale : bool
         Multi-scale CLEAN instead of points.
+    start : CleanResult, optional
+        A shallower CLEAN of the same data to go on from.
     log : logging.Logger, optional
         Where each major cycle is noted, at level INFO.
 
@@ -128,10 +131,9 @@ def clean(
 
     psf = imager.psf()
     beam = fit_beam(psf, imager.grid)
-    dirty = imager.dirty()
-    _require_finite(dirty)
-    model = np.zeros_like(dirty)
-    residual = dirty.copy()
+    residual = imager.dirty() if start is None else start.residual.copy()
+    _require_finite(residual)
+    model = np.zeros_like(residual) if start is None else start.model.copy()
     rms, n_major = mad_rms(residual), 0
 
     with tempfile.TemporaryDirectory(prefix="contimg-clean-") as folder:

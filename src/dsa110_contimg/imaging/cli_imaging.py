@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dsa110_contimg import __version__
 from dsa110_contimg.config import ImagingConfig
-from dsa110_contimg.errors import MeasurementSetError, ResourceError
+from dsa110_contimg.errors import ConfigError, MeasurementSetError, ResourceError
 from dsa110_contimg.imaging.clean import CleanResult, clean
 from dsa110_contimg.imaging.engine import Imager
 from dsa110_contimg.imaging.fits import write_image
@@ -20,6 +20,7 @@ from dsa110_contimg.imaging.measure import ImageMetrics, measure_image, off_sour
 from dsa110_contimg.imaging.stokes import StokesI, stokes_i
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.sky import beam_for_antenna
+from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 from dsa110_contimg.sky.components import ARCSEC
 from dsa110_contimg.visibilities import NoiseEstimator, VisibilityReader, open_measurement_set
 from dsa110_contimg.visibilities.columns import require_space
@@ -61,6 +62,11 @@ def grid_for(reader: VisibilityReader, config: ImagingConfig, fwhm_rad: float) -
         Size and cell, if given.
     fwhm_rad : float
         Width of the primary beam at the lowest frequency.
+
+    Raises
+    ------
+    ConfigError
+        If the cell undersamples the longest baseline.
     """
     field = reader.ms.field(reader.selection.field_ids[0])
     chosen = choose_grid(
@@ -72,6 +78,13 @@ def grid_for(reader: VisibilityReader, config: ImagingConfig, fwhm_rad: float) -
         fwhm_rad=fwhm_rad,
     )
     cell = chosen.cell_rad if config.cell_arcsec is None else config.cell_arcsec * ARCSEC
+    finest = SPEED_OF_LIGHT / float(reader.freq_hz.max()) / reader.max_baseline_m
+    if cell > finest / 2:
+        raise ConfigError(
+            f"a cell of {cell / ARCSEC:.3g} arcsec undersamples baselines of {reader.max_baseline_m:.0f} m",
+            "cell_arcsec",
+            f"at most {finest / 2 / ARCSEC:.3g} arcsec",
+        )
     size = chosen.size if config.size is None else config.size + config.size % 2
     return ImageGrid(size, cell, field.ra_rad, field.dec_rad)
 

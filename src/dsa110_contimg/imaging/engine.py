@@ -77,7 +77,7 @@ class Imager:
         self._chunks = _join([chunk for chunk in chunks if chunk.weight.any()])
         self._weights = imaging_weights(self._chunks, grid, weighting, robust)
         sums = [
-            _sums(weight, chunk.weight) for weight, chunk in zip(self._weights, self._chunks, strict=True)
+            _sums(weight, chunk.precision) for weight, chunk in zip(self._weights, self._chunks, strict=True)
         ]
         self.sum_of_weights = math.fsum(total for total, _ in sums)
         """Sum of the imaging weights."""
@@ -197,7 +197,12 @@ def _join(chunks: Sequence[StokesI]) -> list[StokesI]:
         else:
             vis = np.take(np.concatenate([chunk.vis for chunk in group], axis=1), order, axis=1)
             weight = np.take(np.concatenate([chunk.weight for chunk in group], axis=1), order, axis=1)
-            out.append(StokesI(group[0].uvw, freq[order], vis, weight))
+            precision = None
+            if any(chunk.inverse_variance is not None for chunk in group):
+                precision = np.take(
+                    np.concatenate([chunk.precision for chunk in group], axis=1), order, axis=1
+                )
+            out.append(StokesI(group[0].uvw, freq[order], vis, weight, precision))
     return out
 
 

@@ -16,7 +16,8 @@ __all__ = ["ImageGrid", "choose_grid"]
 SPEED_OF_LIGHT = 299_792_458.0
 ARCSEC = math.pi / (180 * 3600)
 
-PIXELS_PER_FRINGE = 3
+PIXELS_PER_FRINGE = (5, 4, 3)
+COMFORTABLE_SIZE = 2560
 FIELD_OF_VIEW_FWHM = 1.5
 MIN_SIZE = 512
 MAX_SIZE = 4096
@@ -113,9 +114,10 @@ def choose_grid(
 ) -> ImageGrid:
     """Grid that samples the synthesised beam and covers the primary beam.
 
-    The cell is a third of the finest fringe, rounded down to two digits in arcseconds; the field of view is
-    1.5 primary-beam widths; the size is the next one that transforms fast, between 512 and 4096 pixels (a
-    wider field is cut: the cell stays).
+    The cell is a fifth of the finest fringe, rounded down to two digits in arcseconds, or a fourth or third
+    where the image would be larger than 2560 pixels otherwise; the field of view is 1.5 primary-beam widths;
+    the size is the next one that transforms fast, between 512 and 4096 pixels (a wider field is cut: the cell
+    stays).
 
     Parameters
     ----------
@@ -140,9 +142,12 @@ def choose_grid(
             "image grid",
             "give --size and --cell",
         )
-    finest = SPEED_OF_LIGHT / freq_hi_hz / max_baseline_m / PIXELS_PER_FRINGE / ARCSEC
-    digit = 10.0 ** (math.floor(math.log10(finest)) - 1)
-    cell = math.floor(finest / digit + 1e-9) * digit * ARCSEC
+    fringe = SPEED_OF_LIGHT / freq_hi_hz / max_baseline_m / ARCSEC
+    for pixels in PIXELS_PER_FRINGE:
+        digit = 10.0 ** (math.floor(math.log10(fringe / pixels)) - 1)
+        cell = math.floor(fringe / pixels / digit + 1e-9) * digit * ARCSEC
+        if FIELD_OF_VIEW_FWHM * fwhm_rad / cell <= COMFORTABLE_SIZE:
+            break
     size = min(max(math.ceil(FIELD_OF_VIEW_FWHM * fwhm_rad / cell), MIN_SIZE), MAX_SIZE)
     size += size % 2
     while ducc0.fft.good_size(size) != size:

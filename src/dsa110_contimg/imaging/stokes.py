@@ -30,7 +30,10 @@ class StokesI:
     vis : ndarray, complex64, shape (nrow, nchan)
         Visibilities in jansky, finite everywhere; flagged ones may hold any finite value.
     weight : ndarray, float32, shape (nrow, nchan)
-        Inverse variance of the real part, up to a common scale; 0 where flagged.
+        What the imaging weights start from: inverse variance of the real part, up to a common scale; 0 where
+        flagged.
+    inverse_variance : ndarray, float32, shape (nrow, nchan), optional
+        The inverse variance where `weight` is something else.
 
     Raises
     ------
@@ -42,6 +45,12 @@ class StokesI:
     freq_hz: NDArray[np.float64]
     vis: NDArray[np.complex64]
     weight: NDArray[np.float32]
+    inverse_variance: NDArray[np.float32] | None = None
+
+    @property
+    def precision(self) -> NDArray[np.float32]:
+        """Inverse variance of the real part, up to a common scale, shape (nrow, nchan)."""
+        return self.weight if self.inverse_variance is None else self.inverse_variance
 
     def __post_init__(self) -> None:
         shape = (self.uvw.shape[0], self.freq_hz.shape[0])

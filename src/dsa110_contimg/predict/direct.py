@@ -66,6 +66,12 @@ def predict_components(
     out = np.zeros((uvw.shape[0], freq.size), dtype=np.complex64)
     if len(lmn) == 0 or uvw.shape[0] == 0:
         return out
+    if flux_jy.shape != (len(lmn), freq.size):
+        raise ValueError(f"flux_jy has shape {flux_jy.shape}, not {(len(lmn), freq.size)}")
+    if freq.size > 1 and freq[0] > freq[-1]:
+        # Along falling frequencies a Gaussian's taper grows, and cannot grow out of an underflow.
+        falling = predict_components(uvw, freq[::-1], lmn, flux_jy[:, ::-1], major_rad, minor_rad, pa_rad)
+        return np.ascontiguousarray(falling[:, ::-1])
     step = float(freq[1] - freq[0]) if freq.size > 1 else 0.0
     even = bool(freq.size < 3 or np.allclose(np.diff(freq), step, rtol=1e-9, atol=0.0))
     restart = RESTART if even else 1
@@ -78,8 +84,8 @@ def predict_components(
     shape = np.stack(
         [major * np.sin(pa), major * np.cos(pa), minor * np.cos(pa), -minor * np.sin(pa)], axis=1
     )
-    point = np.flatnonzero(major == 0)
     extended = np.flatnonzero(major > 0)
+    point = np.flatnonzero(~(major > 0))
     if point.size:
         _sum_points(
             uvw, freq, step, restart, np.ascontiguousarray(lmn[point]), np.ascontiguousarray(flux[point]), out

@@ -20,6 +20,14 @@ __all__ = ["Array", "read_array", "uvw_of_antennas"]
 
 Float = NDArray[np.float64]
 
+#: Numbers that an array file must give, and what they may be.
+HEADER_RANGES = {
+    "latitude_deg": (-90.0, 90.0),
+    "longitude_deg": (-360.0, 360.0),
+    "height_m": (-1e4, 1e5),
+    "dish_m": (0.1, 1e3),
+}
+
 
 @dataclass(frozen=True)
 class Array:
@@ -71,7 +79,10 @@ def read_array(source: Path | str = "dsa110") -> Array:
     if packaged.is_file():
         text = packaged.read_text(encoding="utf-8")
     elif Path(source).is_file():
-        text = Path(source).read_text(encoding="utf-8")
+        try:
+            text = Path(source).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot be read as text ({error})", source, "give an array file") from None
     else:
         raise InputError("no such array file", source, "give a file or 'dsa110'")
     header: dict[str, str] = {}
@@ -88,18 +99,26 @@ def read_array(source: Path | str = "dsa110") -> Array:
             offsets.append([float(w) for w in words[1:4]])
         except ValueError:
             offsets.append([])
-        if len(offsets[-1]) != 3:
+        if len(offsets[-1]) != 3 or not np.isfinite(offsets[-1]).all():
             raise InputError(f"line {number} is not 'name east north up'", source, "mend the file")
         names.append(words[0])
-    missing = [
-        k for k in ("telescope", "latitude_deg", "longitude_deg", "height_m", "dish_m") if k not in header
-    ]
+    missing = [k for k in ("telescope", *HEADER_RANGES) if k not in header]
     if missing or len(names) < 3:
         what = f"lacks '# {missing[0]} ...'" if missing else "lists fewer than 3 antennas"
         raise InputError(what, source, "mend the file")
-    lon, lat = np.radians(float(header["longitude_deg"])), np.radians(float(header["latitude_deg"]))
+    value = {}
+    for key, (low, high) in HEADER_RANGES.items():
+        try:
+            value[key] = float(header[key])
+        except ValueError:
+            value[key] = float("nan")
+        if not low <= value[key] <= high:
+            raise InputError(
+                f"'# {key} {header[key]}' is not a number from {low:g} to {high:g}", source, "mend the file"
+            )
+    lon, lat = np.radians(value["longitude_deg"]), np.radians(value["latitude_deg"])
     centre = EarthLocation.from_geodetic(
-        np.degrees(lon), np.degrees(lat), float(header["height_m"])
+        value["longitude_deg"], value["latitude_deg"], value["height_m"]
     ).to_geocentric()
     to_itrf = np.array(
         [
@@ -109,7 +128,7 @@ def read_array(source: Path | str = "dsa110") -> Array:
         ]
     )
     position = np.array([x.to_value("m") for x in centre]) + np.array(offsets) @ to_itrf.T
-    return Array(header["telescope"], tuple(names), position, float(header["dish_m"]), float(lon), float(lat))
+    return Array(header["telescope"], tuple(names), position, value["dish_m"], float(lon), float(lat))
 
 
 def celestial_to_terrestrial(mjd_utc: float) -> Float:
@@ -148,11 +167,17 @@ def uvw_of_antennas(position_m: Float, mjd_utc: float, ra_rad: float, dec_rad: f
     return np.asarray(celestial @ basis.T)
 
 
-def meridian_mjd(mjd_utc: float, longitude_rad: float, ra_rad: float) -> float:
-    """Moment next to `mjd_utc` at which a right ascension crosses the meridian (to a second)."""
+def meridian_mjd(mjd_utc: float, longitude_rad: float, ra_rad: float, dec_rad: float) -> float:
+    """Moment next to `mjd_utc` at which an ICRS direction crosses the meridian (to a second).
+
+    The declination matters: precession since 2000 shifts the crossing by
+    minutes towards the poles.
+    """
     sidereal_day = 0.99726956633
-    matrix = celestial_to_terrestrial(mjd_utc)
-    terrestrial = matrix @ np.array([np.cos(ra_rad), np.sin(ra_rad), 0.0])
+    direction = np.array(
+        [np.cos(ra_rad) * np.cos(dec_rad), np.sin(ra_rad) * np.cos(dec_rad), np.sin(dec_rad)]
+    )
+    terrestrial = celestial_to_terrestrial(mjd_utc) @ direction
     hour_angle = longitude_rad - np.arctan2(terrestrial[1], terrestrial[0])
     turns = (hour_angle / (2 * np.pi) + 0.5) % 1.0 - 0.5
     return float(mjd_utc - turns * sidereal_day)

@@ -107,7 +107,7 @@ def simulate(out: Path, config: SimulationConfig | None = None, sky: SkyModel | 
         sky = draw_sky(sky_rng, ra, dec, reach, config.min_mjy, config.brightest_jy)
     # The catalogue lists the drawn sky; the very bright sources further out are seen as well.
     seen = SkyModel.concatenate([sky, far_bright_sources(ra, dec, reach)])
-    transit = meridian_mjd(60968.6, array.longitude_rad, ra)
+    transit = meridian_mjd(60968.6, array.longitude_rad, ra, dec)
     middle = (config.dumps - 1) / 2
     times: Float = np.asarray(transit * 86400.0 + (np.arange(config.dumps) - middle) * config.dump_s)
     gain = draw_gains(gain_rng, len(times), len(array.name), config)

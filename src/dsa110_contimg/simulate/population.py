@@ -48,14 +48,15 @@ def draw_sky(
     SkyModel
     """
     area = 2 * np.pi * (1 - np.cos(radius_rad)) * np.degrees(1) ** 2
-    density = DENSITY_PER_SQ_DEG * (min_mjy / DENSITY_FLUX_MJY) ** -FAINT_SLOPE
+    at_knee = DENSITY_PER_SQ_DEG * (KNEE_MJY / DENSITY_FLUX_MJY) ** -FAINT_SLOPE
+    slope = FAINT_SLOPE if min_mjy < KNEE_MJY else BRIGHT_SLOPE
+    density = at_knee * (min_mjy / KNEE_MJY) ** -slope
     n = int(rng.poisson(density * area))
-    survival = rng.uniform(size=n)
-    at_knee = (KNEE_MJY / min_mjy) ** -FAINT_SLOPE
+    # Counts above a source's flux are uniform up to those above the faintest; the flux follows from them.
+    counts = density * rng.uniform(size=n) / at_knee
     with np.errstate(divide="ignore"):
-        faint = min_mjy * survival ** (-1 / FAINT_SLOPE)
-        bright = KNEE_MJY * (survival / at_knee) ** (-1 / BRIGHT_SLOPE)
-    flux = np.minimum(np.where(survival > at_knee, faint, bright), 5000.0) * 1e-3
+        flux = KNEE_MJY * counts ** np.where(counts > 1, -1 / FAINT_SLOPE, -1 / BRIGHT_SLOPE)
+    flux = np.minimum(flux, 5000.0) * 1e-3
     # Uniform over the cap: the cosine of the distance is uniform.
     distance = np.arccos(1 - rng.uniform(size=n) * (1 - np.cos(radius_rad)))
     angle = rng.uniform(0, 2 * np.pi, n)

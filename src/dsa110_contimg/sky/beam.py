@@ -110,9 +110,10 @@ def beam_for_antenna(telescope: str, dish_diameter_m: float) -> AiryBeam:
         If the telescope is unknown and the diameter is not positive.
     """
     known = KNOWN_APERTURES.get(telescope.strip().upper())
-    if known is not None and (dish_diameter_m <= 0 or abs(dish_diameter_m / known[0] - 1) <= 0.1):
+    given = np.isfinite(dish_diameter_m) and dish_diameter_m > 0
+    if known is not None and (not given or abs(dish_diameter_m / known[0] - 1) <= 0.1):
         return AiryBeam(*known)
-    if not np.isfinite(dish_diameter_m) or dish_diameter_m <= 0:
+    if not given:
         raise MeasurementSetError(
             f"no primary beam: telescope {telescope!r} is unknown and DISH_DIAMETER is {dish_diameter_m}",
             "ANTENNA",

@@ -19,6 +19,9 @@ __all__ = ["Seed", "build_seed", "far_bright_sources"]
 
 Float = NDArray[np.float64]
 
+#: Frequencies over the band at which a source's apparent flux is averaged.
+BAND_SAMPLES = 9
+
 
 @dataclass(frozen=True)
 class Seed:
@@ -114,7 +117,7 @@ def build_seed(
     min_mjy : float, optional
         Faintest catalogue flux density in millijansky; none: the whole catalogue.
     min_apparent_mjy : float
-        Faintest apparent flux density in millijansky.
+        Faintest apparent flux density in millijansky, mean over the band.
     spectral_index : float
         Index given to catalogue sources, whose spectra are not known.
 
@@ -146,9 +149,12 @@ def build_seed(
     separation = angular_separation(sky.ra_rad, sky.dec_rad, ra_rad, dec_rad)
     apparent = (sky.flux_at(np.array([middle])) * beam.power(separation, middle))[:, 0]
     order = np.argsort(-apparent, kind="stable")
-    order = order[apparent[order] >= min_apparent_mjy * 1e-3]
+    # Judged by the mean over the band: the middle of the band may be the one place where a null hides it.
+    samples = np.linspace(low, 2 * middle - low, BAND_SAMPLES)
+    seen = np.mean(sky.flux_at(samples) * beam.power(separation, samples), axis=1)
+    order = order[(seen[order] >= min_apparent_mjy * 1e-3) & (seen[order] > 0)]
     if order.size == 0:
-        brightest = 1e3 * float(apparent.max()) if apparent.size else 0.0
+        brightest = 1e3 * float(seen.max()) if seen.size else 0.0
         raise SeedError(
             f"empty seed: {len(rows)} {catalog.upper()} sources"
             f"{'' if min_mjy is None else f' above {min_mjy:g} mJy'} within {radius_deg:.2f} deg, "

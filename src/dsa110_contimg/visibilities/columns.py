@@ -98,7 +98,7 @@ class ColumnStage:
         self._ms = ms
         self._names = tuple(names)
         self._table: Any = None
-        self._committing = False
+        self._flushed = self._committing = False
 
     def __enter__(self) -> ColumnStage:
         self._ms.require_writable()
@@ -154,7 +154,11 @@ class ColumnStage:
     def commit(self) -> None:
         """Rename the staged columns into place, keeping what was there."""
         main = self._table
-        with _writing(self._ms, f"writing {' and '.join(self._names)}"):
+        what = f"writing {' and '.join(self._names)}"
+        # casacore ends the whole process if it cannot write a table's description.
+        require_space(self._ms.path, 0, what)
+        with _writing(self._ms, what):
+            self._flushed = True
             main.flush(recursive=True)
             main.putkeyword(JOURNAL, list(self._names))
             main.flush()
@@ -178,7 +182,7 @@ class ColumnStage:
             if not self._committing:
                 if JOURNAL in main.keywordnames():
                     main.removekeyword(JOURNAL)
-                remove_columns(main, [STAGED + n for n in self._names])
+                remove_columns(main, [STAGED + n for n in self._names], on_disk=self._flushed)
         with contextlib.suppress(RuntimeError):
             main.close()
 

@@ -229,9 +229,35 @@ class MeasurementSet:
 
 
 def open_table(path: Path | str, *, writable: bool = False) -> Any:
-    """Open a casacore table without its chatter, waiting for locks no longer than a caller can bear."""
-    lock = {"option": "autonoread", "interval": 5.0, "maxwait": LOCK_WAIT_S}
-    return table(str(path), readonly=not writable, ack=False, lockoptions=lock)
+    """Open a casacore table without its chatter, and without waiting for ever for another program.
+
+    Raises
+    ------
+    ResourceError
+        If another program keeps the table locked.
+    """
+    # casacore's own automatic read lock waits without end. One explicit lock brings the number of rows up to
+    # date, which without any lock may be that of long ago.
+    options = {"option": "autonoread", "interval": 5.0, "maxwait": LOCK_WAIT_S}
+    opened = table(str(path), readonly=not writable, ack=False, lockoptions=options)
+    if opened.haslock(True):
+        return opened
+    try:
+        opened.lock(writable, LOCK_WAIT_S)
+    except RuntimeError:
+        # The lock is there, but a program killed between writing a table and its lock file left the two at
+        # odds. Opening with the automatic lock believes the table, for as long as the lock is held.
+        opened.close()
+        opened = table(str(path), readonly=not writable, ack=False, lockoptions="auto")
+        opened.lock(writable, LOCK_WAIT_S)
+        return opened
+    # A lock that cannot be had is not an error to casacore: it goes on, reads what is stale, even writes.
+    if not opened.haslock(writable):
+        opened.close()
+        raise ResourceError("another program is writing to it", path, "wait for it or end it")
+    if not writable:
+        opened.unlock()
+    return opened
 
 
 def open_measurement_set(path: Path | str) -> MeasurementSet:

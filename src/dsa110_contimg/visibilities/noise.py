@@ -9,6 +9,8 @@ __all__ = ["NoiseEstimator"]
 
 #: Samples kept per block for the median; the error of the scale is then far below 1 %.
 SAMPLES_PER_BLOCK = 200_000
+#: Noise exceeds this many times its mean square in three samples of ten million.
+OUTLIER = 15.0
 
 
 class NoiseEstimator:
@@ -19,9 +21,10 @@ class NoiseEstimator:
     ``d = v[c-1] - 2 v[c] + v[c+1]``, removes constant and linear structure of
     the sky along frequency; ``w_d |d|^2`` with ``1/w_d = 1/w[c-1] + 4/w[c] +
     1/w[c+1]`` is then exponentially distributed with mean `scale2`, and its
-    median is ``scale2 ln 2``, whatever few outliers do. Two channels give first
-    differences; a single channel gives differences of the visibilities from
-    zero, an upper limit.
+    median is ``scale2 ln 2``. Differences far beyond what noise can reach are
+    interference and are left out. Two channels give first differences; a
+    single channel gives differences of the visibilities from zero, an upper
+    limit.
     """
 
     def __init__(self) -> None:
@@ -62,4 +65,8 @@ class NoiseEstimator:
         """Variance of a complex visibility times its weight; NaN without data."""
         if not self._samples:
             return float("nan")
-        return float(np.median(np.concatenate(self._samples)) / np.log(2.0))
+        samples = np.concatenate(self._samples)
+        scale2 = float(np.median(samples) / np.log(2.0))
+        for _ in range(5):
+            scale2 = float(np.median(samples[samples <= OUTLIER * scale2]) / np.log(2.0))
+        return scale2

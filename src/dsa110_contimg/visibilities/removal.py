@@ -20,8 +20,8 @@ __all__ = ["finish_removals", "interrupted_removals", "mend_removals", "remove_c
 LINK = ".contimg_removed."
 
 
-def remove_columns(main: Any, names: Iterable[str]) -> None:
-    """Remove those of the columns that are there, one by one.
+def remove_columns(main: Any, names: Iterable[str], *, on_disk: bool = True) -> None:
+    """Remove those of the columns that are there.
 
     Parameters
     ----------
@@ -29,19 +29,24 @@ def remove_columns(main: Any, names: Iterable[str]) -> None:
         Table, open for writing.
     names : iterable of str
         Columns.
+    on_disk : bool
+        Whether the table's description on disk knows them. If it does not,
+        nothing can refer to missing files, and on a full disk the room is
+        free at once.
     """
-    for name in names:
-        if name not in main.colnames():
-            continue
+    present = [name for name in names if name in main.colnames()]
+    if not on_disk:
+        if present:
+            main.removecols(present)
+        main.flush()
+        return
+    for name in present:
         links = _link_files(main, name)
         main.removecols([name])
         try:
             main.flush()
-        except RuntimeError:
-            # On a full disk the second names hold the room that the description needs.
+        finally:
             _unlink(links)
-            main.flush()
-        _unlink(links)
 
 
 def interrupted_removals(path: Path) -> list[Path]:
