@@ -22,8 +22,8 @@ def seeded(path, catalog_dir, field=None, tables=()):
     field = ms.field(reader.selection.field_ids[0])
     beam = beam_for_antenna(ms.telescope, float(ms.antennas.dish_diameter_m.max()))
     freq = np.concatenate([window.freq_hz for window in ms.spectral_windows])
-    seed = build_seed(field.ra_rad, field.dec_rad, freq, beam, catalog_dir=catalog_dir)
-    observation.set_model(SeedModel(seed, field.ra_rad, field.dec_rad))
+    seed = build_seed(np.array([field.ra_rad, field.dec_rad]), freq, beam, catalog_dir=catalog_dir)
+    observation.set_model(SeedModel(seed))
     with ColumnStage(ms, ["MODEL_DATA"]) as stage:
         for block, model in observation.blocks("", with_model=True):
             stage.put("MODEL_DATA", block.rows, np.repeat(model[:, :, None], block.data.shape[2], axis=2))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -334,6 +335,27 @@ def simulate(
         _print_json({**products, "n_sources": len(truth.sky)})
         return
     typer.echo(f"{out}: {len(truth.sky)} sources; truth {products['truth']}, catalogue {products['catalog']}")
+
+
+@app.command("rephase")
+def rephase(
+    ms: Annotated[Path, typer.Argument(help="Measurement Set; it is only read")],
+    out: Annotated[Path, typer.Argument(help="Measurement Set to write")],
+    ra: Annotated[float | None, typer.Option(help="Right ascension of the new centre, degrees")] = None,
+    dec: Annotated[float | None, typer.Option(help="Declination of the new centre, degrees")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Copy a Measurement Set with all fields moved to one phase centre."""
+    from dsa110_contimg.visibilities import rephase_measurement_set
+
+    if (ra is None) != (dec is None):
+        raise InputError("only one of --ra and --dec is given", "rephase", "give both or neither")
+    center = None if ra is None or dec is None else (math.radians(ra), math.radians(dec))
+    moved = [math.degrees(x) for x in rephase_measurement_set(ms, out, center, TerminalProgress())]
+    if as_json:
+        _print_json({"ms": str(out), "phase_center_deg": moved})
+        return
+    typer.echo(f"{out}: phase centre RA {moved[0]:.6f} Dec {moved[1]:+.6f} deg")
 
 
 @app.command("demo")

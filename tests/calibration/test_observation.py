@@ -19,7 +19,8 @@ class Points:
     def __init__(self):
         self.calls = 0
 
-    def visibilities(self, uvw_m, freq_hz):
+    def visibilities(self, block, reader):
+        uvw_m, freq_hz = block.uvw_m, block.spw.freq_hz
         self.calls += 1
         lm = np.array([[0.0, 0.0], [0.004, -0.003]])
         n = np.sqrt(1 - (lm**2).sum(axis=1)) - 1
@@ -165,10 +166,11 @@ def test_an_image_model_is_exact_at_pixel_centres(rng, small_ms):
     y, x = np.nonzero(image)
     l, m = grid.pixel_to_lm(x, y)  # noqa: E741
     n = np.sqrt(1 - l**2 - m**2) - 1
-    block = next(iter(observe(small_ms.path).reader.blocks()))
+    reader = observe(small_ms.path).reader
+    block = next(iter(reader.blocks()))
     flux = np.repeat(image[y, x, None].astype(float), block.spw.freq_hz.size, axis=1)
     exact = predict_components(block.uvw_m, block.spw.freq_hz, np.column_stack([l, m, n]), flux)
-    degridded = ImageModel(image, grid).visibilities(block.uvw_m, block.spw.freq_hz)
+    degridded = ImageModel(image, grid).visibilities(block, reader)
     np.testing.assert_allclose(degridded, exact, atol=2e-4 * image.sum())
 
 

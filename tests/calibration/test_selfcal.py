@@ -156,8 +156,7 @@ def test_model_data_hold_exactly_what_the_solver_used(transit, finished):
     from dsa110_contimg.sky import beam_for_antenna
 
     seed = build_seed(
-        field.ra_rad,
-        field.dec_rad,
+        np.array([field.ra_rad, field.dec_rad]),
         freq,
         beam_for_antenna(ms.telescope, 4.65),
         catalog_dir=transit[0] / "catalogs",

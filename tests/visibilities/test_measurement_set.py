@@ -220,12 +220,6 @@ def test_fields_that_are_not_there(make_ms, field):
         open_measurement_set(make_ms()).select(field)
 
 
-@pytest.mark.parametrize("field", [None, "0,1", " "])
-def test_trap_9_fields_of_different_directions_are_not_thrown_together(make_ms, field):
-    with pytest.raises(SelectionError, match="different phase centres"):
-        open_measurement_set(make_ms()).select(field)
-
-
 def test_a_field_whose_name_is_a_number_goes_before_the_number(make_ms, edit):
     path = make_ms()
     with edit(path / "FIELD") as sub:

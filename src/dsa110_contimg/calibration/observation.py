@@ -18,7 +18,7 @@ from dsa110_contimg.imaging import ImageGrid, StokesI, stokes_i
 from dsa110_contimg.predict import predict_components
 from dsa110_contimg.progress import Progress
 from dsa110_contimg.sky import Seed
-from dsa110_contimg.visibilities import Block, NoiseEstimator, VisibilityReader
+from dsa110_contimg.visibilities import Block, NoiseEstimator, VisibilityReader, turn_phases
 
 __all__ = ["ImageModel", "Model", "Observation", "SeedModel"]
 
@@ -34,38 +34,46 @@ class Model(Protocol):
 
     name: str
 
-    def visibilities(self, uvw_m: Float, freq_hz: Float) -> NDArray[np.complex64]:
-        """Stokes I visibilities, shape (nrow, nchan), in jansky."""
+    def visibilities(self, block: Block, reader: VisibilityReader) -> NDArray[np.complex64]:
+        """Stokes I visibilities about the block's own phase centre, shape (nrow, nchan), in jansky."""
         ...
 
 
 class SeedModel:
-    """The catalogue seed through the beam.
+    """The catalogue seed through the beam, wherever it points at each dump.
 
     Parameters
     ----------
     seed : Seed
         Sources and beam.
-    ra_rad, dec_rad : float
-        Phase centre, which is also the pointing centre.
     """
 
     name = "seed"
 
-    def __init__(self, seed: Seed, ra_rad: float, dec_rad: float) -> None:
+    def __init__(self, seed: Seed) -> None:
         self.seed = seed
-        self._centre = (ra_rad, dec_rad)
-        self._lmn = seed.sky.lmn(ra_rad, dec_rad)
 
-    def visibilities(self, uvw_m: Float, freq_hz: Float) -> NDArray[np.complex64]:
+    def visibilities(self, block: Block, reader: VisibilityReader) -> NDArray[np.complex64]:
         """Predict exactly, source by source; shape (nrow, nchan), in jansky."""
-        sky = self.seed.sky
-        flux = self.seed.apparent_flux(freq_hz, *self._centre)
-        return predict_components(uvw_m, freq_hz, self._lmn, flux, sky.major_rad, sky.minor_rad, sky.pa_rad)
+        sky, freq = self.seed.sky, block.spw.freq_hz
+        field = reader.ms.field(block.field_id)
+        lmn = sky.lmn(field.ra_rad, field.dec_rad)
+        out = np.empty((len(block.rows), freq.size), dtype=np.complex64)
+        slots = np.unique(block.slot)
+        pointings, which = np.unique(reader.pointing[slots], axis=0, return_inverse=True)
+        of_slot = np.zeros(reader.times.size, dtype=np.int64)
+        of_slot[slots] = which.reshape(-1)
+        for k, pointing in enumerate(pointings):
+            rows = np.flatnonzero(of_slot[block.slot] == k)
+            flux = self.seed.apparent_flux(freq, *pointing)
+            out[rows] = predict_components(
+                block.uvw_m[rows], freq, lmn, flux, sky.major_rad, sky.minor_rad, sky.pa_rad
+            )
+        return out
 
 
 class ImageModel:
-    """Clean components on the pixels of an image.
+    """Clean components on the pixels of an image about the common phase centre.
 
     Parameters
     ----------
@@ -82,24 +90,23 @@ class ImageModel:
     def __init__(self, image: NDArray[np.float32], grid: ImageGrid, threads: int = 0) -> None:
         self.image, self.grid, self._threads = image, grid, threads
 
-    def visibilities(self, uvw_m: Float, freq_hz: Float) -> NDArray[np.complex64]:
+    def visibilities(self, block: Block, reader: VisibilityReader) -> NDArray[np.complex64]:
         """Degrid: exact at pixel centres, where clean components are; shape (nrow, nchan)."""
+        uvw, path = reader.move_to_center(block)
         # Axes and signs as in imaging.engine: images are [y, x] with x to the west.
-        return np.asarray(
-            ducc0.wgridder.dirty2vis(
-                uvw=np.ascontiguousarray(uvw_m[:, [1, 0, 2]]),
-                freq=freq_hz,
-                dirty=self.image,
-                pixsize_x=self.grid.cell_rad,
-                pixsize_y=self.grid.cell_rad,
-                epsilon=2e-5,
-                do_wgridding=True,
-                nthreads=self._threads,
-                flip_u=True,
-                divide_by_n=False,
-            ),
-            dtype=np.complex64,
-        )
+        vis = ducc0.wgridder.dirty2vis(
+            uvw=np.ascontiguousarray(uvw[:, [1, 0, 2]]),
+            freq=block.spw.freq_hz,
+            dirty=self.image,
+            pixsize_x=self.grid.cell_rad,
+            pixsize_y=self.grid.cell_rad,
+            epsilon=2e-5,
+            do_wgridding=True,
+            nthreads=self._threads,
+            flip_u=True,
+            divide_by_n=False,
+        ).astype(np.complex64)
+        return turn_phases(vis, -path, block.spw.freq_hz) if path.any() else vis
 
 
 class Observation:
@@ -140,6 +147,14 @@ class Observation:
         self._model = model
         self._model_cache = {}
 
+    def swap_model(self, model: Model) -> Model:
+        """Change the model and return the present one."""
+        if self._model is None:
+            raise RuntimeError("no model is set")
+        present = self._model
+        self.set_model(model)
+        return present
+
     def corrected(
         self, block: Block, tables: Sequence[GainTable] = ()
     ) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
@@ -179,7 +194,7 @@ class Observation:
         if k in self._model_cache:
             return self._model_cache[k]
         started = time.perf_counter()
-        model = self._model.visibilities(block.uvw_m, block.spw.freq_hz)
+        model = self._model.visibilities(block, self.reader)
         self.predict_seconds += time.perf_counter() - started
         if self.reader.cached:
             self._model_cache[k] = model
@@ -286,20 +301,22 @@ class Observation:
                 vis = vis.copy()
                 for k in block.spw.parallel:
                     vis[:, :, k] -= model
-            hands = block.spw.parallel
+            hands, freq = block.spw.parallel, block.spw.freq_hz
+            precision = None
             if weight_tables is None:
                 combined, total = stokes_i(vis, weight, weight == 0, hands)
-                out.append(StokesI(block.uvw_m, block.spw.freq_hz, combined, total))
-                continue
-            _, common = self.corrected(block, weight_tables)
-            common[weight == 0] = 0
-            combined, total = stokes_i(vis, common, common == 0, hands)
-            # The combination's own variance: sum of w^2 / w_true over (sum of w)^2.
-            chosen = list(hands)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                spread = np.where(common > 0, common**2 / weight, 0)[:, :, chosen].sum(axis=2)
-                inverse = np.where(total > 0, total**2 / spread, 0).astype(np.float32)
-            out.append(StokesI(block.uvw_m, block.spw.freq_hz, combined, total, inverse))
+            else:
+                _, common = self.corrected(block, weight_tables)
+                common[weight == 0] = 0
+                combined, total = stokes_i(vis, common, common == 0, hands)
+                # The combination's own variance: sum of w^2 / w_true over (sum of w)^2.
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    spread = np.where(common > 0, common**2 / weight, 0)[:, :, list(hands)].sum(axis=2)
+                    precision = np.where(total > 0, total**2 / spread, 0).astype(np.float32)
+            uvw, path = self.reader.move_to_center(block)
+            if path.any():
+                combined = turn_phases(combined, path, freq)
+            out.append(StokesI(uvw, freq, combined, total, precision))
         return out
 
     @staticmethod

@@ -25,6 +25,7 @@ from dsa110_contimg.calibration.accept import (
     appraise_image,
     appraise_solution,
 )
+from dsa110_contimg.calibration.anchor import anchor_seed
 from dsa110_contimg.calibration.caltables import read_gain_table, write_gain_table
 from dsa110_contimg.calibration.choose import GainSolver, Score, Solution
 from dsa110_contimg.calibration.gains import GainTable
@@ -41,7 +42,7 @@ from dsa110_contimg.calibration.solver import rank_reference_antennas
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.errors import ConfigError, ResourceError
 from dsa110_contimg.imaging import ImageGrid, ImageMetrics
-from dsa110_contimg.imaging.cli_imaging import grid_for, require_memory, write_products
+from dsa110_contimg.imaging.cli_imaging import grid_for, require_memory, require_one_field, write_products
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.sky import AiryBeam, Seed, beam_for_antenna, build_seed
 from dsa110_contimg.visibilities import (
@@ -196,13 +197,12 @@ def _plan(ms_path: Path, output_dir: Path, config: SelfCalConfig, caltables: Seq
     ms.require_writable()
     selection = ms.select(config.field, config.spw)
     reader = VisibilityReader(ms, selection, cache_bytes=int(config.memory_gb * 1e9))
-    pointing = ms.field(selection.field_ids[0])
     initial = []
     for path in caltables:
         table = read_gain_table(path, ms)
         table = replace(table, interpolation=config.initial_interpolation, spw_map=config.spw_map_dict())
         if config.initial_field == "nearest":
-            table = table.with_nearest_field(pointing.ra_rad, pointing.dec_rad)
+            table = table.with_nearest_field(*reader.phase_center)
         for spw in selection.spw_ids:
             table.for_window(spw)
         initial.append(table)
@@ -210,11 +210,11 @@ def _plan(ms_path: Path, output_dir: Path, config: SelfCalConfig, caltables: Seq
         beam = AiryBeam(config.dish_diameter_m)
     else:
         beam = beam_for_antenna(ms.telescope, float(np.median(ms.antennas.dish_diameter_m)))
+    require_one_field(reader, beam.fwhm_rad(float(reader.freq_hz.min())))
     seed = None
     if config.use_nvss_seeding:
         seed = build_seed(
-            pointing.ra_rad,
-            pointing.dec_rad,
+            reader.pointing,
             reader.freq_hz,
             beam,
             catalog_dir=config.catalog_dir,
@@ -264,6 +264,7 @@ class _Run:
         self.grid: ImageGrid = grid_for(plan.reader, plan.config, fwhm)
         self.seconds = dict.fromkeys(("total", "read", "predict", "solve", "image", "write"), 0.0)
         self.noise = 0.0
+        self.anchor: dict[str, Any] | None = None
         self.started = time.perf_counter()
         if plan.config.threads:
             numba.set_num_threads(min(plan.config.threads, os.cpu_count() or 1))
@@ -299,24 +300,17 @@ class _Run:
         """Solve phases, then amplitudes, against the seed; image once before and once after."""
         seed = self.plan.seed
         assert seed is not None
-        pointing = self.plan.ms.field(self.plan.selection.field_ids[0])
         self.progress.note(
             f"seed: {len(seed)} {seed.catalog.upper()} sources, {seed.apparent_jy.sum():.3f} Jy apparent, "
             f"the brightest {seed.apparent_jy[0]:.3f} Jy"
         )
-        self.observation.set_model(SeedModel(seed, pointing.ra_rad, pointing.dec_rad))
-        solver = self._solver()
-        before = solver.unit_score()
-        rounds = [self._solve(solver, "p", self.config.solint, "seed", (), before)]
+        rounds, before = self._seeded_rounds(seed)
         if rounds[0].solution.median_snr < MIN_SIGNAL_SNR:
             rounds[0].verdict = Verdict(False, "too little signal")
             initial = self._image((), "image before")
             return _State((), initial, rounds), initial, "refused", self._too_little(rounds[0])
-        if self.config.amplitude != "off":
-            base = rounds[0] if rounds[0].verdict.accepted else None
-            second = self._amplitude_round(solver, base, before, "seed")
-            if second is not None:
-                rounds.append(second)
+        if rounds[-1].verdict.accepted:
+            rounds, before = self._anchored_rounds(seed, rounds, before)
         # All images that are compared take their weights and flags from the last solution.
         weights = next((r.tables for r in reversed(rounds) if r.verdict.accepted), ())
         initial = self._image((), "image before", weight_tables=weights)
@@ -328,6 +322,44 @@ class _Run:
             # The input is kept: its image is that of the input alone, as it was found.
             initial = self._image((), "image of the input")
         return _State((), initial, rounds), initial, *outcome
+
+    def _seeded_rounds(self, seed: Seed) -> tuple[list[_Round], Score]:
+        """Solve phases, then amplitudes where the signal allows; also the score of the input."""
+        self.observation.set_model(SeedModel(seed))
+        solver = self._solver()
+        before = solver.unit_score()
+        rounds = [self._solve(solver, "p", self.config.solint, "seed", (), before)]
+        if self.config.amplitude != "off" and rounds[0].solution.median_snr >= MIN_SIGNAL_SNR:
+            base = rounds[0] if rounds[0].verdict.accepted else None
+            second = self._amplitude_round(solver, base, before, "seed")
+            if second is not None:
+                rounds.append(second)
+        return rounds, before
+
+    def _anchored_rounds(self, seed: Seed, rounds: list[_Round], before: Score) -> tuple[list[_Round], Score]:
+        """Solve again with the bright seeds tied to the median of all, if that predicts better."""
+        with self._timed("solve"):
+            anchor = anchor_seed(self.observation, rounds[-1].tables, seed, 2 * self.noise**2)
+        if anchor is None:
+            return rounds, before
+        east, north = (np.degrees(x) * 3600 for x in anchor.shift_rad)
+        self.progress.note(
+            f"{anchor.n_sources} bright seeds: flux scale off by {100 * (anchor.scale - 1):+.1f} %, position "
+            f"by {east:+.2f}, {north:+.2f} arcsec; tied to their median"
+        )
+        self.anchor = {
+            "n_sources": anchor.n_sources,
+            "flux_scale": anchor.scale,
+            "offset_arcsec": [float(east), float(north)],
+        }
+        again, before_again = self._seeded_rounds(anchor.seed)
+        if again[-1].verdict.accepted and (
+            again[-1].solution.score.chi2_heldout < rounds[-1].solution.score.chi2_heldout
+        ):
+            return again, before_again
+        self.anchor = None
+        self.observation.set_model(SeedModel(seed))
+        return rounds, before
 
     def _unseeded(self) -> tuple[_State, CalibratedImage, str, str]:
         """Take the model from the image, round by round."""
@@ -543,8 +575,13 @@ class _Run:
             return initial
         with self._timed("image"):
             self.noise = float(np.sqrt(self.observation.residual_noise(state.tables).scale2 / 2))
-        subtract = self.plan.seed is not None and self.config.imaging == "subtracted"
-        return self._image(state.tables, "final image", subtract=subtract)
+        if self.plan.seed is None or self.config.imaging != "subtracted":
+            return self._image(state.tables, "final image")
+        # The catalogue is subtracted, not what the solver made of it: the difference shows its errors.
+        solved_with = self.observation.swap_model(SeedModel(self.plan.seed))
+        final = self._image(state.tables, "final image", subtract=True)
+        self.observation.swap_model(solved_with)
+        return final
 
     def _write(self, state: _State, initial: CalibratedImage, final: CalibratedImage) -> list[str]:
         """Write tables, images, picture, and at the very end the columns of the Measurement Set."""
@@ -662,6 +699,7 @@ class _Run:
             "nvss_min_mjy": self.config.nvss_min_mjy if seed else None,
             "n_seeds": len(seed) if seed else 0,
             "seed_flux_jy": float(seed.apparent_jy.sum()) if seed else 0.0,
+            "anchor": self.anchor,
             "initial": metrics_dict(first),
             "final": metrics_dict(last),
             "final_standard": metrics_dict(standard) if standard else metrics_dict(last),
@@ -675,7 +713,7 @@ class _Run:
                 "version": __version__,
                 "config": json.loads(self.config.model_dump_json()),
                 "ms": str(self.plan.ms.path.absolute()),
-                "field": self.plan.ms.field(self.plan.selection.field_ids[0]).name,
+                "field": self.plan.reader.field_name,
                 "initial_caltables": [t.label for t in self.plan.initial],
                 "data_hash": self.observation.data_hash,
                 "catalog_hash": seed.catalog_hash if seed else None,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dsa110_contimg import __version__
 from dsa110_contimg.config import ImagingConfig
-from dsa110_contimg.errors import ConfigError, MeasurementSetError, ResourceError
+from dsa110_contimg.errors import ConfigError, MeasurementSetError, ResourceError, SelectionError
 from dsa110_contimg.imaging.clean import CleanResult, clean
 from dsa110_contimg.imaging.engine import Imager
 from dsa110_contimg.imaging.fits import write_image
@@ -19,13 +19,13 @@ from dsa110_contimg.imaging.grid import ImageGrid, choose_grid
 from dsa110_contimg.imaging.measure import ImageMetrics, measure_image, off_source_region
 from dsa110_contimg.imaging.stokes import StokesI, stokes_i
 from dsa110_contimg.progress import LogProgress, Progress
-from dsa110_contimg.sky import beam_for_antenna
+from dsa110_contimg.sky import angular_separation, beam_for_antenna
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 from dsa110_contimg.sky.components import ARCSEC
-from dsa110_contimg.visibilities import NoiseEstimator, VisibilityReader, open_measurement_set
+from dsa110_contimg.visibilities import NoiseEstimator, VisibilityReader, open_measurement_set, turn_phases
 from dsa110_contimg.visibilities.columns import require_space
 
-__all__ = ["ImageSet", "grid_for", "image_ms", "require_memory", "write_products"]
+__all__ = ["ImageSet", "grid_for", "image_ms", "require_memory", "require_one_field", "write_products"]
 
 #: Stokes I visibility, weight and imaging weight of one sample.
 BYTES_PER_VISIBILITY = 16
@@ -68,10 +68,8 @@ def grid_for(reader: VisibilityReader, config: ImagingConfig, fwhm_rad: float) -
     ConfigError
         If the cell undersamples the longest baseline.
     """
-    field = reader.ms.field(reader.selection.field_ids[0])
     chosen = choose_grid(
-        field.ra_rad,
-        field.dec_rad,
+        *reader.phase_center,
         max_baseline_m=reader.max_baseline_m,
         freq_lo_hz=float(reader.freq_hz.min()),
         freq_hi_hz=float(reader.freq_hz.max()),
@@ -86,7 +84,26 @@ def grid_for(reader: VisibilityReader, config: ImagingConfig, fwhm_rad: float) -
             f"at most {finest / 2 / ARCSEC:.3g} arcsec",
         )
     size = chosen.size if config.size is None else config.size + config.size % 2
-    return ImageGrid(size, cell, field.ra_rad, field.dec_rad)
+    return ImageGrid(size, cell, *reader.phase_center)
+
+
+def require_one_field(reader: VisibilityReader, fwhm_rad: float) -> None:
+    """Raise SelectionError if phase centres lie further apart than one primary beam.
+
+    A drift scan has a phase centre for each dump, all within the beam; a
+    target and its calibrators do not belong into one image.
+    """
+    centres = [reader.ms.field(int(f)) for f in np.unique(reader.field_id)]
+    apart = angular_separation(
+        [f.ra_rad for f in centres], [f.dec_rad for f in centres], *reader.phase_center
+    )
+    if float(np.max(apart)) > fwhm_rad / 2:
+        names = ", ".join(f"{f.id}={f.name}" for f in centres)
+        raise SelectionError(
+            f"{len(centres)} fields up to {np.degrees(np.max(apart)):.2f} deg apart are selected",
+            reader.ms.path,
+            f"choose one with --field: {names}",
+        )
 
 
 def require_memory(reader: VisibilityReader, config: ImagingConfig) -> None:
@@ -140,7 +157,7 @@ def write_products(
             freq_hz=float(reader.freq_hz.mean()),
             bandwidth_hz=float(sum(w.width_hz.sum() for w in windows)),
             telescope=ms.telescope,
-            target=ms.field(reader.selection.field_ids[0]).name,
+            target=reader.field_name,
             date_obs=str(Time(float(reader.times[0]) / 86400.0, format="mjd", scale="utc").isot),
             unit=unit,
             history=[f"dsa110-contimg {__version__}, weighting and CLEAN by the embedded engine"],
@@ -192,7 +209,9 @@ def image_ms(
     reader = VisibilityReader(ms, ms.select(field, spw), column)
     require_memory(reader, config)
     beam = beam_for_antenna(ms.telescope, float(np.median(ms.antennas.dish_diameter_m)))
-    grid = grid_for(reader, config, beam.fwhm_rad(float(reader.freq_hz.min())))
+    fwhm = beam.fwhm_rad(float(reader.freq_hz.min()))
+    require_one_field(reader, fwhm)
+    grid = grid_for(reader, config, fwhm)
     there = next(p for p in prefix.absolute().parents if p.exists())
     require_space(there, 16 * grid.size**2, "the images")
     chunks, noise = [], NoiseEstimator()
@@ -200,7 +219,10 @@ def image_ms(
         hands = block.spw.parallel
         vis, weight = stokes_i(block.data, block.weight, block.flag, hands)
         noise.add(vis[:, :, None], weight[:, :, None])
-        chunks.append(StokesI(block.uvw_m, block.spw.freq_hz, vis, weight))
+        uvw, path = reader.move_to_center(block)
+        if path.any():
+            vis = turn_phases(vis, path, block.spw.freq_hz)
+        chunks.append(StokesI(uvw, block.spw.freq_hz, vis, weight))
     if not any(chunk.weight.any() for chunk in chunks):
         raise MeasurementSetError("fully flagged: no unflagged visibility", ms.path, "check FLAG")
     progress.note(f"imaging {column}: {grid.size} pixels of {grid.cell_rad / ARCSEC:.3g} arcsec")

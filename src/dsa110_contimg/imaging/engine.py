@@ -187,7 +187,7 @@ def _join(chunks: Sequence[StokesI]) -> list[StokesI]:
             groups[-1].append(chunk)
         else:
             groups.append([chunk])
-    out = []
+    out: list[StokesI] = []
     for group in groups:
         freq = np.concatenate([chunk.freq_hz for chunk in group])
         # ducc0 takes ascending frequencies alone; lower sidebands come in descending order.
@@ -203,6 +203,33 @@ def _join(chunks: Sequence[StokesI]) -> list[StokesI]:
                     np.concatenate([chunk.precision for chunk in group], axis=1), order, axis=1
                 )
             out.append(StokesI(group[0].uvw, freq[order], vis, weight, precision))
+    return _join_rows(out)
+
+
+def _join_rows(chunks: Sequence[StokesI]) -> list[StokesI]:
+    """Join neighbours of the same channels along rows, up to `JOIN_VISIBILITIES`: dumps of a drift scan."""
+    groups: list[list[StokesI]] = []
+    for chunk in chunks:
+        size = chunk.vis.size + sum(c.vis.size for c in groups[-1]) if groups else 0
+        if groups and size <= JOIN_VISIBILITIES and np.array_equal(groups[-1][0].freq_hz, chunk.freq_hz):
+            groups[-1].append(chunk)
+        else:
+            groups.append([chunk])
+    out = []
+    for group in groups:
+        if len(group) == 1:
+            out.append(group[0])
+            continue
+        weighted = any(chunk.inverse_variance is not None for chunk in group)
+        out.append(
+            StokesI(
+                np.concatenate([chunk.uvw for chunk in group]),
+                group[0].freq_hz,
+                np.concatenate([chunk.vis for chunk in group]),
+                np.concatenate([chunk.weight for chunk in group]),
+                np.concatenate([chunk.precision for chunk in group]) if weighted else None,
+            )
+        )
     return out
 
 

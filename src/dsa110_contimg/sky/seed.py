@@ -15,7 +15,7 @@ from dsa110_contimg.sky.beam import AiryBeam
 from dsa110_contimg.sky.components import ARCSEC, SkyModel
 from dsa110_contimg.sky.directions import angular_separation
 
-__all__ = ["Seed", "build_seed", "far_bright_sources"]
+__all__ = ["Seed", "build_seed", "far_bright_sources", "mean_apparent_flux"]
 
 Float = NDArray[np.float64]
 
@@ -34,9 +34,10 @@ class Seed:
     beam : AiryBeam
         Primary beam.
     apparent_jy : ndarray, shape (n,)
-        Apparent flux density at `freq_hz` in jansky.
+        Apparent flux density in jansky, mean over the band and the dumps: what
+        an image of all of them shows.
     freq_hz : float
-        Frequency of `apparent_jy`: the middle of the band.
+        Middle of the band.
     catalog : str
         Catalogue name.
     catalog_hash : str
@@ -85,8 +86,7 @@ class Seed:
 
 
 def build_seed(
-    ra_rad: float,
-    dec_rad: float,
+    pointing: Float,
     freq_hz: Float,
     beam: AiryBeam,
     *,
@@ -99,13 +99,15 @@ def build_seed(
     """Look a field up and keep what the telescope sees of it.
 
     The cone reaches out to the second null of the beam at the lowest
-    frequency; very bright sources beyond it are considered as well. All are
-    judged by their apparent flux in the middle of the band.
+    frequency, wherever the beam went; very bright sources beyond it are
+    considered as well. All are judged by their apparent flux, mean over band
+    and dumps.
 
     Parameters
     ----------
-    ra_rad, dec_rad : float
-        Pointing centre, ICRS radians.
+    pointing : ndarray, shape (2,) or (ntime, 2)
+        Pointing centre, of each dump if it moved: right ascension and
+        declination, ICRS radians.
     freq_hz : ndarray, shape (nchan,)
         All channel frequencies of the observation in hertz.
     beam : AiryBeam
@@ -117,7 +119,7 @@ def build_seed(
     min_mjy : float, optional
         Faintest catalogue flux density in millijansky; none: the whole catalogue.
     min_apparent_mjy : float
-        Faintest apparent flux density in millijansky, mean over the band.
+        Faintest apparent flux density in millijansky.
     spectral_index : float
         Index given to catalogue sources, whose spectra are not known.
 
@@ -132,8 +134,11 @@ def build_seed(
     CatalogError
         If the catalogue is missing or does not cover the cone.
     """
-    low, middle = float(np.min(freq_hz)), float((np.min(freq_hz) + np.max(freq_hz)) / 2)
-    radius_deg = min(89.0, float(np.degrees(beam.null_rad(low, order=2))))
+    centres = np.unique(np.atleast_2d(np.asarray(pointing, dtype=np.float64)), axis=0)
+    low, high = float(np.min(freq_hz)), float(np.max(freq_hz))
+    ra_rad, dec_rad = (float(x) for x in np.atleast_2d(pointing)[len(np.atleast_2d(pointing)) // 2])
+    travelled = float(angular_separation(centres[:, 0], centres[:, 1], ra_rad, dec_rad).max())
+    radius_deg = min(89.0, float(np.degrees(beam.null_rad(low, order=2) + travelled)))
     rows = query_cone(
         catalog,
         float(np.degrees(ra_rad)) % 360,
@@ -145,16 +150,12 @@ def build_seed(
     sky = _sky_model(rows, [f"{catalog}{int(k)}" for k in rows["source_id"]], spectral_index)
     # Inside the cone the catalogue itself lists them.
     sky = SkyModel.concatenate([sky, far_bright_sources(ra_rad, dec_rad, np.radians(radius_deg))])
-
-    separation = angular_separation(sky.ra_rad, sky.dec_rad, ra_rad, dec_rad)
-    apparent = (sky.flux_at(np.array([middle])) * beam.power(separation, middle))[:, 0]
+    # The mean over the band: its middle may be the one place where a null hides a source.
+    apparent = mean_apparent_flux(sky, beam, centres, np.linspace(low, high, BAND_SAMPLES))
     order = np.argsort(-apparent, kind="stable")
-    # Judged by the mean over the band: the middle of the band may be the one place where a null hides it.
-    samples = np.linspace(low, 2 * middle - low, BAND_SAMPLES)
-    seen = np.mean(sky.flux_at(samples) * beam.power(separation, samples), axis=1)
-    order = order[(seen[order] >= min_apparent_mjy * 1e-3) & (seen[order] > 0)]
+    order = order[(apparent[order] >= min_apparent_mjy * 1e-3) & (apparent[order] > 0)]
     if order.size == 0:
-        brightest = 1e3 * float(seen.max()) if seen.size else 0.0
+        brightest = 1e3 * float(apparent.max()) if apparent.size else 0.0
         raise SeedError(
             f"empty seed: {len(rows)} {catalog.upper()} sources"
             f"{'' if min_mjy is None else f' above {min_mjy:g} mJy'} within {radius_deg:.2f} deg, "
@@ -162,9 +163,35 @@ def build_seed(
             f"RA {np.degrees(ra_rad) % 360:.4f} Dec {np.degrees(dec_rad):+.4f}",
             "lower the flux limit or run with --no-seed",
         )
-    return Seed(
-        sky.select(order), beam, apparent[order], middle, catalog, str(rows.meta.get("catalog_hash", ""))
-    )
+    catalog_hash = str(rows.meta.get("catalog_hash", ""))
+    return Seed(sky.select(order), beam, apparent[order], (low + high) / 2, catalog, catalog_hash)
+
+
+def mean_apparent_flux(sky: SkyModel, beam: AiryBeam, pointing: Float, freq_hz: Float) -> Float:
+    """Flux through the beam, mean over pointings and frequencies.
+
+    Parameters
+    ----------
+    sky : SkyModel
+        Sources.
+    beam : AiryBeam
+        Primary beam.
+    pointing : ndarray, shape (ntime, 2)
+        Right ascension and declination, ICRS radians.
+    freq_hz : ndarray, shape (nchan,)
+        Frequencies in hertz.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Jansky.
+    """
+    total = np.zeros(len(sky))
+    flux = sky.flux_at(freq_hz)
+    for ra, dec in pointing:
+        separation = angular_separation(sky.ra_rad, sky.dec_rad, ra, dec)
+        total += np.mean(flux * beam.power(separation, freq_hz), axis=1)
+    return total / len(pointing)
 
 
 def far_bright_sources(ra_rad: float, dec_rad: float, radius_rad: float) -> SkyModel:

@@ -20,6 +20,8 @@ from dsa110_contimg.visibilities.measurement_set import (
     open_measurement_set,
 )
 from dsa110_contimg.visibilities.noise import NoiseEstimator
+from dsa110_contimg.visibilities.rephase import turn_phases
+from dsa110_contimg.visibilities.rephase_ms import rephase_measurement_set
 
 __all__ = [
     "Antennas",
@@ -34,5 +36,7 @@ __all__ = [
     "back_up_columns",
     "open_measurement_set",
     "recover_columns",
+    "rephase_measurement_set",
     "restore_columns",
+    "turn_phases",
 ]

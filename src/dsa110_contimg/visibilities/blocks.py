@@ -18,6 +18,8 @@ from dsa110_contimg.visibilities.measurement_set import (
     first_line,
     open_table,
 )
+from dsa110_contimg.visibilities.pointing import pointing_directions
+from dsa110_contimg.visibilities.rephase import move_uvw
 
 __all__ = ["Block", "VisibilityReader"]
 
@@ -94,6 +96,11 @@ class VisibilityReader:
         Their lengths in seconds.
     scan, field_id : ndarray of int, shape (ntime,)
         Scan number and field of each dump.
+    pointing : ndarray, shape (ntime, 2)
+        Where the dishes pointed, right ascension and declination in ICRS radians.
+    phase_center : (float, float)
+        Common centre for images: the phase centre of the data, of the middle
+        dump where there are several. ICRS radians.
     n_rows : int
         Cross-correlation rows selected.
     max_baseline_m : float
@@ -151,6 +158,9 @@ class VisibilityReader:
             uvw = main.getcol("UVW")[rows]
             self.max_baseline_m = float(np.sqrt(np.nanmax(uvw[:, 0] ** 2 + uvw[:, 1] ** 2)))
             self._has_weight_spectrum = "WEIGHT_SPECTRUM" in ms.columns and _usable_spectrum(main, rows)
+        self.pointing = pointing_directions(ms, self.times, self.interval_s, self.field_id)
+        middle = ms.field(int(self.field_id[self.times.size // 2]))
+        self.phase_center = (middle.ra_rad, middle.dec_rad)
         self.n_rows = int(rows.size)
         self._slot_of_row = np.full(ms.n_rows, -1, dtype=np.int64)
         self._slot_of_row[rows] = slot
@@ -175,9 +185,45 @@ class VisibilityReader:
         return sorted(plan, key=lambda item: int(item[0][0]))
 
     @property
+    def field_name(self) -> str:
+        """Name of the field of the middle dump."""
+        return self.ms.field(int(self.field_id[self.times.size // 2])).name
+
+    @property
     def freq_hz(self) -> Float:
         """All selected channels, hertz, window by window."""
         return np.concatenate([self.ms.spectral_window(s).freq_hz for s in self.selection.spw_ids])
+
+    def row_sets(self) -> Iterator[tuple[Int, int, SpectralWindow]]:
+        """Yield rows, field and window of each block, without reading it."""
+        yield from self._plan
+
+    def move_to_center(self, block: Block) -> tuple[Float, Float]:
+        """Move a block's baselines to the common phase centre.
+
+        Returns
+        -------
+        uvw_m : ndarray, shape (nrow, 3)
+            Metres.
+        path_m : ndarray, shape (nrow,)
+            By how much w fell: what :func:`turn_phases` takes to move
+            visibilities to the common centre, and negated to move them back.
+        """
+        return self.moved(block.uvw_m, block.slot, block.field_id, self.phase_center)
+
+    def moved(
+        self, uvw_m: Float, slot: Int, field_id: int, center: tuple[float, float]
+    ) -> tuple[Float, Float]:
+        """Move baselines (nrow, 3) of dumps `slot` of a field to a centre, as :meth:`move_to_center`."""
+        field = self.ms.field(field_id)
+        old = (field.ra_rad, field.dec_rad)
+        if old == center:
+            return uvw_m, np.zeros(len(uvw_m))
+        moved = np.empty_like(uvw_m)
+        for k in np.unique(slot):
+            mine = slot == k
+            moved[mine] = move_uvw(uvw_m[mine], float(self.times[k]) / 86400.0, old, center)
+        return moved, uvw_m[:, 2] - moved[:, 2]
 
     @property
     def n_blocks(self) -> int:
@@ -188,6 +234,10 @@ class VisibilityReader:
     def samples(self) -> int:
         """Visibilities of one pass, correlations counted singly."""
         return sum(r.size * w.freq_hz.size * len(w.corr_type) for r, _, w in self._plan)
+
+    def slots_of(self, rows: Int) -> Int:
+        """Return the dump of each of some selected rows."""
+        return self._slot_of_row[rows]
 
     def blocks(self) -> Iterator[Block]:
         """Yield the blocks of one pass; they must not be changed."""

@@ -167,8 +167,7 @@ class MeasurementSet:
         Parameters
         ----------
         field : str, optional
-            Field name or identifier, several separated by commas; all fields
-            when the table has one direction only.
+            Field name or identifier, several separated by commas; all by default.
         spw : str, optional
             Identifiers separated by commas, ranges as ``0~3``; all by default.
 
@@ -179,8 +178,7 @@ class MeasurementSet:
         Raises
         ------
         SelectionError
-            If a field or window is not there, or several directions are
-            selected at once.
+            If a field or window is not there.
         """
         fields = self._select_fields(field)
         known = [w.id for w in self.spectral_windows]
@@ -200,13 +198,6 @@ class MeasurementSet:
                 if not found:
                     raise SelectionError(f"no field {word!r}", self.path, f"present: {names}")
                 chosen.extend(found)
-        directions = {(self.field(k).ra_rad, self.field(k).dec_rad) for k in chosen}
-        if len(directions) > 1:
-            raise SelectionError(
-                f"{len(chosen)} fields with different phase centres are selected",
-                self.path,
-                f"choose one with --field: {names}",
-            )
         return list(dict.fromkeys(chosen))
 
     def field(self, field_id: int) -> Field:

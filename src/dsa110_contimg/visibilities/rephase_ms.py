@@ -1,0 +1,113 @@
+"""Writing a copy of a Measurement Set with one phase centre."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from dsa110_contimg.errors import ResourceError
+from dsa110_contimg.progress import LogProgress, Progress
+from dsa110_contimg.visibilities.blocks import VisibilityReader
+from dsa110_contimg.visibilities.columns import require_space
+from dsa110_contimg.visibilities.measurement_set import open_measurement_set, open_table
+from dsa110_contimg.visibilities.rephase import turn_phases
+
+__all__ = ["rephase_measurement_set"]
+
+COLUMNS = ("DATA", "MODEL_DATA", "CORRECTED_DATA")
+
+
+def rephase_measurement_set(
+    source: Path | str,
+    target: Path | str,
+    center: tuple[float, float] | None = None,
+    progress: Progress | None = None,
+) -> tuple[float, float]:
+    """Copy a Measurement Set and move all its fields to one phase centre.
+
+    UVW, DATA and, where present, MODEL_DATA and CORRECTED_DATA are moved; the
+    copy has one row in FIELD, with PHASE_DIR, DELAY_DIR and REFERENCE_DIR equal,
+    and remembers in POINTING where the dishes pointed. The source is only read.
+
+    Parameters
+    ----------
+    source, target : Path or str
+        Measurement Sets; the target must not exist.
+    center : (float, float), optional
+        Right ascension and declination, ICRS radians; by default the phase
+        centre of the middle dump.
+    progress : Progress, optional
+        Where progress is reported.
+
+    Returns
+    -------
+    (float, float)
+        The centre.
+
+    Raises
+    ------
+    ResourceError
+        If the target is there already or does not fit on its disk.
+    """
+    source, target, progress = Path(source), Path(target), progress or LogProgress()
+    ms = open_measurement_set(source)
+    if target.exists():
+        raise ResourceError("is there already", target, "choose another name or remove it")
+    there = next(p for p in target.absolute().parents if p.exists())
+    require_space(there, sum(f.stat().st_size for f in source.rglob("*") if f.is_file()), "the copy")
+    reader = VisibilityReader(ms, ms.select())
+    center = center or reader.phase_center
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    with open_table(source) as main:
+        main.copy(str(beside), deep=True, valuecopy=True).close()
+    try:
+        _move(beside, reader, center, progress)
+        _one_field(beside, reader, center)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    beside.rename(target)
+    return center
+
+
+def _move(path: Path, reader: VisibilityReader, center: tuple[float, float], progress: Progress) -> None:
+    with open_table(path, writable=True) as main:
+        columns = [c for c in COLUMNS if c in main.colnames()]
+        for rows, field_id, window in progress.track(reader.row_sets(), reader.n_blocks, "rephase"):
+            part = main.selectrows(rows)
+            uvw, path_m = reader.moved(part.getcol("UVW"), reader.slots_of(rows), field_id, center)
+            part.putcol("UVW", uvw)
+            if path_m.any():
+                for column in columns:
+                    vis = np.asarray(part.getcol(column), dtype=np.complex64)
+                    part.putcol(column, turn_phases(vis, path_m, window.freq_hz))
+        main.putcol("FIELD_ID", np.zeros(main.nrows(), dtype=np.int32))
+
+
+def _one_field(path: Path, reader: VisibilityReader, center: tuple[float, float]) -> None:
+    with open_table(path / "FIELD", writable=True) as sub:
+        for name in ("PHASE_DIR", "DELAY_DIR", "REFERENCE_DIR"):
+            if name in sub.colnames():
+                sub.putcell(name, 0, np.array([center]))
+        if "NUM_POLY" in sub.colnames():
+            sub.putcell("NUM_POLY", 0, 0)
+        sub.putcell("NAME", 0, reader.field_name)
+        if sub.nrows() > 1:
+            sub.removerows(list(range(1, sub.nrows())))
+    with open_table(path / "POINTING", writable=True) as sub:
+        if sub.nrows():
+            return
+        n = reader.times.size
+        sub.addrows(n)
+        sub.putcol("ANTENNA_ID", np.zeros(n, dtype=np.int32))
+        sub.putcol("TIME", reader.times)
+        sub.putcol("INTERVAL", reader.interval_s)
+        sub.putcol("TRACKING", np.zeros(n, dtype=bool))
+        for name in ("DIRECTION", "TARGET"):
+            for k in range(n):
+                sub.putcell(name, k, reader.pointing[k][None, :])
