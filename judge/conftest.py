@@ -38,7 +38,9 @@ def nvss(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def simulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small DSA-110 observation with uniformly random antenna phases; not to be written to."""
     out = tmp_path_factory.mktemp("simulation") / "sim.ms"
-    simulate(out, SimulationConfig(antennas=30, dumps=8, channels=8, random_phases=True, min_mjy=20.0))
+    simulate(
+        out, SimulationConfig(antennas=30, dumps=8, channels=8, random_phases=True, min_mjy=20.0, drift=False)
+    )
     return out
 
 
@@ -66,6 +68,6 @@ def points_ms(points_sky: SkyModel, tmp_path_factory: pytest.TempPathFactory) ->
     """The points seen by the DSA-110 with perfect gains; not to be written to."""
     out = tmp_path_factory.mktemp("simulation") / "points.ms"
     # Three times the noise of the real receivers, so that it and not CASA's w-projection sets the residual.
-    perfect = {"phase_rms": 0, "phase_drift": 0, "amplitude_rms": 0, "sefd_jy": 20000}
+    perfect = {"phase_rms": 0, "phase_drift": 0, "amplitude_rms": 0, "sefd_jy": 20000, "drift": False}
     simulate(out, SimulationConfig(antennas=60, dumps=8, channels=8, **perfect), sky=points_sky)
     return out

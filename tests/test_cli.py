@@ -19,6 +19,7 @@ from dsa110_contimg.simulate import simulate
 
 ARRAY = str(Path(__file__).parent / "calibration" / "compact.txt")
 OPTIONS = {"array": ARRAY, "antennas": 12, "channels": 4, "dumps": 2, "sefd_jy": 500.0, "random_phases": True}
+OPTIONS["drift"] = False
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +205,9 @@ def test_everything_through_the_door(capfd, tmp_path, monkeypatch):
     """simulate, catalog build, query, info, selfcal, image: JSON alone on stdout."""
     monkeypatch.setenv("CONTIMG_CATALOG_DIR", str(tmp_path / "c"))
     flags = ["--array", ARRAY, "--antennas", 12, "--channels", 4, "--dumps", 2, "--sefd-jy", 500]
-    status, out, _ = run(capfd, "simulate", tmp_path / "s.ms", *flags, "--random-phases", "--json")
+    status, out, _ = run(
+        capfd, "simulate", tmp_path / "s.ms", *flags, "--random-phases", "--no-drift", "--json"
+    )
     assert status == 0
     made = json.loads(out)
     status, out, _ = run(capfd, "catalog", "build", "nvss", made["catalog"], "--json")

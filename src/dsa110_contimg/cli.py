@@ -47,6 +47,9 @@ FLAGS = {
     "use_nvss_seeding": "--seed/--no-seed",
     "nvss_min_mjy": "--min-mjy",
     "cell_arcsec": "--cell",
+    "absent_jy": "--absent",
+    "new_jy": "--new",
+    "variable_ratio": "--variable",
 }
 
 #: Typer exports the leaves of its usage errors; this is what they grow from.
@@ -378,6 +381,23 @@ def demo(
         f"phase error {report['phase_error_deg']:.2f} deg, "
         f"amplitude scatter {report['amplitude_scatter']:.4f}"
     )
+
+
+@app.command("score")
+def score(
+    outdir: Annotated[Path, typer.Argument(help="Folder of a finished self-calibration")],
+    truth: Annotated[Path, typer.Argument(help="OUT.truth.npz of the simulation")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare a self-calibration of simulated data with the truth."""
+    from dsa110_contimg.score import score_run
+
+    scores = score_run(outdir, truth, TerminalProgress())
+    if as_json:
+        _print_json(scores)
+        return
+    for key, value in scores.items():
+        typer.echo(f"{key:<20} {value if not isinstance(value, float) else format(value, '.4g')}")
 
 
 def _print_selfcal(summary: dict[str, Any], outdir: Path) -> None:

@@ -87,5 +87,6 @@ def rng():
 def small_ms(tmp_path_factory: pytest.TempPathFactory) -> MeasurementSet:
     """Eight antennas, six dumps, four channels; not to be written to."""
     out: Path = tmp_path_factory.mktemp("small") / "small.ms"
-    simulate(out, SimulationConfig(antennas=8, dumps=6, channels=4, random_phases=True, min_mjy=100.0))
+    options = {"antennas": 8, "dumps": 6, "channels": 4, "min_mjy": 100.0, "drift": False}
+    simulate(out, SimulationConfig(random_phases=True, **options))
     return open_measurement_set(out)

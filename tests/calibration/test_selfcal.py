@@ -15,7 +15,6 @@ from dsa110_contimg.calibration.gains import chain
 from dsa110_contimg.calibration.selfcal import SUMMARY, SelfCalConfig, selfcal_ms
 from dsa110_contimg.catalogs import build_strips
 from dsa110_contimg.config import SimulationConfig
-from dsa110_contimg.demo import gain_errors
 from dsa110_contimg.errors import (
     CalTableError,
     CatalogMissingError,
@@ -27,12 +26,14 @@ from dsa110_contimg.errors import (
 )
 from dsa110_contimg.imaging import read_image
 from dsa110_contimg.predict import predict_reference
+from dsa110_contimg.score import gain_errors
 from dsa110_contimg.simulate import simulate
 from dsa110_contimg.sky import SkyModel, build_seed
 from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set
 from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
 
 SMALL = {"array": str(Path(__file__).with_name("compact.txt")), "channels": 8, "dumps": 6, "sefd_jy": 2000.0}
+SMALL["drift"] = False
 IMAGE = {"size": 512, "cell_arcsec": 24.0}
 
 SUMMARY_KEYS = {

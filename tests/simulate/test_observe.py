@@ -4,16 +4,20 @@ import numpy as np
 import pytest
 from casacore.tables import table
 
+from dsa110_contimg.catalogs import build_strips
 from dsa110_contimg.config import SimulationConfig
-from dsa110_contimg.errors import InputError, ResourceError
+from dsa110_contimg.errors import CatalogMissingError, InputError, ResourceError
 from dsa110_contimg.predict import predict_reference
-from dsa110_contimg.simulate import simulate
-from dsa110_contimg.simulate.array import celestial_to_terrestrial
+from dsa110_contimg.simulate import Truth, simulate
+from dsa110_contimg.simulate.array import apparent_direction, celestial_to_terrestrial, uvw_of_antennas
+from dsa110_contimg.simulate.population import write_catalog
 from dsa110_contimg.sky import SkyModel, angular_separation
 from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set
 
 SMALL = SimulationConfig(antennas=6, dumps=3, channels=4, min_mjy=200.0)
 QUIET = SMALL.with_options(sefd_jy=0.0)
+PERFECT = {"sefd_jy": 0.0, "phase_rms": 0.0, "phase_drift": 0.0, "amplitude_rms": 0.0}
+RA, DEC = np.radians([150.0, 54.57])
 
 
 class Simulated:
@@ -27,15 +31,21 @@ class Simulated:
             self.time = main.getcol("TIME")
             self.a1, self.a2 = main.getcol("ANTENNA1"), main.getcol("ANTENNA2")
             self.weight = main.getcol("WEIGHT_SPECTRUM")
+            self.flag = main.getcol("FLAG")
+            self.window = main.getcol("DATA_DESC_ID")
+            self.field = main.getcol("FIELD_ID")
         with table(str(path / "SPECTRAL_WINDOW"), ack=False) as sub:
             self.freq = sub.getcell("CHAN_FREQ", 0)
+        with table(str(path / "FIELD"), ack=False) as sub:
+            self.centre = sub.getcol("PHASE_DIR")[:, 0]
         self.catalog = path.with_suffix(".catalog.ecsv").read_text()
         with np.load(path.with_suffix(".truth.npz")) as saved:
             self.saved = dict(saved)
         self.path = path
 
     def fingerprint(self):
-        arrays = (self.data, self.uvw, self.time, self.freq, self.weight, *self.saved.values())
+        arrays = (self.data, self.uvw, self.time, self.freq, self.weight, self.flag, self.centre)
+        arrays += tuple(self.saved.values())
         return [a.tobytes() for a in arrays] + [self.catalog]
 
 
@@ -49,19 +59,40 @@ def noisy(tmp_path_factory):
     return Simulated(tmp_path_factory.mktemp("noisy") / "obs.ms", SMALL)
 
 
-def test_data_are_gains_times_the_sky_through_the_beam(quiet):
-    """Everything from the truth file and the UVW column, by the definition."""
-    ra, dec = np.radians(QUIET.ra), np.radians(QUIET.dec)
-    sky, beam = quiet.truth.sky, quiet.truth.beam
-    theta = angular_separation(sky.ra_rad, sky.dec_rad, ra, dec)
-    flux = sky.flux_at(quiet.freq) * beam.power(theta, quiet.freq)
-    shape = (sky.major_rad, sky.minor_rad, sky.pa_rad)
-    model = predict_reference(quiet.uvw, quiet.freq, sky.lmn(ra, dec), flux, *shape)
-    slot = np.searchsorted(quiet.saved["times_s"], quiet.time)
-    gain = quiet.saved["gain"]
-    turned = gain[slot, quiet.a1] * np.conj(gain[slot, quiet.a2])
-    expected = model[:, :, None] * turned[:, None, :]
-    assert np.abs(quiet.data - expected).max() < 1e-5 * flux.sum(axis=0).max()
+def reproduced(seen):
+    """The data from nothing but the truth file and the columns, by the definition."""
+    truth = Truth.read(seen.path.with_suffix(".truth.npz"))
+    sky, receivers = truth.sky, truth.instrument
+    slots = np.searchsorted(truth.times_s, seen.time)
+    out = np.empty(seen.data.shape, dtype=complex)
+    for t in range(len(truth.times_s)):
+        for w, freq in enumerate(truth.freq_hz):
+            rows = (slots == t) & (seen.window == w)
+            theta = angular_separation(sky.ra_rad, sky.dec_rad, *truth.pointing[t])
+            flux = sky.flux_at(freq) * truth.beam.power(theta, freq)
+            shape = (sky.major_rad, sky.minor_rad, sky.pa_rad)
+            model = predict_reference(seen.uvw[rows], freq, sky.lmn(*truth.phase_centre[t]), flux, *shape)
+            gain = receivers.gain[t][None] * receivers.bandpass[w]
+            gain[:, receivers.dead] = 0
+            turned = gain[:, seen.a1[rows]] * np.conj(gain[:, seen.a2[rows]])
+            out[rows] = model[:, :, None] * turned.transpose(1, 0, 2)
+    return out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"drift": False},
+        {"fields": 1},
+        {"spws": 3, "channels": 2, "bandpass_ripple": 0.1, "delay_rms": 5.0, "dead": 1},
+        {"doubles": 0.3, "variables": 0.3, "missing": 0.2, "spurious": 0.2, "new_jy": 1.0, "faint_mjy": 100},
+    ],
+)
+def test_the_truth_reproduces_the_data(tmp_path, options):
+    seen = Simulated(tmp_path / "obs.ms", QUIET.with_options(**options))
+    scale = seen.truth.apparent_flux(seen.freq).sum(axis=0).max()
+    assert np.abs(seen.data - reproduced(seen)).max() < 1e-5 * scale
 
 
 def test_truth_file_holds_the_sky(quiet):
@@ -70,6 +101,17 @@ def test_truth_file_holds_the_sky(quiet):
         np.testing.assert_array_equal(quiet.saved[name], getattr(sky, name))
     np.testing.assert_array_equal(quiet.saved["beam_m"], [4.65, 0.0])
     np.testing.assert_array_equal(quiet.saved["gain"], quiet.truth.gain)
+    again = Truth.read(quiet.path.with_suffix(".truth.npz"))
+    assert again.scene.sky.name == quiet.truth.sky.name
+    assert again.scene.catalog_kind == quiet.truth.scene.catalog_kind
+    np.testing.assert_array_equal(again.apparent_flux(quiet.freq), quiet.truth.apparent_flux(quiet.freq))
+
+
+def test_what_is_no_truth_file(tmp_path, quiet):
+    (tmp_path / "t.npz").write_text("none")
+    for path in (tmp_path / "none.npz", tmp_path / "t.npz", quiet.path.with_suffix(".catalog.ecsv")):
+        with pytest.raises(InputError, match="cannot be read as the truth"):
+            Truth.read(path)
 
 
 def test_noise_is_that_of_the_radiometer(tmp_path):
@@ -97,44 +139,186 @@ def test_the_field_transits_in_the_middle(tmp_path, ra, dec):
     seen = Simulated(tmp_path / "obs.ms", config)
     middle = seen.saved["times_s"][2]
     a, d = np.radians([ra, dec])
-    x, y, _ = celestial_to_terrestrial(middle / 86400) @ [
-        np.cos(d) * np.cos(a),
-        np.cos(d) * np.sin(a),
-        np.sin(d),
-    ]
+    x, y, _ = celestial_to_terrestrial(middle / 86400) @ apparent_direction(middle / 86400, a, d)
     hour_angle = np.angle(np.exp(1j * (np.radians(-118.28341) - np.arctan2(y, x))))
-    assert abs(hour_angle) * 86164 / (2 * np.pi) < 1.0
+    assert abs(hour_angle) * 86164 / (2 * np.pi) < 0.01
     np.testing.assert_allclose(np.diff(seen.saved["times_s"]), 100.0)
 
 
-def test_it_opens_as_a_measurement_set_with_everything_in_it(noisy):
-    ms = open_measurement_set(noisy.path)
-    assert (ms.telescope, len(ms.antennas), ms.n_rows) == ("DSA_110", 6, 3 * 15)
-    field = ms.field(0)
-    assert np.degrees([field.ra_rad, field.dec_rad]) == pytest.approx([150.0, 54.57])
-    (window,) = ms.spectral_windows
-    assert window.corr_type == (9, 12)
-    np.testing.assert_allclose(window.freq_hz, 1e6 * (1311.25 + 187.5 / 4 * (np.arange(4) + 0.5)))
-    np.testing.assert_allclose(window.width_hz, 187.5e6 / 4)
-    read = VisibilityReader(ms, ms.select())
-    np.testing.assert_allclose(read.times, noisy.truth.times_s)
+SUBTABLES = {
+    "ANTENNA": 6,
+    "FEED": 6,
+    "FIELD": 3,
+    "SPECTRAL_WINDOW": 2,
+    "DATA_DESCRIPTION": 2,
+    "POLARIZATION": 1,
+    "OBSERVATION": 1,
+    "PROCESSOR": 1,
+    "STATE": 1,
+    "HISTORY": 1,
+    "POINTING": 18,
+}
+
+
+def test_it_opens_as_a_measurement_set_with_everything_in_it(tmp_path):
+    seen = Simulated(tmp_path / "obs.ms", SMALL.with_options(spws=2, channels=2))
+    ms = open_measurement_set(seen.path)
+    assert (ms.telescope, len(ms.antennas), ms.n_rows) == ("DSA_110", 6, 2 * 3 * 15)
+    assert [f.name for f in ms.fields] == [f"meridian_icrs_t{t}" for t in range(3)]
+    freq = [w.freq_hz for w in ms.spectral_windows]
+    np.testing.assert_allclose(np.ravel(freq), 1e6 * (1311.25 + 187.5 / 4 * (np.arange(4) + 0.5)))
+    for window in ms.spectral_windows:
+        assert window.corr_type == (9, 12)
+        np.testing.assert_allclose(window.width_hz, 187.5e6 / 4)
+    read = VisibilityReader(ms, ms.select("1"))
+    np.testing.assert_allclose(read.times, seen.truth.times_s[1])
     np.testing.assert_allclose(read.interval_s, SMALL.dump_s)
     assert not any(block.flag.any() for block in read.blocks())
-    filled = (
-        "ANTENNA",
-        "FEED",
-        "FIELD",
-        "SPECTRAL_WINDOW",
-        "POLARIZATION",
-        "DATA_DESCRIPTION",
-        "OBSERVATION",
-    )
-    for name in filled:
-        with table(str(noisy.path / name), ack=False) as sub:
-            assert sub.nrows() == (6 if name in ("ANTENNA", "FEED") else 1), name
-    with table(str(noisy.path / "FIELD"), ack=False) as sub:
+    for name, rows in SUBTABLES.items():
+        with table(str(seen.path / name), ack=False) as sub:
+            assert sub.nrows() == rows, name
+    # By time, and within a dump by window.
+    slot = np.searchsorted(seen.truth.times_s, seen.time)
+    assert (np.diff(10 * slot + seen.window) >= 0).all()
+    np.testing.assert_array_equal(seen.field, slot)
+    with table(str(seen.path), ack=False) as main:
+        np.testing.assert_array_equal(main.getcol("SCAN_NUMBER"), slot + 1)
+        assert not {"MODEL_DATA", "CORRECTED_DATA"} & set(main.colnames())
+    with table(str(seen.path / "FIELD"), ack=False) as sub:
         for name in ("PHASE_DIR", "REFERENCE_DIR", "DELAY_DIR"):
-            np.testing.assert_allclose(sub.getcell(name, 0), np.radians([[150.0, 54.57]]))
+            np.testing.assert_allclose(sub.getcol(name)[:, 0], seen.truth.pointing)
+            assert sub.getcolkeyword(name, "MEASINFO")["Ref"] == "ICRS"
+    with table(str(seen.path / "OBSERVATION"), ack=False) as sub:
+        begin, end = sub.getcell("TIME_RANGE", 0)
+    assert end - begin == pytest.approx(3 * SMALL.dump_s)
+
+
+@pytest.mark.parametrize("options", [{}, {"fields": 1}, {"drift": False}])
+def test_the_pointing_table_says_where_the_dishes_point(tmp_path, options):
+    seen = Simulated(tmp_path / "obs.ms", SMALL.with_options(**options))
+    drifts = options.get("drift", True)
+    with table(str(seen.path / "POINTING"), ack=False) as sub:
+        direction, time = sub.getcol("DIRECTION")[:, 0], sub.getcol("TIME")
+        np.testing.assert_array_equal(sub.getcol("ANTENNA_ID"), np.tile(np.arange(6), 3))
+        np.testing.assert_allclose(sub.getcol("INTERVAL"), SMALL.dump_s)
+        assert (sub.getcol("TRACKING") != drifts).all()
+        assert sub.getcolkeyword("DIRECTION", "MEASINFO")["Ref"] == "ICRS"
+    np.testing.assert_array_equal(time, np.repeat(seen.truth.times_s, 6))
+    np.testing.assert_array_equal(direction, np.repeat(seen.truth.pointing, 6, axis=0))
+    rate = np.degrees(np.ptp(direction[:, 0])) * 3600 / np.ptp(time)
+    assert rate == pytest.approx(15.04 if drifts else 0, abs=0.06)
+    assert len(seen.centre) == (1 if options else 3)
+    if options:
+        np.testing.assert_allclose(seen.centre, [[RA, DEC]])
+    np.testing.assert_allclose(seen.truth.pointing[1], [RA, DEC], atol=1e-9)
+
+
+def test_a_source_drifts_through_the_beam(tmp_path):
+    """At the edge of the beam its flux changes by a third in a transit, as the beam says."""
+    sky = SkyModel.points(np.array([RA + np.radians(2.2)]), np.array([DEC]), np.array([100.0]))
+    config = SMALL.with_options(dumps=5, dump_s=60.0, **PERFECT)
+    seen = Simulated(tmp_path / "obs.ms", config, sky)
+    for t, when in enumerate(seen.truth.times_s):
+        rows = seen.time == when
+        away = angular_separation(sky.ra_rad, sky.dec_rad, *seen.truth.pointing[t])
+        expected = 100 * seen.truth.beam.power(away, seen.freq)[0]
+        phase = np.exp(
+            -2j
+            * np.pi
+            / 299792458
+            * (seen.uvw[rows] @ sky.lmn(*seen.truth.phase_centre[t])[0])[:, None]
+            * seen.freq
+        )
+        found = (seen.data[rows, :, 0] * phase).mean(axis=0)
+        # The far bright sources are still there.
+        np.testing.assert_allclose(found, expected, atol=0.1)
+    middle = [angular_separation(*p, RA + np.radians(2.2), DEC) for p in seen.truth.pointing]
+    assert np.ptp(seen.truth.beam.power(middle, 1.4e9)) > 0.2
+
+
+def test_24_fields_rephased_by_hand_are_one_field(tmp_path):
+    many = Simulated(tmp_path / "many.ms", QUIET.with_options(antennas=12))
+    one = Simulated(tmp_path / "one.ms", QUIET.with_options(antennas=12, fields=1))
+    antennas = open_measurement_set(many.path).antennas.position_m
+    turned = many.data.astype(complex)
+    for t, when in enumerate(many.truth.times_s):
+        rows = many.time == when
+        new = uvw_of_antennas(antennas, when / 86400, RA, DEC)
+        new = new[many.a2[rows]] - new[many.a1[rows]]
+        np.testing.assert_allclose(new, one.uvw[rows], atol=1e-6)
+        centre = SkyModel.points(np.array([RA]), np.array([DEC]), np.ones(1)).lmn(*many.truth.pointing[t])
+        path = (many.uvw[rows] @ centre[0])[:, None] / 299792458
+        turned[rows] *= np.exp(-2j * np.pi * path * many.freq)[:, :, None]
+    apparent = many.truth.apparent_flux(many.freq)
+    # Noise of the single-precision sum apart, phases of the brightest sources agree to 1e-3.
+    assert np.abs(turned - one.data).max() < 1e-3 * np.abs(apparent).sum(axis=0).max()
+
+
+def test_autocorrelations_hold_the_receivers_power(tmp_path, noisy):
+    seen = Simulated(tmp_path / "obs.ms", SMALL.with_options(autocorrelations=True))
+    auto = seen.a1 == seen.a2
+    assert auto.sum() == 3 * 6
+    assert (seen.data[auto].imag == 0).all()
+    gain = np.abs(seen.truth.gain).transpose(0, 1, 2).reshape(-1, 1, 2) ** 2
+    assert np.median(seen.data[auto].real / gain) == pytest.approx(6500, rel=0.01)
+    np.testing.assert_array_equal(seen.data[~auto], noisy.data)
+
+
+def test_aberration_stretches_the_sky_as_asked(tmp_path, quiet):
+    seen = Simulated(tmp_path / "obs.ms", QUIET.with_options(differential_aberration=True))
+    np.testing.assert_array_equal(seen.uvw, quiet.uvw)
+    change = np.abs(seen.data - quiet.data).max()
+    assert 1e-4 < change / np.abs(quiet.data).max() < 0.3
+
+
+def test_dead_and_bad_antennas(tmp_path, noisy):
+    config = SMALL.with_options(antennas=20, channels=16, dead=1, bad=2)
+    seen = Simulated(tmp_path / "obs.ms", config)
+    noise = seen.data - Simulated(tmp_path / "q.ms", config.with_options(sefd_jy=0.0)).data
+    sigma = 6500 / np.sqrt(2 * (187.5e6 / 16) * SMALL.dump_s)
+    dead, bad = seen.truth.instrument.dead, seen.truth.instrument.bad
+    assert (dead.sum(), bad.sum(), (dead & bad).sum()) == (1, 2, 0)
+    lost, loud = dead[seen.a1] | dead[seen.a2], bad[seen.a1] ^ bad[seen.a2]
+    good = ~bad[seen.a1] & ~bad[seen.a2]
+    assert (seen.data[lost & good] == noise[lost & good]).all()
+    assert noise[loud].real.std() == pytest.approx(10 * sigma, rel=0.05)
+    assert noise[good].real.std() == pytest.approx(sigma, rel=0.05)
+    np.testing.assert_allclose(seen.weight, sigma**-2, rtol=1e-6)
+    assert not seen.flag.any()
+
+
+def test_lost_windows_are_flagged(tmp_path):
+    seen = Simulated(tmp_path / "obs.ms", SMALL.with_options(spws=4, channels=1, lost_spws=1))
+    (lost,) = np.flatnonzero(seen.truth.instrument.lost_spw)
+    np.testing.assert_array_equal(seen.flag.all(axis=(1, 2)), seen.window == lost)
+
+
+def test_interference_hits_the_fraction_asked_for_and_is_not_flagged(tmp_path):
+    config = SMALL.with_options(dumps=10, channels=40, rfi=0.1)
+    seen = Simulated(tmp_path / "obs.ms", config)
+    clean = Simulated(tmp_path / "clean.ms", config.with_options(rfi=0.0))
+    hit = np.abs(seen.data - clean.data) > 0
+    assert hit.mean() == pytest.approx(0.1, abs=0.04)
+    assert np.median(np.abs(seen.data - clean.data)[hit]) > 100
+    assert not seen.flag.any()
+
+
+@pytest.mark.parametrize("options", [{"pointing_rms": 0.2}, {"beam_scatter": 0.1}])
+def test_each_antenna_has_a_beam_of_its_own(tmp_path, options):
+    """One source: its visibility is its flux times the two voltage beams."""
+    sky = SkyModel.points(np.array([RA]), np.array([DEC + np.radians(0.8)]), np.array([1e4]))
+    seen = Simulated(tmp_path / "obs.ms", SMALL.with_options(drift=False, **options, **PERFECT), sky)
+    receivers = seen.truth.instrument
+    voltage = receivers.amplitude_beams(seen.truth.beam, sky.ra_rad, sky.dec_rad, (RA, DEC), seen.freq)[:, 0]
+    expected = 1e4 * voltage[seen.a1] * voltage[seen.a2]
+    np.testing.assert_allclose(np.abs(seen.data[:, :, 0]), expected, rtol=1e-3)
+    assert voltage.std(axis=0).min() > 0.01
+
+
+def test_equal_beams_by_antenna_are_the_nominal_one(tmp_path, quiet):
+    """The sum by antennas and the one by baselines are the same."""
+    near = Simulated(tmp_path / "obs.ms", QUIET.with_options(beam_scatter=1e-9))
+    np.testing.assert_allclose(near.data, quiet.data, atol=1e-5 * np.abs(quiet.data).max())
 
 
 def test_trap_11_uvw_is_antenna_2_minus_antenna_1_in_double_precision(noisy):
@@ -171,6 +355,30 @@ def test_trap_11_uvw_is_antenna_2_minus_antenna_1_in_double_precision(noisy):
         ("flux_error", 0.1),
         ("position_error", 2.0),
         ("seed", 2),
+        ("autocorrelations", True),
+        ("drift", False),
+        ("fields", 1),
+        ("spws", 2),
+        ("differential_aberration", True),
+        ("bandpass_ripple", 0.1),
+        ("delay_rms", 3.0),
+        ("pointing_rms", 0.1),
+        ("beam_scatter", 0.1),
+        ("dead", 1),
+        ("bad", 1),
+        ("lost_spws", 1),
+        ("rfi", 0.3),
+        ("real_sky", True),
+        ("catalog_dir", "strips"),
+        ("faint_mjy", 100.0),
+        ("index_scatter", 0.5),
+        ("doubles", 0.5),
+        ("variables", 0.5),
+        ("missing", 0.5),
+        ("spurious", 0.5),
+        ("absent_jy", 0.5),
+        ("new_jy", 0.5),
+        ("variable_ratio", 2.0),
     ],
 )
 def test_trap_6_every_option_changes_the_observation(noisy, tmp_path, name, value):
@@ -179,7 +387,16 @@ def test_trap_6_every_option_changes_the_observation(noisy, tmp_path, name, valu
         lines = ["# telescope X", "# latitude_deg 37", "# longitude_deg -118", "# height_m 0", "# dish_m 10"]
         lines += [f"a{k} {50 * k} {k * k} 0" for k in range(6)]
         (tmp_path / "array.txt").write_text("\n".join(lines))
-    changed = Simulated(tmp_path / "obs.ms", SMALL.with_options(**{name: value}))
+    options = {name: value}
+    if name in ("real_sky", "catalog_dir"):
+        # A catalogue of the whole zone with one bright source in it.
+        sky = SkyModel.points(np.array([RA]), np.array([DEC]), np.array([3.0]))
+        write_catalog(tmp_path / "sky.ecsv", sky, 45.0, 65.0)
+        build_strips("nvss", tmp_path / "sky.ecsv", tmp_path / "strips")
+        options = {"real_sky": True, "catalog_dir": tmp_path / "strips"}
+    if name == "lost_spws":
+        options["spws"] = 2
+    changed = Simulated(tmp_path / "obs.ms", SMALL.with_options(**options))
     assert changed.fingerprint() != noisy.fingerprint()
 
 
@@ -195,12 +412,50 @@ def test_the_same_options_give_the_same_observation(noisy, tmp_path):
 def test_one_option_does_not_shift_the_draws_of_another(noisy, tmp_path):
     deeper = Simulated(tmp_path / "deeper.ms", SMALL.with_options(min_mjy=50.0))
     np.testing.assert_array_equal(deeper.saved["gain"], noisy.saved["gain"])
+    np.testing.assert_array_equal(np.abs(deeper.saved["bandpass"]), 1)
     phases = Simulated(tmp_path / "phases.ms", SMALL.with_options(random_phases=True))
     np.testing.assert_array_equal(phases.saved["flux_jy"], noisy.saved["flux_jy"])
     assert phases.catalog == noisy.catalog
     errors = Simulated(tmp_path / "errors.ms", SMALL.with_options(position_error=3.0))
     np.testing.assert_array_equal(errors.data, noisy.data)
     assert errors.catalog != noisy.catalog
+
+
+#: What an option of sky or receivers leaves alone, of the truth and beside it.
+UNTOUCHED = {
+    "bandpass_ripple": ("gain", "flux_jy", "dead", "rfi_jy", "catalog"),
+    "delay_rms": ("gain", "flux_jy", "dead", "rfi_jy", "catalog"),
+    "pointing_rms": ("gain", "flux_jy", "width", "catalog"),
+    "beam_scatter": ("gain", "flux_jy", "pointing_rad", "catalog"),
+    "dead": ("gain", "bad", "flux_jy", "catalog"),
+    "bad": ("gain", "dead", "flux_jy", "catalog"),
+    "rfi": ("gain", "bandpass", "flux_jy", "catalog"),
+    "phase_drift": ("flux_jy", "rfi_jy", "catalog"),
+    "faint_mjy": ("gain", "catalog"),
+    "doubles": ("gain", "catalog"),
+    "variables": ("gain", "ra_rad", "catalog"),
+    "spurious": ("gain", "catalog"),
+    "new_jy": ("gain", "catalog"),
+    "missing": ("gain", "flux_jy"),
+    "absent_jy": ("gain", "flux_jy"),
+    "flux_error": ("gain", "flux_jy"),
+    "index_scatter": ("gain", "flux_jy", "catalog"),
+}
+
+
+@pytest.mark.parametrize("name", UNTOUCHED)
+def test_streams_are_independent(noisy, tmp_path, name):
+    value = 1 if name in ("dead", "bad") else 100.0 if name == "faint_mjy" else 0.3
+    changed = Simulated(tmp_path / "obs.ms", SMALL.with_options(**{name: value}))
+    for kept in UNTOUCHED[name]:
+        if kept == "catalog":
+            assert changed.catalog == noisy.catalog
+        else:
+            np.testing.assert_array_equal(changed.saved[kept], noisy.saved[kept])
+    # The noise, too, where the definition covers the option.
+    if name not in ("bad", "rfi", "pointing_rms", "beam_scatter"):
+        noise = noisy.data - reproduced(noisy)
+        np.testing.assert_allclose(changed.data - reproduced(changed), noise, atol=1e-3)
 
 
 @pytest.mark.parametrize("random_phases", [False, True])
@@ -218,7 +473,7 @@ def test_gains_scatter_as_asked(tmp_path, random_phases):
 
 def test_a_given_sky_is_the_one_observed(tmp_path):
     sky = SkyModel.points(np.array([np.radians(150.0)]), np.array([np.radians(54.57)]), np.array([3.0]))
-    config = QUIET.with_options(phase_rms=0, phase_drift=0, amplitude_rms=0)
+    config = QUIET.with_options(phase_rms=0, phase_drift=0, amplitude_rms=0, fields=1)
     seen = Simulated(tmp_path / "obs.ms", config, sky)
     # Apart from the very bright sources in the far sidelobes.
     assert np.abs(seen.data - 3.0).max() < 0.3
@@ -244,4 +499,10 @@ def test_options_that_make_no_observation(tmp_path):
         simulate(tmp_path / "obs.ms", SMALL.with_options(low_mhz=1500, high_mhz=1400))
     with pytest.raises(InputError, match="no such array file"):
         simulate(tmp_path / "obs.ms", SMALL.with_options(array="none"))
+    with pytest.raises(InputError, match="7 are to fail, at most 4 may"):
+        simulate(tmp_path / "obs.ms", SMALL.with_options(dead=7))
+    with pytest.raises(InputError, match="at most 0 may"):
+        simulate(tmp_path / "obs.ms", SMALL.with_options(lost_spws=1))
+    with pytest.raises(CatalogMissingError):
+        simulate(tmp_path / "obs.ms", SMALL.with_options(real_sky=True, catalog_dir=tmp_path / "none"))
     assert not (tmp_path / "obs.ms").exists()

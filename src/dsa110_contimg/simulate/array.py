@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -11,12 +10,12 @@ import erfa
 import numpy as np
 from astropy.coordinates import EarthLocation
 from astropy.time import Time
-from astropy.utils import iers
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dsa110_contimg.errors import InputError
+from dsa110_contimg.visibilities.pointing import celestial_to_terrestrial
 
-__all__ = ["Array", "read_array", "uvw_of_antennas"]
+__all__ = ["Array", "apparent_direction", "meridian_pointing", "read_array", "seen_lmn", "uvw_of_antennas"]
 
 Float = NDArray[np.float64]
 
@@ -131,16 +130,69 @@ def read_array(source: Path | str = "dsa110") -> Array:
     return Array(header["telescope"], tuple(names), position, value["dish_m"], float(lon), float(lat))
 
 
-def celestial_to_terrestrial(mjd_utc: float) -> Float:
-    """Rotation from GCRS to ITRS axes (IAU 2006/2000A), shape (3, 3)."""
-    with warnings.catch_warnings(), iers.conf.set_temp("auto_download", False):
-        # Polar motion and UT1 beyond the bundled table change uvw by parts in 1e7.
-        warnings.simplefilter("ignore")
-        with iers.conf.set_temp("iers_degraded_accuracy", "ignore"):
-            time = Time(mjd_utc, format="mjd", scale="utc")
-            return np.asarray(
-                erfa.c2t06a(time.tt.jd1, time.tt.jd2, time.ut1.jd1, time.ut1.jd2, 0.0, 0.0), dtype=np.float64
-            )
+def _time(mjd_utc: float) -> Time:
+    return Time(mjd_utc, format="mjd", scale="utc")
+
+
+def unit_vector(ra_rad: ArrayLike, dec_rad: ArrayLike) -> Float:
+    """Return unit vectors of directions in radians, shape (..., 3)."""
+    ra, dec = np.asarray(ra_rad, dtype=np.float64), np.asarray(dec_rad, dtype=np.float64)
+    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
+
+
+def _earth(mjd_utc: float) -> tuple[Float, float, float]:
+    """Return what erfa.ab wants: barycentric velocity / c, distance to the Sun in au, sqrt(1 - v^2/c^2)."""
+    # TT for TDB: the Earth's velocity changes by 1e-12 c in their 2 ms.
+    tt = _time(mjd_utc).tt
+    heliocentric, barycentric = erfa.epv00(tt.jd1, tt.jd2)
+    velocity = np.asarray(barycentric["v"]) * (erfa.DAU / erfa.DAYSEC / erfa.CMPS)
+    distance = float(np.linalg.norm(heliocentric["p"]))
+    return velocity, distance, float(np.sqrt(1 - velocity @ velocity))
+
+
+def apparent_direction(mjd_utc: float, ra_rad: ArrayLike, dec_rad: ArrayLike) -> Float:
+    """Where ICRS directions are seen from the moving Earth.
+
+    Parameters
+    ----------
+    mjd_utc : float
+        Time.
+    ra_rad, dec_rad : array_like, shape (...)
+        ICRS directions, radians.
+
+    Returns
+    -------
+    ndarray, shape (..., 3)
+        Unit vectors on GCRS axes with annual aberration, up to 20.5 arcsec.
+        The Sun's light deflection (milliarcseconds at night) and diurnal
+        aberration (0.3 arcsec, 4 mm over the array) are left out.
+    """
+    return np.asarray(erfa.ab(unit_vector(ra_rad, dec_rad), *_earth(mjd_utc)))
+
+
+def icrs_of_apparent(mjd_utc: float, apparent: Float) -> tuple[float, float]:
+    """ICRS direction in radians that is seen at an apparent one, shape (3,): apparent_direction undone."""
+    earth = _earth(mjd_utc)
+    true = np.asarray(apparent, dtype=np.float64)
+    for _ in range(3):  # each turn leaves 1e-4 of the error
+        true = true + apparent - erfa.ab(true / np.linalg.norm(true), *earth)
+    return float(np.arctan2(true[1], true[0]) % (2 * np.pi)), float(np.arcsin(true[2] / np.linalg.norm(true)))
+
+
+def axes_towards(mjd_utc: float, ra_rad: float, dec_rad: float) -> Float:
+    """East, north and source axes of a phase centre as it is seen, shape (3, 3).
+
+    Annual aberration turns the ICRS axes with the phase centre, by the
+    shortest way, and does not stretch them: so do casacore and CASA.
+    """
+    sa, ca, sd, cd = np.sin(ra_rad), np.cos(ra_rad), np.sin(dec_rad), np.cos(dec_rad)
+    axes = np.array([[-sa, ca, 0.0], [-sd * ca, -sd * sa, cd], [cd * ca, cd * sa, sd]])
+    seen = apparent_direction(mjd_utc, ra_rad, dec_rad)
+    # The shortest rotation from s to s' takes x to x - (x.(s + s')) (s + s') / (1 + s.s') + 2 (x.s) s'.
+    both = axes[2] + seen
+    along = axes @ axes[2]
+    turned = axes - np.outer(axes @ both, both) / (1 + axes[2] @ seen) + 2 * np.outer(along, seen)
+    return np.asarray(turned)
 
 
 def uvw_of_antennas(position_m: Float, mjd_utc: float, ra_rad: float, dec_rad: float) -> Float:
@@ -158,26 +210,71 @@ def uvw_of_antennas(position_m: Float, mjd_utc: float, ra_rad: float, dec_rad: f
     Returns
     -------
     ndarray, shape (nant, 3)
-        u (east), v (north), w (towards the source) in metres; a baseline is
-        antenna 2 minus antenna 1 (Thompson, Moran & Swenson 2017, section 4.1).
+        u (east), v (north), w (towards the source as it is seen) in metres; a
+        baseline is antenna 2 minus antenna 1 (Thompson, Moran & Swenson 2017,
+        section 4.1), with precession, nutation and annual aberration.
     """
     celestial = position_m @ celestial_to_terrestrial(mjd_utc)
-    sa, ca, sd, cd = np.sin(ra_rad), np.cos(ra_rad), np.sin(dec_rad), np.cos(dec_rad)
-    basis = np.array([[-sa, ca, 0.0], [-sd * ca, -sd * sa, cd], [cd * ca, cd * sa, sd]])
-    return np.asarray(celestial @ basis.T)
+    return np.asarray(celestial @ axes_towards(mjd_utc, ra_rad, dec_rad).T)
+
+
+def seen_lmn(mjd_utc: float, ra_rad: Float, dec_rad: Float, ra0_rad: float, dec0_rad: float) -> Float:
+    """Direction cosines of sources where they are seen, annual aberration stretching the sky between them.
+
+    Parameters
+    ----------
+    mjd_utc : float
+        Time.
+    ra_rad, dec_rad : ndarray, shape (n,)
+        ICRS directions, radians.
+    ra0_rad, dec0_rad : float
+        Phase centre, ICRS radians.
+
+    Returns
+    -------
+    ndarray, shape (n, 3)
+        l, m and n - 1 for which ``u l + v m + w (n - 1)`` is the baseline's
+        exact projection on the source less that on the phase centre.
+    """
+    apart = apparent_direction(mjd_utc, ra_rad, dec_rad) - apparent_direction(mjd_utc, ra0_rad, dec0_rad)
+    return np.asarray(apart @ axes_towards(mjd_utc, ra0_rad, dec0_rad).T)
+
+
+def meridian_pointing(
+    mjd_utc: float, reference_mjd_utc: float, ra_rad: float, dec_rad: float
+) -> tuple[float, float]:
+    """Where dishes that stand still point.
+
+    Parameters
+    ----------
+    mjd_utc : float
+        Time.
+    reference_mjd_utc : float
+        Time at which they point at (ra_rad, dec_rad), ICRS radians.
+
+    Returns
+    -------
+    ra_rad, dec_rad : float
+        ICRS direction at `mjd_utc`, radians: the right ascension advances by
+        15.04 arcsec a second.
+    """
+    fixed = celestial_to_terrestrial(reference_mjd_utc) @ apparent_direction(
+        reference_mjd_utc, ra_rad, dec_rad
+    )
+    return icrs_of_apparent(mjd_utc, celestial_to_terrestrial(mjd_utc).T @ fixed)
 
 
 def meridian_mjd(mjd_utc: float, longitude_rad: float, ra_rad: float, dec_rad: float) -> float:
-    """Moment next to `mjd_utc` at which an ICRS direction crosses the meridian (to a second).
+    """Moment next to `mjd_utc` at which an ICRS direction is seen to cross the meridian.
 
     The declination matters: precession since 2000 shifts the crossing by
     minutes towards the poles.
     """
     sidereal_day = 0.99726956633
-    direction = np.array(
-        [np.cos(ra_rad) * np.cos(dec_rad), np.sin(ra_rad) * np.cos(dec_rad), np.sin(dec_rad)]
-    )
-    terrestrial = celestial_to_terrestrial(mjd_utc) @ direction
-    hour_angle = longitude_rad - np.arctan2(terrestrial[1], terrestrial[0])
-    turns = (hour_angle / (2 * np.pi) + 0.5) % 1.0 - 0.5
-    return float(mjd_utc - turns * sidereal_day)
+    moment = mjd_utc
+    for _ in range(2):  # the second turn takes out the aberration and precession of the first step
+        x, y, _ = celestial_to_terrestrial(moment) @ apparent_direction(moment, ra_rad, dec_rad)
+        turns = (longitude_rad - np.arctan2(y, x)) / (2 * np.pi)
+        turns = (turns + 0.5) % 1.0 - 0.5
+        moment -= turns * sidereal_day
+    return float(moment)

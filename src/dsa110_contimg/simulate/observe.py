@@ -1,10 +1,10 @@
-"""A simulated observation: one field, one spectral window, gains and noise of known truth."""
+"""A simulated observation: sky, receivers and noise turned into visibilities, dump by dump."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,59 +13,64 @@ from numpy.typing import NDArray
 from dsa110_contimg.config import SimulationConfig
 from dsa110_contimg.errors import InputError, ResourceError
 from dsa110_contimg.predict import predict_components
-from dsa110_contimg.simulate.array import Array, meridian_mjd, read_array, uvw_of_antennas
-from dsa110_contimg.simulate.population import draw_sky, with_catalog_errors, write_catalog
-from dsa110_contimg.simulate.writer import write_measurement_set
-from dsa110_contimg.sky import AiryBeam, SkyModel, angular_separation, beam_for_antenna, far_bright_sources
+from dsa110_contimg.simulate.array import (
+    Array,
+    meridian_mjd,
+    meridian_pointing,
+    read_array,
+    seen_lmn,
+    uvw_of_antennas,
+)
+from dsa110_contimg.simulate.instrument import BAD_NOISE, draw_instrument
+from dsa110_contimg.simulate.population import write_catalog
+from dsa110_contimg.simulate.scene import build_scene
+from dsa110_contimg.simulate.truth import Truth
+from dsa110_contimg.simulate.writer import Layout, MeasurementSetWriter
+from dsa110_contimg.sky import SkyModel, beam_for_antenna
+from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 
 __all__ = ["SimulationConfig", "Truth", "simulate"]
 
 Float = NDArray[np.float64]
-Complex = NDArray[np.complex128]
 
-
-@dataclass(frozen=True)
-class Truth:
-    """What a simulated observation was made of.
-
-    Attributes
-    ----------
-    gain : ndarray of complex128, shape (ntime, nant, npol)
-        True gains: V = g_i conj(g_j) times the sky.
-    times_s : ndarray, shape (ntime,)
-        Dump centres, seconds (MJD UTC).
-    sky : SkyModel
-        True sky.
-    beam : AiryBeam
-        True beam.
-    """
-
-    gain: Complex
-    times_s: Float
-    sky: SkyModel
-    beam: AiryBeam
-
-    def write(self, path: Path) -> None:
-        """Write ``OUT.truth.npz``."""
-        beside = path.with_name(f".{path.name}.{os.getpid()}.npz")
-        np.savez_compressed(
-            beside,
-            gain=self.gain,
-            times_s=self.times_s,
-            ra_rad=self.sky.ra_rad,
-            dec_rad=self.sky.dec_rad,
-            flux_jy=self.sky.flux_jy,
-            spectral_index=self.sky.spectral_index,
-            reference_freq_hz=self.sky.reference_freq_hz,
-            beam_m=np.array([self.beam.diameter_m, self.beam.blockage_m]),
-        )
-        beside.replace(path)
+#: One stream of random numbers per subject, so that one option's draws do not shift another's. Streams are
+#: spawned in this order: new ones go to the end.
+STREAMS = (
+    "sky",
+    "noise",
+    "catalog",
+    "index",
+    "faint",
+    "doubles",
+    "variables",
+    "missing",
+    "spurious",
+    "absent",
+    "new",
+    "gain",
+    "amplitude",
+    "drift",
+    "bandpass",
+    "delay",
+    "pointing",
+    "width",
+    "failures",
+    "lost",
+    "rfi",
+)
+#: So many sources, the brightest apparent ones, are seen through each antenna's own beam.
+OWN_BEAM_SOURCES = 300
+#: Sky beyond the beam's second null that the catalogue covers as well, degrees.
+MARGIN_DEG = 0.3
+SIDEREAL_RATE = 15.04 / 3600  # degrees per second
 
 
 def simulate(out: Path, config: SimulationConfig | None = None, sky: SkyModel | None = None) -> Truth:
     """Simulate an observation and write its Measurement Set, truth and catalogue.
 
-    The field tracks its centre through the meridian; the sky is unpolarised.
+    The field crosses the meridian in the middle of the observation. The sky is
+    unpolarised. Dishes that stand still see each source through another part of
+    the beam in every dump.
 
     Parameters
     ----------
@@ -74,7 +79,7 @@ def simulate(out: Path, config: SimulationConfig | None = None, sky: SkyModel | 
     config : SimulationConfig, optional
         Options.
     sky : SkyModel, optional
-        True sky; drawn at random if not given.
+        True sky; drawn at random, or taken from a catalogue, if not given.
 
     Returns
     -------
@@ -86,108 +91,200 @@ def simulate(out: Path, config: SimulationConfig | None = None, sky: SkyModel | 
         If the options do not make an observation.
     ResourceError
         If the Measurement Set is there already.
+
+    Notes
+    -----
+    Phases are ``u l + v m + w (n - 1)`` with ICRS direction cosines, the
+    convention of imagers and of CASA. Nature's are those of the apparent
+    directions, between which aberration stretches the sky by up to 1e-4 (0.36
+    arcsec a degree off the phase centre): the option `differential_aberration`.
     """
     config = config or SimulationConfig()
     if out.exists():
         raise ResourceError("is there already", out, "choose another name or remove it")
     if config.high_mhz <= config.low_mhz:
         raise InputError("the band is empty", "low_mhz, high_mhz", "high_mhz must be above low_mhz")
-    out.parent.mkdir(parents=True, exist_ok=True)
     array = _chosen(read_array(config.array), config.antennas)
-    # Separate streams, so that one option's draws do not shift another's.
-    streams = np.random.SeedSequence(config.seed).spawn(4)
-    sky_rng, gain_rng, noise_rng, catalog_rng = (np.random.default_rng(s) for s in streams)
-    ra, dec = np.radians(config.ra), np.radians(config.dec)
-    width = (config.high_mhz - config.low_mhz) * 1e6 / config.channels
-    freq: Float = np.asarray(config.low_mhz * 1e6 + width * (np.arange(config.channels) + 0.5))
-    beam = beam_for_antenna(array.telescope, array.dish_m)
-    reach = beam.null_rad(float(freq.min()), order=2)
-    reach_deg = float(np.degrees(reach))
-    if sky is None:
-        sky = draw_sky(sky_rng, ra, dec, reach, config.min_mjy, config.brightest_jy)
-    # The catalogue lists the drawn sky; the very bright sources further out are seen as well.
-    seen = SkyModel.concatenate([sky, far_bright_sources(ra, dec, reach)])
-    transit = meridian_mjd(60968.6, array.longitude_rad, ra, dec)
-    middle = (config.dumps - 1) / 2
-    times: Float = np.asarray(transit * 86400.0 + (np.arange(config.dumps) - middle) * config.dump_s)
-    gain = draw_gains(gain_rng, len(times), len(array.name), config)
-    separation = angular_separation(seen.ra_rad, seen.dec_rad, ra, dec)
-    apparent = seen.flux_at(freq) * beam.power(separation, freq)
-    lmn = seen.lmn(ra, dec)
-    first, second = np.triu_indices(len(array.name), 1)
-    # Noise of the real part per channel, dump and polarisation: SEFD / sqrt(2 dnu t).
-    sigma = config.sefd_jy / np.sqrt(2 * width * config.dump_s)
-    n_rows = first.size * len(times)
-    uvw = np.empty((n_rows, 3))
-    vis = np.empty((n_rows, config.channels, 2), dtype=np.complex64)
-    for t, seconds in enumerate(times):
-        rows = slice(t * first.size, (t + 1) * first.size)
-        of_antennas = uvw_of_antennas(array.position_m, seconds / 86400.0, ra, dec)
-        uvw[rows] = of_antennas[second] - of_antennas[first]
-        true = predict_components(uvw[rows], freq, lmn, apparent, seen.major_rad, seen.minor_rad, seen.pa_rad)
-        turned = gain[t, first] * np.conj(gain[t, second])
-        vis[rows] = true[:, :, None] * turned[:, None, :]
-        shape = (first.size, config.channels, 2)
-        vis[rows] += sigma * (noise_rng.standard_normal(shape) + 1j * noise_rng.standard_normal(shape))
+    seeds = np.random.SeedSequence(config.seed).spawn(len(STREAMS))
+    streams = {name: np.random.default_rng(s) for name, s in zip(STREAMS, seeds, strict=True)}
+    truth = _truth(config, array, streams, sky)
+    out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.{os.getpid()}")
     shutil.rmtree(beside, ignore_errors=True)
-    write_measurement_set(
-        beside,
-        array,
-        field_name=f"sim{config.ra:.2f}{config.dec:+.2f}",
-        ra_rad=ra,
-        dec_rad=dec,
-        times_s=times,
-        dump_s=config.dump_s,
-        freq_hz=freq,
-        width_hz=width,
-        uvw_m=uvw,
-        vis=vis,
-        sigma=sigma or 1.0,
-    )
-    truth = Truth(gain, times, seen, beam)
-    stem = out.with_suffix("")
-    truth.write(stem.with_name(stem.name + ".truth.npz"))
-    listed = with_catalog_errors(catalog_rng, sky, config.flux_error, config.position_error)
-    write_catalog(
-        stem.with_name(stem.name + ".catalog.ecsv"),
-        listed,
-        max(-90.0, config.dec - reach_deg - 0.1),
-        min(90.0, config.dec + reach_deg + 0.1),
-    )
-    beside.rename(out)
+    try:
+        _observe(beside, config, array, truth, streams["noise"])
+        stem = out.with_suffix("")
+        truth.write(stem.with_name(stem.name + ".truth.npz"))
+        reach = float(np.degrees(_reach(config, truth.freq_hz, array))) + MARGIN_DEG
+        write_catalog(
+            stem.with_name(stem.name + ".catalog.ecsv"),
+            truth.scene.catalog,
+            max(-90.0, config.dec - reach),
+            min(90.0, config.dec + reach),
+        )
+        beside.rename(out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
     return truth
 
 
-def draw_gains(rng: np.random.Generator, n_times: int, n_antennas: int, config: SimulationConfig) -> Complex:
-    """Draw gains per dump, antenna and polarisation, shape (ntime, nant, 2).
+def _reach(config: SimulationConfig, freq_hz: Float, array: Array) -> float:
+    """How far from the centre sources are seen: the second null at either end of the drift, radians."""
+    half = SIDEREAL_RATE * config.dumps * config.dump_s / 2 * np.cos(np.radians(config.dec))
+    drift = np.radians(half) if config.drift else 0.0
+    beam = beam_for_antenna(array.telescope, array.dish_m)
+    return float(min(beam.null_rad(float(freq_hz.min()), order=2) + drift, np.radians(89.0)))
 
-    A fixed phase and amplitude each, and a smooth drift of the phase: half a
-    period to one and a half periods of a sinusoid over the observation.
-    """
-    shape = (n_antennas, 2)
-    phase = (
-        rng.uniform(-np.pi, np.pi, shape)
-        if config.random_phases
-        else np.radians(config.phase_rms) * rng.standard_normal(shape)
+
+def _truth(
+    config: SimulationConfig, array: Array, streams: dict[str, np.random.Generator], sky: SkyModel | None
+) -> Truth:
+    ra, dec = np.radians(config.ra), np.radians(config.dec)
+    n_channels = config.spws * config.channels
+    width = (config.high_mhz - config.low_mhz) * 1e6 / n_channels
+    freq = np.asarray(config.low_mhz * 1e6 + width * (np.arange(n_channels) + 0.5))
+    freq = freq.reshape(config.spws, config.channels)
+    transit = meridian_mjd(60968.6, array.longitude_rad, ra, dec)
+    since = (np.arange(config.dumps) - (config.dumps - 1) / 2) * config.dump_s
+    times: Float = np.asarray(transit * 86400.0 + since)
+    centre = np.tile([ra, dec], (config.dumps, 1))
+    pointing = centre
+    if config.drift:
+        pointing = np.array([meridian_pointing(t / 86400.0, transit, ra, dec) for t in times])
+    beam = beam_for_antenna(array.telescope, array.dish_m)
+    scene = build_scene(
+        config, streams, ra, dec, _reach(config, freq, array), beam, float(freq.min() + freq.max()) / 2, sky
     )
-    amplitude = np.clip(1.0 + config.amplitude_rms * rng.standard_normal(shape), 0.2, None)
-    x = np.linspace(0.0, 1.0, n_times)[:, None, None]
-    turns, start = rng.uniform(0.5, 1.5, shape), rng.uniform(0, 2 * np.pi, shape)
-    size = np.radians(config.phase_drift) * np.sqrt(2.0) * rng.standard_normal(shape)
-    drift = size * np.sin(2 * np.pi * turns * x + start)
-    return np.asarray(amplitude * np.exp(1j * (phase + drift)))
+    return Truth(
+        times_s=times,
+        freq_hz=freq,
+        pointing=pointing,
+        phase_centre=centre if config.fields == 1 else pointing,
+        middle=centre[0],
+        beam=beam,
+        instrument=draw_instrument(config, streams, config.dumps, len(array.name), freq),
+        scene=scene,
+    )
+
+
+def _observe(
+    path: Path, config: SimulationConfig, array: Array, truth: Truth, noise: np.random.Generator
+) -> None:
+    """Write the visibilities, one dump and window at a time: nothing of the size of the table is held."""
+    n_antennas = len(array.name)
+    pairs = np.triu_indices(n_antennas)
+    # Noise is drawn for all pairs, so that leaving out autocorrelations does not shift it.
+    kept = np.flatnonzero((pairs[0] != pairs[1]) | config.autocorrelations)
+    first, second = pairs[0][kept], pairs[1][kept]
+    auto = first == second
+    width = (config.high_mhz - config.low_mhz) * 1e6 / truth.freq_hz.size
+    # Noise of the real part per channel, dump and polarisation: SEFD / sqrt(2 dnu t); the real
+    # autocorrelations have sqrt(2) times that.
+    sigma = config.sefd_jy / np.sqrt(2 * width * config.dump_s)
+    layout = Layout(
+        array=array,
+        field_names=_field_names(config),
+        phase_centre=truth.phase_centre if config.drift and config.fields != 1 else truth.phase_centre[:1],
+        pointing=truth.pointing,
+        tracking=not config.drift,
+        times_s=truth.times_s,
+        dump_s=config.dump_s,
+        freq_hz=truth.freq_hz,
+        width_hz=width,
+        antenna1=first,
+        antenna2=second,
+        sigma=sigma or 1.0,
+    )
+    receivers = truth.instrument
+    loud = np.where(receivers.bad, BAD_NOISE, 1.0)
+    scale = (sigma * loud[first] * loud[second] * np.where(auto, np.sqrt(2.0), 1.0)).astype(np.float32)
+    alive = ~receivers.dead
+    with MeasurementSetWriter(path, layout) as writer:
+        for t in range(config.dumps):
+            sky = _SkyAt(config, array, truth, t)
+            uvw = sky.antenna_uvw[second] - sky.antenna_uvw[first]
+            for window in range(config.spws):
+                seen = sky.visibilities(window, uvw, first, second)
+                gain = receivers.gain[t] * receivers.bandpass[window] * alive[:, None]
+                turned = gain[:, first] * np.conj(gain[:, second])
+                burst = receivers.rfi_phase[t] * alive
+                seen += (burst[first] * np.conj(burst[second]))[:, None] * receivers.rfi_jy[t, window]
+                # The receivers' own power in the autocorrelations.
+                seen[auto] += config.sefd_jy
+                vis = (seen[:, :, None] * turned.transpose(1, 0, 2)).astype(np.complex64)
+                shape = (pairs[0].size, config.channels, 2)
+                for part in (vis.real, vis.imag):
+                    part += scale[:, None, None] * noise.standard_normal(shape, dtype=np.float32)[kept]
+                vis.imag[auto] = 0.0
+                writer.put(t, window, uvw, vis, bool(receivers.lost_spw[window]))
+
+
+class _SkyAt:
+    """The sky during one dump.
+
+    Parameters
+    ----------
+    config : SimulationConfig
+        Options.
+    array : Array
+        Stations.
+    truth : Truth
+        Sky, beam and receivers.
+    dump : int
+        Which.
+    """
+
+    def __init__(self, config: SimulationConfig, array: Array, truth: Truth, dump: int) -> None:
+        self.truth, self.dump = truth, dump
+        mjd = truth.times_s[dump] / 86400.0
+        centre = (float(truth.phase_centre[dump, 0]), float(truth.phase_centre[dump, 1]))
+        self.antenna_uvw = uvw_of_antennas(array.position_m, mjd, *centre)
+        sky = truth.sky
+        self.lmn = sky.lmn(*centre)
+        if config.differential_aberration:
+            self.lmn = seen_lmn(mjd, sky.ra_rad, sky.dec_rad, *centre)
+        self.own = np.zeros(len(sky), dtype=bool)
+        if not truth.instrument.same_beams:
+            middle = truth.freq_hz.mean(keepdims=True)[0]
+            bright = np.argsort(-truth.apparent_flux(middle)[:, 0], kind="stable")
+            # Their Fourier sum by antenna, in which a beam of its own costs nothing, is one of points.
+            self.own[bright[sky.is_point[bright]][:OWN_BEAM_SOURCES]] = True
+
+    def visibilities(
+        self, window: int, uvw: Float, first: NDArray[np.int64], second: NDArray[np.int64]
+    ) -> NDArray[np.complex128]:
+        """Predict a spectral window without receivers, shape (nbl, nchan), in jansky."""
+        freq = self.truth.freq_hz[window]
+        flux, sky = self.truth.apparent_flux(freq, self.dump), self.truth.sky
+        rest = ~self.own
+        shape = (sky.major_rad[rest], sky.minor_rad[rest], sky.pa_rad[rest])
+        vis = predict_components(uvw, freq, self.lmn[rest], flux[rest], *shape).astype(np.complex128)
+        if not self.own.any():
+            return vis
+        chosen = sky.select(self.own)
+        pointing = (float(self.truth.pointing[self.dump, 0]), float(self.truth.pointing[self.dump, 1]))
+        amplitude = self.truth.instrument.amplitude_beams(
+            self.truth.beam, chosen.ra_rad, chosen.dec_rad, pointing, freq
+        )
+        turns = self.antenna_uvw @ self.lmn[self.own].T / SPEED_OF_LIGHT
+        flux = chosen.flux_at(freq)
+        for c, hertz in enumerate(freq):
+            voltage = amplitude[:, :, c] * np.exp(2j * np.pi * hertz * turns)
+            matrix = (np.conj(voltage) * flux[:, c]) @ voltage.T
+            vis[:, c] += matrix[first, second]
+        return vis
+
+
+def _field_names(config: SimulationConfig) -> tuple[str, ...]:
+    if not config.drift:
+        return (f"sim{config.ra:.2f}{config.dec:+.2f}",)
+    if config.fields == 1:
+        return ("meridian_icrs",)
+    return tuple(f"meridian_icrs_t{t}" for t in range(config.dumps))
 
 
 def _chosen(array: Array, antennas: int | None) -> Array:
     if antennas is None or antennas >= len(array.name):
         return array
     keep = np.unique(np.linspace(0, len(array.name) - 1, antennas).round().astype(int))
-    return Array(
-        array.telescope,
-        tuple(array.name[k] for k in keep),
-        array.position_m[keep],
-        array.dish_m,
-        array.longitude_rad,
-        array.latitude_rad,
-    )
+    return replace(array, name=tuple(array.name[k] for k in keep), position_m=array.position_m[keep])

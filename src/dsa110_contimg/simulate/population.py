@@ -27,7 +27,10 @@ def draw_sky(
     dec_rad: float,
     radius_rad: float,
     min_mjy: float,
-    brightest_jy: float,
+    brightest_jy: float = 0.0,
+    *,
+    below_mjy: float = np.inf,
+    prefix: str = "sim",
 ) -> SkyModel:
     """Draw point sources over a disc of the sky.
 
@@ -42,10 +45,15 @@ def draw_sky(
     brightest_jy : float
         One more source of this flux is put a third of a degree from the
         centre, as a pointing on a calibrator would have; 0 for none.
+    below_mjy : float
+        Only sources fainter than this.
+    prefix : str
+        What the names begin with.
 
     Returns
     -------
     SkyModel
+        All of spectral index -0.75.
     """
     area = 2 * np.pi * (1 - np.cos(radius_rad)) * np.degrees(1) ** 2
     at_knee = DENSITY_PER_SQ_DEG * (KNEE_MJY / DENSITY_FLUX_MJY) ** -FAINT_SLOPE
@@ -60,14 +68,15 @@ def draw_sky(
     # Uniform over the cap: the cosine of the distance is uniform.
     distance = np.arccos(1 - rng.uniform(size=n) * (1 - np.cos(radius_rad)))
     angle = rng.uniform(0, 2 * np.pi, n)
+    kept = flux < below_mjy * 1e-3
+    flux, distance, angle = flux[kept], distance[kept], angle[kept]
     if brightest_jy > 0:
         flux = np.append(flux, brightest_jy)
         distance, angle = np.append(distance, np.radians(0.33)), np.append(angle, rng.uniform(0, 2 * np.pi))
     ra, dec = radec_from_lm(
         np.sin(distance) * np.sin(angle), np.sin(distance) * np.cos(angle), ra_rad, dec_rad
     )
-    model = SkyModel.points(ra, dec, flux, prefix="sim")
-    return replace(model, spectral_index=-0.75 + 0.15 * rng.standard_normal(len(model)))
+    return SkyModel.points(ra, dec, flux, spectral_index=-0.75, prefix=prefix)
 
 
 def with_catalog_errors(
@@ -91,7 +100,7 @@ def write_catalog(path: Path, sky: SkyModel, dec_min: float, dec_max: float) -> 
     Parameters
     ----------
     path : Path
-        ECSV file with columns ra_deg, dec_deg, flux_mjy; written beside and renamed.
+        ECSV file with columns ra_deg, dec_deg, flux_mjy and Gaussian widths; written beside and renamed.
     sky : SkyModel
         What it lists.
     dec_min, dec_max : float
@@ -103,6 +112,9 @@ def write_catalog(path: Path, sky: SkyModel, dec_min: float, dec_max: float) -> 
             "ra_deg": np.degrees(sky.ra_rad) % 360,
             "dec_deg": np.degrees(sky.dec_rad),
             "flux_mjy": sky.flux_jy * 1e3,
+            "major_arcsec": sky.major_rad / ARCSEC,
+            "minor_arcsec": sky.minor_rad / ARCSEC,
+            "pa_deg": np.degrees(sky.pa_rad),
         },
         meta={"coverage": {"ra_min": 0.0, "ra_max": 360.0, "dec_min": dec_min, "dec_max": dec_max}},
     )

@@ -9,7 +9,7 @@ starts from.
 from dsa110_contimg.sky.beam import AiryBeam, beam_for_antenna
 from dsa110_contimg.sky.components import SkyModel
 from dsa110_contimg.sky.directions import angular_separation, lmn_from_radec, radec_from_lm
-from dsa110_contimg.sky.seed import Seed, build_seed, far_bright_sources
+from dsa110_contimg.sky.seed import Seed, build_seed, catalogued_sky, far_bright_sources
 
 __all__ = [
     "AiryBeam",
@@ -18,6 +18,7 @@ __all__ = [
     "angular_separation",
     "beam_for_antenna",
     "build_seed",
+    "catalogued_sky",
     "far_bright_sources",
     "lmn_from_radec",
     "radec_from_lm",

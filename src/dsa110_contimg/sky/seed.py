@@ -15,7 +15,7 @@ from dsa110_contimg.sky.beam import AiryBeam
 from dsa110_contimg.sky.components import ARCSEC, SkyModel
 from dsa110_contimg.sky.directions import angular_separation
 
-__all__ = ["Seed", "build_seed", "far_bright_sources", "mean_apparent_flux"]
+__all__ = ["Seed", "build_seed", "catalogued_sky", "far_bright_sources", "mean_apparent_flux"]
 
 Float = NDArray[np.float64]
 
@@ -192,6 +192,34 @@ def mean_apparent_flux(sky: SkyModel, beam: AiryBeam, pointing: Float, freq_hz: 
         separation = angular_separation(sky.ra_rad, sky.dec_rad, ra, dec)
         total += np.mean(flux * beam.power(separation, freq_hz), axis=1)
     return total / len(pointing)
+
+
+def catalogued_sky(
+    ra_rad: float,
+    dec_rad: float,
+    radius_rad: float,
+    *,
+    catalog: str = "nvss",
+    catalog_dir: Path | None = None,
+    min_mjy: float | None = None,
+    spectral_index: float = -0.75,
+) -> SkyModel:
+    """List the catalogue's sources in a cone as components, brightest first.
+
+    Parameters
+    ----------
+    ra_rad, dec_rad, radius_rad : float
+        Cone, ICRS radians.
+    catalog, catalog_dir, min_mjy, spectral_index
+        As for :func:`build_seed`.
+
+    Returns
+    -------
+    SkyModel
+    """
+    ra, dec, radius = (float(np.degrees(x)) for x in (ra_rad, dec_rad, radius_rad))
+    rows = query_cone(catalog, ra % 360, dec, radius, min_flux_mjy=min_mjy, catalog_dir=catalog_dir)
+    return _sky_model(rows, [f"{catalog}{int(k)}" for k in rows["source_id"]], spectral_index)
 
 
 def far_bright_sources(ra_rad: float, dec_rad: float, radius_rad: float) -> SkyModel:

@@ -209,20 +209,15 @@ class VisibilityReader:
             By how much w fell: what :func:`turn_phases` takes to move
             visibilities to the common centre, and negated to move them back.
         """
-        return self.moved(block.uvw_m, block.slot, block.field_id, self.phase_center)
+        return self.moved(block.uvw_m, block.field_id, self.phase_center)
 
-    def moved(
-        self, uvw_m: Float, slot: Int, field_id: int, center: tuple[float, float]
-    ) -> tuple[Float, Float]:
-        """Move baselines (nrow, 3) of dumps `slot` of a field to a centre, as :meth:`move_to_center`."""
+    def moved(self, uvw_m: Float, field_id: int, center: tuple[float, float]) -> tuple[Float, Float]:
+        """Move baselines (nrow, 3) of a field to a centre, as :meth:`move_to_center`."""
         field = self.ms.field(field_id)
         old = (field.ra_rad, field.dec_rad)
         if old == center:
             return uvw_m, np.zeros(len(uvw_m))
-        moved = np.empty_like(uvw_m)
-        for k in np.unique(slot):
-            mine = slot == k
-            moved[mine] = move_uvw(uvw_m[mine], float(self.times[k]) / 86400.0, old, center)
+        moved = move_uvw(uvw_m, old, center)
         return moved, uvw_m[:, 2] - moved[:, 2]
 
     @property
@@ -234,10 +229,6 @@ class VisibilityReader:
     def samples(self) -> int:
         """Visibilities of one pass, correlations counted singly."""
         return sum(r.size * w.freq_hz.size * len(w.corr_type) for r, _, w in self._plan)
-
-    def slots_of(self, rows: Int) -> Int:
-        """Return the dump of each of some selected rows."""
-        return self._slot_of_row[rows]
 
     def blocks(self) -> Iterator[Block]:
         """Yield the blocks of one pass; they must not be changed."""

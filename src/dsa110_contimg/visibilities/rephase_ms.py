@@ -80,7 +80,7 @@ def _move(path: Path, reader: VisibilityReader, center: tuple[float, float], pro
         columns = [c for c in COLUMNS if c in main.colnames()]
         for rows, field_id, window in progress.track(reader.row_sets(), reader.n_blocks, "rephase"):
             part = main.selectrows(rows)
-            uvw, path_m = reader.moved(part.getcol("UVW"), reader.slots_of(rows), field_id, center)
+            uvw, path_m = reader.moved(part.getcol("UVW"), field_id, center)
             part.putcol("UVW", uvw)
             if path_m.any():
                 for column in columns:

@@ -1,0 +1,152 @@
+"""The truth of a simulated observation, and the file it is kept in."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsa110_contimg.errors import InputError
+from dsa110_contimg.simulate.instrument import Instrument
+from dsa110_contimg.simulate.scene import Scene
+from dsa110_contimg.sky import AiryBeam, SkyModel, angular_separation
+
+__all__ = ["Truth"]
+
+Float = NDArray[np.float64]
+Complex = NDArray[np.complex128]
+
+SKY_COLUMNS = ("ra_rad", "dec_rad", "flux_jy", "spectral_index", "major_rad", "minor_rad", "pa_rad")
+INSTRUMENT = ("gain", "bandpass", "dead", "bad", "lost_spw", "pointing_rad", "width", "rfi_jy", "rfi_phase")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a simulated observation was made of.
+
+    Attributes
+    ----------
+    times_s : ndarray, shape (ntime,)
+        Dump centres, seconds (MJD UTC).
+    freq_hz : ndarray, shape (nspw, nchan)
+        Channels.
+    pointing : ndarray, shape (ntime, 2)
+        Where the dishes point, ICRS right ascension and declination in radians.
+    phase_centre : ndarray, shape (ntime, 2)
+        Phase centres of the dumps, alike.
+    middle : ndarray, shape (2,)
+        Pointing in the middle of the observation.
+    beam : AiryBeam
+        Nominal beam.
+    instrument : Instrument
+        The receivers.
+    scene : Scene
+        True sky and catalogue.
+    """
+
+    times_s: Float
+    freq_hz: Float
+    pointing: Float
+    phase_centre: Float
+    middle: Float
+    beam: AiryBeam
+    instrument: Instrument
+    scene: Scene
+
+    @property
+    def sky(self) -> SkyModel:
+        """True sky."""
+        return self.scene.sky
+
+    @property
+    def gain(self) -> Complex:
+        """True gains, shape (ntime, nant, 2)."""
+        return self.instrument.gain
+
+    def apparent_flux(self, freq_hz: Float, dump: int | None = None) -> Float:
+        """Flux of the true sky through the nominal beam.
+
+        Parameters
+        ----------
+        freq_hz : ndarray, shape (nchan,)
+            Frequencies in hertz.
+        dump : int, optional
+            Number of the dump; the middle of the observation if not given.
+
+        Returns
+        -------
+        ndarray, shape (n, nchan)
+            Jansky.
+        """
+        ra, dec = self.middle if dump is None else self.pointing[dump]
+        separation = angular_separation(self.sky.ra_rad, self.sky.dec_rad, ra, dec)
+        return np.asarray(self.sky.flux_at(freq_hz) * self.beam.power(separation, freq_hz))
+
+    def write(self, path: Path) -> None:
+        """Write ``OUT.truth.npz``, beside and renamed; :meth:`read` brings it back."""
+        values: dict[str, Any] = {
+            "times_s": self.times_s,
+            "freq_hz": self.freq_hz,
+            "pointing": self.pointing,
+            "phase_centre": self.phase_centre,
+            "middle": self.middle,
+            "beam_m": np.array([self.beam.diameter_m, self.beam.blockage_m]),
+            "sky_entry": self.scene.sky_entry,
+            "sky_kind": np.array(self.scene.sky_kind, dtype=str),
+            "catalog_kind": np.array(self.scene.catalog_kind, dtype=str),
+        }
+        values |= {name: getattr(self.instrument, name) for name in INSTRUMENT}
+        for prefix, model in (("", self.scene.sky), ("catalog_", self.scene.catalog)):
+            values |= {prefix + name: getattr(model, name) for name in SKY_COLUMNS}
+            values[prefix + "name"] = np.array(model.name, dtype=str)
+            values[prefix + "reference_freq_hz"] = model.reference_freq_hz
+        beside = path.with_name(f".{path.name}.{os.getpid()}.npz")
+        np.savez_compressed(beside, **values)
+        beside.replace(path)
+
+    @classmethod
+    def read(cls, path: Path | str) -> Truth:
+        """Read ``OUT.truth.npz``.
+
+        Raises
+        ------
+        InputError
+            If the file is missing or not of this kind.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                v = dict(saved)
+            skies = [
+                SkyModel(
+                    tuple(str(name) for name in v[prefix + "name"]),
+                    **{name: v[prefix + name] for name in SKY_COLUMNS},
+                    reference_freq_hz=float(v[prefix + "reference_freq_hz"]),
+                )
+                for prefix in ("", "catalog_")
+            ]
+            scene = Scene(
+                skies[0],
+                tuple(str(kind) for kind in v["sky_kind"]),
+                v["sky_entry"],
+                skies[1],
+                tuple(str(kind) for kind in v["catalog_kind"]),
+            )
+            return cls(
+                v["times_s"],
+                v["freq_hz"],
+                v["pointing"],
+                v["phase_centre"],
+                v["middle"],
+                AiryBeam(*(float(x) for x in v["beam_m"])),
+                Instrument(*(v[name] for name in INSTRUMENT)),
+                scene,
+            )
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            text = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(
+                f"cannot be read as the truth of a simulation ({text})", path, "give OUT.truth.npz"
+            ) from None
