@@ -53,18 +53,24 @@ class Anchor:
 
 
 def anchor_seed(
-    observation: Observation, tables: Sequence[GainTable], seed: Seed, noise_scale2: float
+    observation: Observation,
+    tables: Sequence[GainTable],
+    current: Seed,
+    catalogue: Seed,
+    noise_scale2: float,
 ) -> Anchor | None:
     """Measure the bright seeds on the calibrated data and tie them to their median.
 
     Parameters
     ----------
     observation : Observation
-        The data, its model being the seed.
+        The data, its model being the current seed.
     tables : sequence of GainTable
-        A first solution.
-    seed : Seed
-        The seed.
+        A solution against it.
+    current : Seed
+        The catalogue's sources, perhaps moved and scaled before.
+    catalogue : Seed
+        The same as the catalogue lists them.
     noise_scale2 : float
         Variance of a complex visibility times its weight.
 
@@ -74,10 +80,10 @@ def anchor_seed(
         None if there are too few bright sources for a median.
     """
     reader = observation.reader
-    chosen = np.flatnonzero(seed.sky.is_point)[:MOST_SOURCES]
+    chosen = np.flatnonzero(catalogue.sky.is_point)[:MOST_SOURCES]
     if chosen.size < FEWEST_SOURCES:
         return None
-    few = replace(seed, sky=seed.sky.select(chosen), apparent_jy=seed.apparent_jy[chosen])
+    few = replace(current, sky=current.sky.select(chosen), apparent_jy=current.apparent_jy[chosen])
     moments = np.zeros((chosen.size, N_MOMENTS))
     for block, model in observation.blocks("measure the seeds", with_model=True):
         assert model is not None
@@ -96,23 +102,30 @@ def anchor_seed(
     good = error[:, 0] * MIN_SNR < 1
     if np.count_nonzero(good) < FEWEST_SOURCES:
         return None
-    middle = np.median(change[good], axis=0)
-    factor = np.where(good, (1 + change[:, 0]) / (1 + middle[0]), 1.0)
-    # A source that is not there would be left out of the gains; it is none to calibrate on.
-    factor = np.clip(factor, 0.0, None)
-    dl, dm = (np.where(good, change[:, k] - middle[k], 0.0) for k in (1, 2))
+    listed = catalogue.sky.select(chosen)
     centre = reader.phase_center
-    lm = few.sky.lmn(*centre)
-    ra, dec = radec_from_lm(lm[:, 0] + dl, lm[:, 1] + dm, *centre)
-    near = lm[:, 2] > -1
-    sky = seed.sky
-    new_ra, new_dec = sky.ra_rad.copy(), sky.dec_rad.copy()
-    flux, apparent = sky.flux_jy.copy(), seed.apparent_jy.copy()
-    moved = chosen[near]
-    new_ra[moved], new_dec[moved] = ra[near], dec[near]
+    there, expected = few.sky.lmn(*centre), listed.lmn(*centre)
+    ratio = few.sky.flux_jy / listed.flux_jy * np.clip(1 + change[:, 0], 0.0, None)
+    shift = there[:, :2] - expected[:, :2] + change[:, 1:]
+    scale = float(np.median(ratio[good]))
+    middle = np.median(shift[good], axis=0)
+    present = few.sky.flux_jy / listed.flux_jy
+    # Half the way in the logarithm: measured one by one, sources see each other's sidelobes, and a whole
+    # step overshoots by up to its own length.
+    wanted = np.sqrt(np.maximum(ratio / scale, 0.0) * present)
+    factor = np.where(good, wanted, 1.0)
+    lm = expected[:, :2] + np.where(good[:, None], shift - middle, 0.0)
+    ra, dec = radec_from_lm(lm[:, 0], lm[:, 1], *centre)
+    sky = catalogue.sky
+    new_ra, new_dec, flux = sky.ra_rad.copy(), sky.dec_rad.copy(), sky.flux_jy.copy()
+    apparent = catalogue.apparent_jy.copy()
+    new_ra[chosen[good]], new_dec[chosen[good]] = ra[good], dec[good]
     flux[chosen] *= factor
     apparent[chosen] *= factor
-    tied = replace(seed, sky=replace(sky, ra_rad=new_ra, dec_rad=new_dec, flux_jy=flux), apparent_jy=apparent)
+    tied = replace(sky, ra_rad=new_ra, dec_rad=new_dec, flux_jy=flux)
     return Anchor(
-        tied, int(np.count_nonzero(good)), float(1 + middle[0]), (float(middle[1]), float(middle[2]))
+        replace(catalogue, sky=tied, apparent_jy=apparent),
+        int(np.count_nonzero(good)),
+        scale,
+        (float(middle[0]), float(middle[1])),
     )

@@ -70,6 +70,10 @@ DIVERGED_SNR = 0.8
 WORTHWHILE_SNR = 1.02
 #: A held-out chi-squared this near to the solution's own says that the input was calibrated already.
 CONVERGED_CHI2 = 1.01
+#: The seed is tied to the median of its sources at most this often, or until both are this near.
+MOST_ANCHORS = 4
+ANCHORED_SCALE = 0.005
+ANCHORED_ARCSEC = 0.05
 SUMMARY = "selfcal_summary.json"
 PICTURE = "selfcal.png"
 IMAGES = (
@@ -337,28 +341,34 @@ class _Run:
         return rounds, before
 
     def _anchored_rounds(self, seed: Seed, rounds: list[_Round], before: Score) -> tuple[list[_Round], Score]:
-        """Solve again with the bright seeds tied to the median of all, if that predicts better."""
-        with self._timed("solve"):
-            anchor = anchor_seed(self.observation, rounds[-1].tables, seed, 2 * self.noise**2)
-        if anchor is None:
-            return rounds, before
-        east, north = (np.degrees(x) * 3600 for x in anchor.shift_rad)
-        self.progress.note(
-            f"{anchor.n_sources} bright seeds: flux scale off by {100 * (anchor.scale - 1):+.1f} %, position "
-            f"by {east:+.2f}, {north:+.2f} arcsec; tied to their median"
-        )
-        self.anchor = {
-            "n_sources": anchor.n_sources,
-            "flux_scale": anchor.scale,
-            "offset_arcsec": [float(east), float(north)],
-        }
-        again, before_again = self._seeded_rounds(anchor.seed)
-        if again[-1].verdict.accepted and (
-            again[-1].solution.score.chi2_heldout < rounds[-1].solution.score.chi2_heldout
-        ):
-            return again, before_again
-        self.anchor = None
-        self.observation.set_model(SeedModel(seed))
+        """Solve again with the bright seeds tied to the median of all, while that predicts better."""
+        current = seed
+        for _ in range(MOST_ANCHORS):
+            with self._timed("solve"):
+                noise2 = 2 * self.noise**2
+                anchor = anchor_seed(self.observation, rounds[-1].tables, current, seed, noise2)
+            if anchor is None:
+                break
+            east, north = (float(np.degrees(x) * 3600) for x in anchor.shift_rad)
+            near = abs(anchor.scale - 1) < ANCHORED_SCALE and np.hypot(east, north) < ANCHORED_ARCSEC
+            if near and current is not seed:
+                break
+            self.progress.note(
+                f"{anchor.n_sources} bright seeds: flux scale off by {100 * (anchor.scale - 1):+.1f} %, "
+                f"position by {east:+.2f}, {north:+.2f} arcsec; tied to their median"
+            )
+            again, before_again = self._seeded_rounds(anchor.seed)
+            if not again[-1].verdict.accepted or (
+                again[-1].solution.score.chi2_heldout >= rounds[-1].solution.score.chi2_heldout
+            ):
+                self.observation.set_model(SeedModel(current))
+                break
+            current, rounds, before = anchor.seed, again, before_again
+            self.anchor = self.anchor or {
+                "n_sources": anchor.n_sources,
+                "flux_scale": anchor.scale,
+                "offset_arcsec": [east, north],
+            }
         return rounds, before
 
     def _unseeded(self) -> tuple[_State, CalibratedImage, str, str]:
