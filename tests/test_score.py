@@ -20,7 +20,7 @@ from dsa110_contimg.visibilities import open_measurement_set
 
 ARRAY = str(Path(__file__).parent / "calibration" / "compact.txt")
 OPTIONS = {"array": ARRAY, "channels": 4, "dumps": 4, "sefd_jy": 500.0, "drift": False, "min_mjy": 20.0}
-TESTS = {"absent_jy": 0.5, "new_jy": 0.5, "variable_ratio": 2.0}
+TESTS = {"absent_jy": 0.05, "new_jy": 0.05, "variable_ratio": 1.3}
 
 
 @pytest.fixture(scope="module")

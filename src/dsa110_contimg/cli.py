@@ -221,7 +221,7 @@ def catalog_info(catalog_dir: CatalogDir = None, as_json: JsonFlag = False) -> N
                         "dec_deg": [s.dec_min, s.dec_max],
                         "ra_deg": [s.ra_min, s.ra_max],
                         "n_sources": s.n_sources,
-                        "faintest_mjy": s.faintest_mjy,
+                        "faintest_mjy": _plain(s.faintest_mjy),
                         "source": s.source_name,
                         "source_sha256": s.source_sha256,
                         "build_time": s.build_time,
