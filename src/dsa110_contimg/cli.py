@@ -7,6 +7,7 @@ failed, 4 not improved under ``--require-improvement``.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import json
 import logging
@@ -54,6 +55,8 @@ FLAGS = {
 
 #: Typer exports the leaves of its usage errors; this is what they grow from.
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
+
+INTERRUPTED = 130
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")]
 CatalogDir = Annotated[
@@ -139,6 +142,7 @@ def root(
     )
     for name in ("matplotlib", "numba", "asyncio", "PIL"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    _warn_of_unknown_variables()
     if version:
         typer.echo(f"contimg {__version__}")
         raise typer.Exit
@@ -400,6 +404,18 @@ def score(
         typer.echo(f"{key:<20} {value if not isinstance(value, float) else format(value, '.4g')}")
 
 
+def _warn_of_unknown_variables() -> None:
+    """Say which CONTIMG_ variables no option reads: a misspelt one would be silently without effect."""
+    classes = (ImagingConfig, SelfCalConfig, SimulationConfig)
+    known = {f"CONTIMG_{name.upper()}" for cls in classes for name in cls.model_fields}
+    known |= {"CONTIMG_DEBUG", "CONTIMG_JUDGE_PYTHON", "CONTIMG_REQUIRE_SHARED_DATA"}
+    for name in sorted(os.environ):
+        if name.upper().startswith("CONTIMG_") and name.upper() not in known:
+            close = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            logging.getLogger(__name__).warning("the variable %s is not an option%s", name, hint)
+
+
 def _print_selfcal(summary: dict[str, Any], outdir: Path) -> None:
     first, last = summary["initial"], summary["final"]
     offset = last["offset_arcsec"]
@@ -410,7 +426,8 @@ def _print_selfcal(summary: dict[str, Any], outdir: Path) -> None:
         else "none",
         "signal to noise": f"{first['snr']:.1f} -> {last['snr']:.1f}",
         "rms": f"{1e3 * first['rms_jy']:.4g} -> {1e3 * last['rms_jy']:.4g} mJy"
-        + (f" ({last['thermal_ratio']:.2f} x thermal)" if last["thermal_ratio"] else ""),
+        + (f" ({last['thermal_ratio']:.2f} x thermal)" if last["thermal_ratio"] else "")
+        + (", before in other flux units" if summary["flux_units_changed"] else ""),
         "flux ratio": "no source to compare"
         if last["flux_ratio"] is None
         else f"{last['flux_ratio']:.3f} (median of {last['flux_ratio_n']} sources)",
@@ -449,16 +466,21 @@ def main(arguments: list[str] | None = None) -> int:
     """
     os.environ.setdefault("MPLBACKEND", "Agg")
     try:
-        app(args=arguments, standalone_mode=False)
+        stopped = app(args=arguments, standalone_mode=False)
+        # An interrupt comes back as a status instead of an exception.
+        if stopped == INTERRUPTED:
+            raise KeyboardInterrupt
     except ContimgError as error:
         return _fail(str(error), error.exit_code)
     except typer.Exit as stop:
         return int(stop.exit_code)
     except USAGE_ERROR as error:
         where = f"contimg {error.ctx.info_name}: " if error.ctx and error.ctx.info_name != "contimg" else ""
+        if not error.format_message():  # no arguments at all: the help has been printed
+            return InputError.exit_code
         return _fail(where + " ".join(error.format_message().split()) + "; see --help", InputError.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        return _fail("interrupted; run the same command again to finish", 130)
+        return _fail("interrupted; run the same command again to finish", INTERRUPTED)
     except BrokenPipeError:
         return 0
     except MemoryError:

@@ -40,7 +40,7 @@ from dsa110_contimg.calibration.observation import ImageModel, Observation, Seed
 from dsa110_contimg.calibration.picture import save_overview
 from dsa110_contimg.calibration.solver import rank_reference_antennas
 from dsa110_contimg.config import SelfCalConfig
-from dsa110_contimg.errors import ConfigError, ResourceError
+from dsa110_contimg.errors import ConfigError, MeasurementSetError, ResourceError
 from dsa110_contimg.imaging import ImageGrid, ImageMetrics
 from dsa110_contimg.imaging.cli_imaging import grid_for, require_memory, require_one_field, write_products
 from dsa110_contimg.progress import LogProgress, Progress
@@ -50,7 +50,7 @@ from dsa110_contimg.visibilities import (
     MeasurementSet,
     Selection,
     VisibilityReader,
-    open_measurement_set,
+    open_recovered,
     recover_columns,
 )
 from dsa110_contimg.visibilities.columns import require_space
@@ -74,6 +74,11 @@ CONVERGED_CHI2 = 1.01
 MOST_ANCHORS = 4
 ANCHORED_SCALE = 0.005
 ANCHORED_ARCSEC = 0.05
+ANCHORED_CHI2 = 1.01
+#: Where the held-out chi-squared falls by this factor, a bad image is looked at again without the seed.
+SECOND_LOOK_CHI2 = 1.1
+#: A model that leaves more than this times the thermal variance does not explain the data.
+EXPLAINED_CHI2 = 2.0
 SUMMARY = "selfcal_summary.json"
 PICTURE = "selfcal.png"
 IMAGES = (
@@ -197,7 +202,7 @@ def selfcal_ms(
 
 def _plan(ms_path: Path, output_dir: Path, config: SelfCalConfig, caltables: Sequence[Path | str]) -> _Plan:
     """Check everything that can be checked before anything is written."""
-    ms = open_measurement_set(ms_path)
+    ms = open_recovered(ms_path)
     ms.require_writable()
     selection = ms.select(config.field, config.spw)
     reader = VisibilityReader(ms, selection, cache_bytes=int(config.memory_gb * 1e9))
@@ -226,6 +231,17 @@ def _plan(ms_path: Path, output_dir: Path, config: SelfCalConfig, caltables: Seq
             min_apparent_mjy=config.seed_min_apparent_mjy,
             spectral_index=config.spectral_index,
         )
+    inside = ms_path.resolve()
+    if inside == output_dir.resolve() or inside in output_dir.resolve().parents:
+        raise ResourceError("lies inside the Measurement Set", output_dir, "choose another output folder")
+    resolved = [Path(t).resolve() for t in caltables]
+    if len(set(resolved)) < len(resolved):
+        raise ConfigError("the same initial table is given twice", "caltable", "give each once")
+    for path in resolved:
+        if output_dir.resolve() in path.parents:
+            raise ConfigError("an initial table lies in the output folder", path, "choose another folder")
+    if config.spw_map and not caltables:
+        raise ConfigError("is given without initial tables", "spw_map", "give --caltable too")
     if output_dir.exists() and not output_dir.is_dir():
         raise ResourceError("is not a folder", output_dir, "choose another output folder")
     there = next(p for p in (output_dir.absolute(), *output_dir.absolute().parents) if p.exists())
@@ -268,6 +284,7 @@ class _Run:
         self.grid: ImageGrid = grid_for(plan.reader, plan.config, fwhm)
         self.seconds = dict.fromkeys(("total", "read", "predict", "solve", "image", "write"), 0.0)
         self.noise = 0.0
+        self.earlier_tables: list[str] = []
         self.anchor: dict[str, Any] | None = None
         self.started = time.perf_counter()
         if plan.config.threads:
@@ -287,6 +304,7 @@ class _Run:
     def execute(self) -> SelfCalResult:
         out = self.plan.output_dir
         out.mkdir(parents=True, exist_ok=True)
+        self.earlier_tables = _tables_of(out / SUMMARY)
         # The summary marks a finished run: an old one goes first.
         (out / SUMMARY).unlink(missing_ok=True)
         recover_columns(self.plan.ms)
@@ -318,7 +336,7 @@ class _Run:
         # All images that are compared take their weights and flags from the last solution.
         weights = next((r.tables for r in reversed(rounds) if r.verdict.accepted), ())
         initial = self._image((), "image before", weight_tables=weights)
-        chosen = self._accept_from_last(rounds, _State((), initial), weights)
+        chosen = self._accept_from_last(rounds, _State((), initial), weights, before)
         outcome = self._outcome(rounds, initial, before)
         if chosen is not None and chosen.image is not None:
             return _State(chosen.tables, chosen.image, rounds), initial, *outcome
@@ -342,7 +360,7 @@ class _Run:
 
     def _anchored_rounds(self, seed: Seed, rounds: list[_Round], before: Score) -> tuple[list[_Round], Score]:
         """Solve again with the bright seeds tied to the median of all, while that predicts better."""
-        current = seed
+        current, gained = seed, np.inf
         for _ in range(MOST_ANCHORS):
             with self._timed("solve"):
                 noise2 = 2 * self.noise**2
@@ -351,7 +369,7 @@ class _Run:
                 break
             east, north = (float(np.degrees(x) * 3600) for x in anchor.shift_rad)
             near = abs(anchor.scale - 1) < ANCHORED_SCALE and np.hypot(east, north) < ANCHORED_ARCSEC
-            if near and current is not seed:
+            if near and gained < ANCHORED_CHI2:
                 break
             self.progress.note(
                 f"{anchor.n_sources} bright seeds: flux scale off by {100 * (anchor.scale - 1):+.1f} %, "
@@ -363,6 +381,7 @@ class _Run:
             ):
                 self.observation.set_model(SeedModel(current))
                 break
+            gained = rounds[-1].solution.score.chi2_heldout / again[-1].solution.score.chi2_heldout
             current, rounds, before = anchor.seed, again, before_again
             self.anchor = self.anchor or {
                 "n_sources": anchor.n_sources,
@@ -417,6 +436,12 @@ class _Run:
     def _solver(self) -> GainSolver:
         with self._timed("solve"):
             statistics, noise = self.observation.gather()
+            if not 0 < noise.scale2 < np.inf:
+                raise MeasurementSetError(
+                    "no noise can be measured: the visibilities are all zero or infinite",
+                    self.plan.ms.path,
+                    "check DATA and WEIGHT",
+                )
             reader = self.plan.reader
             windows = [self.plan.ms.spectral_window(s) for s in self.plan.selection.spw_ids]
             self.noise = float(np.sqrt(noise.scale2 / 2))
@@ -484,7 +509,11 @@ class _Run:
         return new
 
     def _accept_from_last(
-        self, rounds: list[_Round], state: _State, weights: tuple[GainTable, ...]
+        self,
+        rounds: list[_Round],
+        state: _State,
+        weights: tuple[GainTable, ...],
+        before: Score | None = None,
     ) -> _Round | None:
         """Image the last round its solution speaks for; if the image speaks against it, the one before."""
         for k in range(len(rounds) - 1, -1, -1):
@@ -504,6 +533,8 @@ class _Run:
                 self._appraisal(state.image, region, state.tables),
                 self._appraisal(this.image, region, this.tables),
             )
+            if not verdict.accepted and self._worth_second_look(this, before):
+                verdict = self._second_look(this, state, weights, verdict)
             this.verdict = Verdict(verdict.accepted, f"{this.verdict.reason}; {verdict.reason}")
             this.seconds += time.perf_counter() - started
             self.progress.note(
@@ -513,10 +544,50 @@ class _Run:
                 return this
         return None
 
+    def _worth_second_look(self, this: _Round, before: Score | None) -> bool:
+        """Whether the held-out channels say much better of a round than its image does."""
+        return (
+            self.plan.seed is not None
+            and before is not None
+            and before.chi2_heldout > SECOND_LOOK_CHI2 * this.solution.score.chi2_heldout
+        )
+
+    def _second_look(
+        self, this: _Round, state: _State, weights: tuple[GainTable, ...], first: Verdict
+    ) -> Verdict:
+        """Compare the seed-subtracted images.
+
+        Sources outside a small image, coherent again after calibration, can hide in
+        their sidelobes that everything has become better.
+        """
+        solved_with = self.observation.swap_model(SeedModel(self._seed))
+        was, now = (
+            self._image(tables, "second look, seed subtracted", subtract=True, weight_tables=weights)
+            for tables in (state.tables, this.tables)
+        )
+        self.observation.swap_model(solved_with)
+        region = region_for(now, self.grid, self.plan.seed, self.noise)
+        verdict = appraise_image(
+            self._appraisal(was, region, state.tables, own_depth=True),
+            self._appraisal(now, region, this.tables, own_depth=True),
+        )
+        if verdict.accepted:
+            return Verdict(True, f"{verdict.reason} with the seed subtracted (plain images: {first.reason})")
+        return first
+
+    @property
+    def _seed(self) -> Seed:
+        assert self.plan.seed is not None
+        return self.plan.seed
+
     def _appraisal(
-        self, image: CalibratedImage, region: NDArray[np.bool_], tables: tuple[GainTable, ...]
+        self,
+        image: CalibratedImage,
+        region: NDArray[np.bool_],
+        tables: tuple[GainTable, ...],
+        own_depth: bool = False,
     ) -> Appraisal:
-        compared = measure(image, self.grid, region, self.plan.seed, self.noise, shallow=True)
+        compared = measure(image, self.grid, region, self.plan.seed, self.noise, shallow=not own_depth)
         # A shallow CLEAN leaves sidelobes on the fluxes: those are taken at the image's own depth.
         deep = measure(image, self.grid, region, self.plan.seed, self.noise)
         return Appraisal(
@@ -533,7 +604,10 @@ class _Run:
         accepted = [k for k, r in enumerate(rounds, 1) if r.verdict.accepted and r.image is not None]
         if accepted:
             kept = rounds[accepted[-1] - 1]
-            return "improved", f"improved by round {accepted[-1]}: {kept.verdict.reason}"
+            message = f"improved by round {accepted[-1]}: {kept.verdict.reason}"
+            if kept.solution.score.chi2_heldout > EXPLAINED_CHI2:
+                message += "; the model leaves far more than noise unexplained: check the result"
+            return "improved", message
         reason = rounds[-1].verdict.reason if rounds else "no round was made"
         for r in rounds:
             if r.image is None:
@@ -545,7 +619,8 @@ class _Run:
                 return "diverged", f"diverged and rolled back: {r.verdict.reason}"
         solved = [r for r in rounds if r.solution.solved_fraction > MIN_SOLVED_FRACTION]
         best = min((r.solution.score.chi2_heldout for r in solved), default=0.0)
-        if before is not None and before.chi2_heldout < CONVERGED_CHI2 * best:
+        explained = solved and best < EXPLAINED_CHI2
+        if before is not None and explained and before.chi2_heldout < CONVERGED_CHI2 * best:
             return "converged", f"already calibrated, input kept: {reason}"
         return "no_improvement", f"input kept: {reason}"
 
@@ -596,8 +671,10 @@ class _Run:
     def _write(self, state: _State, initial: CalibratedImage, final: CalibratedImage) -> list[str]:
         """Write tables, images, picture, and at the very end the columns of the Measurement Set."""
         out, plan = self.plan.output_dir, self.plan
-        for old in [*out.glob("selfcal_*.gcal"), *out.glob("selfcal_*.tcal")]:
-            shutil.rmtree(old, ignore_errors=True)
+        if state.tables:
+            # Tables of an earlier run describe the columns that are about to be replaced; others stay.
+            for old in self.earlier_tables:
+                shutil.rmtree(out / old, ignore_errors=True)
         names = []
         for number, table in enumerate(state.tables, 1):
             suffix = "tcal" if table.kind.startswith("T") else "gcal"
@@ -710,6 +787,7 @@ class _Run:
             "n_seeds": len(seed) if seed else 0,
             "seed_flux_jy": float(seed.apparent_jy.sum()) if seed else 0.0,
             "anchor": self.anchor,
+            "flux_units_changed": bool(abs(np.log(_amplitude(state.tables))) > np.log(2.0)),
             "initial": metrics_dict(first),
             "final": metrics_dict(last),
             "final_standard": metrics_dict(standard) if standard else metrics_dict(last),
@@ -724,7 +802,7 @@ class _Run:
                 "config": json.loads(self.config.model_dump_json()),
                 "ms": str(self.plan.ms.path.absolute()),
                 "field": self.plan.reader.field_name,
-                "initial_caltables": [t.label for t in self.plan.initial],
+                "initial_caltables": [str(Path(t.label).absolute()) for t in self.plan.initial],
                 "data_hash": self.observation.data_hash,
                 "catalog_hash": seed.catalog_hash if seed else None,
             },
@@ -750,6 +828,15 @@ def _phase_change_deg(table: GainTable) -> float | None:
         squares += float(np.sum(angles**2))
         count += angles.size
     return float(np.degrees(np.sqrt(squares / count))) if count else None
+
+
+def _tables_of(summary: Path) -> list[str]:
+    """Gain tables that an earlier run into the same folder wrote."""
+    try:
+        names = json.loads(summary.read_text(encoding="utf-8"))["gaintables"]
+        return [n for n in names if isinstance(n, str) and Path(n).name == n and n.startswith("selfcal_")]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ needs far fewer steps than updating all at once and averaging.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Literal
 
@@ -175,14 +176,16 @@ def solve(
     arrays, not zero: each phase has turned its own noise upwards.
     """
     used = list(halves)
-    cross, power = statistics.cross[used].sum(axis=0), statistics.model[used].sum(axis=0)
+    everything = (statistics.cross, statistics.model, statistics.data, statistics.count)
+    sums = [x[used].sum(axis=0) for x in everything]
     n_intervals = int(interval.max()) + 1
     starts = np.searchsorted(interval, np.arange(n_intervals))
-    cross, power = (np.add.reduceat(x, starts, axis=1) for x in (cross, power))
+    sums = [np.add.reduceat(x, starts, axis=1) for x in sums]
     if combine_spw:
-        cross, power = (x.sum(axis=0, keepdims=True) for x in (cross, power))
+        sums = [x.sum(axis=0, keepdims=True) for x in sums]
     if common:
-        cross, power = (x.sum(axis=-1, keepdims=True) for x in (cross, power))
+        sums = [x.sum(axis=-1, keepdims=True) for x in sums]
+    cross, power, data, count = sums
     nspw = cross.shape[0]
     gain, sensitivity, amplitude, baselines = _solve_all(
         np.ascontiguousarray(cross),
@@ -194,6 +197,7 @@ def solve(
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         snr = np.where(sensitivity > 0, amplitude / np.sqrt(noise_scale2 / (2.0 * sensitivity)), 0.0)
+        snr /= np.sqrt(_excess(statistics, gain, cross, power, data, count))
         error = np.abs(gain) / snr
     flag = ~((snr >= min_snr) & (baselines >= min_baselines))
     error = np.where(np.isfinite(error), error, 0.0)
@@ -222,6 +226,33 @@ def solve(
             zeros if scan is None else scan[starts],
         )
     return result
+
+
+def _excess(
+    statistics: BaselineStatistics, gain: Complex, cross: Complex, power: Float, data: Float, count: Float
+) -> Float:
+    """Residual variance of each antenna over that of the median antenna, at least 1; shape of `gain`.
+
+    An antenna that is noisier than its weights say has less signal to noise
+    than they say; what the model lacks raises all antennas alike.
+    """
+    first, second = statistics.antenna1, statistics.antenna2
+    gi, gj = gain[:, :, first], gain[:, :, second]
+    aligned = (np.conj(gi) * gj * cross).real
+    product = np.abs(gi) ** 2 * np.abs(gj) ** 2 * power
+    # A common scale that a phase-only solution leaves open is taken out of each interval.
+    total = product.sum(axis=2, keepdims=True)
+    along = np.maximum(aligned.sum(axis=2, keepdims=True), 0)
+    scale = np.where(total > 0, along / np.where(total > 0, total, 1), 0)
+    residual = data - 2 * scale * aligned + scale**2 * product
+    belongs = np.zeros((first.size, statistics.n_antennas))
+    belongs[np.arange(first.size), first] = belongs[np.arange(first.size), second] = 1
+    sums, number = (np.moveaxis(np.moveaxis(x, 2, -1) @ belongs, -1, 2) for x in (residual, count))
+    mean = np.where(number > 0, sums / np.maximum(number, 1), np.nan)
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # intervals without any data
+        ratio = mean / np.nanmedian(mean, axis=2, keepdims=True)
+    return np.asarray(np.where(np.isfinite(ratio), np.maximum(ratio, 1.0), 1.0))
 
 
 def _refer(gain: Complex, flag: NDArray[np.bool_], ranked: Sequence[int]) -> tuple[Complex, Int]:

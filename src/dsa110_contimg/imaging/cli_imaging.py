@@ -22,7 +22,7 @@ from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.sky import angular_separation, beam_for_antenna
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 from dsa110_contimg.sky.components import ARCSEC
-from dsa110_contimg.visibilities import NoiseEstimator, VisibilityReader, open_measurement_set, turn_phases
+from dsa110_contimg.visibilities import NoiseEstimator, VisibilityReader, open_recovered, turn_phases
 from dsa110_contimg.visibilities.columns import require_space
 
 __all__ = ["ImageSet", "grid_for", "image_ms", "require_memory", "require_one_field", "write_products"]
@@ -204,7 +204,10 @@ def image_ms(
         If imaging fails.
     """
     config, progress, prefix = config or ImagingConfig(), progress or LogProgress(), Path(name)
-    ms = open_measurement_set(ms_path)
+    ms = open_recovered(ms_path)
+    inside = ms.path.resolve()
+    if inside in prefix.resolve().parents:
+        raise ResourceError("lies inside the Measurement Set", prefix, "choose another --name")
     column = column or ("CORRECTED_DATA" if "CORRECTED_DATA" in ms.columns else "DATA")
     reader = VisibilityReader(ms, ms.select(field, spw), column)
     require_memory(reader, config)

@@ -155,11 +155,11 @@ def build_seed(
     order = np.argsort(-apparent, kind="stable")
     order = order[(apparent[order] >= min_apparent_mjy * 1e-3) & (apparent[order] > 0)]
     if order.size == 0:
-        brightest = 1e3 * float(apparent.max()) if apparent.size else 0.0
+        brightest = f"{1e3 * float(apparent.max()):.2f}" if len(rows) else "0"
         raise SeedError(
             f"empty seed: {len(rows)} {catalog.upper()} sources"
             f"{'' if min_mjy is None else f' above {min_mjy:g} mJy'} within {radius_deg:.2f} deg, "
-            f"the brightest {brightest:.2f} mJy through the beam, none above {min_apparent_mjy:g} mJy",
+            f"the brightest {brightest} mJy through the beam, none above {min_apparent_mjy:g} mJy",
             f"RA {np.degrees(ra_rad) % 360:.4f} Dec {np.degrees(dec_rad):+.4f}",
             "lower the flux limit or run with --no-seed",
         )

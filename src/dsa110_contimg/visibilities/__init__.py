@@ -8,6 +8,7 @@ from dsa110_contimg.visibilities.blocks import Block, VisibilityReader
 from dsa110_contimg.visibilities.columns import (
     ColumnStage,
     back_up_columns,
+    open_recovered,
     recover_columns,
     restore_columns,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "VisibilityReader",
     "back_up_columns",
     "open_measurement_set",
+    "open_recovered",
     "recover_columns",
     "rephase_measurement_set",
     "restore_columns",

@@ -26,6 +26,7 @@ __all__ = ["Block", "VisibilityReader"]
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
+DATA_COLUMNS = ("DATA", "CORRECTED_DATA", "MODEL_DATA")
 #: Time stamps closer than this are one dump, seconds.
 TIME_TOLERANCE_S = 1e-3
 #: A block holds data, corrected data, model, weights and flags: bytes per visibility and correlation.
@@ -124,6 +125,10 @@ class VisibilityReader:
     ) -> None:
         if column not in ms.columns:
             raise MeasurementSetError(f"no column {column}", ms.path, "choose DATA or calibrate first")
+        if column not in DATA_COLUMNS:
+            raise MeasurementSetError(
+                f"{column} holds no visibilities", ms.path, f"choose one of {', '.join(DATA_COLUMNS)}"
+            )
         self.ms = ms
         self.selection = selection
         self.column = column

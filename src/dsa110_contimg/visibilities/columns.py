@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -21,12 +22,18 @@ from casacore.tables import makearrcoldesc
 from numpy.typing import NDArray
 
 from dsa110_contimg.errors import ResourceError
-from dsa110_contimg.visibilities.measurement_set import MeasurementSet, first_line, open_table
+from dsa110_contimg.visibilities.measurement_set import (
+    MeasurementSet,
+    first_line,
+    open_measurement_set,
+    open_table,
+)
 from dsa110_contimg.visibilities.removal import finish_removals, interrupted_removals, remove_columns
 
 __all__ = [
     "ColumnStage",
     "back_up_columns",
+    "open_recovered",
     "recover_columns",
     "require_space",
     "restore_columns",
@@ -185,6 +192,21 @@ class ColumnStage:
                 remove_columns(main, [STAGED + n for n in self._names], on_disk=self._flushed)
         with contextlib.suppress(RuntimeError):
             main.close()
+
+
+def open_recovered(path: Path | str) -> MeasurementSet:
+    """Open a Measurement Set, finishing first what a killed run left half done.
+
+    Raises
+    ------
+    MeasurementSetError
+        If it cannot be used.
+    ResourceError
+        If it needs tidying up but cannot be written.
+    """
+    ms = open_measurement_set(path)
+    recover_columns(ms)
+    return open_measurement_set(path)
 
 
 def recover_columns(ms: MeasurementSet) -> None:

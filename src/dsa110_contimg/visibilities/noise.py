@@ -41,6 +41,12 @@ class NoiseEstimator:
         weight : ndarray of float32, shape (nrow, nchan, npol)
             Weights, zero where flagged.
         """
+        # Channels that are flagged altogether are stepped over: their neighbours are adjacent then.
+        used = np.flatnonzero((weight > 0).any(axis=(0, 2)))
+        if used.size == 0:
+            return
+        if used.size < vis.shape[1]:
+            vis, weight = vis[:, used], weight[:, used]
         nrow, nchan, npol = vis.shape
         fraction = vis.size / SAMPLES_PER_BLOCK
         if fraction > 1:
