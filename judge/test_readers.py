@@ -38,8 +38,8 @@ for key, centre in data.phase_center_catalog.items():
     m = np.sin(dec) * np.cos(dec0) - np.cos(dec) * np.sin(dec0) * np.cos(ra)
     n = np.sin(dec) * np.sin(dec0) + np.cos(dec) * np.cos(dec0) * np.cos(ra)
     phase = read[rows] @ np.array([l, m, n - 1]) * data.freq_array[0] / 299792458.0
-    # pyuvdata's sign: exp(-2 pi i u.s).
-    model = np.exp(-2j * np.pi * phase) @ sky["flux_jy"]
+    # It takes ours to count baselines from antenna 2 to 1, and turns baselines and data round together.
+    model = np.exp(2j * np.pi * phase) @ sky["flux_jy"]
     left.append(np.abs(data.data_array[rows, 0, 0] - model).max())
 data.set_uvws_from_antenna_positions()
 print(json.dumps({

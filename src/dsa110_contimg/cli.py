@@ -379,11 +379,15 @@ def demo(
     if as_json:
         _print_json(report)
         return
+    score = report["score"]
     _print_selfcal(report["summary"], outdir / "selfcal")
     typer.echo(
-        f"{'against the truth':<20} coherence {report['coherence']:.4f}, "
-        f"phase error {report['phase_error_deg']:.2f} deg, "
-        f"amplitude scatter {report['amplitude_scatter']:.4f}"
+        f"{'against the truth':<20} coherence {score['coherence']:.4f}, "
+        f"phase error {score['phase_error_deg']:.2f} deg, "
+        f"amplitude scatter {score['amplitude_scatter']:.4f}\n"
+        f"{'hidden in the sky':<20} a new source, {100 * score['new_ratio']:.0f} % of its flux found; "
+        f"one at twice its catalogue flux, {100 * score['variable_ratio']:.0f} % found\n"
+        f"{'both stand out in':<20} {outdir / 'selfcal' / 'final-difference.fits'}"
     )
 
 

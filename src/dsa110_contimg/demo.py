@@ -11,7 +11,7 @@ from dsa110_contimg.catalogs import build_strips
 from dsa110_contimg.config import SelfCalConfig, SimulationConfig
 from dsa110_contimg.errors import ResourceError
 from dsa110_contimg.progress import Progress
-from dsa110_contimg.score import gain_errors
+from dsa110_contimg.score import score_run
 from dsa110_contimg.simulate import simulate
 
 __all__ = ["run_demo"]
@@ -32,8 +32,7 @@ def run_demo(outdir: Path, progress: Progress) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``summary`` of the run, and against the truth ``coherence``,
-        ``phase_error_deg`` and ``amplitude_scatter``.
+        ``summary`` of the run, and ``score`` against the truth.
 
     Raises
     ------
@@ -48,12 +47,15 @@ def run_demo(outdir: Path, progress: Progress) -> dict[str, Any]:
         shutil.rmtree(outdir)
     outdir.mkdir(parents=True)
     (outdir / MARKER).touch()
-    progress.note("simulating a transit of 96 antennas: random phases, 10 % amplitude errors, real noise")
+    progress.note(
+        "simulating a transit of 96 antennas: random phases, 10 % amplitude errors, noise, a new source of 50 mJy "
+        "and one at twice its catalogue flux"
+    )
     ms = outdir / "demo.ms"
-    truth = simulate(ms, SimulationConfig(random_phases=True, drift=False))
+    simulate(ms, SimulationConfig(random_phases=True, new_jy=0.05, variable_ratio=2.0))
     build_strips("nvss", outdir / "demo.catalog.ecsv", outdir / "catalogs")
     result = selfcal_ms(
         ms, outdir / "selfcal", SelfCalConfig(catalog_dir=outdir / "catalogs"), progress=progress
     )
-    tables = [outdir / "selfcal" / name for name in result.summary["gaintables"]]
-    return {"summary": result.summary, **gain_errors(ms, tables, truth)}
+    scores = score_run(outdir / "selfcal", outdir / "demo.truth.npz", progress, image=False)
+    return {"summary": result.summary, "score": scores}

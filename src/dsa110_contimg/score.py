@@ -21,6 +21,7 @@ from dsa110_contimg.imaging import FitsImage, mad_rms, measure_image, off_source
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.simulate import Truth
 from dsa110_contimg.sky import build_seed
+from dsa110_contimg.sky.seed import mean_apparent_flux
 from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set
 
 __all__ = ["gain_errors", "score_run", "true_gain_tables"]
@@ -52,8 +53,8 @@ def score_run(
         ``status``; ``coherence``, ``phase_error_deg``, ``amplitude_scatter``,
         ``amplitude_scale`` of :func:`gain_errors`, none where no gains were
         kept; ``flux_ratio``, ``flux_ratio_n`` and ``offset_arcsec`` of the
-        final image against the true sky through the beam in the middle of the
-        observation, medians over isolated sources above 10 sigma;
+        final image against the true sky through the beam, mean over dumps and
+        band, medians over isolated sources above 10 sigma;
         ``rms_jy`` and ``thermal_ratio`` of the final image; ``true_gain_rms_jy``
         of the image made in the same way with the true gains, over the same
         region, and ``rms_ratio`` of the two; ``absent_sigma``, ``new_ratio``
@@ -178,7 +179,8 @@ def _image_scores(final: FitsImage, truth: Truth) -> dict[str, Any]:
     if final.beam is None:
         raise InputError("the final image has no beam", "final-image.fits", "run contimg selfcal again")
     sky, scene = truth.sky, truth.scene
-    apparent = truth.apparent_flux(np.array([final.freq_hz]))[:, 0]
+    band = np.linspace(float(truth.freq_hz.min()), float(truth.freq_hz.max()), 9)
+    apparent = mean_apparent_flux(sky, truth.beam, truth.pointing, band)
     l, m = final.grid.sky_to_lm(sky.ra_rad, sky.dec_rad)  # noqa: E741
     bright = apparent > 5 * mad_rms(final.image)
     region = off_source_region(final.grid, l[bright], m[bright], None, final.beam)

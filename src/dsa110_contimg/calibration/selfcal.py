@@ -39,6 +39,7 @@ from dsa110_contimg.calibration.images import (
 from dsa110_contimg.calibration.observation import ImageModel, Observation, SeedModel
 from dsa110_contimg.calibration.picture import save_overview
 from dsa110_contimg.calibration.solver import rank_reference_antennas
+from dsa110_contimg.calibration.statistics import BaselineStatistics
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.errors import ConfigError, MeasurementSetError, ResourceError
 from dsa110_contimg.imaging import ImageGrid, ImageMetrics
@@ -75,6 +76,8 @@ MOST_ANCHORS = 4
 ANCHORED_SCALE = 0.005
 ANCHORED_ARCSEC = 0.05
 ANCHORED_CHI2 = 1.01
+#: A noise measured on the calibrated residual counts where it is below this fraction of the one before.
+REFINED_NOISE = 0.9
 #: Where the held-out chi-squared falls by this factor, a bad image is looked at again without the seed.
 SECOND_LOOK_CHI2 = 1.1
 #: A model that leaves more than this times the thermal variance does not explain the data.
@@ -348,7 +351,16 @@ class _Run:
     def _seeded_rounds(self, seed: Seed) -> tuple[list[_Round], Score]:
         """Solve phases, then amplitudes where the signal allows; also the score of the input."""
         self.observation.set_model(SeedModel(seed))
-        solver = self._solver()
+        statistics = self._gather()
+        rounds, before = self._rounds(self._solver(statistics))
+        # With gains at hand the model can be taken out, and wide channels no longer show the sky as noise.
+        refined = self.observation.residual_noise(rounds[0].tables).scale2
+        if 0 < refined < REFINED_NOISE * 2 * self.noise**2:
+            self.noise = float(np.sqrt(refined / 2))
+            rounds, before = self._rounds(self._solver(statistics))
+        return rounds, before
+
+    def _rounds(self, solver: GainSolver) -> tuple[list[_Round], Score]:
         before = solver.unit_score()
         rounds = [self._solve(solver, "p", self.config.solint, "seed", (), before)]
         if self.config.amplitude != "off" and rounds[0].solution.median_snr >= MIN_SIGNAL_SNR:
@@ -401,7 +413,7 @@ class _Run:
                 message = "refused: the image holds nothing to calibrate on"
                 return state, initial, "refused", message
             self.observation.set_model(ImageModel(state.image.cleaned.model, self.grid, self.config.threads))
-            solver = self._solver()
+            solver = self._solver(self._gather())
             now = solver.fixed_score(state.tables)
             before = before or now
             fresh = [self._solve(solver, "p", self.config.solint, "clean", (), now)]
@@ -433,35 +445,40 @@ class _Run:
             amplitude = not worthwhile
         return state, initial, *self._outcome(state.rounds, initial, before)
 
-    def _solver(self) -> GainSolver:
+    def _gather(self) -> BaselineStatistics:
+        """Gather the statistics; the noise is the lowest that was measured so far."""
         with self._timed("solve"):
             statistics, noise = self.observation.gather()
-            if not 0 < noise.scale2 < np.inf:
-                raise MeasurementSetError(
-                    "no noise can be measured: the visibilities are all zero or infinite",
-                    self.plan.ms.path,
-                    "check DATA and WEIGHT",
-                )
-            reader = self.plan.reader
-            windows = [self.plan.ms.spectral_window(s) for s in self.plan.selection.spw_ids]
-            self.noise = float(np.sqrt(noise.scale2 / 2))
-            return GainSolver(
-                statistics,
-                times_s=reader.times,
-                dump_s=reader.interval_s,
-                scan=reader.scan,
-                field_id=reader.field_id,
-                freq_hz=np.array([float(w.freq_hz.mean()) for w in windows]),
-                reference_antennas=rank_reference_antennas(
-                    statistics, self.plan.ms.antennas.position_m, self.plan.reference_antennas
-                ),
-                noise_scale2=noise.scale2,
-                common=self.config.gain_type == "T",
-                combine_spw=self.config.combine_spw,
-                combine_scans=self.config.combine_scans,
-                min_snr=self.config.min_snr,
-                min_baselines=self.config.min_baselines,
+        if not 0 < noise.scale2 < np.inf:
+            raise MeasurementSetError(
+                "no noise can be measured: the visibilities are all zero or infinite",
+                self.plan.ms.path,
+                "check DATA and WEIGHT",
             )
+        measured = float(np.sqrt(noise.scale2 / 2))
+        self.noise = min(measured, self.noise) if self.noise > 0 else measured
+        return statistics
+
+    def _solver(self, statistics: BaselineStatistics) -> GainSolver:
+        reader = self.plan.reader
+        windows = [self.plan.ms.spectral_window(s) for s in self.plan.selection.spw_ids]
+        return GainSolver(
+            statistics,
+            times_s=reader.times,
+            dump_s=reader.interval_s,
+            scan=reader.scan,
+            field_id=reader.field_id,
+            freq_hz=np.array([float(w.freq_hz.mean()) for w in windows]),
+            reference_antennas=rank_reference_antennas(
+                statistics, self.plan.ms.antennas.position_m, self.plan.reference_antennas
+            ),
+            noise_scale2=2 * self.noise**2,
+            common=self.config.gain_type == "T",
+            combine_spw=self.config.combine_spw,
+            combine_scans=self.config.combine_scans,
+            min_snr=self.config.min_snr,
+            min_baselines=self.config.min_baselines,
+        )
 
     def _solve(
         self,
