@@ -48,8 +48,8 @@ def run_demo(outdir: Path, progress: Progress) -> dict[str, Any]:
     outdir.mkdir(parents=True)
     (outdir / MARKER).touch()
     progress.note(
-        "simulating a transit of 96 antennas: random phases, 10 % amplitude errors, noise, a new source of 50 mJy "
-        "and one at twice its catalogue flux"
+        "simulating a transit of 96 antennas: random phases, 10 % amplitude errors, noise; a new source of "
+        "50 mJy, and one at twice its catalogue flux"
     )
     ms = outdir / "demo.ms"
     simulate(ms, SimulationConfig(random_phases=True, new_jy=0.05, variable_ratio=2.0))

@@ -66,4 +66,11 @@ def test_setting_the_flux_scale_is_no_growth_of_noise():
     raw = Appraisal(9, 1e-4, 1e-8, 0.01)
     scaled = Appraisal(110, 6e-4, 1e-8, 1.0, amplitude=0.09)
     assert appraise_image(raw, scaled).accepted
-    assert not appraise_image(raw, Appraisal(110, 6e-4, 1e-8, 1.0, amplitude=1.0)).accepted
+    steady = Appraisal(9, 1e-4, 1e-8, 0.95)
+    assert not appraise_image(steady, Appraisal(110, 6e-4, 1e-8, 1.0, amplitude=1.0)).accepted
+
+
+def test_sidelobes_come_back_with_the_flux_that_decorrelation_took():
+    decorrelated = Appraisal(8, 14e-3, 1e-8, 0.15)
+    assert appraise_image(decorrelated, Appraisal(9, 16e-3, 1e-8, 1.0)).accepted
+    assert not appraise_image(decorrelated, Appraisal(9, 16e-3, 1e-8, 0.15)).accepted
