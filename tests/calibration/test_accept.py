@@ -16,6 +16,7 @@ def changed(**values):
         (2.0, 2.0, 0.95, True),
         (2.0, 2.0001, 0.95, False),
         (2.0, 1.0, 0.7, False),
+        (3.36, 3.28, 0.95, True),
         (2.0, float("nan"), 0.95, False),
     ],
 )
@@ -23,6 +24,14 @@ def test_a_solution_must_predict_and_solve(before, after, solved, accepted):
     verdict = appraise_solution(before, after, solved)
     assert verdict.accepted is accepted
     assert "\n" not in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "accepted"), [(3.36, 3.28, False), (3.36, 1.2, True), (1.05, 1.049, True)]
+)
+def test_the_model_must_explain_the_input(before, after, accepted):
+    """A bright source that is in the catalogue alone can be made to appear by its gains."""
+    assert appraise_solution(before, after, 0.95, of_input=True).accepted is accepted
 
 
 @pytest.mark.parametrize(

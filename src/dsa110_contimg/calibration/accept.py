@@ -9,6 +9,10 @@ __all__ = ["Appraisal", "Verdict", "appraise_image", "appraise_solution"]
 MIN_SOLVED_FRACTION = 0.7
 MAX_RMS_GROWTH = 1.05
 MAX_BEAM_GROWTH = 1.05
+#: Where the input leaves this much, gains must explain this fraction of what is above the noise. A sky that
+#: is not there can be made to appear by its gains, but explains next to nothing.
+UNEXPLAINED_CHI2 = 2.0
+MIN_EXPLAINED = 0.1
 FLUX_RATIO_RANGE = (0.9, 1.1)
 #: Fluxes below this fraction of the catalogue's were lost by decorrelation.
 DECORRELATED = 0.8
@@ -51,15 +55,19 @@ class Verdict:
     reason: str
 
 
-def appraise_solution(chi2_before: float, chi2_after: float, solved_fraction: float) -> Verdict:
+def appraise_solution(
+    chi2_before: float, chi2_after: float, solved_fraction: float, *, of_input: bool = False
+) -> Verdict:
     """Judge gains by themselves, before any image.
 
     Parameters
     ----------
     chi2_before, chi2_after : float
-        Held-out chi-squared.
+        Held-out chi-squared in units of thermal variance.
     solved_fraction : float
         Fraction of the solutions that are good.
+    of_input : bool
+        Whether `chi2_before` is that of the input, which the model must explain then.
 
     Returns
     -------
@@ -70,6 +78,13 @@ def appraise_solution(chi2_before: float, chi2_after: float, solved_fraction: fl
     if not chi2_after <= chi2_before:
         return Verdict(
             False, f"predicts the held-out channels worse: chi2 {chi2_before:.5g} -> {chi2_after:.5g}"
+        )
+    explained = (chi2_before - chi2_after) / (chi2_before - 1) if chi2_before > 1 else 1.0
+    if of_input and chi2_before > UNEXPLAINED_CHI2 and explained < MIN_EXPLAINED:
+        return Verdict(
+            False,
+            f"the model explains {100 * explained:.0f} % of what is above the noise "
+            f"(held-out chi2 {chi2_before:.5g} -> {chi2_after:.5g}): is it the right sky?",
         )
     return Verdict(True, f"held-out chi2 {chi2_before:.5g} -> {chi2_after:.5g}")
 

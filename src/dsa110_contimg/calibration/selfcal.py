@@ -288,6 +288,7 @@ class _Run:
         self.seconds = dict.fromkeys(("total", "read", "predict", "solve", "image", "write"), 0.0)
         self.noise = 0.0
         self.earlier_tables: list[str] = []
+        self.improved = False
         self.anchor: dict[str, Any] | None = None
         self.started = time.perf_counter()
         if plan.config.threads:
@@ -493,7 +494,10 @@ class _Run:
         with self._timed("solve"):
             solution = solver.best(mode, solint)
         verdict = appraise_solution(
-            before.chi2_heldout, solution.score.chi2_heldout, solution.solved_fraction
+            before.chi2_heldout,
+            solution.score.chi2_heldout,
+            solution.solved_fraction,
+            of_input=not earlier and not self.improved,
         )
         self.progress.note(
             f"{'phases' if mode == 'p' else 'amplitudes and phases'} every {solution.solint_s:.0f} s: "
@@ -558,6 +562,7 @@ class _Run:
                 f"round {number} {'accepted' if verdict.accepted else 'rolled back'}: {verdict.reason}"
             )
             if verdict.accepted:
+                self.improved = True
                 return this
         return None
 
