@@ -17,6 +17,8 @@ from dsa110_contimg.simulate import simulate
 __all__ = ["run_demo"]
 
 MARKER = ".contimg-demo"
+#: Pixels: the main lobe of the primary beam, so that the demonstration takes two minutes at the most.
+DEMO_SIZE = 2048
 
 
 def run_demo(outdir: Path, progress: Progress) -> dict[str, Any]:
@@ -55,7 +57,10 @@ def run_demo(outdir: Path, progress: Progress) -> dict[str, Any]:
     simulate(ms, SimulationConfig(random_phases=True, new_jy=0.05, variable_ratio=2.0))
     build_strips("nvss", outdir / "demo.catalog.ecsv", outdir / "catalogs")
     result = selfcal_ms(
-        ms, outdir / "selfcal", SelfCalConfig(catalog_dir=outdir / "catalogs"), progress=progress
+        ms,
+        outdir / "selfcal",
+        SelfCalConfig(catalog_dir=outdir / "catalogs", size=DEMO_SIZE),
+        progress=progress,
     )
     scores = score_run(outdir / "selfcal", outdir / "demo.truth.npz", progress, image=False)
     return {"summary": result.summary, "score": scores}

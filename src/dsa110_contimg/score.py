@@ -17,7 +17,14 @@ from dsa110_contimg.calibration.observation import Observation, SeedModel
 from dsa110_contimg.calibration.selfcal import SUMMARY
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.errors import InputError
-from dsa110_contimg.imaging import FitsImage, mad_rms, measure_image, off_source_region, read_image
+from dsa110_contimg.imaging import (
+    FitsImage,
+    fit_source,
+    mad_rms,
+    measure_image,
+    off_source_region,
+    read_image,
+)
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.simulate import Truth
 from dsa110_contimg.sky import build_seed
@@ -205,9 +212,10 @@ def _image_scores(final: FitsImage, truth: Truth) -> dict[str, Any]:
     for kind in ("new", "variable"):
         rows = [k for k, name in enumerate(scene.sky_kind) if name == kind]
         if len(rows) == 1:
-            scores[f"{kind}_ratio"] = value(sky.ra_rad[rows[0]], sky.dec_rad[rows[0]]) / float(
-                apparent[rows[0]]
-            )
+            x, y = final.grid.sky_to_pixel(sky.ra_rad[rows[0]], sky.dec_rad[rows[0]])
+            # The peak between the pixels: the nearest one can miss several per cent of it.
+            peak = fit_source(final.image, float(x), float(y), final.beam, final.grid).peak_jy
+            scores[f"{kind}_ratio"] = peak / float(apparent[rows[0]])
     listed = scene.catalog
     for k, name in enumerate(scene.catalog_kind):
         if name == "absent":
