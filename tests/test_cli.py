@@ -5,8 +5,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -284,3 +286,39 @@ def test_users_import_paths():
 def test_demo_never_replaces_what_is_not_its_own(capfd, tmp_path):
     (tmp_path / "precious").write_text("mine")
     refused(capfd, tmp_path, "demo", tmp_path, says="not empty")
+
+
+def test_rephase(capfd, tmp_path, ms):
+    status, out, _ = run(capfd, "rephase", ms, tmp_path / "r.ms", "--ra", 150.1, "--dec", 54.5, "--json")
+    assert status == 0
+    assert json.loads(out)["phase_center_deg"] == pytest.approx([150.1, 54.5])
+    assert run(capfd, "rephase", ms, tmp_path / "r2.ms", "--ra", 150.1)[0] == 2
+
+
+def test_ctrl_c_is_told_by_the_status(tmp_path, ms, catalogs):
+    command = [sys.executable, "-m", "dsa110_contimg", "selfcal", str(ms), str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [*command, "--catalog-dir", catalogs, "--size", "1024", "--cell", "20"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in err.splitlines()[-1]
+
+
+def test_a_misspelt_variable_is_told(capfd, catalogs, monkeypatch):
+    monkeypatch.setenv("CONTIMG_NVSS_MINMJY", "5")
+    _, _, err = run(capfd, "catalog", "info", "--catalog-dir", catalogs)
+    assert "CONTIMG_NVSS_MINMJY" in err
+
+
+def test_images_are_of_visibilities_and_not_inside_the_measurement_set(capfd, tmp_path, ms):
+    refused(
+        capfd, tmp_path, "image", ms, "--name", tmp_path / "i", "--column", "FLAG", says="no visibilities"
+    )
+    refused(capfd, tmp_path, "image", ms, "--name", ms / "i", says="inside")

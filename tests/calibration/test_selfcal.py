@@ -493,3 +493,114 @@ def test_real_calibrated_field_is_left_alone(ngc5921_crosscal, shared_data, tmp_
     first, last = result.summary["initial"], result.summary["final"]
     assert last["rms_jy"] == pytest.approx(first["rms_jy"], rel=0.02)
     assert last["peak_jy"] == pytest.approx(first["peak_jy"], rel=0.02)
+
+
+def changed_flags(ms, change):
+    with open_table(ms, writable=True) as main:
+        flag = main.getcol("FLAG")
+        change(flag)
+        main.putcol("FLAG", flag)
+
+
+def test_every_second_channel_flagged(ms, config, tmp_path):
+    def change(flag):
+        flag[:, ::2] = True
+
+    changed_flags(ms, change)
+    assert selfcal_ms(ms, tmp_path / "out", config).status == "improved"
+
+
+def test_data_of_zeros_are_named(ms, config, tmp_path):
+    with open_table(ms, writable=True) as main:
+        main.putcol("DATA", np.zeros_like(main.getcol("DATA")))
+    with pytest.raises(MeasurementSetError, match="noise"):
+        selfcal_ms(ms, tmp_path / "out", config)
+
+
+def test_an_antenna_of_noise_is_flagged(ms, config, tmp_path):
+    """Its amplitude fits its own noise: only the residual tells."""
+    rng = np.random.default_rng(2)
+    with open_table(ms, writable=True) as main:
+        data = main.getcol("DATA")
+        mine = (main.getcol("ANTENNA1") == 5) | (main.getcol("ANTENNA2") == 5)
+        noise = rng.standard_normal((2, *data[mine].shape)) * 3 * np.abs(data[~mine]).std()
+        data[mine] = noise[0] + 1j * noise[1]
+        main.putcol("DATA", data)
+    result = selfcal_ms(ms, tmp_path / "out", config)
+    gains = read_gain_table(tmp_path / "out" / result.summary["gaintables"][-1]).gains[0]
+    # Noise alone passes the limit of three by chance in one solution of four.
+    assert gains.flag[:, 5].any()
+    assert gains.flag[:, :5].mean() < 0.05
+
+
+def test_strong_interference_is_not_called_calibrated(ms, config, tmp_path):
+    rng = np.random.default_rng(3)
+    with open_table(ms, writable=True) as main:
+        data = main.getcol("DATA")
+        data[rng.uniform(size=data.shape) < 1e-3] = 1e5
+        main.putcol("DATA", data)
+    assert selfcal_ms(ms, tmp_path / "out", config).status not in ("improved", "converged")
+
+
+def test_a_source_that_is_in_the_catalogue_alone_does_not_appear(tmp_path):
+    """A phantom that outshines all others: its gains would make it appear in every image."""
+    options = SimulationConfig(random_phases=True, brightest_jy=0, absent_jy=5.0, **SMALL)
+    simulate(tmp_path / "a.ms", options)
+    build_strips("nvss", tmp_path / "a.catalog.ecsv", tmp_path / "catalogs")
+    before = tree(tmp_path / "a.ms")
+    config = SelfCalConfig(catalog_dir=tmp_path / "catalogs", **IMAGE)
+    result = selfcal_ms(tmp_path / "a.ms", tmp_path / "out", config)
+    assert result.status in ("no_improvement", "refused", "diverged")
+    assert tree(tmp_path / "a.ms") == before
+
+
+def test_tables_that_are_not_of_this_folder_s_last_run_are_left(finished, config, tmp_path):
+    ms, out, result, _ = finished
+    copy = shutil.copytree(ms, tmp_path / "c.ms")
+    folder = Path(shutil.copytree(out, tmp_path / "out"))
+    shutil.copytree(folder / "selfcal_1_p.gcal", folder / "selfcal_mine.gcal")
+    # Handed in as initial tables they are refused, not replaced.
+    before = tree(folder)
+    with pytest.raises(ConfigError, match="output folder"):
+        selfcal_ms(copy, folder, config, [folder / result.summary["gaintables"][0]])
+    assert tree(folder) == before
+    selfcal_ms(copy, folder, config.with_options(amplitude="off"))
+    assert sorted(p.name for p in folder.glob("*.gcal")) == ["selfcal_1_p.gcal", "selfcal_mine.gcal"]
+
+
+def test_output_inside_the_measurement_set_is_refused(ms, config):
+    before = tree(ms)
+    for inside in (ms, ms / "out"):
+        with pytest.raises(ResourceError, match="inside"):
+            selfcal_ms(ms, inside, config)
+    assert tree(ms) == before
+
+
+@pytest.mark.parametrize(("change", "says"), [({"spw_map": "0"}, "initial tables")])
+def test_options_without_effect_are_refused(ms, config, tmp_path, change, says):
+    with pytest.raises(ConfigError, match=says):
+        selfcal_ms(ms, tmp_path / "out", config.with_options(**change))
+
+
+@pytest.mark.parametrize("fields", [24, 1])
+def test_a_drift_scan_is_taken_whole(fields, tmp_path):
+    """Trap: only the first of the fields, or intervals that stop at each. The beam stands, the sky moves."""
+    options = {**SMALL, "drift": True, "fields": fields, "seed": 4}
+    config = SimulationConfig(random_phases=True, **options)
+    truth = simulate(tmp_path / "d.ms", config)
+    build_strips("nvss", tmp_path / "d.catalog.ecsv", tmp_path / "catalogs")
+    opened = open_measurement_set(tmp_path / "d.ms")
+    assert len(opened.fields) == (1 if fields == 1 else 6)
+    result = selfcal_ms(
+        tmp_path / "d.ms",
+        tmp_path / "out",
+        SelfCalConfig(catalog_dir=tmp_path / "catalogs", amplitude_solint="inf", **IMAGE),
+    )
+    errors = gain_errors(
+        tmp_path / "d.ms", [tmp_path / "out" / n for n in result.summary["gaintables"]], truth
+    )
+    assert errors["coherence"] > 0.99
+    assert errors["amplitude_scatter"] < 0.02
+    # One amplitude for all dumps, although each is a field and scan of its own.
+    assert read_gain_table(tmp_path / "out" / result.summary["gaintables"][-1]).gains[0].time_s.size == 1
+    assert np.hypot(*result.summary["final"]["offset_arcsec"]) < 3
