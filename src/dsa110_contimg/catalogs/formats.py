@@ -123,7 +123,6 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _read_fits(data: bytes, path: Path) -> Table:
-    damaged = CatalogFormatError("the FITS file is truncated or damaged", path, "fetch the file again")
     with warnings.catch_warnings():
         # Unit strings and header cards that FITS frowns on do not matter here; missing bytes do.
         warnings.simplefilter("ignore")
@@ -132,8 +131,11 @@ def _read_fits(data: bytes, path: Path) -> Table:
             with fits.open(io.BytesIO(data), memmap=False, lazy_load_hdus=False) as hdus:
                 tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)]
                 raw = Table.read(tables[0]) if tables else None
+        except MemoryError:
+            raise
         except Exception as error:  # a damaged header can surface as almost any exception inside the reader
-            raise damaged from error
+            what = f"the FITS file is truncated or damaged ({_reason(error)})"
+            raise CatalogFormatError(what, path, "fetch the file again") from error
     if raw is None:
         raise CatalogFormatError("the FITS file holds no table", path, _KNOWN_FORMS)
     return raw
@@ -153,10 +155,16 @@ def _read_text(data: bytes, path: Path) -> Table:
                 raw = Table.read(text, format="ascii.ecsv")
             else:
                 raw = ascii_tables.read(text, format="fast_csv", guess=False, comment="#")
+        except MemoryError:
+            raise
         except Exception as error:  # the readers raise a dozen kinds; each means that the text does not fit
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise CatalogFormatError(f"is not a readable CSV table ({reason})", path, _KNOWN_FORMS) from error
+            what = f"is not a readable CSV table ({_reason(error)})"
+            raise CatalogFormatError(what, path, _KNOWN_FORMS) from error
     return raw
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _missing_columns(names: set[str]) -> str:

@@ -12,7 +12,7 @@ from dsa110_contimg.errors import ResourceError
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.visibilities.blocks import VisibilityReader
 from dsa110_contimg.visibilities.columns import require_space
-from dsa110_contimg.visibilities.measurement_set import open_measurement_set, open_table
+from dsa110_contimg.visibilities.measurement_set import first_line, open_measurement_set, open_table
 from dsa110_contimg.visibilities.rephase import turn_phases
 
 __all__ = ["rephase_measurement_set"]
@@ -50,7 +50,7 @@ def rephase_measurement_set(
     Raises
     ------
     ResourceError
-        If the target is there already or does not fit on its disk.
+        If the target is there already, does not fit on its disk or cannot be written.
     """
     source, target, progress = Path(source), Path(target), progress or LogProgress()
     ms = open_measurement_set(source)
@@ -63,15 +63,16 @@ def rephase_measurement_set(
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(beside, ignore_errors=True)
-    with open_table(source) as main:
-        main.copy(str(beside), deep=True, valuecopy=True).close()
     try:
+        with open_table(source) as main:
+            main.copy(str(beside), deep=True, valuecopy=True).close()
         _move(beside, reader, center, progress)
         _one_field(beside, reader, center)
-    except BaseException:
+        beside.rename(target)
+    except RuntimeError as error:
+        raise ResourceError(f"writing failed ({first_line(error)})", target, "check the disk") from error
+    finally:
         shutil.rmtree(beside, ignore_errors=True)
-        raise
-    beside.rename(target)
     return center
 
 
