@@ -116,7 +116,7 @@ def compare(grid, dirty, ours, planes, header, n_sources, strictly):
     assert restored.max() / reference.max() == pytest.approx(1, abs=0.01)
     assert rms == pytest.approx(1, abs=0.05)
     assert abs(peaks[0] - 1) < 0.01
-    assert max(shifts) < (0.1 if strictly else 0.2)
+    assert max(shifts) < 0.1
 
 
 def test_real_field(casa, ngc5921_crosscal, tmp_path):

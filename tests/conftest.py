@@ -1,7 +1,9 @@
 """The real observations of the reference data, each test with its own copy."""
 
 import os
+import subprocess
 import tarfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,26 @@ def ngc5921_caltables(shared_data: Path, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("caltables")
     unpack(shared_data / "ngc5921" / "caltables.tar.gz", folder)
     return {name: folder / name for name in ("B0", "G0", "G1", "G1.flux")}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Make a file system of so many megabytes; failing to is a failure where nothing may be skipped."""
+    mounted = []
+
+    def make(megabytes: int) -> Path:
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+        tried = subprocess.run(command, capture_output=True, text=True, check=False)
+        if tried.returncode:
+            message = f"cannot mount a small disk: {tried.stderr.strip()}"
+            if os.environ.get("CONTIMG_REQUIRE_SHARED_DATA") == "1":
+                pytest.fail(message)
+            pytest.skip(message)
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

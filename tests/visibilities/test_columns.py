@@ -3,7 +3,6 @@
 import faulthandler
 import os
 import shutil
-import subprocess
 import warnings
 from pathlib import Path
 
@@ -376,28 +375,19 @@ def test_files_of_removed_columns_do_not_stay(make_ms):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 32 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=32m", "none", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small disk: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+def disk(small_disk):
+    return small_disk(32)
 
 
 def leave_free(disk: Path, n_bytes: int) -> None:
     (disk / "ballast").write_bytes(b"\0" * max(0, shutil.disk_usage(disk).free - n_bytes))
 
 
-def test_a_full_disk_is_refused_in_one_line(templates, small_disk):
-    path = small_disk / "obs.ms"
+def test_a_full_disk_is_refused_in_one_line(templates, disk):
+    path = disk / "obs.ms"
     shutil.copytree(templates / "filled", path)
     before = snapshot(path)
-    leave_free(small_disk, 100_000)
+    leave_free(disk, 100_000)
     for act in (lambda ms: ColumnStage(ms, NAMES).__enter__(), lambda ms: back_up_columns(ms, ["FLAG"])):
         with pytest.raises(ResourceError, match=r"disk full: .* needs .* MB, 0 MB are free") as caught:
             act(open_measurement_set(path))
@@ -405,11 +395,11 @@ def test_a_full_disk_is_refused_in_one_line(templates, small_disk):
     assert snapshot(path) == before
 
 
-def test_a_disk_that_fills_up_while_writing_is_one_line(small_disk, monkeypatch, write_ms):
-    path = write_ms(small_disk / "obs.ms", channels=(64,), dumps=600, autos=False)
+def test_a_disk_that_fills_up_while_writing_is_one_line(disk, monkeypatch, write_ms):
+    path = write_ms(disk / "obs.ms", channels=(64,), dumps=600, autos=False)
     before = snapshot(path)
     monkeypatch.setattr(columns, "require_space", lambda *_: None)
-    leave_free(small_disk, 4 << 20)
+    leave_free(disk, 4 << 20)
 
     def fill_the_disk():
         with ColumnStage(open_measurement_set(path), NAMES) as stage:
@@ -419,18 +409,18 @@ def test_a_disk_that_fills_up_while_writing_is_one_line(small_disk, monkeypatch,
         fill_the_disk()
     assert "\n" not in str(caught.value)
     assert snapshot(path) == before
-    assert shutil.disk_usage(small_disk).free >= 3 << 20
+    assert shutil.disk_usage(disk).free >= 3 << 20
 
 
-def test_a_disk_that_fills_up_before_the_commit_is_refused(templates, small_disk):
-    path = small_disk / "obs.ms"
+def test_a_disk_that_fills_up_before_the_commit_is_refused(templates, disk):
+    path = disk / "obs.ms"
     shutil.copytree(templates / "filled", path)
     before = snapshot(path)
 
     def fill_the_disk():
         with ColumnStage(open_measurement_set(path), NAMES) as stage:
             stage.fill_rest(np.array([], dtype=int))
-            leave_free(small_disk, 100_000)
+            leave_free(disk, 100_000)
             stage.commit()
 
     with pytest.raises(ResourceError, match="disk full"):
@@ -439,14 +429,14 @@ def test_a_disk_that_fills_up_before_the_commit_is_refused(templates, small_disk
 
 
 @pytest.mark.parametrize("start", ["bare", "filled-calibrated"])
-def test_a_disk_that_is_full_at_any_moment_leaves_what_was_there(templates, small_disk, monkeypatch, start):
+def test_a_disk_that_is_full_at_any_moment_leaves_what_was_there(templates, disk, monkeypatch, start):
     """Casacore may end the whole process; what is on disk must still be the old or the new."""
     failed = 0
     for pages in (*range(0, 16), 20, 1500):
-        path = small_disk / f"{pages}.ms"
+        path = disk / f"{pages}.ms"
         shutil.copytree(templates / start, path)
         before = snapshot(path)
-        leave_free(small_disk, pages * 4096)
+        leave_free(disk, pages * 4096)
 
         def job(path=path):
             monkeypatch.setattr(columns, "require_space", lambda *_: None)
@@ -455,7 +445,7 @@ def test_a_disk_that_is_full_at_any_moment_leaves_what_was_there(templates, smal
                 stage.commit()
 
         failed += run_in_child(job) != 0
-        (small_disk / "ballast").unlink()
+        (disk / "ballast").unlink()
         recover_columns(open_measurement_set(path))
         after = snapshot(path)
         assert after["DATA"] == before["DATA"]
