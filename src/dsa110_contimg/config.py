@@ -113,7 +113,7 @@ class SelfCalConfig(ImagingConfig):
     refant: str | None = Field(
         None, description="Reference antennas by name, best first; chosen if not given"
     )
-    min_snr: float = Field(3.0, ge=0, description="Flag solutions below this signal to noise")
+    min_snr: float = Field(5.0, ge=0, description="Flag solutions below this signal to noise")
     min_baselines: int = Field(4, ge=1, description="Flag antennas with fewer baselines in an interval")
     max_rounds: int = Field(8, ge=1, le=20, description="Most rounds of unseeded self-calibration")
     imaging: Literal["subtracted", "standard"] = Field(

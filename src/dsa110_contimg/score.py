@@ -14,7 +14,7 @@ from dsa110_contimg.calibration.caltables import read_gain_table
 from dsa110_contimg.calibration.gains import Gains, GainTable, chain
 from dsa110_contimg.calibration.images import make_image, region_for
 from dsa110_contimg.calibration.observation import Observation, SeedModel
-from dsa110_contimg.calibration.selfcal import SUMMARY
+from dsa110_contimg.calibration.products import SUMMARY
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.errors import InputError
 from dsa110_contimg.imaging import (

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from dsa110_contimg.calibration.accept import (
     appraise_solution,
 )
 from dsa110_contimg.calibration.anchor import anchor_seed
-from dsa110_contimg.calibration.caltables import read_gain_table, write_gain_table
 from dsa110_contimg.calibration.choose import GainSolver, Score, Solution
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.calibration.images import (
@@ -37,24 +35,25 @@ from dsa110_contimg.calibration.images import (
     region_for,
 )
 from dsa110_contimg.calibration.observation import ImageModel, Observation, SeedModel
-from dsa110_contimg.calibration.picture import save_overview
+from dsa110_contimg.calibration.plan import IMAGES, Plan, make_plan
+from dsa110_contimg.calibration.products import (
+    PICTURE,
+    SUMMARY,
+    earlier_tables,
+    write_everything,
+    write_json,
+)
 from dsa110_contimg.calibration.solver import rank_reference_antennas
 from dsa110_contimg.calibration.statistics import BaselineStatistics
 from dsa110_contimg.config import SelfCalConfig
-from dsa110_contimg.errors import ConfigError, MeasurementSetError, ResourceError
+from dsa110_contimg.errors import MeasurementSetError
 from dsa110_contimg.imaging import ImageGrid, ImageMetrics
-from dsa110_contimg.imaging.cli_imaging import grid_for, require_memory, require_one_field, write_products
+from dsa110_contimg.imaging.cli_imaging import grid_for
 from dsa110_contimg.progress import LogProgress, Progress
-from dsa110_contimg.sky import AiryBeam, Seed, beam_for_antenna, build_seed
+from dsa110_contimg.sky import Seed
 from dsa110_contimg.visibilities import (
-    ColumnStage,
-    MeasurementSet,
-    Selection,
-    VisibilityReader,
-    open_recovered,
     recover_columns,
 )
-from dsa110_contimg.visibilities.columns import require_space
 
 __all__ = ["SelfCalConfig", "SelfCalResult", "selfcal_ms"]
 
@@ -82,16 +81,6 @@ REFINED_NOISE = 0.9
 SECOND_LOOK_CHI2 = 1.1
 #: A model that leaves more than this times the thermal variance does not explain the data.
 EXPLAINED_CHI2 = 2.0
-SUMMARY = "selfcal_summary.json"
-PICTURE = "selfcal.png"
-IMAGES = (
-    "initial-image",
-    "final-image",
-    "final-difference",
-    "final-residual",
-    "final-model",
-    "final-psf",
-)
 
 
 @dataclass(frozen=True)
@@ -119,21 +108,6 @@ class SelfCalResult:
     def improved(self) -> bool:
         """True if the Measurement Set now holds a better calibration than before."""
         return self.status == "improved"
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Everything a run needs, checked."""
-
-    ms: MeasurementSet
-    selection: Selection
-    reader: VisibilityReader
-    initial: tuple[GainTable, ...]
-    beam: AiryBeam
-    seed: Seed | None
-    config: SelfCalConfig
-    output_dir: Path
-    reference_antennas: tuple[int, ...]
 
 
 @dataclass
@@ -198,87 +172,15 @@ def selfcal_ms(
         If an engine fails; the Measurement Set is as it was then.
     """
     return _Run(
-        _plan(Path(ms_path), Path(output_dir), config or SelfCalConfig(), initial_caltables or ()),
+        make_plan(Path(ms_path), Path(output_dir), config or SelfCalConfig(), initial_caltables or ()),
         progress or LogProgress(),
     ).execute()
-
-
-def _plan(ms_path: Path, output_dir: Path, config: SelfCalConfig, caltables: Sequence[Path | str]) -> _Plan:
-    """Check everything that can be checked before anything is written."""
-    ms = open_recovered(ms_path)
-    ms.require_writable()
-    selection = ms.select(config.field, config.spw)
-    reader = VisibilityReader(ms, selection, cache_bytes=int(config.memory_gb * 1e9))
-    initial = []
-    for path in caltables:
-        table = read_gain_table(path, ms)
-        table = replace(table, interpolation=config.initial_interpolation, spw_map=config.spw_map_dict())
-        if config.initial_field == "nearest":
-            table = table.with_nearest_field(*reader.phase_center)
-        for spw in selection.spw_ids:
-            table.for_window(spw)
-        initial.append(table)
-    if config.dish_diameter_m is not None:
-        beam = AiryBeam(config.dish_diameter_m)
-    else:
-        beam = beam_for_antenna(ms.telescope, float(np.median(ms.antennas.dish_diameter_m)))
-    require_one_field(reader, beam.fwhm_rad(float(reader.freq_hz.min())))
-    seed = None
-    if config.use_nvss_seeding:
-        seed = build_seed(
-            reader.pointing,
-            reader.freq_hz,
-            beam,
-            catalog_dir=config.catalog_dir,
-            min_mjy=config.nvss_min_mjy,
-            min_apparent_mjy=config.seed_min_apparent_mjy,
-            spectral_index=config.spectral_index,
-        )
-    inside = ms_path.resolve()
-    if inside == output_dir.resolve() or inside in output_dir.resolve().parents:
-        raise ResourceError("lies inside the Measurement Set", output_dir, "choose another output folder")
-    resolved = [Path(t).resolve() for t in caltables]
-    if len(set(resolved)) < len(resolved):
-        raise ConfigError("the same initial table is given twice", "caltable", "give each once")
-    for path in resolved:
-        if output_dir.resolve() in path.parents:
-            raise ConfigError("an initial table lies in the output folder", path, "choose another folder")
-    if config.spw_map and not caltables:
-        raise ConfigError("is given without initial tables", "spw_map", "give --caltable too")
-    if output_dir.exists() and not output_dir.is_dir():
-        raise ResourceError("is not a folder", output_dir, "choose another output folder")
-    there = next(p for p in (output_dir.absolute(), *output_dir.absolute().parents) if p.exists())
-    if not os.access(there, os.W_OK):
-        raise ResourceError("cannot be written", there, "choose another output folder")
-    require_memory(reader, config)
-    Observation(reader, initial, LogProgress()).require_unflagged()
-    pixels = grid_for(reader, config, beam.fwhm_rad(float(reader.freq_hz.min()))).size ** 2
-    require_space(there, 4 * pixels * len(IMAGES), "the images")
-    cells = sum(w.freq_hz.size * len(w.corr_type) for w in ms.spectral_windows) * (
-        ms.n_rows // len(ms.spectral_windows)
-    )
-    require_space(ms.path, 2 * 8 * cells, "MODEL_DATA and CORRECTED_DATA")
-    names = [w.strip() for w in (config.refant or "").split(",") if w.strip()]
-    unknown = [n for n in names if n not in ms.antennas.name]
-    if unknown:
-        raise ConfigError(f"no antenna {unknown[0]!r}", "refant", f"present: {', '.join(ms.antennas.name)}")
-    return _Plan(
-        ms,
-        selection,
-        reader,
-        tuple(initial),
-        beam,
-        seed,
-        config,
-        output_dir,
-        tuple(ms.antennas.name.index(n) for n in names),
-    )
 
 
 class _Run:
     """One self-calibration from plan to products."""
 
-    def __init__(self, plan: _Plan, progress: Progress) -> None:
+    def __init__(self, plan: Plan, progress: Progress) -> None:
         self.plan = plan
         self.config = plan.config
         self.progress = progress
@@ -287,7 +189,6 @@ class _Run:
         self.grid: ImageGrid = grid_for(plan.reader, plan.config, fwhm)
         self.seconds = dict.fromkeys(("total", "read", "predict", "solve", "image", "write"), 0.0)
         self.noise = 0.0
-        self.earlier_tables: list[str] = []
         self.improved = False
         self.anchor: dict[str, Any] | None = None
         self.started = time.perf_counter()
@@ -308,16 +209,18 @@ class _Run:
     def execute(self) -> SelfCalResult:
         out = self.plan.output_dir
         out.mkdir(parents=True, exist_ok=True)
-        self.earlier_tables = _tables_of(out / SUMMARY)
+        earlier = earlier_tables(out / SUMMARY)
         # The summary marks a finished run: an old one goes first.
         (out / SUMMARY).unlink(missing_ok=True)
         recover_columns(self.plan.ms)
         state, initial, status, message = self._seeded() if self.plan.seed else self._unseeded()
         final = self._final_image(state, initial)
         with self._timed("write"):
-            tables = self._write(state, initial, final)
+            tables = write_everything(
+                self.plan, self.observation, self.grid, state.tables, initial, final, earlier
+            )
         summary = self._summary(state, initial, final, status, message, tables)
-        _write_json(out / SUMMARY, summary)
+        write_json(out / SUMMARY, summary)
         return SelfCalResult(status, message, summary, out)
 
     # Rounds
@@ -690,61 +593,6 @@ class _Run:
         self.observation.swap_model(solved_with)
         return final
 
-    def _write(self, state: _State, initial: CalibratedImage, final: CalibratedImage) -> list[str]:
-        """Write tables, images, picture, and at the very end the columns of the Measurement Set."""
-        out, plan = self.plan.output_dir, self.plan
-        if state.tables:
-            # Tables of an earlier run describe the columns that are about to be replaced; others stay.
-            for old in self.earlier_tables:
-                shutil.rmtree(out / old, ignore_errors=True)
-        names = []
-        for number, table in enumerate(state.tables, 1):
-            suffix = "tcal" if table.kind.startswith("T") else "gcal"
-            path = out / f"selfcal_{number}_{table.label}.{suffix}"
-            write_gain_table(path, table.kind, table.gains, plan.ms)
-            names.append(path.name)
-        if plan.seed is not None:
-            plan.seed.write(out / "selfcal")
-        write_products(
-            out / "initial", {"image": (initial.restored, "JY/BEAM")}, initial.cleaned, self.grid, plan.reader
-        )
-        images = {
-            "image": (final.restored, "JY/BEAM"),
-            "residual": (final.cleaned.residual, "JY/BEAM"),
-            "model": (final.cleaned.model, "JY/PIXEL"),
-            "psf": (final.cleaned.psf, "JY/BEAM"),
-        }
-        if final.difference is not None:
-            images["difference"] = (final.difference, "JY/BEAM")
-        else:
-            (out / "final-difference.fits").unlink(missing_ok=True)
-        write_products(out / "final", images, final.cleaned, self.grid, plan.reader)
-        try:
-            save_overview(
-                out / PICTURE, self.grid, initial, final, state.tables, float(self.plan.reader.times[0])
-            )
-        except (ValueError, RuntimeError, OSError) as error:
-            # A picture must never fail a finished run.
-            logger.warning("no picture: %s", error)
-        if state.tables:
-            self._write_columns(state.tables)
-        return names
-
-    def _write_columns(self, tables: tuple[GainTable, ...]) -> None:
-        """Write MODEL_DATA as the solver used it, and CORRECTED_DATA."""
-        rows = []
-        with ColumnStage(self.plan.ms, ["MODEL_DATA", "CORRECTED_DATA"]) as stage:
-            for block, model in self.observation.blocks("write columns", with_model=True):
-                assert model is not None
-                vis, _ = self.observation.corrected(block, tables)
-                cell = np.zeros(block.data.shape, dtype=np.complex64)
-                cell[:, :, list(block.spw.parallel)] = model[:, :, None]
-                stage.put("MODEL_DATA", block.rows, cell)
-                stage.put("CORRECTED_DATA", block.rows, vis)
-                rows.append(block.rows)
-            stage.fill_rest(np.concatenate(rows))
-            stage.commit()
-
     def _summary(
         self,
         state: _State,
@@ -850,22 +698,3 @@ def _phase_change_deg(table: GainTable) -> float | None:
         squares += float(np.sum(angles**2))
         count += angles.size
     return float(np.degrees(np.sqrt(squares / count))) if count else None
-
-
-def _tables_of(summary: Path) -> list[str]:
-    """Gain tables that an earlier run into the same folder wrote."""
-    try:
-        names = json.loads(summary.read_text(encoding="utf-8"))["gaintables"]
-        return [n for n in names if isinstance(n, str) and Path(n).name == n and n.startswith("selfcal_")]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    text = json.dumps(values, indent=2, allow_nan=False)
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

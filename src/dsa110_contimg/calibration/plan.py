@@ -1,0 +1,122 @@
+"""What a self-calibration needs, checked before anything is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from dsa110_contimg.calibration.caltables import read_gain_table
+from dsa110_contimg.calibration.gains import GainTable
+from dsa110_contimg.calibration.observation import Observation
+from dsa110_contimg.config import SelfCalConfig
+from dsa110_contimg.errors import ConfigError, ResourceError
+from dsa110_contimg.imaging.cli_imaging import grid_for, require_memory, require_one_field
+from dsa110_contimg.progress import LogProgress
+from dsa110_contimg.sky import AiryBeam, Seed, beam_for_antenna, build_seed
+from dsa110_contimg.visibilities import MeasurementSet, Selection, VisibilityReader, open_recovered
+from dsa110_contimg.visibilities.columns import require_space
+
+__all__ = ["IMAGES", "Plan", "make_plan"]
+
+#: FITS images that a run can write.
+IMAGES = (
+    "initial-image",
+    "final-image",
+    "final-difference",
+    "final-residual",
+    "final-model",
+    "final-psf",
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run needs, checked."""
+
+    ms: MeasurementSet
+    selection: Selection
+    reader: VisibilityReader
+    initial: tuple[GainTable, ...]
+    beam: AiryBeam
+    seed: Seed | None
+    config: SelfCalConfig
+    output_dir: Path
+    reference_antennas: tuple[int, ...]
+
+
+def make_plan(
+    ms_path: Path, output_dir: Path, config: SelfCalConfig, caltables: Sequence[Path | str]
+) -> Plan:
+    """Check everything that can be checked before anything is written."""
+    ms = open_recovered(ms_path)
+    ms.require_writable()
+    selection = ms.select(config.field, config.spw)
+    reader = VisibilityReader(ms, selection, cache_bytes=int(config.memory_gb * 1e9))
+    initial = []
+    for path in caltables:
+        table = read_gain_table(path, ms)
+        table = replace(table, interpolation=config.initial_interpolation, spw_map=config.spw_map_dict())
+        if config.initial_field == "nearest":
+            table = table.with_nearest_field(*reader.phase_center)
+        for spw in selection.spw_ids:
+            table.for_window(spw)
+        initial.append(table)
+    if config.dish_diameter_m is not None:
+        beam = AiryBeam(config.dish_diameter_m)
+    else:
+        beam = beam_for_antenna(ms.telescope, float(np.median(ms.antennas.dish_diameter_m)))
+    require_one_field(reader, beam.fwhm_rad(float(reader.freq_hz.min())))
+    seed = None
+    if config.use_nvss_seeding:
+        seed = build_seed(
+            reader.pointing,
+            reader.freq_hz,
+            beam,
+            catalog_dir=config.catalog_dir,
+            min_mjy=config.nvss_min_mjy,
+            min_apparent_mjy=config.seed_min_apparent_mjy,
+            spectral_index=config.spectral_index,
+        )
+    inside = ms_path.resolve()
+    if inside == output_dir.resolve() or inside in output_dir.resolve().parents:
+        raise ResourceError("lies inside the Measurement Set", output_dir, "choose another output folder")
+    resolved = [Path(t).resolve() for t in caltables]
+    if len(set(resolved)) < len(resolved):
+        raise ConfigError("the same initial table is given twice", "caltable", "give each once")
+    for path in resolved:
+        if output_dir.resolve() in path.parents:
+            raise ConfigError("an initial table lies in the output folder", path, "choose another folder")
+    if config.spw_map and not caltables:
+        raise ConfigError("is given without initial tables", "spw_map", "give --caltable too")
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ResourceError("is not a folder", output_dir, "choose another output folder")
+    there = next(p for p in (output_dir.absolute(), *output_dir.absolute().parents) if p.exists())
+    if not os.access(there, os.W_OK):
+        raise ResourceError("cannot be written", there, "choose another output folder")
+    require_memory(reader, config)
+    Observation(reader, initial, LogProgress()).require_unflagged()
+    pixels = grid_for(reader, config, beam.fwhm_rad(float(reader.freq_hz.min()))).size ** 2
+    require_space(there, 4 * pixels * len(IMAGES), "the images")
+    cells = sum(w.freq_hz.size * len(w.corr_type) for w in ms.spectral_windows) * (
+        ms.n_rows // len(ms.spectral_windows)
+    )
+    require_space(ms.path, 2 * 8 * cells, "MODEL_DATA and CORRECTED_DATA")
+    names = [w.strip() for w in (config.refant or "").split(",") if w.strip()]
+    unknown = [n for n in names if n not in ms.antennas.name]
+    if unknown:
+        raise ConfigError(f"no antenna {unknown[0]!r}", "refant", f"present: {', '.join(ms.antennas.name)}")
+    return Plan(
+        ms,
+        selection,
+        reader,
+        tuple(initial),
+        beam,
+        seed,
+        config,
+        output_dir,
+        tuple(ms.antennas.name.index(n) for n in names),
+    )
