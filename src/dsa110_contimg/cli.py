@@ -438,12 +438,18 @@ def _print_selfcal(summary: dict[str, Any], outdir: Path) -> None:
         "position offset": "no source to compare"
         if offset is None
         else f"{offset[0]:+.2f}, {offset[1]:+.2f} arcsec",
+        "bright seeds": ", ".join(
+            f"{count} {verdict}"
+            for verdict, count in summary.get("seed_verdicts", {}).items()
+            if verdict != "faint"
+        ),
         "seconds": ", ".join(f"{k} {v:.1f}" for k, v in summary["seconds"].items()),
         "pictures": str(outdir / summary["products"].get("picture", "")),
         "images": str(outdir / "final-image.fits"),
     }
     for key, text in lines.items():
-        typer.echo(f"{key:<20} {text}")
+        if text:
+            typer.echo(f"{key:<20} {text}")
 
 
 def _plain(value: Any) -> Any:

@@ -15,6 +15,7 @@ from dsa110_contimg.calibration.gains import Gains, GainTable, chain
 from dsa110_contimg.calibration.images import make_image, region_for
 from dsa110_contimg.calibration.observation import Observation, SeedModel
 from dsa110_contimg.calibration.products import SUMMARY
+from dsa110_contimg.calibration.trust import QUALITY, read_model
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.errors import InputError
 from dsa110_contimg.imaging import (
@@ -27,8 +28,8 @@ from dsa110_contimg.imaging import (
 )
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.simulate import Truth
-from dsa110_contimg.sky import build_seed
-from dsa110_contimg.sky.seed import mean_apparent_flux
+from dsa110_contimg.sky import Seed
+from dsa110_contimg.sky.seed import BAND_SAMPLES, mean_apparent_flux
 from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set
 
 __all__ = ["gain_errors", "score_run", "true_gain_tables"]
@@ -87,7 +88,7 @@ def score_run(
     scores |= _image_scores(final, truth)
     scores |= {key: summary["final"][key] for key in ("rms_jy", "thermal_ratio", "thermal_rms_jy")}
     if image:
-        scores |= _against_true_gains(final, summary, truth, ms_path, progress)
+        scores |= _against_true_gains(outdir, final, summary, truth, ms_path, progress)
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in scores.items()}
 
 
@@ -224,7 +225,7 @@ def _image_scores(final: FitsImage, truth: Truth) -> dict[str, Any]:
 
 
 def _against_true_gains(
-    final: FitsImage, summary: dict[str, Any], truth: Truth, ms_path: Path, progress: Progress
+    outdir: Path, final: FitsImage, summary: dict[str, Any], truth: Truth, ms_path: Path, progress: Progress
 ) -> dict[str, Any]:
     """Image the data with the true gains as the run imaged them with its own; compare the noise."""
     config = SelfCalConfig(**summary["provenance"]["config"])
@@ -234,15 +235,12 @@ def _against_true_gains(
     observation = Observation(reader, [], progress)
     seed = None
     if summary["seeded"]:
-        seed = build_seed(
-            reader.pointing,
-            reader.freq_hz,
-            truth.beam,
-            catalog_dir=config.catalog_dir,
-            min_mjy=config.nvss_min_mjy,
-            min_apparent_mjy=config.seed_min_apparent_mjy,
-            spectral_index=config.spectral_index,
-        )
+        # The same model as the run's, and the same catalogue sources for the region.
+        sky = read_model(outdir / QUALITY)
+        band = np.linspace(float(reader.freq_hz.min()), float(reader.freq_hz.max()), BAND_SAMPLES)
+        pointings = np.unique(reader.pointing, axis=0)
+        apparent = mean_apparent_flux(sky, truth.beam, pointings, band)
+        seed = Seed(sky, truth.beam, apparent, float(band.mean()), str(summary["catalog"]), "")
         observation.set_model(SeedModel(seed))
     tables = true_gain_tables(truth)
     noise = 0.0 if seed is None else float(np.sqrt(observation.residual_noise(tables).scale2 / 2))

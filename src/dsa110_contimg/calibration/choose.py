@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,13 +170,16 @@ class GainSolver:
         Solution
         """
         words = self.candidates() if solint == "auto" else [solint]
-        scored = [(self.score(mode, word, how), word, how) for word in words for how in _WAYS]
+        scored = [(score, word, how) for word in words for how, score in self.scores(mode, word).items()]
         score, word, how = min(scored, key=lambda item: item[0].expected)
         return self._solution(mode, word, how, score)
 
-    def score(self, mode: CalMode, solint: str, interpolation: Interpolation) -> Score:
-        """Cross-validate: solve on either half of the channels, score on both."""
-        return self._mean([self._on_dumps(self._table(mode, solint, interpolation, [h])) for h in (0, 1)])
+    def scores(self, mode: CalMode, solint: str) -> dict[Interpolation, Score]:
+        """Cross-validate: solve on either half of the channels, score on both; by way of interpolation."""
+        tables = [self._table(mode, solint, "linear", [half]) for half in (0, 1)]
+        return {
+            how: self._mean([self._on_dumps(replace(t, interpolation=how)) for t in tables]) for how in _WAYS
+        }
 
     def _mean(self, solved_on: Sequence[tuple[NDArray[np.complex128], NDArray[np.bool_]]]) -> Score:
         train = held = 0.0

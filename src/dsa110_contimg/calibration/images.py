@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,16 @@ from dsa110_contimg.imaging import (
 )
 from dsa110_contimg.imaging.cli_imaging import require_memory
 from dsa110_contimg.sky import Seed
+from dsa110_contimg.sky.components import ARCSEC
+from dsa110_contimg.sky.directions import angular_separation
 
 __all__ = ["CalibratedImage", "make_image", "measure", "metrics_dict", "region_for"]
 
 Image = NDArray[np.float32]
+Float = NDArray[np.float64]
+
+#: A source this near to its catalogue position is where the catalogue has it.
+SAME_PLACE_RAD = 3 * ARCSEC
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class CalibratedImage:
     restored : ndarray of float32, shape (size, size)
         Restored image; with the seed put back where it was subtracted. Jy/beam.
     difference : ndarray of float32, shape (size, size), or None
-        Restored image of the data minus the seed.
+        Restored image minus the catalogue; none if nothing was subtracted.
     shallow : CleanResult
         The same data CLEANed no deeper than the image they are compared with.
     thermal_per_noise : float
@@ -64,6 +70,7 @@ def make_image(
     label: str,
     *,
     seed: Seed | None = None,
+    catalogue: Seed | None = None,
     depth_jy: float | None = None,
     noise: float = 0.0,
     weight_tables: Sequence[GainTable] | None = None,
@@ -85,6 +92,9 @@ def make_image(
     seed : Seed, optional
         The sources of the observation's model: subtracted before imaging, and
         restored with the same beam at their exact positions.
+    catalogue : Seed, optional
+        Its first sources as the catalogue has them, for the difference; the
+        seed itself if not given.
     depth_jy : float, optional
         Depth of the image this one is compared with: `shallow` of the result is
         CLEANed no deeper, so that both have the same depth.
@@ -105,7 +115,7 @@ def make_image(
         If the visibilities do not fit into the memory allowed.
     """
     require_memory(observation.reader, config)
-    chunks = observation.stokes(tables, seed is not None, label, weight_tables)
+    chunks = observation.stokes(tables, seed is not None, label, weight_tables, grid.size / 2 * grid.cell_rad)
     imager = Imager(chunks, grid, config.weighting, config.robust, config.threads)
     floor = config.clean_sigma * imager.thermal_rms(noise)
 
@@ -125,22 +135,32 @@ def make_image(
         cleaned = deconvolve(floor, shallow)
     restored, difference = cleaned.restored, None
     if seed is not None:
-        difference = cleaned.restored
-        sky = seed.sky
-        l, m = grid.sky_to_lm(sky.ra_rad, sky.dec_rad)  # noqa: E741
-        seen = np.isfinite(l)
-        restored = add_gaussians(
-            difference,
-            grid,
-            l[seen],
-            m[seen],
-            seed.apparent_jy[seen],
-            cleaned.beam,
-            sky.major_rad[seen],
-            sky.minor_rad[seen],
-            sky.pa_rad[seen],
-        )
+        restored = _with_sources(cleaned, grid, seed, seed.apparent_jy, cleaned.restored)
+        listed = _in_place(seed, catalogue or seed)
+        difference = _with_sources(cleaned, grid, listed, -listed.apparent_jy, restored)
     return CalibratedImage(cleaned, restored, difference, shallow, imager.thermal_rms(1.0))
+
+
+def _with_sources(cleaned: CleanResult, grid: ImageGrid, seed: Seed, flux_jy: Float, image: Image) -> Image:
+    """Add sources to an image, as wide as its beam."""
+    sky = seed.sky
+    l, m = grid.sky_to_lm(sky.ra_rad, sky.dec_rad)  # noqa: E741
+    seen = np.isfinite(l)
+    shape = (sky.major_rad[seen], sky.minor_rad[seen], sky.pa_rad[seen])
+    return add_gaussians(image, grid, l[seen], m[seen], flux_jy[seen], cleaned.beam, *shape)
+
+
+def _in_place(seed: Seed, catalogue: Seed) -> Seed:
+    """Catalogue fluxes at the places of the seed, where these are as near as catalogue errors are.
+
+    A bright source half an arcsecond off its place is not news: left there, the
+    two would show as a bright and a dark spot in the difference.
+    """
+    n = len(catalogue)
+    there, here = seed.sky.select(np.arange(n)), catalogue.sky
+    near = angular_separation(here.ra_rad, here.dec_rad, there.ra_rad, there.dec_rad) < SAME_PLACE_RAD
+    ra, dec = np.where(near, there.ra_rad, here.ra_rad), np.where(near, there.dec_rad, here.dec_rad)
+    return replace(catalogue, sky=replace(here, ra_rad=ra, dec_rad=dec))
 
 
 def region_for(image: CalibratedImage, grid: ImageGrid, seed: Seed | None, noise: float) -> NDArray[np.bool_]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dsa110_contimg.calibration.gains import GainTable, chain, correct
 from dsa110_contimg.calibration.statistics import BaselineStatistics, accumulate
 from dsa110_contimg.errors import MeasurementSetError
-from dsa110_contimg.imaging import ImageGrid, StokesI, stokes_i
+from dsa110_contimg.imaging import ImageGrid, StokesI, average_channels, stokes_i
 from dsa110_contimg.predict import predict_components
 from dsa110_contimg.progress import Progress
 from dsa110_contimg.sky import Seed
@@ -27,6 +27,8 @@ Float = NDArray[np.float64]
 #: Noise before calibration is measured on the shortest third of the baselines, where the uncalibrated sky
 #: changes least from channel to channel.
 SHORT_BASELINES = 1 / 3
+#: With fewer visibilities averaging saves less than the transforms of another grid cost.
+MANY_VISIBILITIES = 20_000_000
 
 
 class Model(Protocol):
@@ -272,6 +274,7 @@ class Observation:
         subtract: bool,
         label: str,
         weight_tables: Sequence[GainTable] | None = None,
+        half_width_rad: float = np.pi / 2,
     ) -> list[StokesI]:
         """Collect calibrated Stokes I visibilities for imaging.
 
@@ -289,12 +292,16 @@ class Observation:
         weight_tables : sequence of GainTable, optional
             Gains that the weights and flags follow instead of `tables`, so that
             two states of the calibration are imaged alike.
+        half_width_rad : float
+            From the phase centre to the edge of the image. Very many visibilities
+            are averaged over channels where that does not show in it.
 
         Returns
         -------
         list of StokesI
         """
-        out = []
+        averaged = self.reader.n_rows * self.n_channels // len(self.spw_ids) > MANY_VISIBILITIES
+        out: dict[int, list[StokesI]] = {}
         for block, model in self.blocks(label, with_model=subtract):
             vis, weight = self.corrected(block, tables)
             if model is not None:
@@ -316,8 +323,11 @@ class Observation:
             uvw, path = self.reader.move_to_center(block)
             if path.any():
                 combined = turn_phases(combined, path, freq)
-            out.append(StokesI(uvw, freq, combined, total, precision))
-        return out
+            chunk = StokesI(uvw, freq, combined, total, precision)
+            for factor, part in (average_channels(chunk, half_width_rad) if averaged else {1: chunk}).items():
+                out.setdefault(factor, []).append(part)
+        # Those with the same channels side by side: the imager joins them.
+        return [part for parts in out.values() for part in parts]
 
     @staticmethod
     def _parallel(

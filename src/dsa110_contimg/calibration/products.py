@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from astropy.table import Table
 
 from dsa110_contimg.calibration.caltables import write_gain_table
 from dsa110_contimg.calibration.gains import GainTable
@@ -18,6 +19,7 @@ from dsa110_contimg.calibration.images import CalibratedImage
 from dsa110_contimg.calibration.observation import Observation
 from dsa110_contimg.calibration.picture import save_overview
 from dsa110_contimg.calibration.plan import Plan
+from dsa110_contimg.calibration.trust import QUALITY, write_quality
 from dsa110_contimg.imaging import ImageGrid
 from dsa110_contimg.imaging.cli_imaging import write_products
 from dsa110_contimg.visibilities import ColumnStage
@@ -38,6 +40,7 @@ def write_everything(
     initial: CalibratedImage,
     final: CalibratedImage,
     earlier: Sequence[str],
+    quality: Table | None = None,
 ) -> list[str]:
     """Write tables, images, picture, and at the very end the columns of the Measurement Set.
 
@@ -55,6 +58,8 @@ def write_everything(
         Images before and after.
     earlier : sequence of str
         Tables of an earlier run into the same folder.
+    quality : astropy.table.Table, optional
+        The seeds held against the data.
 
     Returns
     -------
@@ -74,6 +79,10 @@ def write_everything(
         names.append(path.name)
     if plan.seed is not None:
         plan.seed.write(out / "selfcal")
+    if quality is not None:
+        write_quality(out / QUALITY, quality)
+    else:
+        (out / QUALITY).unlink(missing_ok=True)
     write_products(
         out / "initial", {"image": (initial.restored, "JY/BEAM")}, initial.cleaned, grid, plan.reader
     )

@@ -24,7 +24,7 @@ from dsa110_contimg.calibration.accept import (
     appraise_image,
     appraise_solution,
 )
-from dsa110_contimg.calibration.anchor import anchor_seed
+from dsa110_contimg.calibration.anchor import SeedMeasurement, measure_seeds, tied_seed
 from dsa110_contimg.calibration.choose import GainSolver, Score, Solution
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.calibration.images import (
@@ -45,6 +45,7 @@ from dsa110_contimg.calibration.products import (
 )
 from dsa110_contimg.calibration.solver import rank_reference_antennas
 from dsa110_contimg.calibration.statistics import BaselineStatistics
+from dsa110_contimg.calibration.trust import QUALITY, seed_quality
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.errors import MeasurementSetError
 from dsa110_contimg.imaging import ImageGrid, ImageMetrics
@@ -76,7 +77,7 @@ ANCHORED_SCALE = 0.005
 ANCHORED_ARCSEC = 0.05
 ANCHORED_CHI2 = 1.01
 #: A noise measured on the calibrated residual counts where it is below this fraction of the one before.
-REFINED_NOISE = 0.9
+REFINED_NOISE = 0.98
 #: Where the held-out chi-squared falls by this factor, a bad image is looked at again without the seed.
 SECOND_LOOK_CHI2 = 1.1
 #: A model that leaves more than this times the thermal variance does not explain the data.
@@ -189,7 +190,10 @@ class _Run:
         self.grid: ImageGrid = grid_for(plan.reader, plan.config, fwhm)
         self.seconds = dict.fromkeys(("total", "read", "predict", "solve", "image", "write"), 0.0)
         self.noise = 0.0
+        #: The model of a seeded run: the catalogue's sources, the bright ones where they were measured.
+        self.seed: Seed | None = plan.seed
         self.improved = False
+        self.measured: SeedMeasurement | None = None
         self.anchor: dict[str, Any] | None = None
         self.started = time.perf_counter()
         if plan.config.threads:
@@ -215,11 +219,18 @@ class _Run:
         recover_columns(self.plan.ms)
         state, initial, status, message = self._seeded() if self.plan.seed else self._unseeded()
         final = self._final_image(state, initial)
+        quality = None
+        if self.plan.seed is not None and self.seed is not None:
+            quality = seed_quality(self.plan.seed, self.seed, self.measured)
         with self._timed("write"):
             tables = write_everything(
-                self.plan, self.observation, self.grid, state.tables, initial, final, earlier
+                self.plan, self.observation, self.grid, state.tables, initial, final, earlier, quality
             )
         summary = self._summary(state, initial, final, status, message, tables)
+        if quality is not None:
+            names, counts = np.unique(quality["verdict"], return_counts=True)
+            summary["seed_verdicts"] = {str(n): int(c) for n, c in zip(names, counts, strict=True)}
+            summary["products"]["seed_quality"] = QUALITY
         write_json(out / SUMMARY, summary)
         return SelfCalResult(status, message, summary, out)
 
@@ -227,8 +238,7 @@ class _Run:
 
     def _seeded(self) -> tuple[_State, CalibratedImage, str, str]:
         """Solve phases, then amplitudes, against the seed; image once before and once after."""
-        seed = self.plan.seed
-        assert seed is not None
+        seed = self._catalogue
         self.progress.note(
             f"seed: {len(seed)} {seed.catalog.upper()} sources, {seed.apparent_jy.sum():.3f} Jy apparent, "
             f"the brightest {seed.apparent_jy[0]:.3f} Jy"
@@ -239,7 +249,7 @@ class _Run:
             initial = self._image((), "image before")
             return _State((), initial, rounds), initial, "refused", self._too_little(rounds[0])
         if rounds[-1].verdict.accepted:
-            rounds, before = self._anchored_rounds(seed, rounds, before)
+            rounds, before = self._anchored_rounds(rounds, before)
         # All images that are compared take their weights and flags from the last solution.
         weights = next((r.tables for r in reversed(rounds) if r.verdict.accepted), ())
         initial = self._image((), "image before", weight_tables=weights)
@@ -274,36 +284,40 @@ class _Run:
                 rounds.append(second)
         return rounds, before
 
-    def _anchored_rounds(self, seed: Seed, rounds: list[_Round], before: Score) -> tuple[list[_Round], Score]:
+    def _anchored_rounds(self, rounds: list[_Round], before: Score) -> tuple[list[_Round], Score]:
         """Solve again with the bright seeds tied to the median of all, while that predicts better."""
-        current, gained = seed, np.inf
+        catalogue, current, gained = self._catalogue, self._catalogue, np.inf
         for _ in range(MOST_ANCHORS):
             with self._timed("solve"):
-                noise2 = 2 * self.noise**2
-                anchor = anchor_seed(self.observation, rounds[-1].tables, current, seed, noise2)
-            if anchor is None:
+                measured = measure_seeds(
+                    self.observation, rounds[-1].tables, current, catalogue, 2 * self.noise**2
+                )
+            if measured is None:
                 break
-            east, north = (float(np.degrees(x) * 3600) for x in anchor.shift_rad)
-            near = abs(anchor.scale - 1) < ANCHORED_SCALE and np.hypot(east, north) < ANCHORED_ARCSEC
+            self.measured = measured
+            east, north = (float(np.degrees(x) * 3600) for x in measured.offset_rad)
+            near = abs(measured.scale - 1) < ANCHORED_SCALE and np.hypot(east, north) < ANCHORED_ARCSEC
             if near and gained < ANCHORED_CHI2:
                 break
             self.progress.note(
-                f"{anchor.n_sources} bright seeds: flux scale off by {100 * (anchor.scale - 1):+.1f} %, "
+                f"{measured.n_good} bright seeds: flux scale off by {100 * (measured.scale - 1):+.1f} %, "
                 f"position by {east:+.2f}, {north:+.2f} arcsec; tied to their median"
             )
-            again, before_again = self._seeded_rounds(anchor.seed)
-            if not again[-1].verdict.accepted or (
-                again[-1].solution.score.chi2_heldout >= rounds[-1].solution.score.chi2_heldout
-            ):
+            noise, tied = self.noise, tied_seed(catalogue, measured, self.plan.reader.phase_center)
+            again, before_again = self._seeded_rounds(tied)
+            # Both at the noise that the better model leaves.
+            old = rounds[-1].solution.score.chi2_heldout * (noise / self.noise) ** 2
+            new = again[-1].solution.score.chi2_heldout
+            if not again[-1].verdict.accepted or new >= old:
                 self.observation.set_model(SeedModel(current))
                 break
-            gained = rounds[-1].solution.score.chi2_heldout / again[-1].solution.score.chi2_heldout
-            current, rounds, before = anchor.seed, again, before_again
+            gained, rounds, before, current = old / new, again, before_again, tied
             self.anchor = self.anchor or {
-                "n_sources": anchor.n_sources,
-                "flux_scale": anchor.scale,
+                "n_sources": measured.n_good,
+                "flux_scale": measured.scale,
                 "offset_arcsec": [east, north],
             }
+        self.seed = current
         return rounds, before
 
     def _unseeded(self) -> tuple[_State, CalibratedImage, str, str]:
@@ -485,12 +499,10 @@ class _Run:
         Sources outside a small image, coherent again after calibration, can hide in
         their sidelobes that everything has become better.
         """
-        solved_with = self.observation.swap_model(SeedModel(self._seed))
         was, now = (
             self._image(tables, "second look, seed subtracted", subtract=True, weight_tables=weights)
             for tables in (state.tables, this.tables)
         )
-        self.observation.swap_model(solved_with)
         region = region_for(now, self.grid, self.plan.seed, self.noise)
         verdict = appraise_image(
             self._appraisal(was, region, state.tables, own_depth=True),
@@ -501,7 +513,7 @@ class _Run:
         return first
 
     @property
-    def _seed(self) -> Seed:
+    def _catalogue(self) -> Seed:
         assert self.plan.seed is not None
         return self.plan.seed
 
@@ -573,7 +585,8 @@ class _Run:
                 self.grid,
                 self.config,
                 label,
-                seed=self.plan.seed if subtract else None,
+                seed=self.seed if subtract else None,
+                catalogue=self.plan.seed,
                 depth_jy=depth_jy,
                 noise=self.noise,
                 weight_tables=weight_tables or None,
@@ -587,11 +600,7 @@ class _Run:
             self.noise = float(np.sqrt(self.observation.residual_noise(state.tables).scale2 / 2))
         if self.plan.seed is None or self.config.imaging != "subtracted":
             return self._image(state.tables, "final image")
-        # The catalogue is subtracted, not what the solver made of it: the difference shows its errors.
-        solved_with = self.observation.swap_model(SeedModel(self.plan.seed))
-        final = self._image(state.tables, "final image", subtract=True)
-        self.observation.swap_model(solved_with)
-        return final
+        return self._image(state.tables, "final image", subtract=True)
 
     def _summary(
         self,

@@ -141,11 +141,8 @@ class BaselineStatistics:
         float
             Sum of ``w |D - s g_i conj(g_j) M|^2``.
         """
-        gi, gj = gain[:, :, self.antenna1], gain[:, :, self.antenna2]
-        both = solved[:, :, self.antenna1] & solved[:, :, self.antenna2]
-        aligned = np.where(both, (np.conj(gi) * gj * self.cross[half]).real, 0.0)
-        power = np.where(both, np.abs(gi) ** 2 * np.abs(gj) ** 2 * self.model[half], 0.0)
-        return float(np.sum(self.data[half] - 2 * scale * aligned + scale**2 * power))
+        aligned, power = self._fit(gain, solved, half)
+        return float(np.sum(self.data[half].sum(axis=(0, 1, 2)) - 2 * scale * aligned + scale**2 * power))
 
     def scale(self, gain: Complex, solved: NDArray[np.bool_], half: int) -> Float:
         """Best real, non-negative factor on the model by polarisation, shape (npol,).
@@ -153,13 +150,20 @@ class BaselineStatistics:
         It takes out a scale that the data's units leave open, so that phases
         can be judged before amplitudes are known.
         """
-        gi, gj = gain[:, :, self.antenna1], gain[:, :, self.antenna2]
-        both = solved[:, :, self.antenna1] & solved[:, :, self.antenna2]
-        aligned = np.where(both, (np.conj(gi) * gj * self.cross[half]).real, 0.0).sum(axis=(0, 1, 2))
-        power = np.where(both, np.abs(gi) ** 2 * np.abs(gj) ** 2 * self.model[half], 0.0).sum(axis=(0, 1, 2))
-        return np.asarray(
-            np.where(power > 0, np.maximum(0.0, aligned) / np.where(power > 0, power, 1.0), 0.0)
-        )
+        aligned, power = self._fit(gain, solved, half)
+        return np.where(power > 0, np.maximum(0.0, aligned) / np.where(power > 0, power, 1.0), 0.0)
+
+    def _fit(self, gain: Complex, solved: NDArray[np.bool_], half: int) -> tuple[Float, Float]:
+        """Sum ``w Re(D conj(g_i) g_j conj(M))`` and ``w |g_i g_j M|^2``, shape (npol,) each."""
+        sums = _fit_sums(
+            np.ascontiguousarray(gain),
+            np.ascontiguousarray(solved),
+            self.antenna1,
+            self.antenna2,
+            self.cross[half],
+            self.model[half],
+        ).sum(axis=(0, 1))
+        return sums[0], sums[1]
 
 
 def accumulate(
@@ -248,3 +252,26 @@ def _accumulate(
                     power[half, t, baseline, p] += w * mm
                     data[half, t, baseline, p] += w * (d.real * d.real + d.imag * d.imag)
                     count[half, t, baseline, p] += 1
+
+
+@numba.njit(parallel=True, cache=True)
+def _fit_sums(
+    gain: Complex,
+    solved: NDArray[np.bool_],
+    antenna1: Int,
+    antenna2: Int,
+    cross: Complex,
+    model: Float,
+) -> Float:
+    nspw, ntime, nbaseline, npol = cross.shape
+    out = np.zeros((nspw, ntime, 2, npol))
+    for t in numba.prange(ntime):
+        for s in range(nspw):
+            for b in range(nbaseline):
+                i, j = antenna1[b], antenna2[b]
+                for p in range(npol):
+                    if solved[s, t, i, p] and solved[s, t, j, p]:
+                        g = np.conj(gain[s, t, i, p]) * gain[s, t, j, p]
+                        out[s, t, 0, p] += (g * cross[s, t, b, p]).real
+                        out[s, t, 1, p] += (g.real**2 + g.imag**2) * model[s, t, b, p]
+    return out

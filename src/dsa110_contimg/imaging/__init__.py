@@ -7,6 +7,7 @@ weights and subtracts models; `clean` deconvolves what it gives, with Radler, an
 it in FITS. Pictures are drawn by `imaging.picture`, which is not imported here: it needs Matplotlib.
 """
 
+from dsa110_contimg.imaging.averaging import average_channels
 from dsa110_contimg.imaging.beamfit import RestoringBeam, add_gaussians, fit_beam, restore
 from dsa110_contimg.imaging.chatter import captured_stdout
 from dsa110_contimg.imaging.clean import CleanResult, clean
@@ -35,6 +36,7 @@ __all__ = [
     "StokesI",
     "Weighting",
     "add_gaussians",
+    "average_channels",
     "captured_stdout",
     "choose_grid",
     "clean",

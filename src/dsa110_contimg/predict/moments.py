@@ -1,19 +1,24 @@
-"""How far each source is from where and how bright its model says, from the residual visibilities."""
+"""How far the sources are from where and how bright their model says, from the residual visibilities."""
 
 from __future__ import annotations
 
 import numba
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
+from dsa110_contimg.sky.components import ARCSEC
 
-__all__ = ["N_MOMENTS", "residual_moments", "solve_moments"]
+__all__ = ["N_MOMENTS", "residual_moments", "sampled_coupling", "solve_moments"]
 
 Float = NDArray[np.float64]
 
 #: Sums per source: three of the residual, one and three of the normal matrix.
 N_MOMENTS = 7
+#: How far a catalogue may be off in flux (fraction) and position: what the data leave open stays within.
+PRIOR_FLUX = 0.3
+PRIOR_POSITION_RAD = 3 * ARCSEC
 
 
 def residual_moments(
@@ -27,8 +32,9 @@ def residual_moments(
     """Sum what the linear least squares of each source's flux and position need.
 
     A small change of a source's flux by a fraction e and of its position by
-    (dl, dm) changes its visibilities S E by ``S E (e + 2 pi i (u dl + v dm))``. Source by
-    source, the others held, the normal equations need the sums returned here.
+    (dl, dm) changes its visibilities S E by ``S E (e + 2 pi i (u dl + v dm))``. The
+    right-hand side of the normal equations and, of their matrix, what concerns
+    each source alone are the sums returned here.
 
     Parameters
     ----------
@@ -61,32 +67,83 @@ def residual_moments(
     return np.asarray(tiles.sum(axis=0))
 
 
-def solve_moments(moments: Float, noise_scale2: float) -> tuple[Float, Float]:
-    """Solve each source's normal equations.
+def sampled_coupling(
+    uvw_m: Float, freq_hz: Float, lmn: Float, flux_jy: Float, weight: NDArray[np.float32]
+) -> Float:
+    """Sum, over some visibilities, the whole matrix of the normal equations.
+
+    What couples two sources is the synthesised beam between them: it is known
+    well enough from a sample of the visibilities.
+
+    Parameters
+    ----------
+    uvw_m : ndarray, shape (nsample, 3)
+        Baseline of each sampled visibility in metres.
+    freq_hz : ndarray, shape (nsample,)
+        Its frequency in hertz.
+    lmn : ndarray, shape (n, 3)
+        Direction cosines l, m, n - 1.
+    flux_jy : ndarray, shape (n, nsample)
+        Apparent flux density of each source in it.
+    weight : ndarray, shape (nsample,)
+        Its weight.
+
+    Returns
+    -------
+    ndarray, shape (3 n, 3 n)
+        For all fluxes, then all l, then all m.
+    """
+    uvw = 2 * np.pi / SPEED_OF_LIGHT * uvw_m.T * freq_hz
+    phase = lmn @ uvw
+    response = (np.sqrt(weight) * flux_jy * np.exp(1j * phase)).astype(np.complex64)
+    columns = np.concatenate([response, 1j * uvw[0] * response, 1j * uvw[1] * response]).astype(np.complex64)
+    parts = np.concatenate([columns.real, columns.imag], axis=1)
+    return np.asarray(parts @ parts.T, dtype=np.float64)
+
+
+def solve_moments(moments: Float, noise_scale2: float, coupling: Float | None = None) -> tuple[Float, Float]:
+    """Solve the normal equations of all sources together.
 
     Parameters
     ----------
     moments : ndarray, shape (n, 7)
-        Added up over all data.
+        Of :func:`residual_moments`, added up over all data.
     noise_scale2 : float
         Variance of a complex visibility times its weight.
+    coupling : ndarray, shape (3 n, 3 n), optional
+        Of :func:`sampled_coupling`, added up, at any scale; without it every source is
+        solved for as if it were alone.
 
     Returns
     -------
     change : ndarray, shape (n, 3)
-        Fractional change of flux, and shifts in l and m in radians.
+        Fractional change of flux, and shifts in l and m in radians. What the
+        data do not tell is held by a Gaussian prior of `PRIOR_FLUX` and
+        `PRIOR_POSITION_RAD`.
     error : ndarray, shape (n, 3)
         Their standard errors; infinite where there are no data.
     """
+    n = len(moments)
     r0, r1, r2, h0, h11, h12, h22 = moments.T
-    determinant = h11 * h22 - h12**2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        change = np.stack(
-            [r0 / h0, (h22 * r1 - h12 * r2) / determinant, (h11 * r2 - h12 * r1) / determinant], axis=1
-        )
-        variance = np.stack([1 / h0, h22 / determinant, h11 / determinant], axis=1) * noise_scale2 / 2
-    bad = ~(np.isfinite(change) & np.isfinite(variance) & (variance > 0))
-    return np.where(bad, 0.0, change), np.where(bad, np.inf, np.sqrt(np.where(bad, 1.0, variance)))
+    diagonal = np.concatenate([h0, h11, h22])
+    seen = diagonal > 0
+    scale = np.sqrt(np.where(seen, diagonal, 1.0))
+    if coupling is None:
+        cross = np.diag(h12 / (scale[n : 2 * n] * scale[2 * n :]))
+        correlation = np.eye(3 * n)
+        correlation[n : 2 * n, 2 * n :] = cross
+        correlation[2 * n :, n : 2 * n] = cross
+    else:
+        norm = np.sqrt(np.where(np.diag(coupling) > 0, np.diag(coupling), 1.0))
+        correlation = coupling / norm / norm[:, None]
+    prior = np.repeat([PRIOR_FLUX, PRIOR_POSITION_RAD, PRIOR_POSITION_RAD], n)
+    correlation[np.diag_indices(3 * n)] = 1 + noise_scale2 / 2 / (prior * scale) ** 2
+    # In units of each unknown's own error the matrix is of order one, whatever the fluxes.
+    factor = scipy.linalg.cho_factor(correlation)
+    change = scipy.linalg.cho_solve(factor, np.concatenate([r0, r1, r2]) / scale) / scale
+    variance = np.diag(scipy.linalg.cho_solve(factor, np.eye(3 * n))) / scale**2 * noise_scale2 / 2
+    change = np.where(seen, change, 0.0).reshape(3, n).T
+    return change, np.where(seen, np.sqrt(variance), np.inf).reshape(3, n).T
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True)

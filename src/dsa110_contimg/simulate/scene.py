@@ -180,10 +180,19 @@ def _base(
     dec_rad: float,
     radius_rad: float,
 ) -> SkyModel:
-    """Take the sources above the catalogue's limit, drawn or real, with a scatter of spectral indices."""
+    """Take the sources above the catalogue's limit, drawn or real, with a scatter of spectral indices.
+
+    Where the real catalogue ends above that limit, fainter sources are drawn.
+    """
     if config.real_sky:
         folder: Path | None = config.catalog_dir
         base = catalogued_sky(ra_rad, dec_rad, radius_rad, catalog_dir=folder, min_mjy=config.min_mjy)
+        ends_mjy = 1e3 * float(base.flux_jy.min(initial=np.inf))
+        if config.min_mjy < ends_mjy < np.inf:
+            fainter = draw_sky(
+                streams["sky"], ra_rad, dec_rad, radius_rad, config.min_mjy, below_mjy=ends_mjy
+            )
+            base = SkyModel.concatenate([base, fainter])
     else:
         base = draw_sky(streams["sky"], ra_rad, dec_rad, radius_rad, config.min_mjy, config.brightest_jy)
     scatter = config.index_scatter * streams["index"].standard_normal(len(base))
