@@ -163,3 +163,17 @@ def test_a_gain_of_all_windows_is_given_under_each(rng):
     assert joined.gains[2] is joined.gains[5]
     apart = solver_for(data, statistics, freq_hz=freq, combine_spw=False).best("ap", "int").table
     assert [g.freq_hz[0] for g in apart.gains.values()] == [1.3e9, 1.5e9]
+
+
+def test_predicted_signal_to_noise_is_that_of_the_solution(rng):
+    data = observe(rng, np.ones((24, 15, 2), complex), n_channels=4, sigma=2.0)
+    solver = solver_for(data)
+    for word in ("int", "60", "inf"):
+        assert solver.predicted_snr(word) == pytest.approx(solver.best("p", word).median_snr, rel=0.15)
+
+
+def test_a_solution_reports_every_interval_that_was_tried(rng):
+    data = observe(rng, np.ones((24, 15, 2), complex), n_channels=4, sigma=2.0)
+    best = solver_for(data).best("p", "auto")
+    assert min(best.trials, key=lambda t: t.chi2_expected).solint_s == best.solint_s == 240
+    assert len({t.solint_s for t in best.trials}) > 5

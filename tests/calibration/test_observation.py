@@ -3,7 +3,7 @@ import pytest
 
 from dsa110_contimg.calibration.caltables import read_gain_table
 from dsa110_contimg.calibration.gains import Gains, GainTable
-from dsa110_contimg.calibration.observation import ImageModel, Observation
+from dsa110_contimg.calibration.observation import OUTLIER, ImageModel, Observation, outliers
 from dsa110_contimg.errors import MeasurementSetError
 from dsa110_contimg.imaging import ImageGrid
 from dsa110_contimg.predict import predict_components
@@ -223,3 +223,16 @@ def test_hands_find_their_receptors_whatever_the_correlations(rng, small_ms):
     vis, w = Observation._parallel(block, four[:, :, :1], weight[:, :, :1])
     assert (w[..., 0] == 0).all()
     np.testing.assert_array_equal(vis[..., 1], four[..., 0])
+
+
+def test_outliers_stand_out_of_noise_and_not_of_a_sky(rng):
+    noise = (rng.standard_normal((500, 8, 2)) + 1j * rng.standard_normal((500, 8, 2))).astype(np.complex64)
+    weight = rng.uniform(0.5, 2, noise.shape).astype(np.float32)
+    vis = noise / np.sqrt(weight)
+    assert not outliers(vis, weight, OUTLIER).any()
+    hit = rng.uniform(size=vis.shape) < 0.01
+    assert (outliers(np.where(hit, 30, vis).astype(np.complex64), weight, OUTLIER) == hit).all()
+    # A source of any brightness on some of the data is not a matter of single visibilities.
+    half = np.broadcast_to(np.arange(500)[:, None, None] < 200, vis.shape)
+    assert not outliers(np.where(half, 30, vis).astype(np.complex64), weight, OUTLIER).any()
+    assert not outliers(vis, np.zeros_like(weight), OUTLIER).any()

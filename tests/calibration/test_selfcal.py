@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.table import Table
 
 from dsa110_contimg.calibration.caltables import read_gain_table
 from dsa110_contimg.calibration.gains import chain
@@ -29,7 +30,7 @@ from dsa110_contimg.errors import (
 )
 from dsa110_contimg.imaging import read_image
 from dsa110_contimg.progress import LogProgress
-from dsa110_contimg.score import gain_errors
+from dsa110_contimg.score import gain_errors, score_run
 from dsa110_contimg.simulate import simulate
 from dsa110_contimg.sky import SkyModel
 from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set
@@ -484,16 +485,18 @@ def test_real_field_from_raw_units(ngc5921_raw, ngc5921_caltables, shared_data, 
     assert 0.95 <= np.nanmedian(np.abs(ratio)) <= 1.08
 
 
-def test_real_calibrated_field_is_left_alone(ngc5921_crosscal, shared_data, tmp_path):
+def test_real_calibrated_field_is_not_made_worse(ngc5921_crosscal, shared_data, tmp_path):
+    """Calibrated by transfer already; what is still gained comes from line emission that no catalogue has."""
     source = shared_data / "catalogues" / "nvss_50mjy.csv.gz"
     build_strips("nvss", source, tmp_path / "catalogs", dec_range=(0, 10))
     before = tree(ngc5921_crosscal)
     result = selfcal_ms(ngc5921_crosscal, tmp_path / "out", SelfCalConfig(catalog_dir=tmp_path / "catalogs"))
-    assert result.status in ("converged", "no_improvement")
-    assert tree(ngc5921_crosscal) == before
     first, last = result.summary["initial"], result.summary["final"]
-    assert last["rms_jy"] == pytest.approx(first["rms_jy"], rel=0.02)
-    assert last["peak_jy"] == pytest.approx(first["peak_jy"], rel=0.02)
+    assert last["rms_jy"] < 1.02 * first["rms_jy"]
+    assert abs(last["flux_ratio"] - 1) < abs(first["flux_ratio"] - 1) + 0.01
+    assert np.hypot(*last["offset_arcsec"]) < np.hypot(*first["offset_arcsec"]) + 0.5
+    if result.status != "improved":
+        assert tree(ngc5921_crosscal) == before
 
 
 def changed_flags(ms, change):
@@ -534,13 +537,22 @@ def test_an_antenna_of_noise_is_flagged(ms, config, tmp_path):
     assert gains.flag[:, :5].mean() < 0.05
 
 
-def test_strong_interference_is_not_called_calibrated(ms, config, tmp_path):
+def test_strong_interference_is_left_out(ms, config, transit, finished, tmp_path):
+    """Unflagged, a thousand times the sky, in one visibility of a thousand; FLAG is not told."""
     rng = np.random.default_rng(3)
     with open_table(ms, writable=True) as main:
         data = main.getcol("DATA")
         data[rng.uniform(size=data.shape) < 1e-3] = 1e5
         main.putcol("DATA", data)
-    assert selfcal_ms(ms, tmp_path / "out", config).status not in ("improved", "converged")
+        flags = main.getcol("FLAG")
+    result = selfcal_ms(ms, tmp_path / "out", config)
+    assert result.status == "improved"
+    errors = gain_errors(ms, [tmp_path / "out" / n for n in result.summary["gaintables"]], transit[1])
+    assert errors["coherence"] >= 0.98
+    assert errors["amplitude_scatter"] <= 0.01
+    assert result.summary["final"]["rms_jy"] == pytest.approx(finished[2].summary["final"]["rms_jy"], rel=0.1)
+    with open_table(ms) as main:
+        np.testing.assert_array_equal(main.getcol("FLAG"), flags)
 
 
 def test_a_source_that_is_in_the_catalogue_alone_does_not_appear(tmp_path):
@@ -553,6 +565,43 @@ def test_a_source_that_is_in_the_catalogue_alone_does_not_appear(tmp_path):
     result = selfcal_ms(tmp_path / "a.ms", tmp_path / "out", config)
     assert result.status in ("no_improvement", "refused", "diverged")
     assert tree(tmp_path / "a.ms") == before
+
+
+def catalogue_off(folder, **options):
+    """A transit whose catalogue is wrong in a known way: the run and its score."""
+    simulate(folder / "o.ms", SimulationConfig(random_phases=True, min_mjy=20.0, **options, **SMALL))
+    build_strips("nvss", folder / "o.catalog.ecsv", folder / "c")
+    # Five pixels to a beam: with two CLEAN itself loses some per cent of a source between the pixels.
+    config = SelfCalConfig(catalog_dir=folder / "c", size=1024, cell_arcsec=12.0)
+    result = selfcal_ms(folder / "o.ms", folder / "out", config)
+    return result, score_run(folder / "out", folder / "o.truth.npz")
+
+
+@pytest.mark.parametrize(("ratio", "sigma"), [(0.5, 10), (2.0, 50)])
+def test_nothing_is_invented_and_nothing_is_lost(ratio, sigma, tmp_path):
+    """A variable source, one of the catalogue that is not there, one that the catalogue lacks."""
+    thermal_jy = 0.0005
+    result, scores = catalogue_off(
+        tmp_path, variable_ratio=ratio, absent_jy=sigma * thermal_jy, new_jy=200 * thermal_jy
+    )
+    assert result.summary["final"]["thermal_rms_jy"] == pytest.approx(thermal_jy, rel=0.1)
+    assert scores["variable_ratio"] == pytest.approx(1, abs=0.05)
+    assert scores["new_ratio"] == pytest.approx(1, abs=0.05)
+    assert abs(scores["absent_sigma"]) < 2
+    assert scores["rms_ratio"] < 1.1
+    quality = Table.read(tmp_path / "out" / "seed_quality.ecsv")
+    wrong = quality[np.isin(quality["verdict"], ["brighter", "fainter", "missing"])]
+    assert abs(wrong["ratio"] - (ratio if sigma == 10 else 0)).min() < 0.05
+
+
+def test_a_bright_source_that_the_catalogue_lacks_joins_the_model(tmp_path):
+    """The second brightest source of the field is missing: without it the gains are wrong."""
+    result, scores = catalogue_off(tmp_path, new_jy=1.5)
+    assert result.summary["seed_verdicts"]["new"] > 0
+    assert scores["coherence"] > 0.999
+    assert scores["amplitude_scatter"] < 0.01
+    assert scores["flux_ratio"] == pytest.approx(1, abs=0.03)
+    assert scores["new_ratio"] == pytest.approx(1, abs=0.05)
 
 
 def test_tables_that_are_not_of_this_folder_s_last_run_are_left(finished, config, tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from dsa110_contimg.predict import predict_reference
-from dsa110_contimg.predict.moments import residual_moments, solve_moments
+from dsa110_contimg.predict.moments import residual_moments, sampled_coupling, solve_moments
 
 ARCSEC = np.pi / 180 / 3600
 
@@ -68,3 +68,33 @@ def test_without_data_nothing_is_changed():
     change, error = solve_moments(np.zeros((3, 7)), 1.0)
     assert (change == 0).all()
     assert np.isinf(error).all()
+
+
+def test_sources_in_each_other_s_sidelobes_are_measured_together(rng):
+    """Two sources half a beam apart and one far: alone each takes on its neighbour's error."""
+    uvw, freq = rng.normal(size=(2000, 3)) * [500, 500, 0], np.linspace(1.3e9, 1.5e9, 4)
+    near = 20 * ARCSEC
+    lm = np.array([[0.0, 0.0], [near, 0.0], [0.01, -0.004]])
+    lmn, flux = np.column_stack([lm, np.zeros(3)]), np.array([[2.0], [1.0], [0.5]]) * np.ones((1, 4))
+    truth = np.array([0.2, -0.1, 0.3])
+    residual = predict_reference(uvw, freq, lmn, truth[:, None] * flux).astype(np.complex64)
+    weight = np.ones(residual.shape, dtype=np.float32)
+    moments = residual_moments(uvw, freq, lmn, flux, residual, weight)
+    row, channel = rng.integers(2000, size=4000), rng.integers(4, size=4000)
+    coupling = sampled_coupling(uvw[row], freq[channel], lmn, flux[:, channel], weight[row, channel])
+    together, _ = solve_moments(moments, 1e-6, coupling)
+    alone, _ = solve_moments(moments, 1e-6)
+    np.testing.assert_allclose(together[:, 0], truth, atol=0.02)
+    np.testing.assert_allclose(together[:, 1:], 0, atol=0.3 * ARCSEC)
+    assert abs(alone[:, 0] - truth).max() > 0.05
+
+
+def test_all_visibilities_as_sample_give_the_whole_matrix(rng):
+    uvw, freq = rng.normal(size=(50, 3)) * 300, np.array([1.3e9, 1.4e9])
+    lmn, flux = sky(rng, 3), rng.uniform(1, 2, (3, 2))
+    weight = rng.uniform(0.5, 2, (50, 2)).astype(np.float32)
+    moments = residual_moments(uvw, freq, lmn, flux, np.zeros((50, 2), np.complex64), weight)
+    row, channel = (x.ravel() for x in np.mgrid[:50, :2])
+    coupling = sampled_coupling(uvw[row], freq[channel], lmn, flux[:, channel], weight[row, channel])
+    np.testing.assert_allclose(np.diag(coupling), moments[:, [3, 4, 6]].T.ravel(), rtol=1e-5)
+    np.testing.assert_allclose(np.diag(coupling[3:6, 6:]), moments[:, 5], rtol=1e-3, atol=1)

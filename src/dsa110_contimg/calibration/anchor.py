@@ -91,7 +91,7 @@ def measure_seeds(
     tables : sequence of GainTable
         A solution against it.
     current : Seed
-        The catalogue's sources, perhaps moved and scaled before.
+        The catalogue's sources, perhaps moved and scaled before, and perhaps others after them.
     catalogue : Seed
         The same as the catalogue lists them.
     noise_scale2 : float

@@ -12,7 +12,7 @@ from dsa110_contimg.calibration.gains import Gains, GainTable, Interpolation
 from dsa110_contimg.calibration.solver import CalMode, solution_intervals, solve
 from dsa110_contimg.calibration.statistics import BaselineStatistics
 
-__all__ = ["GainSolver", "Score", "Solution"]
+__all__ = ["GainSolver", "Score", "Solution", "Trial"]
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -44,6 +44,27 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """One interval that was tried.
+
+    Attributes
+    ----------
+    solint_s : float
+        Its length in seconds.
+    interpolation : {"linear", "nearest"}
+        Between solutions.
+    chi2_train, chi2_heldout, chi2_expected : float
+        As in :class:`Score`.
+    """
+
+    solint_s: float
+    interpolation: Interpolation
+    chi2_train: float
+    chi2_heldout: float
+    chi2_expected: float
+
+
+@dataclass(frozen=True)
 class Solution:
     """A gain solution with what is known of it.
 
@@ -63,6 +84,8 @@ class Solution:
         Unflagged fraction of the solutions of antennas that have data.
     median_snr : float
         Median signal to noise of the solutions of antennas that have data.
+    trials : tuple of Trial
+        All intervals that were tried, shortest first.
     """
 
     table: GainTable
@@ -72,6 +95,7 @@ class Solution:
     score: Score
     solved_fraction: float
     median_snr: float
+    trials: tuple[Trial, ...] = ()
 
 
 class GainSolver:
@@ -172,7 +196,39 @@ class GainSolver:
         words = self.candidates() if solint == "auto" else [solint]
         scored = [(score, word, how) for word in words for how, score in self.scores(mode, word).items()]
         score, word, how = min(scored, key=lambda item: item[0].expected)
-        return self._solution(mode, word, how, score)
+        trials = tuple(
+            Trial(self._length_s(w), h, s.chi2_train, s.chi2_heldout, s.expected) for s, w, h in scored
+        )
+        return replace(self._solution(mode, word, how, score), trials=trials)
+
+    def predicted_snr(self, solint: str) -> float:
+        """Signal to noise per antenna that the model promises, before anything is solved.
+
+        Median over antennas, intervals, polarisations and windows of ``sqrt(2 sum_j B_ij / s2)``,
+        the inverse error of a gain near one. It holds for data in the model's units.
+
+        Parameters
+        ----------
+        solint : str
+            Interval as :func:`solution_intervals` takes it.
+        """
+        interval = self._intervals(solint)
+        starts = np.searchsorted(interval, np.arange(int(interval.max()) + 1))
+        power = np.add.reduceat(self.statistics.model.sum(axis=0), starts, axis=1)
+        present = np.add.reduceat(self.statistics.count.sum(axis=0), starts, axis=1)
+        if self._common:
+            power, present = (x.sum(axis=-1, keepdims=True) for x in (power, present))
+        belongs = np.zeros((self.statistics.antenna1.size, self.statistics.n_antennas))
+        for antenna in (self.statistics.antenna1, self.statistics.antenna2):
+            belongs[np.arange(antenna.size), antenna] = 1
+        sums, seen = (np.moveaxis(x, 2, -1) @ belongs for x in (power, present))
+        promised = np.sqrt(2 * sums[seen > 0] / self._noise)
+        return float(np.median(promised)) if promised.size else 0.0
+
+    def _length_s(self, solint: str) -> float:
+        """Median length of the intervals."""
+        interval = self._intervals(solint)
+        return float(np.median(np.bincount(interval, weights=self._dump_s)))
 
     def scores(self, mode: CalMode, solint: str) -> dict[Interpolation, Score]:
         """Cross-validate: solve on either half of the channels, score on both; by way of interpolation."""

@@ -29,6 +29,12 @@ Float = NDArray[np.float64]
 SHORT_BASELINES = 1 / 3
 #: With fewer visibilities averaging saves less than the transforms of another grid cost.
 MANY_VISIBILITIES = 20_000_000
+#: Noise exceeds this many times its mean square once in 10^13 samples.
+OUTLIER = 30.0
+#: Uncalibrated data vary with the sky: only what exceeds this many times their mean square is not of it.
+WILD = 1000.0
+#: Where more than this fraction of a block stands out, it is not a matter of single visibilities.
+MOST_OUTLIERS = 0.2
 
 
 class Model(Protocol):
@@ -111,6 +117,35 @@ class ImageModel:
         return turn_phases(vis, -path, block.spw.freq_hz) if path.any() else vis
 
 
+def outliers(vis: NDArray[np.complex64], weight: NDArray[np.float32], limit: float) -> NDArray[np.bool_]:
+    """Find visibilities that stand far out of their block.
+
+    Parameters
+    ----------
+    vis : ndarray of complex64, any shape
+        Visibilities, or what a model leaves of them.
+    weight : ndarray of float32, same shape
+        Weights, zero where flagged.
+    limit : float
+        How far, in units of the mean of ``w |V|^2`` that its median would have if the
+        visibilities were noise, ``median / ln 2``.
+
+    Returns
+    -------
+    ndarray of bool, same shape
+        Nothing if it would be more than `MOST_OUTLIERS` of the block.
+    """
+    power = weight * (vis.real**2 + vis.imag**2)
+    used = power[weight > 0]
+    if used.size == 0:
+        return np.zeros(vis.shape, dtype=bool)
+    typical = float(np.median(used[:: max(1, used.size // 100_000)])) / np.log(2.0)
+    wild = np.asarray(power > limit * typical)
+    if typical <= 0 or np.count_nonzero(wild) > MOST_OUTLIERS * used.size:
+        return np.zeros(vis.shape, dtype=bool)
+    return wild
+
+
 class Observation:
     """Blocks of a Measurement Set, corrected on the fly, with a model beside them.
 
@@ -136,6 +171,8 @@ class Observation:
         self.n_channels = channel
         self._model: Model | None = None
         self._model_cache: dict[int, NDArray[np.complex64]] = {}
+        self._found: dict[int, NDArray[np.int64]] = {}
+        self._left_out: dict[int, NDArray[np.int64]] = {}
         self.data_hash = ""
         self.predict_seconds = 0.0
 
@@ -188,6 +225,8 @@ class Observation:
         """Yield each block with the model's visibilities (nrow, nchan), or None without."""
         passes = self.progress.track(self.reader.blocks(), self.reader.n_blocks, label)
         for k, block in enumerate(passes):
+            if k in self._left_out:
+                block.weight.reshape(-1)[self._left_out[k]] = 0
             yield block, self._predict(k, block) if with_model else None
 
     def _predict(self, k: int, block: Block) -> NDArray[np.complex64]:
@@ -222,9 +261,13 @@ class Observation:
         )
         noise = NoiseEstimator()
         digest = hashlib.sha256()
-        for block, model in self.blocks("predict and gather", with_model=True):
+        for number, (block, model) in enumerate(self.blocks("predict and gather", with_model=True)):
             assert model is not None
             vis, weight = self._parallel(block, *self.corrected(block))
+            wild = outliers(vis, weight, WILD)
+            if wild.any():
+                self._note_outliers(number, block, wild)
+                weight = np.where(wild, np.float32(0), weight)
             if not self.data_hash:
                 digest.update(np.ascontiguousarray(block.data).tobytes())
             accumulate(
@@ -260,13 +303,34 @@ class Observation:
         )
 
     def residual_noise(self, tables: Sequence[GainTable]) -> NoiseEstimator:
-        """Measure the noise of the calibrated data minus the model, all baselines."""
+        """Measure the noise of the calibrated data minus the model, all baselines; notes outliers."""
         noise = NoiseEstimator()
-        for block, model in self.blocks("measure the noise", with_model=True):
+        for number, (block, model) in enumerate(self.blocks("measure the noise", with_model=True)):
             assert model is not None
             vis, weight = self._parallel(block, *self.corrected(block, tables))
-            noise.add(vis - model[:, :, None], weight)
+            residual = vis - model[:, :, None]
+            self._note_outliers(number, block, outliers(residual, weight, OUTLIER))
+            noise.add(residual, weight)
         return noise
+
+    def _note_outliers(self, number: int, block: Block, wild: NDArray[np.bool_]) -> None:
+        """Remember them by their place in the block's weights; `wild` is by receptor, (nrow, nchan, 2)."""
+        if not wild.any():
+            return
+        of_hands = np.zeros(block.weight.shape, dtype=bool)
+        for k in block.spw.parallel:
+            of_hands[:, :, k] = wild[:, :, block.spw.receptors[k][0]]
+        known = self._found.get(number, np.zeros(0, np.int64))
+        self._found[number] = np.union1d(known, np.flatnonzero(of_hands))
+
+    def leave_out_outliers(self) -> int:
+        """Give the outliers found so far no weight in all later passes; return how many are new.
+
+        FLAG on disk knows nothing of it.
+        """
+        before = sum(x.size for x in self._left_out.values())
+        self._left_out = dict(self._found)
+        return sum(x.size for x in self._left_out.values()) - before
 
     def stokes(
         self,

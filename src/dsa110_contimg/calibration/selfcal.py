@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from dsa110_contimg.calibration.accept import (
 )
 from dsa110_contimg.calibration.anchor import SeedMeasurement, measure_seeds, tied_seed
 from dsa110_contimg.calibration.choose import GainSolver, Score, Solution
+from dsa110_contimg.calibration.completion import joined, lacking_sources
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.calibration.images import (
     CalibratedImage,
@@ -76,6 +77,8 @@ MOST_ANCHORS = 4
 ANCHORED_SCALE = 0.005
 ANCHORED_ARCSEC = 0.05
 ANCHORED_CHI2 = 1.01
+#: What the catalogue lacks is looked for at most this often.
+MOST_COMPLETIONS = 3
 #: A noise measured on the calibrated residual counts where it is below this fraction of the one before.
 REFINED_NOISE = 0.98
 #: Where the held-out chi-squared falls by this factor, a bad image is looked at again without the seed.
@@ -120,6 +123,7 @@ class _Round:
     tables: tuple[GainTable, ...]
     verdict: Verdict
     seconds: float
+    predicted_snr: float = 0.0
     image: CalibratedImage | None = None
 
 
@@ -194,6 +198,10 @@ class _Run:
         self.seed: Seed | None = plan.seed
         self.improved = False
         self.measured: SeedMeasurement | None = None
+        #: Clean components that joined the catalogue's sources.
+        self.extra: Seed | None = None
+        #: Image of what the present model leaves, and the tables it was made with.
+        self.left: tuple[tuple[GainTable, ...], CalibratedImage] | None = None
         self.anchor: dict[str, Any] | None = None
         self.started = time.perf_counter()
         if plan.config.threads:
@@ -250,6 +258,11 @@ class _Run:
             return _State((), initial, rounds), initial, "refused", self._too_little(rounds[0])
         if rounds[-1].verdict.accepted:
             rounds, before = self._anchored_rounds(rounds, before)
+            for _ in range(MOST_COMPLETIONS):
+                completed = self._completed_rounds(rounds, before)
+                if completed is None:
+                    break
+                rounds, before = self._anchored_rounds(*completed)
         # All images that are compared take their weights and flags from the last solution.
         weights = next((r.tables for r in reversed(rounds) if r.verdict.accepted), ())
         initial = self._image((), "image before", weight_tables=weights)
@@ -268,9 +281,16 @@ class _Run:
         statistics = self._gather()
         rounds, before = self._rounds(self._solver(statistics))
         # With gains at hand the model can be taken out, and wide channels no longer show the sky as noise.
-        refined = self.observation.residual_noise(rounds[0].tables).scale2
-        if 0 < refined < REFINED_NOISE * 2 * self.noise**2:
+        refined = self.observation.residual_noise(rounds[-1].tables).scale2
+        # Interference and the like, of no weight from here on, must not bend the gains.
+        left_out = self.observation.leave_out_outliers()
+        if left_out:
+            self.progress.note(f"{left_out} visibilities far beyond the noise are left out")
+            statistics = self._gather()
+        lower = 0 < refined < REFINED_NOISE * 2 * self.noise**2
+        if lower:
             self.noise = float(np.sqrt(refined / 2))
+        if lower or left_out:
             rounds, before = self._rounds(self._solver(statistics))
         return rounds, before
 
@@ -286,11 +306,11 @@ class _Run:
 
     def _anchored_rounds(self, rounds: list[_Round], before: Score) -> tuple[list[_Round], Score]:
         """Solve again with the bright seeds tied to the median of all, while that predicts better."""
-        catalogue, current, gained = self._catalogue, self._catalogue, np.inf
+        catalogue, gained = self._catalogue, np.inf
         for _ in range(MOST_ANCHORS):
             with self._timed("solve"):
                 measured = measure_seeds(
-                    self.observation, rounds[-1].tables, current, catalogue, 2 * self.noise**2
+                    self.observation, rounds[-1].tables, self.seed or catalogue, catalogue, 2 * self.noise**2
                 )
             if measured is None:
                 break
@@ -303,22 +323,53 @@ class _Run:
                 f"{measured.n_good} bright seeds: flux scale off by {100 * (measured.scale - 1):+.1f} %, "
                 f"position by {east:+.2f}, {north:+.2f} arcsec; tied to their median"
             )
-            noise, tied = self.noise, tied_seed(catalogue, measured, self.plan.reader.phase_center)
-            again, before_again = self._seeded_rounds(tied)
-            # Both at the noise that the better model leaves.
-            old = rounds[-1].solution.score.chi2_heldout * (noise / self.noise) ** 2
-            new = again[-1].solution.score.chi2_heldout
-            if not again[-1].verdict.accepted or new >= old:
-                self.observation.set_model(SeedModel(current))
+            tied = tied_seed(catalogue, measured, self.plan.reader.phase_center)
+            again = self._if_better(joined(tied, self.extra), rounds)
+            if again is None:
                 break
-            gained, rounds, before, current = old / new, again, before_again, tied
+            rounds, before, gained = again
             self.anchor = self.anchor or {
                 "n_sources": measured.n_good,
                 "flux_scale": measured.scale,
                 "offset_arcsec": [east, north],
             }
-        self.seed = current
         return rounds, before
+
+    def _completed_rounds(self, rounds: list[_Round], before: Score) -> tuple[list[_Round], Score] | None:
+        """Solve again with what the image shows and the catalogue lacks; None if there is nothing of it."""
+        tables, model = rounds[-1].tables, self.seed or self._catalogue
+        image = self._image(tables, "image of what the model leaves", subtract=True)
+        self.left = (tables, image)
+        reader = self.plan.reader
+        found = lacking_sources(model, image, self.grid, reader.pointing, reader.freq_hz)
+        if found is None:
+            return None
+        again = self._if_better(joined(model, found), rounds)
+        self.progress.note(
+            f"{len(found)} clean components of {found.apparent_jy.sum():.3f} Jy that the catalogue lacks "
+            f"{'join the seed' if again else 'do not help the gains and are left out'}"
+        )
+        if again is None:
+            return None
+        self.extra = joined(self.extra, found) if self.extra else found
+        return again[:2]
+
+    def _if_better(self, seed: Seed, rounds: list[_Round]) -> tuple[list[_Round], Score, float] | None:
+        """Solve against another model; keep it if held-out channels are predicted better.
+
+        Returns the rounds, the score of the input, and the factor by which the
+        held-out chi-squared fell; None if the old model stays.
+        """
+        kept, noise = self.seed or self._catalogue, self.noise
+        again, before = self._seeded_rounds(seed)
+        # Both at the noise that the better model leaves.
+        old = rounds[-1].solution.score.chi2_heldout * (noise / self.noise) ** 2
+        new = again[-1].solution.score.chi2_heldout
+        if again[-1].verdict.accepted and new < old:
+            self.seed, self.left = seed, None
+            return again, before, old / new
+        self.observation.set_model(SeedModel(kept))
+        return None
 
     def _unseeded(self) -> tuple[_State, CalibratedImage, str, str]:
         """Take the model from the image, round by round."""
@@ -427,6 +478,7 @@ class _Run:
             (*earlier, solution.table),
             verdict,
             time.perf_counter() - started,
+            solver.predicted_snr(solution.solint),
         )
 
     def _amplitude_round(
@@ -564,7 +616,8 @@ class _Run:
     def _too_little(self, this: _Round) -> str:
         return (
             f"refused: signal to noise {this.solution.median_snr:.1f} per antenna in "
-            f"{this.solution.solint_s:.0f} s is under {MIN_SIGNAL_SNR:g}; nothing was touched"
+            f"{this.solution.solint_s:.0f} s is under {MIN_SIGNAL_SNR:g} ({this.predicted_snr:.1f} was to be "
+            "expected of the model if the data are in jansky); nothing was touched"
         )
 
     # Images and products
@@ -600,6 +653,8 @@ class _Run:
             self.noise = float(np.sqrt(self.observation.residual_noise(state.tables).scale2 / 2))
         if self.plan.seed is None or self.config.imaging != "subtracted":
             return self._image(state.tables, "final image")
+        if self.left is not None and self.left[0] is state.tables:
+            return self.left[1]
         return self._image(state.tables, "final image", subtract=True)
 
     def _summary(
@@ -636,6 +691,8 @@ class _Run:
                     "model": r.model,
                     "solved_fraction": r.solution.solved_fraction,
                     "median_snr": r.solution.median_snr,
+                    "predicted_snr": r.predicted_snr,
+                    "curve": [asdict(trial) for trial in r.solution.trials],
                     "phase_change_deg": _phase_change_deg(r.solution.table),
                     "chi2_train": r.solution.score.chi2_train,
                     "chi2_heldout": r.solution.score.chi2_heldout,

@@ -33,7 +33,8 @@ def seed_quality(catalogue: Seed, model: Seed, measured: SeedMeasurement | None)
     catalogue : Seed
         As the catalogue lists the sources.
     model : Seed
-        The same sources in the same order, as the gains were solved against them.
+        The same sources in the same order, as the gains were solved against them; then
+        clean components that the catalogue lacks.
     measured : SeedMeasurement or None
         The bright ones on the calibrated data.
 
@@ -45,13 +46,14 @@ def seed_quality(catalogue: Seed, model: Seed, measured: SeedMeasurement | None)
         ``pa_deg``, ``apparent_jy``), then ``catalog_apparent_jy``; measured over
         catalogue flux ``ratio`` and ``ratio_error``, ``shift_east_arcsec``, ``shift_north_arcsec``
         and ``shift_error_arcsec``, not a number where nothing was measured; and
-        ``verdict``: agrees, brighter, fainter, missing, moved, or faint where
-        the signal does not tell.
+        ``verdict``: agrees, brighter, fainter, missing, moved, faint where the
+        signal does not tell, or new for a clean component.
     """
     n, sky = len(model), model.sky
     columns = ("ratio", "ratio_error", "shift_east_arcsec", "shift_north_arcsec", "shift_error_arcsec")
     values = {name: np.full(n, np.nan) for name in columns}
     verdict = np.full(n, "faint", dtype="<U8")
+    verdict[len(catalogue) :] = "new"
     if measured is not None:
         k = measured.index[measured.good]
         rows = measured.good
@@ -79,7 +81,7 @@ def seed_quality(catalogue: Seed, model: Seed, measured: SeedMeasurement | None)
             "minor_arcsec": sky.minor_rad / ARCSEC,
             "pa_deg": np.degrees(sky.pa_rad),
             "apparent_jy": model.apparent_jy,
-            "catalog_apparent_jy": catalogue.apparent_jy,
+            "catalog_apparent_jy": np.pad(catalogue.apparent_jy, (0, n - len(catalogue))),
             **values,
             "verdict": verdict,
         }

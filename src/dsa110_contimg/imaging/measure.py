@@ -147,8 +147,8 @@ def fit_source(image: Image, x: float, y: float, beam: RestoringBeam, grid: Imag
     """Position and peak of the source nearest to a catalogue position.
 
     The highest pixel within one beam (major axis) is the start; a second-order polynomial is fitted to the
-    logarithm of the pixels above half of it in a box of one beam, weighted by the square of their value:
-    exact for any Gaussian, and with the noise of the pixel values weighted evenly.
+    logarithm of the pixels above half of it, nine at least, in a box of one beam, weighted by the square of
+    their value: exact for any Gaussian, and with the noise of the pixel values weighted evenly.
 
     Parameters
     ----------
@@ -174,12 +174,13 @@ def fit_source(image: Image, x: float, y: float, beam: RestoringBeam, grid: Imag
     near = (rows - y) ** 2 + (columns - x) ** 2 <= max(fwhm, 1.0) ** 2
     best = int(np.argmax(np.where(near, image[rows, columns], -np.inf)))
     top, left = rows.flat[best], columns.flat[best]
-    half = max(1, round(fwhm / 2))
+    half = max(1, math.ceil(fwhm / 2))
     if min(top, left) < half or max(top, left) >= grid.size - half:
         return NO_FIT
     dy, dx = np.mgrid[-half : half + 1, -half : half + 1]
     box = image[top + dy, left + dx].astype(np.float64)
-    use = box > 0.5 * box[half, half]
+    # A beam of few pixels has too few above half its peak: the nine highest then.
+    use = (box > 0) & (box >= min(0.5 * box[half, half], np.sort(box, axis=None)[-9]))
     if not box[half, half] > 0 or use.sum() < 6:
         return NO_FIT
     value, u, v = box[use], dx[use].astype(float), dy[use].astype(float)
