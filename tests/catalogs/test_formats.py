@@ -13,7 +13,8 @@ from astropy.coordinates import Angle
 from astropy.io import fits
 from astropy.table import Table
 
-from dsa110_contimg.catalogs.formats import COLUMN_UNITS, read_catalog
+from dsa110_contimg.catalogs.formats import read_catalog
+from dsa110_contimg.catalogs.surveys import SURVEYS
 from dsa110_contimg.errors import CatalogFormatError, CatalogMissingError
 
 GOOD = "ra_deg,dec_deg,flux_mjy\n10.5,-3.25,120\n359.5,80,7.5\n"
@@ -35,8 +36,9 @@ def refused(path: Path) -> str:
 
 def test_generic_csv(tmp_path: Path) -> None:
     table = read_catalog(write(tmp_path / "a.csv", "# a comment\n" + GOOD))
-    assert table.colnames == list(COLUMN_UNITS)
-    assert [table[name].unit for name in table.colnames] == list(COLUMN_UNITS.values())
+    units = SURVEYS["nvss"].units
+    assert table.colnames == list(units)
+    assert [table[name].unit for name in table.colnames] == list(units.values())
     assert table["ra_deg"].tolist() == [10.5, 359.5]
     assert table["flux_mjy"].tolist() == [120.0, 7.5]
     assert np.isnan(table["flux_err_mjy"]).all()
@@ -143,10 +145,10 @@ def test_vizier_misfits(tmp_path: Path, changes: dict[str, object], words: str) 
         ("ra_deg,dec_deg,flux_mjy", "no rows"),
         ("ra_deg,flux_mjy\n1,2\n", "lacks the column dec_deg"),
         ("ra_deg,dec_deg,flux\n1,2,3\n", "lacks the column flux_mjy (or peak_jy_beam)"),
-        ("<html>\n<body>no\n", "neither the columns"),
+        ("<html>\n<body>no\n", "the columns of none of VizieR VIII/65, HEASARC"),
         ("ra_deg,dec_deg,flux_mjy\n1,2,3\n1,2,x\n", "'x' in row 2"),
-        ("ra_deg,dec_deg,flux_mjy\n1,2,3,4\n", "not a readable CSV"),
-        ("ra_deg,dec_deg,flux_mjy\n1,2\n", "non-finite flux_mjy, first in row 1"),
+        ("ra_deg,dec_deg,flux_mjy\n1,2,3,4\n", "row 1 has 4 cells, not 3"),
+        ("ra_deg,dec_deg,flux_mjy\n1,2\n", "row 1 has 2 cells, not 3"),
         (
             "ra_deg,dec_deg,flux_mjy\n1,2,3\n1,nan,3\n1,inf,3\n",
             "2 of 3 rows have a non-finite dec_deg, first in row 2",
@@ -162,7 +164,7 @@ def test_vizier_misfits(tmp_path: Path, changes: dict[str, object], words: str) 
         ("ra_deg,dec_deg,flux_mjy\n1,2,-3\n1,2,-3\n", "2 of 2 rows have a negative flux, first in row 1"),
         ("ra_deg,dec_deg,flux_mjy,major_arcsec\n1,2,3,-4\n", "negative major_arcsec"),
         ("ra_deg,dec_deg,flux_mjy,flux_err_mjy\n1,2,3,-4\n", "negative flux error"),
-        ("# %ECSV 1.0\n# ---\n# rubbish: [\n", "not a readable CSV"),
+        ("# %ECSV 1.0\n# ---\n# rubbish: [\n", "not a readable ECSV"),
     ],
 )
 def test_malformed_text_is_one_clear_line(tmp_path: Path, text: str, words: str) -> None:

@@ -151,7 +151,8 @@ def test_table_columns_units_and_meta(sky: Sky) -> None:
     table = query_nvss_sources(-260.0, 55.0, 5.0, 2.0, 7, catalog_dir=sky.directory)
     assert table.colnames == [
         *("source_id", "ra_deg", "dec_deg", "flux_mjy", "flux_err_mjy"),
-        *("major_arcsec", "minor_arcsec", "pa_deg", "separation_deg"),
+        *("major_arcsec", "minor_arcsec", "pa_deg", "major_limit_arcsec", "minor_limit_arcsec"),
+        "separation_deg",
     ]
     assert str(table["flux_mjy"].unit) == "mJy"
     assert str(table["separation_deg"].unit) == "deg"

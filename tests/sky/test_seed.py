@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dsa110_contimg.catalogs.store import build_strips
-from dsa110_contimg.errors import CatalogCoverageError, CatalogMissingError, InputError, SeedError
+from dsa110_contimg.errors import CatalogCoverageError, CatalogMissingError, SeedError
 from dsa110_contimg.simulate.population import write_catalog
 from dsa110_contimg.sky import (
     AiryBeam,
@@ -151,7 +151,7 @@ def test_trap_6_every_option_changes_the_seed(made, option):
 
 
 def test_the_catalogue_option_chooses_the_catalogue(made):
-    with pytest.raises(InputError, match="'first'"):
+    with pytest.raises(CatalogMissingError, match="no strip of catalogue first"):
         seed_of(made, catalog="first")
 
 
