@@ -30,7 +30,9 @@ _POSITION = re.compile(
     r"(?P<h>\d\d)h(?P<m>\d\d)m(?P<s>[\d.]+)s\s+(?P<sign>[+-]?)(?P<d>\d+)d(?P<am>\d\d)'(?P<as>[\d.]+)\"?"
     r"(?P<rest>.*)$"
 )
-_FLUX = re.compile(r"^\s*[\d.]+cm\s+(?P<band>[PLCXUKQ])\s+(?P<quality>(?:[A-Z]\s+){1,4})(?P<flux>\d*\.?\d+)")
+_FLUX = re.compile(
+    r"^\s*[\d.]+cm\s+(?P<band>[PLCXUKQ])\s+(?P<quality>(?:[A-Za-z?]\s+){1,4})(?P<flux>\d*\.?\d+)"
+)
 
 
 @dataclass(frozen=True)
@@ -199,10 +201,18 @@ def calibrator(name: str, catalog_dir: str | Path | None = None) -> Calibrator:
         )
     try:
         table = Table.read(path, format="ascii.ecsv")
-        names = {str(row["name"]): k for k, row in enumerate(table["name", "aliases"])}
-        aliases = {}
-        for k, text in enumerate(np.ma.filled(table["aliases"], "").tolist()):
-            aliases.update({alias.upper(): k for alias in str(text).split()})
+        names: dict[str, int] = {}
+        aliases: dict[str, int] = {}
+        # Of four names the list has two entries: the one with more fluxes, or the better position, comes
+        # last.
+        fluxes = [np.ma.filled(table[f"flux_jy_{band}"], np.nan) for band in BANDS]
+        listed = np.isfinite(np.array(fluxes)).sum(axis=0)
+        codes = ["TCBA".index(code) for code in table["position_code"]]
+        for k in np.lexsort((codes, listed)).tolist():
+            names[str(table["name"][k])] = k
+            alias_text = table["aliases"][k]
+            if not np.ma.is_masked(alias_text):
+                aliases.update({alias.upper(): k for alias in str(alias_text).split()})
     except (ValueError, KeyError, TypeError) as error:
         raise CatalogFormatError(
             "is not the calibrator table", path, "run `contimg catalog build calibrators LIST` again"
@@ -220,8 +230,8 @@ def calibrator(name: str, catalog_dir: str | Path | None = None) -> Calibrator:
             f"near it: {', '.join(close)}" if close else "give its J2000 name, such as 0834+555",
         )
     row = table[found]
-    fluxes = {band: float(row[f"flux_jy_{band}"]) for band in BANDS}
-    listed = {band: flux for band, flux in fluxes.items() if np.isfinite(flux)}
+    by_band = {band: float(row[f"flux_jy_{band}"]) for band in BANDS}
+    known = {band: flux for band, flux in by_band.items() if np.isfinite(flux)}
     alias_text = row["aliases"]
     return Calibrator(
         str(row["name"]),
@@ -229,6 +239,6 @@ def calibrator(name: str, catalog_dir: str | Path | None = None) -> Calibrator:
         float(row["ra_deg"]),
         float(row["dec_deg"]),
         str(row["position_code"]),
-        listed,
-        {band: str(row[f"quality_{band}"]) for band in listed},
+        known,
+        {band: str(row[f"quality_{band}"]) for band in known},
     )

@@ -13,8 +13,8 @@ __all__ = ["NSIDE", "cell_centres", "cell_of", "cells_in_cone", "cells_near", "n
 Floats = NDArray[np.float64]
 Cells = NDArray[np.int64]
 
-#: 196,608 cells of 0.21 square degrees: about 10 sources of NVSS, 19 of FIRST. Of 64, 128 and 256 it answers
-#: cones of 1 to 5 degrees fastest (benchmarks/catalog_index.py).
+#: 196,608 cells of 0.21 square degrees: about 10 sources of NVSS, 19 of FIRST. Half and twice as many cells
+#: a side answer cones within 0.2 ms of it (benchmarks/catalog_index.py).
 NSIDE = 128
 _BASE = ducc0.healpix.Healpix_Base(NSIDE, "RING")
 _REACH = float(_BASE.max_pixrad())

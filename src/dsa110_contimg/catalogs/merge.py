@@ -38,7 +38,6 @@ LARGEST_RADIUS_DEG = 180.0 / 3600.0
 SIDELOBE_PROBABILITY = 0.1
 #: Identifiers of entries from FIRST begin above those of NVSS.
 FIRST_ID_OFFSET = 10_000_000
-NEAREST = 5
 
 
 def associate(nvss: Columns, first: Columns) -> NDArray[np.int64]:
@@ -51,18 +50,14 @@ def associate(nvss: Columns, first: Columns) -> NDArray[np.int64]:
         return owner
     radius = np.radians((HALF_BEAM_ARCSEC + nvss["major_arcsec"][0] / 2) / 3600.0)
     radius = np.minimum(radius, np.radians(LARGEST_RADIUS_DEG))
-    tree = cKDTree(_unit_vectors(nvss))
-    k = min(NEAREST, len(radius))
-    chord, row = tree.query(
-        _unit_vectors(first), k=np.arange(1, k + 1), distance_upper_bound=2 * np.sin(radius.max() / 2) * 1.001
-    )
-    found = row < len(radius)
-    relative = np.full(chord.shape, np.inf)
-    relative[found] = 2 * np.arcsin(chord[found] / 2) / radius[row[found]]
-    best = relative.argmin(axis=1)
-    every = np.arange(len(owner))
-    inside = relative[every, best] <= 1.0
-    owner[inside] = row[every, best][inside]
+    reach = 2 * np.sin(radius.max() / 2) * (1 + 1e-9)
+    trees = cKDTree(_unit_vectors(first)), cKDTree(_unit_vectors(nvss))
+    pairs = trees[0].sparse_distance_matrix(trees[1], reach, output_type="ndarray")
+    depth = 2 * np.arcsin(pairs["v"] / 2) / radius[pairs["j"]]
+    pairs, depth = pairs[depth <= 1.0], depth[depth <= 1.0]
+    # The last one written is the one a component lies deepest in.
+    pairs = pairs[np.argsort(-depth, kind="stable")]
+    owner[pairs["i"]] = pairs["j"]
     return owner
 
 
@@ -86,7 +81,7 @@ def merge_nvss_first(nvss: Columns, first: Columns, footprint: Footprint) -> Col
     owner = associate(nvss, first)
     covered = footprint.holds(nvss["ra_deg"][0], nvss["dec_deg"][0])
     owned = owner >= 0
-    used = owned & covered[owner]
+    used = np.append(covered, False)[owner]  # an owner of -1 takes the last
     alone = ~owned & footprint.holds(first["ra_deg"][0], first["dec_deg"][0])
     alone &= ~(first["sidelobe_probability"][0] > SIDELOBE_PROBABILITY)
     n_nvss = len(covered)
