@@ -184,8 +184,8 @@ def kill(folder: Path, kills: int, rows: int) -> None:
     if not isinstance(reads, int):
         raise SystemExit(reads)
     print(
-        f"{kills} builds of {rows} rows killed at random moments of {seconds:.1f} s ({halves} with some "
-        f"strips new, some old), each finished by the next build; another process read {reads} strips, all whole"
+        f"{kills} builds of {rows} rows killed at random moments of {seconds:.1f} s, each finished by the\n"
+        f"next; {halves} left some strips new and some old; another process read {reads} strips, all whole"
     )
 
 
@@ -201,19 +201,17 @@ def main() -> None:
     s = draw(options.rows, real=real_bright(BRIGHT))
     strips = options.folder / "strips"
     if options.forms:
-        print(
-            f"{options.rows} rows{'':<12}{'file MB':>9}{'build s':>9}{'CPU s':>7}{'MB':>7}{'strips':>8}   cones"
-        )
+        print(f"{options.rows} rows{'':<12}{'file MB':>9}{'build s':>9}{'CPU s':>7}{'MB':>6}{'strips':>8}")
     for form in options.forms:
         source = options.folder / form
         if not source.exists():
             NVSS_FORMS[form](source, s)
         seconds, cpu, memory = build(source, strips)
-        size = sum(path.stat().st_size for path in strips.iterdir()) / 1e6
+        read, made = (sum(p.stat().st_size for p in x) / 1e6 for x in ([source], strips.iterdir()))
         found = compare(s, strips, form)
         print(
-            f"{form:<25}{source.stat().st_size / 1e6:>9.0f}{seconds:>9.1f}{cpu:>7.1f}{memory:>7.0f}{size:>8.0f}"
-            f"   {CONES} as brute force ({found} sources)",
+            f"{form:<25}{read:>9.0f}{seconds:>9.1f}{cpu:>7.1f}{memory:>6.0f}{made:>8.0f}"
+            f"  {CONES} as brute force ({found} sources)",
             flush=True,
         )
     if options.forms:

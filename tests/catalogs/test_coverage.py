@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsa110_contimg.catalogs.cells import cell_of, cells_in_cone
-from dsa110_contimg.catalogs.coverage import Footprint
+from dsa110_contimg.catalogs.coverage import Coverage, Footprint
 
 
 def cap(n: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -45,6 +46,16 @@ def test_text_and_pieces_keep_the_cells() -> None:
     np.testing.assert_array_equal(np.unique(np.concatenate([p.cells for p in parts])), footprint.cells)
     empty = Footprint.from_cells(128, np.zeros(0, dtype=np.int64))
     assert Footprint.from_text(empty.to_text()).area_deg2 == 0.0
+
+
+def test_a_declared_interval_as_a_map() -> None:
+    footprint = Footprint.within(Coverage(350.0, 20.0, 60.0, 90.0))
+    rng = np.random.default_rng(3)
+    ra, dec = rng.uniform(-30, 40, 20_000), rng.uniform(50, 90, 20_000)
+    held = footprint.holds(ra % 360, dec)
+    assert not np.any(held & ~((ra >= -10) & (ra <= 20) & (dec >= 60)))
+    assert np.all(held[(ra > -5) & (ra < 15) & (dec > 61) & (dec < 80)])
+    assert Footprint.within(Coverage(0.0, 360.0, -90.0, 90.0)).area_deg2 == pytest.approx(41253, rel=1e-4)
 
 
 def test_area_and_fraction() -> None:

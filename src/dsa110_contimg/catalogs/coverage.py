@@ -99,6 +99,22 @@ class Footprint:
         return cls.from_cells(nside, filled[inner])
 
     @classmethod
+    def within(cls, coverage: Coverage) -> Footprint:
+        """Map the cells that lie in an interval of RA times one of Dec as a whole."""
+        nside = FOOTPRINT_NSIDES[0]
+        cells = np.arange(12 * nside**2)
+        ra, dec = cell_centres(cells, nside)
+        reach = np.degrees(np.sqrt(np.pi / 3) / nside)
+        south = coverage.dec_min + reach * (coverage.dec_min > -90.0)
+        north = coverage.dec_max - reach * (coverage.dec_max < 90.0)
+        inside = (dec >= south) & (dec <= north)
+        if coverage.ra_width < 360.0:
+            margin = reach / np.cos(np.radians(np.minimum(np.abs(dec) + reach, 89.9)))
+            offset = (ra - coverage.ra_min) % 360.0
+            inside &= (offset >= margin) & (offset <= coverage.ra_width - margin)
+        return cls.from_cells(nside, cells[inside])
+
+    @classmethod
     def from_cells(cls, nside: int, cells: NDArray[np.int64]) -> Footprint:
         """Make a footprint of cells, in ascending order."""
         if not len(cells):

@@ -209,7 +209,7 @@ def _rows_in_cone(
     if required is not None:
         missing = _missing(_bounding_box(ra_deg, dec_deg, required), infos, without)
         footprint = _footprint(infos) if survey.irregular else None
-        if not missing and footprint is not None and infos and infos[0].footprint is not None:
+        if not missing and footprint is not None:
             reach = math.degrees(math.sqrt(4 * math.pi / 12) / footprint.nside)
             wanted = cells_near(ra_deg, dec_deg, min(180.0, required + reach), footprint.nside)
             outside = ~np.isin(wanted, footprint.cells)
@@ -234,7 +234,7 @@ def _footprint(strips: list[StripInfo]) -> Footprint:
     """Join the footprints of neighbouring strips."""
     parts = [strip.footprint for strip in strips if strip.footprint is not None]
     if not parts:
-        return Footprint(1, ((0, 11),) if strips else ())
+        return Footprint(1, ())
     nside = parts[0].nside
     cells = np.unique(np.concatenate([part.cells for part in parts if part.nside == nside]))
     return Footprint.from_cells(nside, cells)
@@ -245,13 +245,17 @@ class _Strip:
 
     def __init__(self, path: Path, stamp: tuple[int, ...]) -> None:
         self.path, self.stamp = path, stamp
+        self.database = open_strip(path)
         try:
-            self.database = open_strip(path)
             self.info = read_strip_info(path, self.database)
             (columns,) = self.database.execute("SELECT value FROM meta WHERE key = 'cell_columns'").fetchone()
             self.width = len(json.loads(columns))
         except (sqlite3.Error, TypeError, ValueError) as error:
+            self.database.close()
             raise _unreadable(path) from error
+        except CatalogFormatError:
+            self.database.close()
+            raise
 
     def read(self, ranges: list[list[int]]) -> Floats:
         """Return the rows in ranges of cells, shape (n, number of columns)."""
@@ -285,6 +289,8 @@ def _open(path: Path) -> _Strip | None:
     key = path.absolute()
     strip = strips.get(key)
     if strip is None or strip.stamp != stamp:
+        if strip is not None and strip.stamp[0] == os.getpid():
+            strip.database.close()
         strip = strips[key] = _Strip(path, stamp)
     strips.move_to_end(key)
     while len(strips) > OPEN_STRIPS:

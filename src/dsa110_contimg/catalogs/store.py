@@ -343,7 +343,8 @@ def _strips_from(directory: Path, catalog: str, digest: str) -> dict[int, StripI
 
 def _outline(survey: Survey, table: Table, source: Path) -> tuple[Coverage, Footprint | None]:
     if "coverage" in table.meta:
-        return Coverage(**table.meta["coverage"]), None
+        declared = Coverage(**table.meta["coverage"])
+        return declared, Footprint.within(declared) if survey.irregular else None
     ra, dec = np.asarray(table["ra_deg"]), np.asarray(table["dec_deg"])
     if survey.irregular:
         return Coverage(0.0, 360.0, float(dec.min()), float(dec.max())), Footprint.of(ra, dec)
