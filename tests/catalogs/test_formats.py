@@ -315,9 +315,12 @@ def test_votable_with_prefix_attributes_and_comments(tmp_path: Path) -> None:
 
 def test_units_of_the_header_are_heeded(tmp_path: Path, drawn: Sources) -> None:
     write_heasarc_tdat(tmp_path / "a.tdat", drawn)
-    text = (tmp_path / "a.tdat").read_text().replace("float8_mJy", "float8_Jy")
-    table = read_catalog(write(tmp_path / "b.tdat", text))
-    np.testing.assert_allclose(table["flux_mjy"], 1e3 * drawn.flux)
+    text = (tmp_path / "a.tdat").read_text()
+    for kind in ("float8_Jy:.4f", "float8:.4f_Jy"):
+        table = read_catalog(write(tmp_path / "b.tdat", text.replace("float8_mJy:.4f", kind)))
+        np.testing.assert_allclose(table["flux_mjy"], 1e3 * drawn.flux)
+    table = read_catalog(write(tmp_path / "b.tdat", text.replace("float8_mJy", "float8_mJanskys")))
+    np.testing.assert_allclose(table["flux_mjy"], drawn.flux)
 
 
 def test_first_keeps_peak_integrated_flux_sizes_and_sidelobe_probability(

@@ -342,8 +342,9 @@ def _tdat(stream: IO[bytes], path: Path) -> RawTable:
     delimiter = head.get("field_delimiter", "|").strip("\"'`") or "|"
     units = {}
     for name in names:
-        # field[ra] = float8_degree:.5f [pos.eq.ra] (key) // Right Ascension
-        stated = re.match(r"\w+?\d*_([^\s:\[(]+)", head.get(f"field[{name}]", ""))
+        # field[ra] = float8_degree:.5f [pos.eq.ra] (key) // Right Ascension; the format may also come first.
+        kind = (head.get(f"field[{name}]", "").split() or [""])[0]
+        stated = re.search(r"_([^:]+)", kind)
         if stated:
             units[name] = u.Unit(stated.group(1), parse_strict="silent")
 

@@ -96,7 +96,7 @@ def read_catalog(path: str | Path, catalog: str = "nvss", progress: Progress | N
         if family is None:
             _refuse_columns(raw.names, families, path)
             raise AssertionError
-        rows = _Rows(raw.units if family.trust_units else {}, path)
+        rows = _Rows(_units(raw.units, family), path)
         for block in raw.blocks(tuple(name for name in raw.names if name in family.knows)):
             rows.take(block)
             for name, values in family.convert(rows).items():
@@ -404,6 +404,14 @@ _FAMILIES = (
         _generic,
     ),
 )
+
+
+def _units(stated: dict[str, u.UnitBase], family: _Family) -> dict[str, u.UnitBase]:
+    """Return the units to heed: those of an archive are fixed, in whatever spelling."""
+    if not family.trust_units:
+        return {}
+    generic = family.catalog is None
+    return {k: unit for k, unit in stated.items() if generic or not isinstance(unit, u.UnrecognizedUnit)}
 
 
 def _refuse_columns(names: tuple[str, ...], families: list[_Family], path: Path) -> None:
