@@ -10,11 +10,14 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from dsa110_contimg.catalogs.cells import cell_of
-from dsa110_contimg.catalogs.store import StripInfo
+from dsa110_contimg.catalogs.cells import cell_centres, cell_of
+from dsa110_contimg.catalogs.store import StripInfo, sources_by_cell
 from dsa110_contimg.errors import InputError, ResourceError
 
 __all__ = ["draw_coverage"]
+
+#: Cells of 1.8 deg, over which sources are counted for the map.
+MAP_NSIDE = 32
 
 
 def draw_coverage(strips: Sequence[StripInfo], path: Path) -> None:
@@ -41,24 +44,27 @@ def draw_coverage(strips: Sequence[StripInfo], path: Path) -> None:
     FigureCanvasAgg(figure)
     ra_edges, dec_edges = np.linspace(-180, 180, 721), np.linspace(-90, 90, 361)
     ra, dec = np.meshgrid((ra_edges[:-1] + ra_edges[1:]) / 2, (dec_edges[:-1] + dec_edges[1:]) / 2)
+    coarse = cell_of(ra.ravel(), dec.ravel(), MAP_NSIDE).reshape(ra.shape)
     for k, catalog in enumerate(catalogs):
-        density = np.full(ra.shape, np.nan)
-        total = 0
+        covered = np.zeros(ra.shape, dtype=bool)
+        counts = np.zeros(12 * MAP_NSIDE**2)
         for strip in (s for s in strips if s.catalog == catalog):
             part = strip.coverage
             inside = (dec >= part.dec_min) & (dec < part.dec_max)
             if part.ra_width < 360:
                 inside &= (ra - part.ra_min) % 360 <= part.ra_width
             if strip.footprint is not None:
-                cells = cell_of(ra.ravel(), dec.ravel(), strip.footprint.nside).reshape(ra.shape)
-                inside &= np.isin(cells, strip.footprint.cells)
-            area = float(np.sum(np.cos(np.radians(dec[inside])))) * 0.25
-            density[inside] = strip.n_sources / area if area else np.nan
-            total += strip.n_sources
+                inside &= strip.footprint.holds(ra.ravel(), dec.ravel()).reshape(ra.shape)
+            covered |= inside
+            cells, n = sources_by_cell(strip.path)
+            np.add.at(counts, cell_of(*cell_centres(cells), MAP_NSIDE), n)
+        density = counts * len(counts) / np.degrees(np.degrees(4 * np.pi))
+        shown = np.where(covered, density[coarse], np.nan)
+        total = sum(strip.n_sources for strip in strips if strip.catalog == catalog)
         axes = figure.add_subplot(len(catalogs), 1, k + 1, projection="mollweide")
         # East is to the left on the sky.
         mesh = axes.pcolormesh(
-            np.radians(ra_edges), np.radians(dec_edges), density[:, ::-1], cmap="viridis", rasterized=True
+            np.radians(ra_edges), np.radians(dec_edges), shown[:, ::-1], vmin=0, rasterized=True
         )
         axes.set_xticks(np.radians(np.arange(-120, 180, 60)), [f"{-x % 360}°" for x in range(-120, 180, 60)])
         axes.grid(alpha=0.4)

@@ -63,6 +63,7 @@ __all__ = [
     "migrate_strips",
     "open_strip",
     "read_strip_info",
+    "sources_by_cell",
     "strip_path",
 ]
 
@@ -539,6 +540,15 @@ def read_strip_info(path: Path, database: sqlite3.Connection | None = None) -> S
         )
     except (sqlite3.Error, KeyError, ValueError) as error:
         raise CatalogFormatError("is not a readable catalogue strip", path, rebuild) from error
+
+
+def sources_by_cell(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the filled cells of a strip and the number of sources in each, shape (n_cells,) both."""
+    with closing(open_strip(path)) as database:
+        (names,) = database.execute("SELECT value FROM meta WHERE key = 'cell_columns'").fetchone()
+        found = database.execute("SELECT cell, length(rows) FROM cells").fetchall()
+    cells, sizes = np.array(found, dtype=np.int64).reshape(-1, 2).T
+    return cells, sizes // (8 * len(json.loads(names)))
 
 
 def migrate_strips(catalog_dir: str | Path | None = None) -> list[StripInfo]:
