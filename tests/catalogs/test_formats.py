@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -231,9 +230,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 @pytest.mark.shared_data
 def test_nvss_50mjy(shared_data: Path) -> None:
-    started = time.perf_counter()
     table = read_catalog(shared_data / "catalogues" / "nvss_50mjy.csv.gz")
-    assert time.perf_counter() - started < 5.0  # measured: 0.14 s
     assert len(table) == 125_309
     assert np.min(table["flux_mjy"]) >= 50.0
 

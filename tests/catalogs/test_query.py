@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-import time
 from pathlib import Path
 
 import numpy as np
@@ -289,10 +288,8 @@ def test_real_sample_refuses_what_it_does_not_hold(shared_data: Path, tmp_path: 
 
 
 @pytest.mark.shared_data
-def test_real_field_is_found_fast(shared_data: Path, tmp_path: Path) -> None:
+def test_real_field_is_found(shared_data: Path, tmp_path: Path) -> None:
     build_strips("nvss", shared_data / "catalogues" / "nvss_50mjy.csv.gz", tmp_path)
-    started = time.perf_counter()
     table = query_nvss_sources(230.5, 5.0667, 0.7, catalog_dir=tmp_path)
-    assert time.perf_counter() - started < 0.5  # measured: 1 ms
     assert table["flux_mjy"][0] > 1000.0
     assert np.any(np.abs(table["flux_mjy"] - 82.9) < 0.5)

@@ -302,7 +302,6 @@ def test_whole_nvss(shared_data: Path, tmp_path: Path) -> None:
     assert report.coverage == Coverage(0.0, 360.0, -40.0, 90.0)
     assert report.n_sources == 125_309
     assert len(report.built) == 12
-    assert report.seconds < 10.0  # measured: 0.5 s
 
 
 @pytest.mark.shared_data

@@ -213,15 +213,37 @@ def build_strips(
     kept = _kept(existing, low, high)
     built: list[StripInfo] = []
     if kept is None:
+        table = read_catalog(source, catalog, progress)
+        outline, footprint = _outline(survey, table, source)
+        wanted = _pieces(outline, low, high)
+        if not wanted:
+            raise InputError(
+                f"nothing to build: the file covers Dec {outline.dec_min:.2f} to {outline.dec_max:.2f}, "
+                f"the range asked for is {low:g} to {high:g}",
+                source,
+                "widen the declination range, or declare the coverage in an ECSV header",
+            )
+        written_from = {
+            **{f"source_{key}": repr(value) for key, value in asdict(outline).items()},
+            "source_name": source.name,
+            "source_sha256": digest,
+        }
+        kept = []
         with _lock(directory, catalog):
-            # What was finished meanwhile by a process that held the lock need not be done again.
+            # What another process has finished meanwhile need not be done again.
             existing = _strips_from(directory, catalog, digest)
-            kept = _kept(existing, low, high)
-            if kept is None:
-                table = read_catalog(source, catalog, progress)
-                built, kept = _write_strips(
-                    survey, table, source, digest, directory, low, high, existing, progress
+            todo = (progress or LogProgress()).track(list(wanted.items()), len(wanted), "writing strips")
+            for strip, piece in todo:
+                old = existing.get(strip)
+                if old is not None and _serves(old, piece):
+                    kept.append(old)
+                    continue
+                bounds = {key: repr(value) for key, value in asdict(piece).items()}
+                meta = {**written_from, **bounds, **_map_of(footprint, piece)}
+                rows = _rows_between(
+                    table, survey, max(low, STRIP_EDGES[strip]), min(high, STRIP_EDGES[strip + 1])
                 )
+                built.append(_write_strip(strip_path(directory, catalog, strip), survey, rows, meta))
     strips = (*built, *kept)
     outline = strips[0].source_coverage
     return BuildReport(
@@ -265,57 +287,24 @@ def _kept(existing: dict[int, StripInfo], low: float, high: float) -> list[Strip
     return [existing[strip] for strip in wanted]
 
 
-def _write_strips(
-    survey: Survey,
-    table: Table,
-    source: Path,
-    digest: str,
-    directory: Path,
-    low: float,
-    high: float,
-    existing: dict[int, StripInfo],
-    progress: Progress | None,
-) -> tuple[list[StripInfo], list[StripInfo]]:
-    """Write the strips that are not there yet; return these and the others."""
-    outline, footprint = _outline(survey, table, source)
-    wanted = _pieces(outline, low, high)
-    if not wanted:
-        raise InputError(
-            f"nothing to build: the file covers Dec {outline.dec_min:.2f} to {outline.dec_max:.2f}, "
-            f"the range asked for is {low:g} to {high:g}",
-            source,
-            "widen the declination range, or declare the coverage in an ECSV header",
-        )
-    built, kept = [], []
-    progress = progress or LogProgress()
-    for strip, coverage in progress.track(list(wanted.items()), len(wanted), "writing strips"):
-        old = existing.get(strip)
-        if old is not None and _serves(old, coverage):
-            kept.append(old)
-            continue
-        rows = _rows_between(table, max(low, STRIP_EDGES[strip]), min(high, STRIP_EDGES[strip + 1]))
-        meta = {
-            **{key: repr(value) for key, value in asdict(coverage).items()},
-            **{f"source_{key}": repr(value) for key, value in asdict(outline).items()},
-            "source_name": source.name,
-            "source_sha256": digest,
-        }
-        if footprint is not None:
-            margin = FOOTPRINT_MARGIN_DEG
-            part = footprint.between(coverage.dec_min - margin, coverage.dec_max + margin)
-            meta["footprint"] = part.to_text()
-        # source_id is the row number in the file, from 1: unique over the strips, and traceable.
-        columns = [(rows + 1).astype(np.float64), *(np.asarray(table[name])[rows] for name in survey.units)]
-        path = strip_path(directory, survey.name, strip)
-        built.append(_write_strip(path, survey, np.stack(columns, axis=1), meta))
-    return built, kept
+def _map_of(footprint: Footprint | None, piece: Coverage) -> dict[str, str]:
+    """Return the part of a footprint that a strip keeps, with its surroundings."""
+    if footprint is None:
+        return {}
+    low, high = piece.dec_min - FOOTPRINT_MARGIN_DEG, piece.dec_max + FOOTPRINT_MARGIN_DEG
+    return {"footprint": footprint.between(low, high).to_text()}
 
 
-def _rows_between(table: Table, low: float, high: float) -> NDArray[np.intp]:
-    """Return the rows of a strip: half-open, so that a source on an edge is in one strip only."""
+def _rows_between(table: Table, survey: Survey, low: float, high: float) -> NDArray[np.float64]:
+    """Return the rows of a strip: half-open, so that a source on an edge is in one strip only.
+
+    The first column is source_id, the row number in the file from 1: unique over the strips, and traceable.
+    """
     dec = np.asarray(table["dec_deg"])
     below = dec < high if high in STRIP_EDGES[:-1] else dec <= high
-    return np.flatnonzero((dec >= low) & below)
+    rows = np.flatnonzero((dec >= low) & below)
+    columns = [(rows + 1).astype(np.float64), *(np.asarray(table[name])[rows] for name in survey.units)]
+    return np.stack(columns, axis=1)
 
 
 def _sha256(source: Path) -> str:
