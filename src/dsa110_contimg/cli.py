@@ -25,7 +25,8 @@ from dsa110_contimg import __version__
 from dsa110_contimg.cli_catalog import catalog_app
 from dsa110_contimg.config import ImagingConfig, SelfCalConfig, Settings, SimulationConfig
 from dsa110_contimg.errors import ContimgError, InputError, NotImprovedError
-from dsa110_contimg.terminal import JsonFlag, TerminalProgress, print_json
+from dsa110_contimg.terminal import JsonFlag, TerminalProgress
+from dsa110_contimg.terminal import print_json as _print_json
 
 __all__ = ["app", "main"]
 
@@ -138,7 +139,7 @@ def image(
     result = image_ms(ms, name, settings, field=field, spw=spw, column=column, progress=TerminalProgress())
     m = result.metrics
     if as_json:
-        print_json(
+        _print_json(
             {
                 "image": str(result.image),
                 "residual": str(result.residual),
@@ -181,7 +182,7 @@ def selfcal(
     settings = SelfCalConfig.load(config, options)
     result = selfcal_ms(ms, outdir, settings, caltable or [], progress=TerminalProgress())
     if as_json:
-        print_json(result.summary)
+        _print_json(result.summary)
     else:
         _print_selfcal(result.summary, outdir)
     if require_improvement and not result.improved:
@@ -207,7 +208,7 @@ def simulate(
         "catalog": str(stem.with_name(stem.name + ".catalog.ecsv")),
     }
     if as_json:
-        print_json({**products, "n_sources": len(truth.sky)})
+        _print_json({**products, "n_sources": len(truth.sky)})
         return
     typer.echo(f"{out}: {len(truth.sky)} sources; truth {products['truth']}, catalogue {products['catalog']}")
 
@@ -228,7 +229,7 @@ def rephase(
     center = None if ra is None or dec is None else (math.radians(ra), math.radians(dec))
     moved = [math.degrees(x) for x in rephase_measurement_set(ms, out, center, TerminalProgress())]
     if as_json:
-        print_json({"ms": str(out), "phase_center_deg": moved})
+        _print_json({"ms": str(out), "phase_center_deg": moved})
         return
     typer.echo(f"{out}: phase centre RA {moved[0]:.6f} Dec {moved[1]:+.6f} deg")
 
@@ -245,7 +246,7 @@ def demo(
 
     report = run_demo(outdir, TerminalProgress())
     if as_json:
-        print_json(report)
+        _print_json(report)
         return
     score = report["score"]
     _print_selfcal(report["summary"], outdir / "selfcal")
@@ -270,7 +271,7 @@ def score(
 
     scores = score_run(outdir, truth, TerminalProgress())
     if as_json:
-        print_json(scores)
+        _print_json(scores)
         return
     for key, value in scores.items():
         typer.echo(f"{key:<20} {value if not isinstance(value, float) else format(value, '.4g')}")
