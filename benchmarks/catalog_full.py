@@ -4,7 +4,7 @@
 
 from the root of the repository, with the real bright sources in ../shared/data among drawn ones. FOLDER takes
 1.5 GB of catalogue files, made once, and the strips. Each build runs in a process of its own, in which
-nothing else has been loaded; its memory is the kernel's maximum resident set size. Times are given by the
+nothing else has been loaded; its memory is the largest that was resident (VmHWM). Times are given by the
 clock and as time of the processor, which is what counts on a busy machine.
 """
 
@@ -34,19 +34,29 @@ from tests.catalogs.files import NVSS_FORMS, Sources, draw, real_bright, write_c
 
 ROWS, CONES, RADIUS = 1_773_484, 1000, 2.5
 BRIGHT = Path("../shared/data/catalogues/nvss_50mjy.csv.gz")
-BUILD = "import sys; from dsa110_contimg.catalogs import build_strips; build_strips('nvss', *sys.argv[1:])"
+BUILD = """
+import sys
+from pathlib import Path
+from dsa110_contimg.catalogs import build_strips
+build_strips("nvss", *sys.argv[1:])
+print(next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM")))
+"""
 
 
 def build(source: Path, strips: Path) -> tuple[float, float, float]:
     """Build in a process of its own; return seconds, seconds of processor, maximum resident megabytes."""
     shutil.rmtree(strips, ignore_errors=True)
     started = time.perf_counter()
-    child = subprocess.Popen([sys.executable, "-c", BUILD, str(source), str(strips)])
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
+    command = [sys.executable, "-c", BUILD, str(source), str(strips)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        told = child.stdout.read()
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise SystemExit(f"{source}: the build failed")
-    return time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3
+    cpu = usage.ru_utime + usage.ru_stime
+    return time.perf_counter() - started, cpu, int(told.split()[1]) / 1e3
 
 
 def cones(rng: np.random.Generator) -> list[tuple[float, float, float]]:
@@ -167,7 +177,8 @@ def kill(folder: Path, kills: int, rows: int) -> None:
     halves = 0
     for k in range(kills):
         source = sources[k % 2]
-        child = subprocess.Popen([sys.executable, "-c", BUILD, str(source), str(strips)])
+        command = [sys.executable, "-c", BUILD, str(source), str(strips)]
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         time.sleep(random.uniform(0, seconds))
         child.send_signal(signal.SIGKILL)
         child.wait()

@@ -13,7 +13,8 @@ In a strip file
 ``cells``
     is the spatial index: the same rows, HEALPix cell by cell (`dsa110_contimg.catalogs.cells`), each a block
     of little-endian doubles in the order of ``meta``'s ``cell_columns``. A cone reads about a hundred of them
-    in 0.2 ms, ten times faster than from an R*Tree or an index on RA and Dec (benchmarks/catalog_index.py).
+    in 0.2 ms, more than ten times faster than from an R*Tree or an index on RA and Dec
+    (benchmarks/catalog_index.py).
 ``meta``
     holds bounds, counts, faintest flux and completeness, the hash of the file it was built from, build time,
     and the version of this format.
