@@ -9,25 +9,24 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import json
 import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichBar
-from rich.table import Table
 
 from dsa110_contimg import __version__
+from dsa110_contimg.cli_catalog import catalog_app
 from dsa110_contimg.config import ImagingConfig, SelfCalConfig, Settings, SimulationConfig
 from dsa110_contimg.errors import ContimgError, InputError, NotImprovedError
+from dsa110_contimg.terminal import JsonFlag, TerminalProgress
+from dsa110_contimg.terminal import print_json as _print_json
 
 __all__ = ["app", "main"]
 
@@ -40,7 +39,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-catalog_app = typer.Typer(help="Build and query catalogue strips.", no_args_is_help=True)
 app.add_typer(catalog_app, name="catalog")
 
 #: Flags that differ from the option's name.
@@ -57,35 +55,6 @@ FLAGS = {
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
 
 INTERRUPTED = 130
-
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")]
-CatalogDir = Annotated[
-    Path | None,
-    typer.Option("--catalog-dir", help="Folder of the catalogue strips", show_default="state/catalogs"),
-]
-
-
-class TerminalProgress:
-    """Progress bars and notes on stderr; bars only where somebody is looking."""
-
-    def __init__(self) -> None:
-        self.console = Console(stderr=True)
-
-    def track(self, items: Iterable[T], total: int, label: str) -> Iterator[T]:
-        """Pass items through under a bar with a time estimate."""
-        if not self.console.is_terminal or total < 2:
-            yield from items
-            return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with RichBar(*columns, console=self.console, transient=True) as bar:
-            task = bar.add_task(label, total=total)
-            for item in items:
-                yield item
-                bar.advance(task)
-
-    def note(self, text: str) -> None:
-        """Print a line."""
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def settings_flags(*classes: type[Settings]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -146,106 +115,6 @@ def root(
     if version:
         typer.echo(f"contimg {__version__}")
         raise typer.Exit
-
-
-@catalog_app.command("build")
-def catalog_build(
-    catalog: Annotated[str, typer.Argument(help="Catalogue: nvss")],
-    source: Annotated[Path, typer.Argument(help="Source file: CSV, ECSV or VizieR FITS, plain or gzipped")],
-    dec_range: Annotated[
-        tuple[float, float] | None, typer.Option(help="Declinations to build, degrees", metavar="LO HI")
-    ] = None,
-    catalog_dir: CatalogDir = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Build declination strips from a catalogue file."""
-    from dsa110_contimg.catalogs import build_strips, default_catalog_dir
-
-    folder = catalog_dir or default_catalog_dir()
-    report = build_strips(catalog, source, folder, dec_range)
-    values = {
-        "catalog": report.catalog,
-        "catalog_dir": str(folder),
-        "source_sha256": report.source_sha256,
-        "n_sources": report.n_sources,
-        "built": [str(s.path) for s in report.built],
-        "kept": [str(s.path) for s in report.kept],
-        "seconds": round(report.seconds, 3),
-    }
-    if as_json:
-        _print_json(values)
-        return
-    typer.echo(
-        f"{report.catalog}: {report.n_sources} sources; {len(report.built)} strips built, {len(report.kept)} "
-        f"already there, in {folder} ({report.seconds:.1f} s)"
-    )
-
-
-@catalog_app.command("query")
-def catalog_query(
-    ra: Annotated[float, typer.Option(help="Right ascension in degrees")],
-    dec: Annotated[float, typer.Option(help="Declination in degrees")],
-    radius: Annotated[float, typer.Option(help="Radius in degrees")],
-    min_mjy: Annotated[float | None, typer.Option(help="Faintest flux in mJy")] = None,
-    catalog: Annotated[str, typer.Option(help="Catalogue")] = "nvss",
-    catalog_dir: CatalogDir = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """List the sources of a cone, brightest first."""
-    from dsa110_contimg.catalogs import query_cone
-
-    rows = query_cone(catalog, ra, dec, radius, min_flux_mjy=min_mjy, catalog_dir=catalog_dir)
-    names = ["source_id", "ra_deg", "dec_deg", "flux_mjy", "major_arcsec", "minor_arcsec", "separation_deg"]
-    if as_json:
-        listed = [{n: _plain(row[n]) for n in rows.colnames} for row in rows]
-        _print_json({"catalog": catalog, "n_sources": len(listed), "sources": listed})
-        return
-    table = Table(*names, title=f"{len(rows)} {catalog.upper()} sources")
-    for row in rows:
-        table.add_row(*(f"{row[n]:.6g}" if n != "source_id" else str(row[n]) for n in names))
-    Console().print(table)
-
-
-@catalog_app.command("info")
-def catalog_info(catalog_dir: CatalogDir = None, as_json: JsonFlag = False) -> None:
-    """List the strips on disk and what they cover."""
-    from dsa110_contimg.catalogs import catalog_info as strips_in
-    from dsa110_contimg.catalogs import default_catalog_dir
-
-    folder = catalog_dir or default_catalog_dir()
-    strips = strips_in(folder)
-    if as_json:
-        _print_json(
-            {
-                "catalog_dir": str(folder),
-                "strips": [
-                    {
-                        "path": str(s.path),
-                        "catalog": s.catalog,
-                        "dec_deg": [s.dec_min, s.dec_max],
-                        "ra_deg": [s.ra_min, s.ra_max],
-                        "n_sources": s.n_sources,
-                        "faintest_mjy": _plain(s.faintest_mjy),
-                        "source": s.source_name,
-                        "source_sha256": s.source_sha256,
-                        "build_time": s.build_time,
-                    }
-                    for s in strips
-                ],
-            }
-        )
-        return
-    table = Table("strip", "Dec", "RA", "sources", "faintest mJy", "built from", title=str(folder))
-    for s in strips:
-        table.add_row(
-            s.path.name,
-            f"{s.dec_min:+.2f} .. {s.dec_max:+.2f}",
-            f"{s.ra_min:.2f} .. {s.ra_max:.2f}",
-            str(s.n_sources),
-            f"{s.faintest_mjy:.3g}",
-            s.source_name,
-        )
-    Console().print(table)
 
 
 @app.command("image")
@@ -450,15 +319,6 @@ def _print_selfcal(summary: dict[str, Any], outdir: Path) -> None:
     for key, text in lines.items():
         if text:
             typer.echo(f"{key:<20} {text}")
-
-
-def _plain(value: Any) -> Any:
-    item = value.item() if hasattr(value, "item") else value
-    return None if isinstance(item, float) and item != item else item
-
-
-def _print_json(values: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

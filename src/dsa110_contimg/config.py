@@ -91,6 +91,9 @@ class SelfCalConfig(ImagingConfig):
     """Options of self-calibration."""
 
     use_nvss_seeding: bool = Field(True, description="Start from the NVSS catalogue")
+    catalog: Literal["nvss", "first", "merged"] = Field(
+        "nvss", description="Catalogue of the seed; merged is NVSS with FIRST's positions where it has them"
+    )
     nvss_min_mjy: float = Field(
         1.0, ge=0, description="Faintest catalogue flux in mJy; below 2 the whole of NVSS"
     )

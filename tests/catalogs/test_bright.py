@@ -10,7 +10,8 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 
 from dsa110_contimg.catalogs.bright import bright_sources
-from dsa110_contimg.catalogs.formats import COLUMN_UNITS, read_catalog
+from dsa110_contimg.catalogs.formats import read_catalog
+from dsa110_contimg.catalogs.surveys import COLUMN_UNITS
 
 # Perley & Butler (2017), table 6: log10 S/Jy as a polynomial in log10 nu/GHz; terms that matter at 1.4 GHz.
 SPECTRA = {

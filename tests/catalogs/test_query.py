@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-import time
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +150,8 @@ def test_table_columns_units_and_meta(sky: Sky) -> None:
     table = query_nvss_sources(-260.0, 55.0, 5.0, 2.0, 7, catalog_dir=sky.directory)
     assert table.colnames == [
         *("source_id", "ra_deg", "dec_deg", "flux_mjy", "flux_err_mjy"),
-        *("major_arcsec", "minor_arcsec", "pa_deg", "separation_deg"),
+        *("major_arcsec", "minor_arcsec", "pa_deg", "major_limit_arcsec", "minor_limit_arcsec"),
+        "separation_deg",
     ]
     assert str(table["flux_mjy"].unit) == "mJy"
     assert str(table["separation_deg"].unit) == "deg"
@@ -288,10 +288,8 @@ def test_real_sample_refuses_what_it_does_not_hold(shared_data: Path, tmp_path: 
 
 
 @pytest.mark.shared_data
-def test_real_field_is_found_fast(shared_data: Path, tmp_path: Path) -> None:
+def test_real_field_is_found(shared_data: Path, tmp_path: Path) -> None:
     build_strips("nvss", shared_data / "catalogues" / "nvss_50mjy.csv.gz", tmp_path)
-    started = time.perf_counter()
     table = query_nvss_sources(230.5, 5.0667, 0.7, catalog_dir=tmp_path)
-    assert time.perf_counter() - started < 0.5  # measured: 1 ms
     assert table["flux_mjy"][0] > 1000.0
     assert np.any(np.abs(table["flux_mjy"] - 82.9) < 0.5)

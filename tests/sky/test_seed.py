@@ -1,10 +1,12 @@
 """The seed: real NVSS about NGC 5921, and made-up skies for every option."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from dsa110_contimg.catalogs.store import build_strips
-from dsa110_contimg.errors import CatalogCoverageError, CatalogMissingError, InputError, SeedError
+from dsa110_contimg.errors import CatalogCoverageError, CatalogMissingError, SeedError
 from dsa110_contimg.simulate.population import write_catalog
 from dsa110_contimg.sky import (
     AiryBeam,
@@ -151,8 +153,24 @@ def test_trap_6_every_option_changes_the_seed(made, option):
 
 
 def test_the_catalogue_option_chooses_the_catalogue(made):
-    with pytest.raises(InputError, match="'first'"):
+    with pytest.raises(CatalogMissingError, match="no strip of catalogue first"):
         seed_of(made, catalog="first")
+
+
+def test_merged_catalogue_seeds_first_positions_with_nvss_fluxes(made, tmp_path):
+    shutil.copytree(made, tmp_path / "both")
+    # The source at one degree is a double of 20 arcsec to FIRST, which misses a fifth of its flux.
+    ra, apart = np.radians([150.0, 150.0]), np.radians(np.array([-10.0, 10.0]) / 3600)
+    double = SkyModel.points(ra, np.radians(55.57) + apart, np.array([0.06, 0.02]))
+    write_catalog(tmp_path / "first.ecsv", double, 40.0, 70.0)
+    build_strips("first", tmp_path / "first.ecsv", tmp_path / "both")
+    seed = seed_of(tmp_path / "both", catalog="merged")
+    of_first = [k for k, name in enumerate(seed.sky.name) if name.startswith("merged1000000")]
+    np.testing.assert_allclose(seed.sky.flux_jy[of_first], [0.075, 0.025])
+    np.testing.assert_allclose(
+        np.degrees(seed.sky.dec_rad[of_first]) - 55.57, np.array([-10, 10]) / 3600, atol=1e-6
+    )
+    assert len(seed) == len(seed_of(made)) + 1
 
 
 def test_limits_hold_for_every_source(made):

@@ -76,6 +76,7 @@ def make_plan(
             reader.pointing,
             reader.freq_hz,
             beam,
+            catalog=config.catalog,
             catalog_dir=config.catalog_dir,
             min_mjy=config.nvss_min_mjy,
             min_apparent_mjy=config.seed_min_apparent_mjy,

@@ -1,23 +1,34 @@
 """Catalogues of the radio sky, kept on disk and answered offline.
 
-A catalogue file of any known form (`formats`) becomes one SQLite file per declination strip (`store`), each
-of which knows which part of the sky it covers; cones are cut from the strips exactly (`query`), and refused
-where the strips do not reach. The few sources bright enough to matter at any distance are listed in `bright`.
+A catalogue file of any known form (`containers`, `formats`), fetched if need be (`download`), becomes one
+SQLite file per declination strip (`store`), each of which knows which part of the sky it covers (`coverage`);
+cones are cut from the strips exactly (`query`), and refused where the strips do not reach. NVSS and FIRST are
+merged on the way out (`merge`). The few sources bright enough to matter at any distance are listed in
+`bright`.
 """
 
 from dsa110_contimg.catalogs.bright import bright_sources
+from dsa110_contimg.catalogs.coverage import Coverage
 from dsa110_contimg.catalogs.formats import read_catalog
-from dsa110_contimg.catalogs.query import query_cone, query_nvss_sources
+from dsa110_contimg.catalogs.query import (
+    query_cone,
+    query_first_sources,
+    query_merged_nvss_first_sources,
+    query_nvss_sources,
+)
 from dsa110_contimg.catalogs.store import (
     BuildReport,
-    Coverage,
     StripInfo,
     build_strips,
     catalog_info,
     default_catalog_dir,
+    migrate_strips,
 )
+from dsa110_contimg.catalogs.surveys import CATALOGS, SURVEYS
 
 __all__ = [
+    "CATALOGS",
+    "SURVEYS",
     "BuildReport",
     "Coverage",
     "StripInfo",
@@ -25,7 +36,10 @@ __all__ = [
     "build_strips",
     "catalog_info",
     "default_catalog_dir",
+    "migrate_strips",
     "query_cone",
+    "query_first_sources",
+    "query_merged_nvss_first_sources",
     "query_nvss_sources",
     "read_catalog",
 ]

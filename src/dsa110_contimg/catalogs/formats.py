@@ -1,14 +1,21 @@
 """Readers of catalogue files, all to one table.
 
-Two families of columns are known, each read by name whatever the container (FITS, CSV or ECSV, plain or
-gzipped):
+Families of columns are known by name, whatever the container (`dsa110_contimg.catalogs.containers`):
 
 generic
-    ``ra_deg``, ``dec_deg`` and ``flux_mjy`` or ``peak_jy_beam``; optionally ``flux_err_mjy``,
-    ``major_arcsec``, ``minor_arcsec``, ``pa_deg``.
+    ``ra_deg``, ``dec_deg`` and ``flux_mjy`` or ``peak_jy_beam``; optionally any other column of the
+    catalogue.
 VizieR VIII/65 (NVSS)
     ``RAJ2000``, ``DEJ2000`` (sexagesimal text, or degrees), ``S1.4``; optionally ``e_S1.4``, ``MajAxis``,
     ``MinAxis`` with their limit flags ``l_MajAxis``, ``l_MinAxis``, and ``PA``.
+HEASARC (NVSS)
+    ``ra``, ``dec``, ``flux_20_cm``; optionally ``flux_20_cm_error``, ``major_axis``, ``minor_axis`` with
+    ``limit_major_axis``, ``limit_minor_axis``, and ``position_angle``.
+NRAO (NVSS, ``CATALOG.FIT``)
+    ``RA(2000)``, ``DEC(2000)``, ``PEAK INT``, ``MAJOR AX``, ``MINOR AX``, ``POSANGLE``, ``I RMS``: fits to
+    the images as they are, to be corrected and deconvolved.
+FIRST (``first_14dec17.fits``)
+    ``RA``, ``DEC``, ``FINT``, ``FPEAK``, ``RMS``, ``MAJOR``, ``MINOR``, ``POSANG``, ``SIDEPROB``.
 
 An ECSV file may declare which part of the sky it is complete for, in its header::
 
@@ -17,275 +24,418 @@ An ECSV file may declare which part of the sky it is complete for, in its header
 
 from __future__ import annotations
 
-import gzip
-import io
 import textwrap
-import warnings
-import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from astropy import units as u
-from astropy.io import ascii as ascii_tables
-from astropy.io import fits
 from astropy.table import Table
 from numpy.typing import NDArray
 
-from dsa110_contimg.errors import CatalogFormatError, CatalogMissingError, ResourceError
+from dsa110_contimg.catalogs.containers import KNOWN_FORMS, Block, open_table
+from dsa110_contimg.catalogs.surveys import COLUMN_UNITS, SURVEYS, survey_named
+from dsa110_contimg.errors import CatalogFormatError
+from dsa110_contimg.progress import Progress
 
 __all__ = ["COLUMN_UNITS", "read_catalog"]
 
 Floats = NDArray[np.float64]
 
-#: The columns of the internal table and their units.
-COLUMN_UNITS: dict[str, u.UnitBase] = {
-    "ra_deg": u.deg,
-    "dec_deg": u.deg,
-    "flux_mjy": u.mJy,
-    "flux_err_mjy": u.mJy,
-    "major_arcsec": u.arcsec,
-    "minor_arcsec": u.arcsec,
-    "pa_deg": u.deg,
-}
-
-_KNOWN_FORMS = "give a FITS, CSV or ECSV table (plain or .gz)"
-_GENERIC = "ra_deg, dec_deg, flux_mjy (or peak_jy_beam)"
-_VIZIER = "RAJ2000, DEJ2000, S1.4"
 _COVERAGE_KEYS = ("ra_min", "ra_max", "dec_min", "dec_max")
 
+#: Restoring beam of NVSS (arcsec) and its flux scale's error (Condon et al. 1998).
+NVSS_BEAM_ARCSEC = 45.0
+NVSS_FLUX_ERROR = 0.03
 
-def read_catalog(path: str | Path) -> Table:
+
+def read_catalog(path: str | Path, catalog: str = "nvss", progress: Progress | None = None) -> Table:
     """Read a catalogue file into the internal table.
 
     Parameters
     ----------
     path : str or Path
-        FITS, CSV or ECSV file, plain or gzipped; told apart by content, not by name.
+        FITS, VOTable, TDAT, TSV, CSV or ECSV file, plain or gzipped; told apart by content, not by name.
+    catalog : str
+        ``"nvss"`` or ``"first"``: which columns are kept, and which are known by their original names.
+    progress : Progress, optional
+        Follows the reading of the file.
 
     Returns
     -------
     Table
         Shape (n_rows,), in the order of the file: ``ra_deg`` [0, 360) and ``dec_deg`` (deg, ICRS),
         ``flux_mjy`` and ``flux_err_mjy`` (mJy; unknown error NaN), ``major_arcsec`` and ``minor_arcsec``
-        (deconvolved FWHM, arcsec; unresolved or unknown 0), ``pa_deg`` (north through east). ``meta`` holds
-        ``columns`` (``generic`` or ``vizier``) and, where the file declares it, ``coverage``.
+        (deconvolved FWHM, arcsec; unresolved or unknown 0), ``pa_deg`` (north through east). NVSS also has
+        ``major_limit_arcsec`` and ``minor_limit_arcsec`` (upper limits of unresolved axes, otherwise NaN),
+        FIRST ``peak_mjy``, ``rms_mjy`` (mJy/beam) and ``sidelobe_probability``. ``meta`` holds ``columns``
+        (the family) and, where the file declares it, ``coverage``.
 
     Raises
     ------
     CatalogMissingError
         There is no such file.
     CatalogFormatError
-        The file is damaged, of another kind, lacks columns, or has rows that cannot be sources.
+        The file is damaged, of another kind, lacks columns or rows, or has rows that cannot be sources.
+    InputError
+        An unknown catalogue.
     ResourceError
         The file may not be read.
     """
-    path = Path(path)
-    data = _read_bytes(path)
-    raw = _read_fits(data, path) if data.startswith(b"SIMPLE") else _read_text(data, path)
-    names = set(raw.colnames)
-    if {"RAJ2000", "DEJ2000", "S1.4"} <= names:
-        columns, family = _vizier_columns(raw, path), "vizier"
-    elif {"ra_deg", "dec_deg"} <= names and names & {"flux_mjy", "peak_jy_beam"}:
-        columns, family = _generic_columns(raw, path), "generic"
-    else:
-        found = textwrap.shorten(", ".join(raw.colnames), 200)
-        raise CatalogFormatError(_missing_columns(names), path, f"columns found: {found}")
-    meta: dict[str, Any] = {"columns": family}
-    if "coverage" in raw.meta:
-        meta["coverage"] = _declared_coverage(raw.meta["coverage"], path)
-    elif len(raw) == 0:
+    path, survey = Path(path), survey_named(catalog)
+    families = [family for family in _FAMILIES if family.catalog in (catalog, None)]
+
+    def accept(names: tuple[str, ...]) -> bool:
+        return any(family.needs(names) for family in families)
+
+    parts: dict[str, list[Floats]] = {name: [] for name in survey.units}
+    with open_table(path, accept, progress) as raw:
+        family = next((family for family in families if family.needs(raw.names)), None)
+        if family is None:
+            _refuse_columns(raw.names, families, path)
+            raise AssertionError
+        rows = _Rows(_units(raw.units, family), path)
+        for block in raw.blocks(tuple(name for name in raw.names if name in family.knows)):
+            rows.take(block)
+            for name, values in family.convert(rows).items():
+                if name in parts:
+                    parts[name].append(values)
+        n_rows, stated, declared = rows.first + rows.n - 1, raw.n_rows, raw.meta.get("coverage")
+    if stated is not None and stated != n_rows:
+        raise CatalogFormatError(
+            f"has {n_rows} rows, its header promises {stated}", path, "fetch the file again"
+        )
+    meta: dict[str, Any] = {"columns": family.name}
+    if declared is not None:
+        meta["coverage"] = _declared_coverage(declared, path)
+    elif n_rows == 0:
         raise CatalogFormatError("the table has no rows", path, "give a catalogue with sources in it")
+    absent = {name: np.full(n_rows, np.nan) for name, values in parts.items() if not values}
+    columns: dict[str, Floats] = {}
+    for name in list(parts):
+        columns[name] = absent[name] if name in absent else np.concatenate(parts.pop(name))
     _check_rows(columns, path)
     columns["ra_deg"] %= 360.0
-    return Table({name: columns[name] * unit for name, unit in COLUMN_UNITS.items()}, meta=meta)
+    table = Table(columns, meta=meta, copy=False)
+    for name, unit in survey.units.items():
+        table[name].unit = unit
+    return table
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise CatalogMissingError("no such catalogue file", path, "check the path") from None
-    except IsADirectoryError:
-        raise CatalogFormatError("is a directory, not a catalogue file", path, _KNOWN_FORMS) from None
-    except OSError as error:
-        raise ResourceError(f"cannot be read ({error.strerror})", path, "check its permissions") from error
-    if data.startswith(b"\x1f\x8b"):
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise CatalogFormatError(
-                "the gzip stream is truncated or damaged", path, "fetch the file again"
-            ) from error
-    if not data.strip():
-        raise CatalogFormatError("the file is empty", path, _KNOWN_FORMS)
-    return data
+class _Rows:
+    """The block of rows at hand: its columns as numbers, angles and flags."""
 
+    def __init__(self, units: dict[str, u.UnitBase], path: Path) -> None:
+        self.units, self.path = units, path
+        self.block: Block = {}
+        self.first, self.n = 1, 0
 
-def _read_fits(data: bytes, path: Path) -> Table:
-    with warnings.catch_warnings():
-        # Unit strings and header cards that FITS frowns on do not matter here; missing bytes do.
-        warnings.simplefilter("ignore")
-        warnings.filterwarnings("error", message=".*truncated.*")
-        try:
-            with fits.open(io.BytesIO(data), memmap=False, lazy_load_hdus=False) as hdus:
-                tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)]
-                raw = Table.read(tables[0]) if tables else None
-        except MemoryError:
-            raise
-        except Exception as error:  # a damaged header can surface as almost any exception inside the reader
-            what = f"the FITS file is truncated or damaged ({_reason(error)})"
-            raise CatalogFormatError(what, path, "fetch the file again") from error
-    if raw is None:
-        raise CatalogFormatError("the FITS file holds no table", path, _KNOWN_FORMS)
-    return raw
+    def take(self, block: Block) -> None:
+        self.first += self.n
+        self.block, self.n = block, len(next(iter(block.values())))
 
+    def has(self, name: str) -> bool:
+        return name in self.block
 
-def _read_text(data: bytes, path: Path) -> Table:
-    try:
-        text = data.decode("utf-8-sig") + "\n"
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        raise CatalogFormatError("is neither a FITS nor a text table", path, _KNOWN_FORMS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            if text.startswith("# %ECSV"):
-                raw = Table.read(text, format="ascii.ecsv")
-            else:
-                raw = ascii_tables.read(text, format="fast_csv", guess=False, comment="#")
-        except MemoryError:
-            raise
-        except Exception as error:  # the readers raise a dozen kinds; each means that the text does not fit
-            what = f"is not a readable CSV table ({_reason(error)})"
-            raise CatalogFormatError(what, path, _KNOWN_FORMS) from error
-    return raw
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _missing_columns(names: set[str]) -> str:
-    if names & {"RAJ2000", "DEJ2000", "S1.4"}:
-        lacking = [name for name in ("RAJ2000", "DEJ2000", "S1.4") if name not in names]
-        return f"lacks the column {', '.join(lacking)} of VizieR VIII/65"
-    lacking = [name for name in ("ra_deg", "dec_deg") if name not in names]
-    if not names & {"flux_mjy", "peak_jy_beam"}:
-        lacking.append("flux_mjy (or peak_jy_beam)")
-    if len(lacking) < 3:
-        return f"lacks the column {', '.join(lacking)}"
-    return f"has neither the columns {_GENERIC} nor {_VIZIER} (VizieR VIII/65)"
-
-
-def _generic_columns(raw: Table, path: Path) -> dict[str, Floats]:
-    if "flux_mjy" in raw.colnames:
-        flux = _floats(raw, "flux_mjy", u.mJy, path)
-    else:
-        flux = 1e3 * _floats(raw, "peak_jy_beam", u.Jy, path)
-    return {
-        "ra_deg": _floats(raw, "ra_deg", u.deg, path),
-        "dec_deg": _floats(raw, "dec_deg", u.deg, path),
-        "flux_mjy": flux,
-        "flux_err_mjy": _floats(raw, "flux_err_mjy", u.mJy, path),
-        **{
-            name: np.nan_to_num(_floats(raw, name, COLUMN_UNITS[name], path), nan=0.0)
-            for name in ("major_arcsec", "minor_arcsec", "pa_deg")
-        },
-    }
-
-
-def _vizier_columns(raw: Table, path: Path) -> dict[str, Floats]:
-    for axis in ("MajAxis", "MinAxis"):
-        if axis in raw.colnames and f"l_{axis}" not in raw.colnames:
-            # Without its flag an upper limit would be taken for a measured size.
-            raise CatalogFormatError(
-                f"has {axis} without its limit flag l_{axis}", path, "include that column"
-            )
-    major = np.nan_to_num(_floats(raw, "MajAxis", u.arcsec, path), nan=0.0)
-    minor = np.nan_to_num(_floats(raw, "MinAxis", u.arcsec, path), nan=0.0)
-    major[_is_limit(raw, "l_MajAxis")] = 0.0
-    minor[_is_limit(raw, "l_MinAxis") | (major == 0.0)] = 0.0
-    pa = np.nan_to_num(_floats(raw, "PA", u.deg, path), nan=0.0)
-    return {
-        "ra_deg": _angle(raw, "RAJ2000", 15.0, path),
-        "dec_deg": _angle(raw, "DEJ2000", 1.0, path),
-        "flux_mjy": _floats(raw, "S1.4", u.mJy, path),
-        "flux_err_mjy": _floats(raw, "e_S1.4", u.mJy, path),
-        "major_arcsec": major,
-        "minor_arcsec": minor,
-        "pa_deg": np.where(major > 0.0, pa, 0.0),
-    }
-
-
-def _texts(raw: Table, name: str) -> NDArray[np.str_]:
-    column = raw[name]
-    if column.dtype.kind in "SU":
-        return np.asarray(np.ma.filled(column, "")).astype(str)
-    return np.array(["" if value is np.ma.masked else str(value) for value in column], dtype=str)
-
-
-def _is_limit(raw: Table, name: str) -> NDArray[np.bool_]:
-    if name not in raw.colnames:
-        return np.zeros(len(raw), dtype=bool)
-    return np.asarray(np.char.find(_texts(raw, name), "<") >= 0)
-
-
-def _floats(raw: Table, name: str, unit: u.UnitBase, path: Path) -> Floats:
-    """Return a column as floats in ``unit``; absent column and blank cells as NaN."""
-    if name not in raw.colnames:
-        return np.full(len(raw), np.nan)
-    column = raw[name]
-    if column.ndim != 1:
-        raise CatalogFormatError(f"column {name} holds arrays, not numbers", path, _KNOWN_FORMS)
-    if column.dtype.kind in "fiu":
-        values = np.ma.filled(np.ma.asarray(column).astype(np.float64), np.nan)
-    else:
-        values = np.empty(len(raw))
-        for row, text in enumerate(_texts(raw, name).tolist()):
+    def floats(self, name: str, unit: u.UnitBase | None) -> Floats:
+        """Return a column as floats in ``unit``; absent column and blank cells as NaN."""
+        if name not in self.block:
+            return np.full(self.n, np.nan)
+        values = self.block[name]
+        if values.ndim != 1:
+            raise CatalogFormatError(f"column {name} holds arrays, not numbers", self.path, KNOWN_FORMS)
+        if values.dtype.kind != "f":
+            values = self._parsed(name, values)
+        stated = self.units.get(name)
+        if unit is not None and stated is not None and stated != unit:
             try:
-                values[row] = float(text) if text.strip() else np.nan
+                values = values * stated.to(unit)
+            except (u.UnitsError, ValueError, TypeError):
+                raise CatalogFormatError(
+                    f"column {name} is in {stated}, which is not {unit}", self.path, "correct its unit"
+                ) from None
+        return np.array(values, dtype=np.float64)
+
+    def _parsed(self, name: str, texts: NDArray[np.str_]) -> Floats:
+        stripped = np.char.strip(texts.astype(str))
+        stripped[stripped == ""] = "nan"
+        try:
+            return stripped.astype(np.float64)
+        except ValueError:
+            pass
+        for row, text in enumerate(stripped.tolist(), self.first):
+            try:
+                float(text)
             except ValueError:
                 raise CatalogFormatError(
-                    f"column {name} has {text!r} in row {row + 1}, not a number", path, "correct the row"
+                    f"column {name} has {text!r} in row {row}, not a number", self.path, "correct the row"
                 ) from None
-    if column.unit is not None and column.unit != unit:
+        raise AssertionError
+
+    def is_limit(self, name: str) -> NDArray[np.bool_]:
+        """Return where a flag column has ``<``."""
+        if name not in self.block or self.block[name].dtype.kind != "U":
+            return np.zeros(self.n, dtype=bool)
+        return np.asarray(np.char.find(self.block[name], "<") >= 0)
+
+    def angle(self, name: str, degrees_per_unit: float) -> Floats:
+        """Return sexagesimal text (``dd mm ss.s``) or numbers (already degrees) as degrees."""
+        texts = self.block[name]
+        if texts.dtype.kind == "f":
+            return self.floats(name, u.deg)
+        texts = np.char.replace(np.char.strip(texts), ":", " ")
         try:
-            values = values * column.unit.to(unit)
-        except (u.UnitsError, ValueError, TypeError):
+            parts = np.array(" ".join(texts.tolist()).split(), dtype=np.float64).reshape(self.n, 3)
+        except ValueError:
+            parts = np.full((self.n, 3), np.nan)
+            for row, text in enumerate(texts.tolist()):
+                try:
+                    parts[row] = [float(part) for part in text.split()]
+                except ValueError:
+                    break  # left NaN, so that it is the row reported below
+        outside = ~((np.abs(parts[:, 1:]) <= 60.0).all(axis=1) & (parts[:, 1:] >= 0.0).all(axis=1))
+        if outside.any():
+            row = int(outside.argmax())
             raise CatalogFormatError(
-                f"column {name} is in {column.unit}, which is not {unit}", path, "correct its unit"
-            ) from None
-    return np.array(values, dtype=np.float64)
+                f"column {name} has {str(texts[row])!r} in row {self.first + row}, not a sexagesimal angle",
+                self.path,
+                "correct the row",
+            )
+        magnitude = np.abs(parts[:, 0]) + parts[:, 1] / 60.0 + parts[:, 2] / 3600.0
+        # The sign is read from the text, as -00 30 00 has none in its first number.
+        sign = np.where(np.char.startswith(texts, "-"), -1.0, 1.0)
+        return np.array(sign * magnitude * degrees_per_unit)
 
 
-def _angle(raw: Table, name: str, degrees_per_unit: float, path: Path) -> Floats:
-    """Return sexagesimal text (``dd mm ss.s``) or numbers (already degrees) as degrees."""
-    if raw[name].dtype.kind in "fiu":
-        return _floats(raw, name, u.deg, path)
-    texts = [text.strip().replace(":", " ") for text in _texts(raw, name).tolist()]
-    try:
-        parts = np.array(" ".join(texts).split(), dtype=np.float64).reshape(len(texts), 3)
-    except ValueError:
-        parts = np.full((len(texts), 3), np.nan)
-        for row, text in enumerate(texts):
-            try:
-                parts[row] = [float(part) for part in text.split()]
-            except ValueError:
-                break  # left NaN, so that it is the row reported below
-    outside = ~((np.abs(parts[:, 1:]) <= 60.0).all(axis=1) & (parts[:, 1:] >= 0.0).all(axis=1))
-    if outside.any():
-        row = int(outside.argmax())
-        raise CatalogFormatError(
-            f"column {name} has {texts[row]!r} in row {row + 1}, not a sexagesimal angle",
-            path,
-            "correct the row",
-        )
-    magnitude = np.abs(parts[:, 0]) + parts[:, 1] / 60.0 + parts[:, 2] / 3600.0
-    # The sign is read from the text, as -00 30 00 has none in its first number.
-    sign = np.array([-1.0 if text.startswith("-") else 1.0 for text in texts])
-    return np.array(sign * magnitude * degrees_per_unit)
+# ---------------------------------------------------------------- families
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Columns known by name, and how they become those of the internal table.
+
+    A word of ``required`` may give alternatives, ``a|b``.
+    """
+
+    name: str
+    title: str
+    catalog: str | None
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+    convert: Callable[[_Rows], dict[str, Floats]]
+    trust_units: bool = True
+
+    @property
+    def knows(self) -> set[str]:
+        return {name for word in (*self.required, *self.optional) for name in word.split("|")}
+
+    def lacking(self, names: tuple[str, ...]) -> list[str]:
+        return [word for word in self.required if not set(word.split("|")) & set(names)]
+
+    def needs(self, names: tuple[str, ...]) -> bool:
+        return not self.lacking(names)
+
+
+def _generic(rows: _Rows) -> dict[str, Floats]:
+    units = {name: unit for survey in SURVEYS.values() for name, unit in survey.units.items()}
+    columns = {name: rows.floats(name, unit) for name, unit in units.items()}
+    if not rows.has("flux_mjy"):
+        columns["flux_mjy"] = 1e3 * rows.floats("peak_jy_beam", None)
+    for name in ("major_arcsec", "minor_arcsec", "pa_deg"):
+        columns[name] = np.nan_to_num(columns[name], nan=0.0, posinf=np.inf, neginf=-np.inf)
+    return columns
+
+
+def _sizes(
+    rows: _Rows, major: str, major_flag: str, minor: str, minor_flag: str, pa: str
+) -> dict[str, Floats]:
+    """Take measured sizes as sizes and upper limits as limits: a ``<`` means unresolved."""
+    for axis, flag in ((major, major_flag), (minor, minor_flag)):
+        if rows.has(axis) and not rows.has(flag):
+            # Without its flag an upper limit would be taken for a measured size.
+            raise CatalogFormatError(
+                f"has {axis} without its limit flag {flag}", rows.path, "include that column"
+            )
+    sizes, limits = [], []
+    for axis, flag in ((major, major_flag), (minor, minor_flag)):
+        values, limit = rows.floats(axis, u.arcsec), rows.is_limit(flag)
+        sizes.append(np.where(limit, 0.0, np.nan_to_num(values, nan=0.0, posinf=np.inf)))
+        limits.append(np.where(limit, values, np.nan))
+    return {
+        "major_arcsec": sizes[0],
+        "minor_arcsec": np.where(sizes[0] == 0.0, 0.0, sizes[1]),
+        "pa_deg": np.where(sizes[0] > 0.0, np.nan_to_num(rows.floats(pa, u.deg), nan=0.0), 0.0),
+        "major_limit_arcsec": limits[0],
+        "minor_limit_arcsec": limits[1],
+    }
+
+
+def _vizier(rows: _Rows) -> dict[str, Floats]:
+    return {
+        "ra_deg": rows.angle("RAJ2000", 15.0),
+        "dec_deg": rows.angle("DEJ2000", 1.0),
+        "flux_mjy": rows.floats("S1.4", u.mJy),
+        "flux_err_mjy": rows.floats("e_S1.4", u.mJy),
+        **_sizes(rows, "MajAxis", "l_MajAxis", "MinAxis", "l_MinAxis", "PA"),
+    }
+
+
+def _heasarc(rows: _Rows) -> dict[str, Floats]:
+    return {
+        "ra_deg": rows.floats("ra", u.deg),
+        "dec_deg": rows.floats("dec", u.deg),
+        "flux_mjy": rows.floats("flux_20_cm", u.mJy),
+        "flux_err_mjy": rows.floats("flux_20_cm_error", u.mJy),
+        **_sizes(rows, "major_axis", "limit_major_axis", "minor_axis", "limit_minor_axis", "position_angle"),
+    }
+
+
+def _first(rows: _Rows) -> dict[str, Floats]:
+    major = np.nan_to_num(rows.floats("MAJOR", u.arcsec), nan=0.0)
+    return {
+        "ra_deg": rows.floats("RA", u.deg),
+        "dec_deg": rows.floats("DEC", u.deg),
+        "flux_mjy": rows.floats("FINT", None),
+        "flux_err_mjy": np.full(rows.n, np.nan),
+        "major_arcsec": major,
+        "minor_arcsec": np.where(major > 0.0, np.nan_to_num(rows.floats("MINOR", u.arcsec), nan=0.0), 0.0),
+        "pa_deg": np.where(major > 0.0, np.nan_to_num(rows.floats("POSANG", u.deg), nan=0.0), 0.0),
+        "peak_mjy": rows.floats("FPEAK", None),
+        "rms_mjy": rows.floats("RMS", None),
+        "sidelobe_probability": rows.floats("SIDEPROB", None),
+    }
+
+
+def _nrao(rows: _Rows) -> dict[str, Floats]:
+    """Correct and deconvolve raw fits as in Condon et al. (1998, AJ 115, 1693), section 5.2.
+
+    The peak is raised by the CLEAN bias (0.2 mJy/beam in the D configuration, 0.3 in DnC). An axis is
+    resolved if the fit exceeds the 45 arcsec beam by more than 2.33 sigma (98 %); the flux of a source
+    resolved on both axes is peak x (major minor / beam^2), on one axis peak x (major / beam) x sqrt(minor /
+    beam), on none peak x sqrt(major minor / beam^2).
+    """
+    beam = NVSS_BEAM_ARCSEC
+    dec = rows.floats("DEC(2000)", None)
+    raw = 1e3 * rows.floats("PEAK INT", None)
+    rms = 1e3 * rows.floats("I RMS", None)
+    fit_major = np.maximum(3600.0 * rows.floats("MAJOR AX", None), beam)
+    fit_minor = np.maximum(3600.0 * rows.floats("MINOR AX", None), beam)
+    bias = np.where((dec > -10.125) & (dec < 77.994), 0.2, 0.3)
+    peak = raw + bias
+    x, y = fit_major / beam, fit_minor / beam
+    # Squared signal to noise for amplitude, major and minor axis: exponents of the paper's equation 21.
+    rho = x * y / 4.0 * (raw / rms) ** 2
+
+    def rho2(of_major: float, of_minor: float) -> Floats:
+        return np.asarray(rho * (1 + x**-2) ** of_major * (1 + y**-2) ** of_minor)
+
+    sigma_major = np.sqrt(2.0 * fit_major**2 / rho2(2.5, 0.5) + (0.02 * beam) ** 2)
+    sigma_minor = np.sqrt(2.0 * fit_minor**2 / rho2(0.5, 2.5) + (0.02 * beam) ** 2)
+    is_major = fit_major - beam > 2.33 * sigma_major
+    is_minor = is_major & (fit_minor - beam > 2.33 * sigma_minor)
+    flux = peak * np.where(is_minor, x * y, np.where(is_major, x * np.sqrt(y), np.sqrt(x * y)))
+    amplitude = np.where(is_minor, 2.0, np.where(is_major, 1.5, 1.0)) / rho2(1.5, 1.5)
+    size = np.where(is_major, (sigma_major / fit_major) ** 2 / np.where(is_minor, x * y, x), 0.0)
+    size += np.where(is_minor, (sigma_minor / fit_minor) ** 2 / (x * y), 0.0)
+    error = flux * np.sqrt(NVSS_FLUX_ERROR**2 + amplitude + size + (bias / peak) ** 2)
+
+    def limit(fit: Floats, sigma: Floats) -> Floats:
+        return np.asarray(np.sqrt((np.maximum(fit, beam) + 2.33 * sigma) ** 2 - beam**2))
+
+    return {
+        "ra_deg": rows.floats("RA(2000)", None) % 360.0,
+        "dec_deg": dec,
+        "flux_mjy": flux,
+        "flux_err_mjy": error,
+        "major_arcsec": np.where(is_major, np.sqrt(fit_major**2 - beam**2), 0.0),
+        "minor_arcsec": np.where(is_minor, np.sqrt(fit_minor**2 - beam**2), 0.0),
+        "pa_deg": np.where(is_major, rows.floats("POSANGLE", None), 0.0),
+        "major_limit_arcsec": np.where(is_major, np.nan, limit(fit_major, sigma_major)),
+        "minor_limit_arcsec": np.where(is_minor, np.nan, limit(fit_minor, sigma_minor)),
+    }
+
+
+_FAMILIES = (
+    _Family(
+        "vizier",
+        "VizieR VIII/65",
+        "nvss",
+        ("RAJ2000", "DEJ2000", "S1.4"),
+        ("e_S1.4", "MajAxis", "l_MajAxis", "MinAxis", "l_MinAxis", "PA"),
+        _vizier,
+    ),
+    _Family(
+        "heasarc",
+        "HEASARC",
+        "nvss",
+        ("ra", "dec", "flux_20_cm"),
+        (
+            *("flux_20_cm_error", "major_axis", "limit_major_axis"),
+            *("minor_axis", "limit_minor_axis", "position_angle"),
+        ),
+        _heasarc,
+    ),
+    _Family(
+        "nrao",
+        "NRAO CATALOG.FIT",
+        "nvss",
+        ("RA(2000)", "DEC(2000)", "PEAK INT", "MAJOR AX", "MINOR AX", "POSANGLE", "I RMS"),
+        (),
+        _nrao,
+        # AIPS writes units of its own: DEGREES, JY/BEAM.
+        trust_units=False,
+    ),
+    _Family(
+        "first",
+        "FIRST",
+        "first",
+        ("RA", "DEC", "FINT", "FPEAK", "RMS", "MAJOR", "MINOR", "POSANG", "SIDEPROB"),
+        (),
+        _first,
+    ),
+    _Family(
+        "generic",
+        "the generic table",
+        None,
+        ("ra_deg", "dec_deg", "flux_mjy|peak_jy_beam"),
+        tuple(name for survey in SURVEYS.values() for name in survey.units),
+        _generic,
+    ),
+)
+
+
+def _units(stated: dict[str, u.UnitBase], family: _Family) -> dict[str, u.UnitBase]:
+    """Return the units to heed: those of an archive are fixed, in whatever spelling."""
+    if not family.trust_units:
+        return {}
+    generic = family.catalog is None
+    return {k: unit for k, unit in stated.items() if generic or not isinstance(unit, u.UnrecognizedUnit)}
+
+
+def _refuse_columns(names: tuple[str, ...], families: list[_Family], path: Path) -> None:
+    """Say what is missing from the family that fits best."""
+    found = "columns found: " + textwrap.shorten(", ".join(names), 200)
+    for other in _FAMILIES:
+        if other not in families and other.needs(names):
+            raise CatalogFormatError(
+                f"is a table of {other.title}, not of {families[0].catalog}",
+                path,
+                f"build it as {other.catalog}",
+            )
+    nearest = min(families, key=lambda family: len(family.lacking(names)) / len(family.required))
+    lacking = nearest.lacking(names)
+    if len(lacking) < len(nearest.required):
+        text = ", ".join(word.replace("|", " (or ") + ")" * ("|" in word) for word in lacking)
+        raise CatalogFormatError(f"lacks the column {text} of {nearest.title}", path, found)
+    known = ", ".join(family.title for family in families)
+    raise CatalogFormatError(
+        f"has the columns of none of {known} (ra_deg, dec_deg, flux_mjy or peak_jy_beam)", path, found
+    )
+
+
+# ---------------------------------------------------------------- checks
 
 
 def _declared_coverage(declared: Any, path: Path) -> dict[str, float]:
@@ -309,24 +459,30 @@ def _declared_coverage(declared: Any, path: Path) -> dict[str, float]:
 
 def _check_rows(columns: dict[str, Floats], path: Path) -> None:
     """Refuse the table if any row cannot be a source, counting such rows and naming the first."""
-    checks = [
-        (f"a non-finite {name}", ~np.isfinite(columns[name])) for name in ("ra_deg", "dec_deg", "flux_mjy")
+    ra, dec = columns["ra_deg"], columns["dec_deg"]
+    checks: list[tuple[str, Callable[[], NDArray[np.bool_]]]] = [
+        (f"a non-finite {name}", lambda name=name: ~np.isfinite(columns[name]))  # type: ignore[misc]
+        for name in ("ra_deg", "dec_deg", "flux_mjy")
     ]
     checks += [
-        ("RA outside 0..360", (columns["ra_deg"] < 0.0) | (columns["ra_deg"] > 360.0)),
-        ("Dec outside -90..90", np.abs(columns["dec_deg"]) > 90.0),
-        ("a negative flux", columns["flux_mjy"] < 0.0),
+        ("RA outside 0..360", lambda: (ra < 0.0) | (ra > 360.0)),
+        ("Dec outside -90..90", lambda: np.abs(dec) > 90.0),
+        ("a negative flux", lambda: columns["flux_mjy"] < 0.0),
         (
             "an infinite or negative flux error",
-            np.isinf(columns["flux_err_mjy"]) | (columns["flux_err_mjy"] < 0.0),
+            lambda: np.isinf(columns["flux_err_mjy"]) | (columns["flux_err_mjy"] < 0.0),
         ),
     ]
     checks += [
-        (f"an infinite or negative {name}", ~np.isfinite(columns[name]) | (columns[name] < 0.0))
+        (
+            f"an infinite or negative {name}",
+            lambda name=name: ~np.isfinite(columns[name]) | (columns[name] < 0.0),  # type: ignore[misc]
+        )
         for name in ("major_arcsec", "minor_arcsec")
     ]
-    checks.append(("an infinite pa_deg", ~np.isfinite(columns["pa_deg"])))
-    for what, bad in checks:
+    checks.append(("an infinite pa_deg", lambda: ~np.isfinite(columns["pa_deg"])))
+    for what, find in checks:
+        bad = find()
         if bad.any():
             first = int(bad.argmax()) + 1
             raise CatalogFormatError(

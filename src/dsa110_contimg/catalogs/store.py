@@ -1,41 +1,42 @@
 """The strip store: one SQLite file per declination strip, each knowing what it covers.
 
 Strips are 12 degrees wide, half-open in declination and named by their centre (``nvss_dec+55.0.sqlite3`` is
-Dec +49 to +61); the polar caps are narrower. A strip file is written once, under a temporary name, and then
-renamed, so that any file with a strip's name is complete.
+Dec +49 to +61); the polar caps are narrower. A strip file is written once, under a temporary name, read back,
+synced and then renamed, so that any file with a strip's name is complete; readers never see another. Builds
+of one catalogue in one directory take turns by a lock that the kernel drops when its holder dies.
 
-Coverage
---------
-A catalogue file holds sources, not the outline of the sky it was cut from; yet a cone answered from beyond
-that outline would be an empty sky that is not empty. So the outline, taken as an interval in RA times one in
-Dec, is inferred when the file is built:
+In a strip file
 
-* **RA**: sorted on the circle, n sources of one survey leave gaps with a nearly exponential distribution of
-  mean s, and the largest of n gaps exceeds s (ln n + 10) by chance once in e^10 = 22,000 catalogues. If the
-  largest gap is wider than that (and than 1 deg), or wider than 30 deg, it is the part that the file does
-  not hold, and the coverage is its complement. Otherwise the whole circle is covered.
-* **Dec**: the same in sin(Dec), in which equal steps have equal areas, between the southernmost and the
-  northernmost source. A pole is reached if what is left up to it, less than 2 deg, would hold no more than
-  5 sources.
-* Each end is extended by one mean gap s (at most 1 deg), which is how far the outermost source of a random
-  sample lies from the edge on average.
-* A second implausible gap in either coordinate means several regions in one file, for which one outline
-  would be a lie: the file is refused.
+``sources``
+    is the table for everybody: ``source_id`` (row number in the catalogue file, from 1), the columns of the
+    survey (`dsa110_contimg.catalogs.surveys`); unknown values are NULL.
+``cells``
+    is the spatial index: the same rows, HEALPix cell by cell (`dsa110_contimg.catalogs.cells`), each a block
+    of little-endian doubles in the order of ``meta``'s ``cell_columns``. A cone reads about a hundred of them
+    in 0.2 ms, more than ten times faster than from an R*Tree or an index on RA and Dec
+    (benchmarks/catalog_index.py).
+``meta``
+    holds bounds, counts, faintest flux and completeness, the hash of the file it was built from, build time,
+    and the version of this format.
 
 NVSS ends at Dec -40; its ragged rim of fields just south of that is not counted as covered. A file that
 reaches more than a degree further south is evidently something else, and is taken at its word. A file that
-declares its coverage (see `dsa110_contimg.catalogs.formats`) is believed without these tests.
+declares its coverage (see `dsa110_contimg.catalogs.formats`) is believed without any test of its own; for
+others see `dsa110_contimg.catalogs.coverage`.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import json
 import os
+import socket
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -45,70 +46,35 @@ import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
 
-from dsa110_contimg.catalogs.formats import COLUMN_UNITS, read_catalog
+from dsa110_contimg.catalogs.cells import NSIDE, cell_of
+from dsa110_contimg.catalogs.completeness import completeness_limit
+from dsa110_contimg.catalogs.coverage import Coverage, Footprint, measure_coverage
+from dsa110_contimg.catalogs.formats import read_catalog
+from dsa110_contimg.catalogs.surveys import SURVEYS, Survey, survey_named
 from dsa110_contimg.errors import CatalogFormatError, CatalogMissingError, InputError, ResourceError
+from dsa110_contimg.progress import LogProgress, Progress
 
 __all__ = [
-    "CATALOG_FLOORS",
     "STRIP_EDGES",
     "BuildReport",
-    "Coverage",
     "StripInfo",
     "build_strips",
     "catalog_info",
-    "check_catalog",
     "default_catalog_dir",
-    "measure_coverage",
+    "migrate_strips",
     "open_strip",
     "read_strip_info",
+    "sources_by_cell",
     "strip_path",
 ]
 
 #: Declinations (deg) that bound the strips.
 STRIP_EDGES: tuple[float, ...] = (-90.0, *(float(edge) for edge in range(-83, 74, 12)), 85.0, 90.0)
 
-#: The known catalogues and the declination (deg) at which each survey ends in the south.
-CATALOG_FLOORS: dict[str, float] = {"nvss": -40.0}
-
-FORMAT_VERSION = 1
-LARGEST_RA_GAP_DEG = 30.0
-SMALLEST_GAP_DEG = 1.0
-GAP_MARGIN = 10.0
-POLE_REACH_DEG = 2.0
-POLE_SOURCES = 5.0
+FORMAT_VERSION = 2
 FLOOR_RIM_DEG = 1.0
-STALE_SECONDS = 86400.0
-
-_SCHEMA = """
-CREATE TABLE sources(source_id INTEGER PRIMARY KEY, ra_deg REAL, dec_deg REAL, flux_mjy REAL,
-    flux_err_mjy REAL, major_arcsec REAL, minor_arcsec REAL, pa_deg REAL);
-CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT);
-"""
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """A piece of sky: an interval in RA times one in Dec.
-
-    Attributes
-    ----------
-    ra_min, ra_max : float
-        Degrees; the interval runs eastwards from ``ra_min``, through 0h where ``ra_max < ra_min``. The whole
-        circle is 0 to 360.
-    dec_min, dec_max : float
-        Degrees.
-    """
-
-    ra_min: float
-    ra_max: float
-    dec_min: float
-    dec_max: float
-
-    @property
-    def ra_width(self) -> float:
-        """Length of the RA interval, in degrees."""
-        width = self.ra_max - self.ra_min
-        return width if 0.0 <= width <= 360.0 else width % 360.0
+#: Declination (deg) by which the footprint kept in a strip reaches beyond it.
+FOOTPRINT_MARGIN_DEG = 10.0
 
 
 @dataclass(frozen=True)
@@ -124,12 +90,16 @@ class StripInfo:
     n_sources : int
     faintest_mjy : float
         Flux density of the faintest source, NaN in a strip without sources.
+    completeness_mjy : float or None
+        Flux density above which 90 % of the sources are listed, by `completeness_limit`; None if too few.
     source_name, source_sha256 : str
         The catalogue file that it was built from.
     build_time : str
         UTC, ISO 8601.
     source_coverage : Coverage
         What that file covers as a whole.
+    footprint : Footprint, optional
+        Of an irregular survey: the covered cells of this strip and its surroundings.
     """
 
     path: Path
@@ -140,10 +110,12 @@ class StripInfo:
     ra_max: float
     n_sources: int
     faintest_mjy: float
+    completeness_mjy: float | None
     source_name: str
     source_sha256: str
     build_time: str
     source_coverage: Coverage
+    footprint: Footprint | None = None
 
     @property
     def coverage(self) -> Coverage:
@@ -184,87 +156,10 @@ def default_catalog_dir() -> Path:
     return Path(os.environ.get("CONTIMG_CATALOG_DIR") or Path("state", "catalogs"))
 
 
-def check_catalog(catalog: str) -> None:
-    """Raise `InputError` if ``catalog`` is not the name of a known catalogue."""
-    if catalog not in CATALOG_FLOORS:
-        raise InputError(f"unknown catalogue {catalog!r}", remedy=f"known: {', '.join(CATALOG_FLOORS)}")
-
-
 def strip_path(catalog_dir: Path, catalog: str, strip: int) -> Path:
     """Return the file of strip number ``strip`` (between edges ``strip`` and ``strip + 1``)."""
     centre = (STRIP_EDGES[strip] + STRIP_EDGES[strip + 1]) / 2.0
     return catalog_dir / f"{catalog}_dec{centre:+.1f}.sqlite3"
-
-
-def measure_coverage(ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64]) -> Coverage:
-    """Infer the piece of sky that a list of positions was cut from.
-
-    Parameters
-    ----------
-    ra_deg, dec_deg : ndarray, shape (n,)
-        Degrees; n at least 1.
-
-    Returns
-    -------
-    Coverage
-        By the method in the docstring of this module. A single source covers nothing but itself.
-
-    Raises
-    ------
-    CatalogFormatError
-        The positions lie in more than one region.
-    """
-    ra_min, ra_max = _ra_interval(np.sort(ra_deg % 360.0))
-    dec_min, dec_max = _dec_interval(np.sort(dec_deg))
-    return Coverage(ra_min, ra_max, dec_min, dec_max)
-
-
-def _ra_interval(ra: NDArray[np.float64]) -> tuple[float, float]:
-    n = len(ra)
-    if n == 1:
-        return float(ra[0]), float(ra[0])
-    gaps = np.diff(ra, append=ra[0] + 360.0)
-    widest = int(gaps.argmax())
-    spacing = (360.0 - gaps[widest]) / (n - 1)
-    plausible = max(SMALLEST_GAP_DEG, spacing * (np.log(n) + GAP_MARGIN))
-    if gaps[widest] <= min(plausible, LARGEST_RA_GAP_DEG):
-        return 0.0, 360.0
-    first, last = (widest + 1) % n, widest
-    others = np.delete(gaps, widest)
-    if others.max() > plausible:
-        start = ra[int(np.flatnonzero(gaps == others.max())[0])]
-        _refuse_hole("RA", float(start), float(start + others.max()))
-    pad = min(spacing, SMALLEST_GAP_DEG)
-    return float((ra[first] - pad) % 360.0), float((ra[last] + pad) % 360.0)
-
-
-def _dec_interval(dec: NDArray[np.float64]) -> tuple[float, float]:
-    n = len(dec)
-    if n == 1:
-        return float(dec[0]), float(dec[0])
-    height = np.sin(np.radians(dec))
-    spacing = (height[-1] - height[0]) / (n - 1)
-    hole = (np.diff(height) > spacing * (np.log(n) + GAP_MARGIN)) & (np.diff(dec) > SMALLEST_GAP_DEG)
-    if hole.any():
-        start = int(hole.argmax())
-        _refuse_hole("Dec", float(dec[start]), float(dec[start + 1]))
-
-    def northern_end(edge: float) -> float:
-        """Return the northern end of a catalogue whose northernmost source is at ``edge``."""
-        sine = np.sin(np.radians(edge))
-        if 90.0 - edge < POLE_REACH_DEG and 1.0 - sine <= POLE_SOURCES * spacing:
-            return 90.0
-        padded = float(np.degrees(np.arcsin(min(1.0, sine + spacing))))
-        return max(edge, min(padded, edge + SMALLEST_GAP_DEG))
-
-    return -northern_end(-float(dec[0])), northern_end(float(dec[-1]))
-
-
-def _refuse_hole(axis: str, start: float, end: float) -> None:
-    raise CatalogFormatError(
-        f"no source in {axis} {start:.2f} to {end:.2f} deg, too wide a hole to be sky",
-        remedy="give one region per file, or declare its coverage in an ECSV header",
-    )
 
 
 def build_strips(
@@ -272,25 +167,26 @@ def build_strips(
     source: str | Path,
     catalog_dir: str | Path | None = None,
     dec_range: tuple[float, float] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> BuildReport:
     """Build the strips of a catalogue from a catalogue file.
 
     Strips that were already built from the same file and cover what is wanted are left alone. Each of the
-    others is written under a temporary name, read back, synced and renamed over the old one.
+    others is written under a temporary name, read back, synced and renamed over the old one. A build that was
+    killed is finished by the same call again.
 
     Parameters
     ----------
     catalog : str
-        ``"nvss"``.
+        ``"nvss"`` or ``"first"``.
     source : str or Path
         Catalogue file in any form that `dsa110_contimg.catalogs.formats` reads.
     catalog_dir : str or Path, optional
         Where the strips go; `default_catalog_dir` if not given.
     dec_range : tuple of float, optional
         Lowest and highest declination (deg) to take from the file.
-    progress : callable, optional
-        Called as ``progress(strips_done, strips_in_all)`` after each strip.
+    progress : Progress, optional
+        Follows the reading of the file and the writing of the strips.
 
     Returns
     -------
@@ -303,10 +199,10 @@ def build_strips(
     InputError
         An unknown catalogue, or a declination range that is not one or lies off the file.
     ResourceError
-        The strips cannot be written.
+        The strips cannot be written, or another process is building them.
     """
     started = time.monotonic()
-    check_catalog(catalog)
+    survey = survey_named(catalog)
     source, directory = Path(source), Path(catalog_dir or default_catalog_dir())
     low, high = dec_range or (-90.0, 90.0)
     if not -90.0 <= low < high <= 90.0:
@@ -315,47 +211,42 @@ def build_strips(
         )
     digest = _sha256(source)
     existing = _strips_from(directory, catalog, digest)
-    table: Table | None = None
-    if existing:
-        outline = next(iter(existing.values())).source_coverage
-    else:
-        table = read_catalog(source)
-        outline = _outline(catalog, table, source)
-    wanted: dict[int, Coverage] = {}
-    for strip, (edge_low, edge_high) in enumerate(pairwise(STRIP_EDGES)):
-        bottom, top = max(low, edge_low, outline.dec_min), min(high, edge_high, outline.dec_max)
-        if bottom < top:
-            wanted[strip] = Coverage(outline.ra_min, outline.ra_max, bottom, top)
-    if not wanted:
-        raise InputError(
-            f"nothing to build: the file covers Dec {outline.dec_min:.2f} to {outline.dec_max:.2f}, "
-            f"the range asked for is {low:g} to {high:g}",
-            source,
-            "widen the declination range, or declare the coverage in an ECSV header",
-        )
-    built, kept = [], []
-    for done, (strip, coverage) in enumerate(wanted.items(), start=1):
-        old = existing.get(strip)
-        if old is not None and old.dec_min <= coverage.dec_min and old.dec_max >= coverage.dec_max:
-            kept.append(old)
-        else:
-            if table is None:
-                table = read_catalog(source)
-            rows = _rows_between(table, max(low, STRIP_EDGES[strip]), min(high, STRIP_EDGES[strip + 1]))
-            meta = {
-                "catalog": catalog,
-                **{key: repr(value) for key, value in asdict(coverage).items()},
-                **{f"source_{key}": repr(value) for key, value in asdict(outline).items()},
-                "n_sources": str(len(rows)),
-                "faintest_mjy": repr(float(np.min(table["flux_mjy"][rows]))) if len(rows) else "nan",
-                "source_name": source.name,
-                "source_sha256": digest,
-                "build_time": datetime.now(UTC).isoformat(timespec="seconds"),
-                "format_version": str(FORMAT_VERSION),
-            }
-            built.append(_write_strip(strip_path(directory, catalog, strip), table, rows, meta))
-        if progress is not None:
-            progress(done, len(wanted))
+    kept = _kept(existing, low, high)
+    built: list[StripInfo] = []
+    if kept is None:
+        table = read_catalog(source, catalog, progress)
+        outline, footprint = _outline(survey, table, source)
+        wanted = _pieces(outline, low, high)
+        if not wanted:
+            raise InputError(
+                f"nothing to build: the file covers Dec {outline.dec_min:.2f} to {outline.dec_max:.2f}, "
+                f"the range asked for is {low:g} to {high:g}",
+                source,
+                "widen the declination range, or declare the coverage in an ECSV header",
+            )
+        written_from = {
+            **{f"source_{key}": repr(value) for key, value in asdict(outline).items()},
+            "source_name": source.name,
+            "source_sha256": digest,
+        }
+        kept = []
+        with _lock(directory, catalog):
+            # What another process has finished meanwhile need not be done again.
+            existing = _strips_from(directory, catalog, digest)
+            todo = (progress or LogProgress()).track(list(wanted.items()), len(wanted), "writing strips")
+            for strip, piece in todo:
+                old = existing.get(strip)
+                if old is not None and _serves(old, piece):
+                    kept.append(old)
+                    continue
+                bounds = {key: repr(value) for key, value in asdict(piece).items()}
+                meta = {**written_from, **bounds, **_map_of(footprint, piece)}
+                rows = _rows_between(
+                    table, survey, max(low, STRIP_EDGES[strip]), min(high, STRIP_EDGES[strip + 1])
+                )
+                built.append(_write_strip(strip_path(directory, catalog, strip), survey, rows, meta))
+    strips = (*built, *kept)
+    outline = strips[0].source_coverage
     return BuildReport(
         catalog=catalog,
         source=source,
@@ -365,19 +256,56 @@ def build_strips(
         coverage=Coverage(
             outline.ra_min,
             outline.ra_max,
-            min(c.dec_min for c in wanted.values()),
-            max(c.dec_max for c in wanted.values()),
+            max(low, outline.dec_min),
+            min(high, outline.dec_max),
         ),
-        n_sources=sum(info.n_sources for info in (*built, *kept)),
+        n_sources=sum(info.n_sources for info in strips),
         seconds=time.monotonic() - started,
     )
 
 
-def _rows_between(table: Table, low: float, high: float) -> NDArray[np.intp]:
-    """Return the rows of a strip: half-open, so that a source on an edge is in one strip only."""
+def _pieces(outline: Coverage, low: float, high: float) -> dict[int, Coverage]:
+    """Cut a piece of sky into strips, by number."""
+    pieces = {}
+    for strip, (edge_low, edge_high) in enumerate(pairwise(STRIP_EDGES)):
+        bottom, top = max(low, edge_low, outline.dec_min), min(high, edge_high, outline.dec_max)
+        if bottom < top:
+            pieces[strip] = Coverage(outline.ra_min, outline.ra_max, bottom, top)
+    return pieces
+
+
+def _serves(old: StripInfo | None, wanted: Coverage) -> bool:
+    return old is not None and old.dec_min <= wanted.dec_min and old.dec_max >= wanted.dec_max
+
+
+def _kept(existing: dict[int, StripInfo], low: float, high: float) -> list[StripInfo] | None:
+    """Return the strips wanted if all of them are there already."""
+    if not existing:
+        return None
+    wanted = _pieces(next(iter(existing.values())).source_coverage, low, high)
+    if not wanted or not all(_serves(existing.get(strip), part) for strip, part in wanted.items()):
+        return None
+    return [existing[strip] for strip in wanted]
+
+
+def _map_of(footprint: Footprint | None, piece: Coverage) -> dict[str, str]:
+    """Return the part of a footprint that a strip keeps, with its surroundings."""
+    if footprint is None:
+        return {}
+    low, high = piece.dec_min - FOOTPRINT_MARGIN_DEG, piece.dec_max + FOOTPRINT_MARGIN_DEG
+    return {"footprint": footprint.between(low, high).to_text()}
+
+
+def _rows_between(table: Table, survey: Survey, low: float, high: float) -> NDArray[np.float64]:
+    """Return the rows of a strip: half-open, so that a source on an edge is in one strip only.
+
+    The first column is source_id, the row number in the file from 1: unique over the strips, and traceable.
+    """
     dec = np.asarray(table["dec_deg"])
     below = dec < high if high in STRIP_EDGES[:-1] else dec <= high
-    return np.flatnonzero((dec >= low) & below)
+    rows = np.flatnonzero((dec >= low) & below)
+    columns = [(rows + 1).astype(np.float64), *(np.asarray(table[name])[rows] for name in survey.units)]
+    return np.stack(columns, axis=1)
 
 
 def _sha256(source: Path) -> str:
@@ -404,40 +332,64 @@ def _strips_from(directory: Path, catalog: str, digest: str) -> dict[int, StripI
     return found
 
 
-def _outline(catalog: str, table: Table, source: Path) -> Coverage:
+def _outline(survey: Survey, table: Table, source: Path) -> tuple[Coverage, Footprint | None]:
     if "coverage" in table.meta:
-        return Coverage(**table.meta["coverage"])
+        declared = Coverage(**table.meta["coverage"])
+        return declared, Footprint.within(declared) if survey.irregular else None
+    ra, dec = np.asarray(table["ra_deg"]), np.asarray(table["dec_deg"])
+    if survey.irregular:
+        return Coverage(0.0, 360.0, float(dec.min()), float(dec.max())), Footprint.of(ra, dec)
     try:
-        outline = measure_coverage(np.asarray(table["ra_deg"]), np.asarray(table["dec_deg"]))
+        outline = measure_coverage(ra, dec)
     except CatalogFormatError as error:
         raise CatalogFormatError(error.what, source, error.remedy) from None
-    floor = CATALOG_FLOORS[catalog]
-    if floor - FLOOR_RIM_DEG <= outline.dec_min < floor < outline.dec_max:
-        return Coverage(outline.ra_min, outline.ra_max, floor, outline.dec_max)
-    return outline
+    if survey.dec_min - FLOOR_RIM_DEG <= outline.dec_min < survey.dec_min < outline.dec_max:
+        outline = Coverage(outline.ra_min, outline.ra_max, survey.dec_min, outline.dec_max)
+    return outline, None
 
 
-def _write_strip(path: Path, table: Table, rows: NDArray[np.intp], meta: dict[str, str]) -> StripInfo:
-    """Write one strip beside its final name, read it back, sync it and rename it."""
+def _write_strip(path: Path, survey: Survey, rows: NDArray[np.float64], meta: dict[str, str]) -> StripInfo:
+    """Write one strip beside its final name, read it back, sync it and rename it.
+
+    ``rows`` has shape (n, 1 + number of columns): source_id and the columns of the survey.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    # source_id is the row number in the file, from 1: unique over the strips, and traceable.
-    columns = [(rows + 1).tolist(), *(np.asarray(table[name])[rows].tolist() for name in COLUMN_UNITS)]
+    names = ["source_id", *survey.units]
+    flux = rows[:, names.index("flux_mjy")]
+    cells = cell_of(rows[:, 1], rows[:, 2])
+    order = np.argsort(cells, kind="stable")
+    filled, starts = np.unique(cells[order], return_index=True)
+    blocks = np.split(rows[order].astype("<f8", copy=False), starts[1:]) if len(rows) else []
+    meta = {
+        "catalog": survey.name,
+        **meta,
+        "n_sources": str(len(rows)),
+        "faintest_mjy": repr(float(flux.min())) if len(rows) else "nan",
+        "completeness_mjy": repr(completeness_limit(flux)),
+        "build_time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cell_nside": str(NSIDE),
+        "cell_columns": json.dumps(names),
+        "format_version": str(FORMAT_VERSION),
+    }
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(path)
         with closing(sqlite3.connect(temporary, isolation_level=None)) as database:
             database.execute("PRAGMA journal_mode = OFF")
             database.execute("PRAGMA synchronous = OFF")
-            database.executescript(_SCHEMA)
+            columns = ", ".join(f"{name} REAL" for name in survey.units)
+            database.execute(f"CREATE TABLE sources(source_id INTEGER PRIMARY KEY, {columns})")
+            database.execute("CREATE TABLE cells(cell INTEGER PRIMARY KEY, rows BLOB)")
+            database.execute("CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT)")
             database.execute("BEGIN")
             database.executemany(
-                "INSERT INTO sources VALUES (?, ?, ?, ?, ?, ?, ?, ?)", zip(*columns, strict=True)
+                f"INSERT INTO sources VALUES (?{', ?' * len(survey.units)})", _in_order(rows)
+            )
+            database.executemany(
+                "INSERT INTO cells VALUES (?, ?)",
+                ((int(cell), block.tobytes()) for cell, block in zip(filled, blocks, strict=True)),
             )
             database.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-            # RA first: a cone spans a larger part of a strip's width in Dec than of the circle in RA.
-            database.execute("CREATE INDEX sources_position ON sources(ra_deg, dec_deg)")
             database.execute("COMMIT")
-        _verify(temporary, len(rows))
+        _verify(temporary, rows)
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
@@ -451,12 +403,28 @@ def _write_strip(path: Path, table: Table, rows: NDArray[np.intp], meta: dict[st
     return read_strip_info(path)
 
 
-def _verify(path: Path, n_rows: int) -> None:
+def _in_order(rows: NDArray[np.float64]) -> Iterator[list[float]]:
+    """Yield the rows by ascending source_id, in which SQLite stores them fastest."""
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    for start in range(0, len(rows), 10_000):
+        yield from rows[start : start + 10_000].tolist()
+
+
+def _verify(path: Path, rows: NDArray[np.float64]) -> None:
+    """Read a strip back: whole, with the same rows in both tables."""
     with closing(open_strip(path)) as database:
         intact = database.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
-        (count,) = database.execute("SELECT count(*) FROM sources").fetchone()
-    if not intact or count != n_rows:
-        raise OSError(f"read back {count} of {n_rows} rows")
+        count, *sums = database.execute(
+            "SELECT count(*), total(source_id), total(ra_deg), total(dec_deg), total(flux_mjy) FROM sources"
+        ).fetchone()
+        blocks = b"".join(block for (block,) in database.execute("SELECT rows FROM cells"))
+    stored = np.frombuffer(blocks, "<f8").reshape(-1, rows.shape[1])
+    stored = stored[np.argsort(stored[:, 0], kind="stable")]
+    wanted = rows[np.argsort(rows[:, 0], kind="stable")]
+    same = np.array_equal(stored, wanted, equal_nan=True)
+    same &= count == len(rows) and np.allclose(sums, rows[:, :4].sum(axis=0), rtol=1e-9, atol=1e-6)
+    if not intact or not same:
+        raise OSError(f"read back {count} of {len(rows)} rows, {len(stored)} in cells")
 
 
 def _sync(path: Path) -> None:
@@ -467,12 +435,39 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _remove_stale(path: Path) -> None:
-    """Remove what killed builds of this strip left behind, once it is too old to be a build at work."""
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        with suppress(OSError):
-            if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
-                leftover.unlink()
+@contextmanager
+def _lock(directory: Path, catalog: str) -> Iterator[None]:
+    """Hold the right to write strips of a catalogue here; whatever a killed holder left is cleared away.
+
+    The lock is one of the kernel on an open file: it ends with the process, however that ends.
+    """
+    path = directory / f".{catalog}.lock"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise ResourceError(
+            f"strips cannot be written here ({error.strerror})", directory, "check its permissions"
+        ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
+            raise ResourceError(
+                f"{holder} is building strips of {catalog} here", directory, "wait until it has finished"
+            ) from None
+        except OSError as error:
+            raise ResourceError(
+                f"cannot be locked ({error.strerror})", path, "use a file system that has locks"
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        for leftover in directory.glob(f".{catalog}_dec*.tmp"):
+            leftover.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def open_strip(path: Path) -> sqlite3.Connection:
@@ -507,12 +502,15 @@ def read_strip_info(path: Path, database: sqlite3.Connection | None = None) -> S
     try:
         if database is None:
             with closing(open_strip(path)) as opened:
-                meta = dict(opened.execute("SELECT key, value FROM meta"))
-        else:
-            meta = dict(database.execute("SELECT key, value FROM meta"))
-        version = meta["format_version"]
-        if version != str(FORMAT_VERSION):
-            raise CatalogFormatError(f"is a strip of format {version}, not {FORMAT_VERSION}", path, rebuild)
+                return read_strip_info(path, opened)
+        meta = dict(database.execute("SELECT key, value FROM meta"))
+        version = int(meta["format_version"])
+        if version != FORMAT_VERSION:
+            raise CatalogFormatError(
+                f"is a strip of format {version}, not {FORMAT_VERSION}",
+                path,
+                "run `contimg catalog migrate`" if version < FORMAT_VERSION else "use a newer contimg",
+            )
         outline = Coverage(*(float(meta[f"source_{key}"]) for key in Coverage.__dataclass_fields__))
         return StripInfo(
             path=path,
@@ -523,13 +521,77 @@ def read_strip_info(path: Path, database: sqlite3.Connection | None = None) -> S
             ra_max=float(meta["ra_max"]),
             n_sources=int(meta["n_sources"]),
             faintest_mjy=float(meta["faintest_mjy"]),
+            completeness_mjy=None if (limit := meta["completeness_mjy"]) == "None" else float(limit),
             source_name=meta["source_name"],
             source_sha256=meta["source_sha256"],
             build_time=meta["build_time"],
             source_coverage=outline,
+            footprint=Footprint.from_text(meta["footprint"]) if "footprint" in meta else None,
         )
     except (sqlite3.Error, KeyError, ValueError) as error:
         raise CatalogFormatError("is not a readable catalogue strip", path, rebuild) from error
+
+
+def sources_by_cell(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the filled cells of a strip and the number of sources in each, shape (n_cells,) both."""
+    with closing(open_strip(path)) as database:
+        (names,) = database.execute("SELECT value FROM meta WHERE key = 'cell_columns'").fetchone()
+        found = database.execute("SELECT cell, length(rows) FROM cells").fetchall()
+    cells, sizes = np.array(found, dtype=np.int64).reshape(-1, 2).T
+    return cells, sizes // (8 * len(json.loads(names)))
+
+
+def migrate_strips(catalog_dir: str | Path | None = None) -> list[StripInfo]:
+    """Rewrite strips of an older format in the present one, without the file they were built from.
+
+    Parameters
+    ----------
+    catalog_dir : str or Path, optional
+        `default_catalog_dir` if not given.
+
+    Returns
+    -------
+    list of StripInfo
+        The strips rewritten. Columns that the older format did not keep are unknown in them.
+
+    Raises
+    ------
+    CatalogFormatError
+        A strip is damaged or of a newer format.
+    ResourceError
+        The strips cannot be written, or another process is building them.
+    """
+    directory = Path(catalog_dir or default_catalog_dir())
+    migrated = []
+    for survey in SURVEYS.values():
+        old = [path for path in _strip_paths(directory, survey.name) if _version(path) < FORMAT_VERSION]
+        if not old:
+            continue
+        with _lock(directory, survey.name):
+            for path in old:
+                with closing(open_strip(path)) as database:
+                    meta = dict(database.execute("SELECT key, value FROM meta"))
+                    there = {row[1] for row in database.execute("PRAGMA table_info(sources)")}
+                    names = [name if name in there else "NULL" for name in survey.units]
+                    found = database.execute(f"SELECT source_id, {', '.join(names)} FROM sources").fetchall()
+                rows = np.array(found, dtype=np.float64).reshape(len(found), 1 + len(names))
+                migrated.append(_write_strip(path, survey, rows, meta))
+    return migrated
+
+
+def _version(path: Path) -> int:
+    try:
+        with closing(open_strip(path)) as database:
+            return int(database.execute("SELECT value FROM meta WHERE key = 'format_version'").fetchone()[0])
+    except (sqlite3.Error, TypeError, ValueError) as error:
+        raise CatalogFormatError(
+            "is not a readable catalogue strip", path, "delete it and run `contimg catalog build` again"
+        ) from error
+
+
+def _strip_paths(directory: Path, catalog: str) -> list[Path]:
+    paths = (strip_path(directory, catalog, strip) for strip in range(len(STRIP_EDGES) - 1))
+    return [path for path in paths if path.exists()]
 
 
 def catalog_info(catalog_dir: str | Path | None = None) -> list[StripInfo]:
@@ -550,9 +612,4 @@ def catalog_info(catalog_dir: str | Path | None = None) -> list[StripInfo]:
         A file has the name of a strip but is none.
     """
     directory = Path(catalog_dir or default_catalog_dir())
-    paths = (
-        strip_path(directory, catalog, strip)
-        for catalog in CATALOG_FLOORS
-        for strip in range(len(STRIP_EDGES) - 1)
-    )
-    return [read_strip_info(path) for path in paths if path.exists()]
+    return [read_strip_info(path) for catalog in SURVEYS for path in _strip_paths(directory, catalog)]

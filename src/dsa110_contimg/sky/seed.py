@@ -15,7 +15,7 @@ from dsa110_contimg.sky.beam import AiryBeam
 from dsa110_contimg.sky.components import ARCSEC, SkyModel
 from dsa110_contimg.sky.directions import angular_separation
 
-__all__ = ["Seed", "build_seed", "catalogued_sky", "far_bright_sources", "mean_apparent_flux"]
+__all__ = ["Seed", "build_seed", "catalog_sky", "catalogued_sky", "far_bright_sources", "mean_apparent_flux"]
 
 Float = NDArray[np.float64]
 
@@ -147,7 +147,7 @@ def build_seed(
         min_flux_mjy=min_mjy,
         catalog_dir=catalog_dir,
     )
-    sky = _sky_model(rows, [f"{catalog}{int(k)}" for k in rows["source_id"]], spectral_index)
+    sky = catalog_sky(rows, catalog, spectral_index)
     # Inside the cone the catalogue itself lists them.
     sky = SkyModel.concatenate([sky, far_bright_sources(ra_rad, dec_rad, np.radians(radius_deg))])
     # The mean over the band: its middle may be the one place where a null hides a source.
@@ -219,6 +219,25 @@ def catalogued_sky(
     """
     ra, dec, radius = (float(np.degrees(x)) for x in (ra_rad, dec_rad, radius_rad))
     rows = query_cone(catalog, ra % 360, dec, radius, min_flux_mjy=min_mjy, catalog_dir=catalog_dir)
+    return catalog_sky(rows, catalog, spectral_index)
+
+
+def catalog_sky(rows: Any, catalog: str, spectral_index: float) -> SkyModel:
+    """Turn the rows of a query into components named after catalogue and row.
+
+    Parameters
+    ----------
+    rows : Table
+        As `dsa110_contimg.catalogs.query_cone` returns them.
+    catalog : str
+        Catalogue name.
+    spectral_index : float
+        Index given to all.
+
+    Returns
+    -------
+    SkyModel
+    """
     return _sky_model(rows, [f"{catalog}{int(k)}" for k in rows["source_id"]], spectral_index)
 
 

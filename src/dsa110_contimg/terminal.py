@@ -1,0 +1,66 @@
+"""What commands say and show: results on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichBar
+from rich.table import Table
+
+__all__ = ["JsonFlag", "TerminalProgress", "plain", "print_json", "print_table"]
+
+T = TypeVar("T")
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")]
+
+
+class TerminalProgress:
+    """Progress bars and notes on stderr; bars only where somebody is looking."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+
+    def track(self, items: Iterable[T], total: int, label: str) -> Iterator[T]:
+        """Pass items through under a bar with a time estimate."""
+        if not self.console.is_terminal or total < 2:
+            yield from items
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with RichBar(*columns, console=self.console, transient=True) as bar:
+            task = bar.add_task(label, total=total)
+            for item in items:
+                yield item
+                bar.advance(task)
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def print_table(table: Table) -> None:
+    """Print a table with all its columns in full, whatever the width of the terminal."""
+    table.box = box.SIMPLE_HEAD
+    for column in table.columns:
+        column.no_wrap = True
+    wide = Console(width=10_000)
+    width = Measurement.get(wide, wide.options, table).maximum
+    Console(width=max(width, Console().width), soft_wrap=True).print(table)
+
+
+def plain(value: Any) -> Any:
+    """Return a number or text as JSON has it; NaN as None."""
+    item = value.item() if hasattr(value, "item") else value
+    return None if isinstance(item, float) and item != item else item
+
+
+def print_json(values: dict[str, Any]) -> None:
+    """Print one JSON object."""
+    sys.stdout.write(json.dumps(values, indent=2, allow_nan=False) + "\n")
