@@ -263,19 +263,20 @@ def image(
     *,
     options: dict[str, Any],
 ) -> None:
-    """Image a field with the embedded engine."""
+    """Image a field or a drift scan, with the embedded engine or WSClean."""
     from dsa110_contimg.imaging.cli_imaging import image_ms
 
     settings = ImagingConfig.load(config, options)
     result = image_ms(ms, name, settings, field=field, spw=spw, column=column, progress=TerminalProgress())
     m = result.metrics
     if as_json:
+        products = ("image", "residual", "model", "psf", "pb", "image_pb", "mask")
+        there = {key: getattr(result, key) for key in products}
         _print_json(
             {
-                "image": str(result.image),
-                "residual": str(result.residual),
-                "model": str(result.model),
-                "psf": str(result.psf),
+                **{key: str(path) for key, path in there.items() if path is not None},
+                "channels": [str(path) for path in result.channels],
+                "imager": result.imager,
                 "peak_jy": m.peak_jy,
                 "rms_jy": m.rms_jy,
                 "snr": m.snr,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.calibration.observation import Observation
-from dsa110_contimg.config import ImagingConfig
+from dsa110_contimg.config import CleanConfig
 from dsa110_contimg.errors import ImagingError
 from dsa110_contimg.imaging import (
     CleanResult,
@@ -60,7 +60,7 @@ def make_image(
     observation: Observation,
     tables: Sequence[GainTable],
     grid: ImageGrid,
-    config: ImagingConfig,
+    config: CleanConfig,
     label: str,
     *,
     seed: Seed | None = None,
@@ -78,7 +78,7 @@ def make_image(
         Gains applied after the initial tables.
     grid : ImageGrid
         Where.
-    config : ImagingConfig
+    config : CleanConfig
         How.
     label : str
         For progress.
