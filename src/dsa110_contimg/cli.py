@@ -26,6 +26,7 @@ from rich.progress import Progress as RichBar
 from rich.table import Table
 
 from dsa110_contimg import __version__
+from dsa110_contimg.cli_container import container_app, doctor
 from dsa110_contimg.config import ImagingConfig, SelfCalConfig, Settings, SimulationConfig
 from dsa110_contimg.errors import ContimgError, InputError, NotImprovedError
 
@@ -42,6 +43,8 @@ app = typer.Typer(
 )
 catalog_app = typer.Typer(help="Build and query catalogue strips.", no_args_is_help=True)
 app.add_typer(catalog_app, name="catalog")
+app.add_typer(container_app, name="container")
+app.command("doctor")(doctor)
 
 #: Flags that differ from the option's name.
 FLAGS = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,8 +18,10 @@ from dsa110_contimg.imaging import (
     ImageGrid,
     ImageMetrics,
     Imager,
+    RestoringBeam,
     add_gaussians,
     clean,
+    fit_beam,
     measure_image,
     off_source_region,
 )
@@ -67,6 +69,7 @@ def make_image(
     depth_jy: float | None = None,
     noise: float = 0.0,
     weight_tables: Sequence[GainTable] | None = None,
+    mask_for: Callable[[RestoringBeam], NDArray[np.bool_]] | None = None,
 ) -> CalibratedImage:
     """Image calibrated data, with the seed subtracted and restored if one is given.
 
@@ -94,6 +97,8 @@ def make_image(
     weight_tables : sequence of GainTable, optional
         Gains that weights and flags follow instead of `tables`, so that two
         states are compared at the same weights and data.
+    mask_for : callable, optional
+        Gives the mask to CLEAN in, shape (size, size), for the beam of the image.
 
     Returns
     -------
@@ -108,6 +113,7 @@ def make_image(
     chunks = observation.stokes(tables, seed is not None, label, weight_tables)
     imager = Imager(chunks, grid, config.weighting, config.robust, config.threads)
     floor = config.clean_sigma * imager.thermal_rms(noise)
+    mask = mask_for(fit_beam(imager.psf(), grid)) if mask_for is not None else None
 
     def deconvolve(depth: float, start: CleanResult | None) -> CleanResult:
         return clean(
@@ -117,6 +123,7 @@ def make_image(
             auto_threshold_sigma=config.clean_sigma,
             mask_sigma=max(config.mask_sigma, config.clean_sigma),
             multiscale=config.multiscale,
+            mask=mask,
             start=start,
         )
 
