@@ -93,6 +93,8 @@ class Engine:
         ContainerError
             If it is there still.
         """
+        # `rm --force` of podman first asks, for ten seconds.
+        self.call("kill", container, timeout_s=timeout_s)
         done = self.call("rm", "--force", container, timeout_s=timeout_s)
         if self.is_there(container):
             raise ContainerError(

@@ -19,5 +19,10 @@ if [ ! -s "$tarball" ]; then
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' bookworm "$beside"
     mv "$beside" "$tarball"
 fi
+old=$("$engine" images --quiet "$image")
 "$engine" import --change 'CMD ["wsclean"]' "$tarball" "$image" >/dev/null
+# An earlier one goes, unless it is the same, in use or has another name too.
+if [ -n "$old" ] && [ "$old" != "$("$engine" images --quiet "$image")" ]; then
+    "$engine" rmi "$old" >/dev/null 2>&1 || true
+fi
 echo "$image"
