@@ -464,7 +464,7 @@ class WSCleanContainer:
         if status is None:
             ended = self._end_call(token)
             if done.returncode is not None:
-                raise _ClientLost(done.last_words)
+                raise _ClientLost(f"status {done.returncode}, {'' if ended else 'not '}stopped inside")
             self._blame_mounts(f"{where} did not end in {limit_s + OUTSIDE_S:.0f} s")
             what = f"ran past its deadline of {limit_s:g} s and was {'ended' if ended else 'left behind'}"
             raise DeadlineError(what, where, "give it longer with --timeout-s")
@@ -511,9 +511,7 @@ class WSCleanContainer:
         self.engine.version()
         self.require_mounts()
         if not gone:
-            raise ContainerError(
-                f"the client was ended before its program, which was stopped: {reason}", where, "try again"
-            )
+            raise ContainerError(f"the client of a call was ended before it ({reason})", where, "try again")
         if last:
             raise ContainerError(
                 f"ended twice during a call: {reason}", where, "see dmesg; lower --memory-gb"
