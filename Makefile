@@ -7,7 +7,7 @@ export MPLBACKEND := Agg
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test judge lint format lock clean
+.PHONY: help demo test faults judge lint format lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -18,6 +18,9 @@ demo: $(VENV)/.ready ## simulate a transit, self-calibrate it from random phases
 
 test: lint ## lint, type-check and run the tests
 	$(BIN)/python -m pytest
+
+faults: $(VENV)/.ready-test ## break Docker and podman in every way that was seen, and the disk below (root, 6 minutes)
+	$(BIN)/python -m pytest faults -q
 
 judge: $(VENV)/.ready-test $(JUDGE)/.ready ## compare with CASA (2 GB in .venv-judge)
 	CONTIMG_JUDGE_PYTHON="$${CONTIMG_JUDGE_PYTHON:-$(CURDIR)/$(JUDGE)/bin/python}" $(BIN)/python -m pytest judge -q

@@ -161,3 +161,31 @@ def test_every_option_is_documented_and_its_default_allowed(cls):
         assert field.description, name
         assert not field.description.endswith("."), name
     assert cls(**cls().model_dump()) == cls()
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("0.1mJy", (0.0, 1e-4)),
+        ("2e-4 Jy", (0.0, 2e-4)),
+        ("50uJy", (0.0, 5e-5)),
+        ("5sigma", (5.0, None)),
+        ("5 Sigma", (5.0, None)),
+        (None, (2.5, None)),
+    ],
+)
+def test_trap_23_clean_depths(given, meant):
+    sigma, depth = ImagingConfig(threshold=given, clean_sigma=2.5).depth()
+    assert (sigma, depth) == (meant[0], None if meant[1] is None else pytest.approx(meant[1]))
+
+
+@pytest.mark.parametrize(
+    "given", ["", "5", "mJy", "-1mJy", "0sigma", "nansigma", "1e999Jy", "5 beams", "1..2Jy"]
+)
+def test_trap_23_clean_depths_that_are_none(given):
+    assert "allowed: a positive number with a unit" in refusal(ImagingConfig, threshold=given)
+
+
+def test_terms_need_channels():
+    assert "at least as many channels_out" in refusal(ImagingConfig, spectral_terms=3, channels_out=2)
+    assert ImagingConfig(spectral_terms=2, channels_out=2).spectral_terms == 2

@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 TOP = {"compare", "pipeline", "report"}
 MAY_IMPORT |= {room: set(MAY_IMPORT) | TOP for room in TOP}
-DOORS = {"cli", "cli_catalog", "terminal", "demo", "score"}
+DOORS = {"cli", "cli_catalog", "cli_container", "terminal", "demo", "doctor", "score"}
 DOOR = {room: set(MAY_IMPORT) | DOORS for room in (*DOORS, "__main__")}
 GROUND = {"errors", "config", "progress"}
 MAY_IMPORT = {room: below | GROUND for room, below in (MAY_IMPORT | DOOR).items()}

@@ -23,6 +23,7 @@ from rich.logging import RichHandler
 
 from dsa110_contimg import __version__
 from dsa110_contimg.cli_catalog import catalog_app
+from dsa110_contimg.cli_container import container_app, doctor
 from dsa110_contimg.config import ImagingConfig, SelfCalConfig, Settings, SimulationConfig
 from dsa110_contimg.errors import ContimgError, InputError, NotImprovedError
 from dsa110_contimg.terminal import JsonFlag, TerminalProgress
@@ -40,6 +41,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(catalog_app, name="catalog")
+app.add_typer(container_app, name="container")
+app.command("doctor")(doctor)
 
 #: Flags that differ from the option's name.
 FLAGS = {
@@ -132,19 +135,20 @@ def image(
     *,
     options: dict[str, Any],
 ) -> None:
-    """Image a field with the embedded engine."""
+    """Image a field or a drift scan, with the embedded engine or WSClean."""
     from dsa110_contimg.imaging.cli_imaging import image_ms
 
     settings = ImagingConfig.load(config, options)
     result = image_ms(ms, name, settings, field=field, spw=spw, column=column, progress=TerminalProgress())
     m = result.metrics
     if as_json:
+        products = ("image", "residual", "model", "psf", "pb", "image_pb", "mask")
+        there = {key: getattr(result, key) for key in products}
         _print_json(
             {
-                "image": str(result.image),
-                "residual": str(result.residual),
-                "model": str(result.model),
-                "psf": str(result.psf),
+                **{key: str(path) for key, path in there.items() if path is not None},
+                "channels": [str(path) for path in result.channels],
+                "imager": result.imager,
                 "peak_jy": m.peak_jy,
                 "rms_jy": m.rms_jy,
                 "snr": m.snr,

@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
 from dsa110_contimg.errors import ConfigError
 
-__all__ = ["ImagingConfig", "SelfCalConfig", "Settings", "SimulationConfig"]
+__all__ = ["CleanConfig", "ImagingConfig", "SeedConfig", "SelfCalConfig", "Settings", "SimulationConfig"]
 
 PREFIX = "CONTIMG_"
+#: What `contimg container build` makes.
+DEFAULT_IMAGE = "contimg-wsclean:bookworm"
+#: Units of a CLEAN depth, and what they are of a jansky.
+DEPTH_UNITS = {"Jy": 1.0, "mJy": 1e-3, "uJy": 1e-6, "sigma": 1.0}
 
 
 class Settings(BaseSettings):
@@ -68,8 +73,8 @@ class Settings(BaseSettings):
         return type(self)(**{**self.model_dump(), **changes})
 
 
-class ImagingConfig(Settings):
-    """Options of the embedded imaging engine."""
+class CleanConfig(Settings):
+    """Options of every image."""
 
     size: int | None = Field(
         None, ge=64, le=32768, description="Image size in pixels; chosen from the beam if not given"
@@ -83,14 +88,17 @@ class ImagingConfig(Settings):
     mask_sigma: float = Field(5.0, gt=0, description="Mask CLEAN automatically at this many times the rms")
     clean_iterations: int = Field(100_000, ge=0, description="Most CLEAN iterations; 0 gives dirty images")
     multiscale: bool = Field(False, description="CLEAN on several scales")
+    catalog_mask: bool = Field(False, description="CLEAN only inside discs around the catalogue's sources")
+    mask_radius_arcsec: float | None = Field(
+        None, gt=0, description="Radius of these discs in arcsec; 1.5 beams if not given"
+    )
     memory_gb: float = Field(4.0, gt=0, description="Memory for visibilities in GB")
     threads: int = Field(0, ge=0, description="Threads; 0 takes all cores")
 
 
-class SelfCalConfig(ImagingConfig):
-    """Options of self-calibration."""
+class SeedConfig(Settings):
+    """Options of the sky that is taken from the catalogue."""
 
-    use_nvss_seeding: bool = Field(True, description="Start from the NVSS catalogue")
     catalog: Literal["nvss", "first", "merged"] = Field(
         "nvss", description="Catalogue of the seed; merged is NVSS with FIRST's positions where it has them"
     )
@@ -105,6 +113,58 @@ class SelfCalConfig(ImagingConfig):
         None, gt=0, description="Effective dish diameter in m; from the telescope's name if not given"
     )
     catalog_dir: Path = Field(Path("state/catalogs"), description="Folder of the catalogue strips")
+
+
+class ImagingConfig(SeedConfig, CleanConfig):
+    """Options of imaging a Measurement Set, whatever the imager."""
+
+    backend: Literal["embedded", "wsclean", "container"] = Field(
+        "embedded", description="Imager: embedded, wsclean on this machine, or wsclean in a container"
+    )
+    threshold: str | None = Field(
+        None, description="CLEAN depth with its unit, for example 0.1mJy or 5sigma, instead of clean_sigma"
+    )
+    mask: Path | None = Field(None, description="FITS mask: CLEAN only where it is not zero")
+    pb_correct: bool = Field(False, description="Write the image divided by the primary beam too")
+    channels_out: int = Field(1, ge=1, description="WSClean: parts of the band that are CLEANed together")
+    spectral_terms: int = Field(
+        0, ge=0, description="WSClean: terms of the polynomial over frequency of each component; 0: none"
+    )
+    timeout_s: float = Field(7200.0, gt=0, description="WSClean: seconds after which it is ended")
+    wsclean: Path | None = Field(None, description="WSClean's program; the one on the path if not given")
+    container_engine: Literal["auto", "docker", "podman"] = Field("auto", description="Container engine")
+    container_image: str = Field(DEFAULT_IMAGE, description="Image that has WSClean in it")
+    container_mounts: str | None = Field(
+        None,
+        description="Folders the container sees, HOST or HOST:INSIDE, separated by commas; those of "
+        "Measurement Set and products if not given",
+    )
+
+    @field_validator("threshold")
+    @classmethod
+    def _depth(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_threshold(value)
+        return value
+
+    @model_validator(mode="after")
+    def _spectrum(self) -> Self:
+        if self.spectral_terms > self.channels_out:
+            raise ValueError(f"spectral_terms={self.spectral_terms} needs at least as many channels_out")
+        return self
+
+    def depth(self) -> tuple[float, float | None]:
+        """CLEAN depth in units of the residual rms, and in jansky where it was given so."""
+        if self.threshold is None:
+            return self.clean_sigma, None
+        value, unit = parse_threshold(self.threshold)
+        return (value, None) if unit == "sigma" else (0.0, value)
+
+
+class SelfCalConfig(SeedConfig, CleanConfig):
+    """Options of self-calibration."""
+
+    use_nvss_seeding: bool = Field(True, description="Start from the NVSS catalogue")
     field: str | None = Field(None, description="Field name or identifier")
     spw: str | None = Field(None, description="Spectral windows, for example 0,2 or 0~3; all by default")
     solint: str = Field("auto", description="Phase interval: auto, int, scan, inf or seconds")
@@ -219,6 +279,26 @@ class SimulationConfig(Settings):
     flux_error: float = Field(0.03, ge=0, lt=0.5, description="Catalogue flux errors, fraction rms")
     position_error: float = Field(0.5, ge=0, description="Catalogue position errors in arcsec rms")
     seed: int = Field(1, ge=0, description="Seed of all random numbers")
+
+
+def parse_threshold(text: str) -> tuple[float, Literal["Jy", "sigma"]]:
+    """Read a CLEAN depth with its unit: "0.1mJy" is (0.0001, "Jy"), "5sigma" is (5.0, "sigma").
+
+    Raises
+    ------
+    ValueError
+        If it is not a positive number with one of the units Jy, mJy, uJy and sigma.
+    """
+    found = re.fullmatch(r"\s*([0-9.eE+-]+)\s*([A-Za-z]+)\s*", text)
+    units = {name.lower(): name for name in DEPTH_UNITS}
+    try:
+        unit = units[found[2].lower()] if found else ""
+        value = float(found[1]) * DEPTH_UNITS[unit] if found else 0.0
+    except (KeyError, ValueError):
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ValueError("allowed: a positive number with a unit, for example 0.1mJy, 2e-4Jy or 5sigma")
+    return value, "sigma" if unit == "sigma" else "Jy"
 
 
 def _read_toml(cls: type[Settings], file: Path) -> dict[str, Any]:

@@ -14,9 +14,16 @@
     │   ├── CalTableError                    an initial calibration table
     │   ├── SeedError                        no sky model could be made from the catalogue
     │   └── ResourceError                    disk, memory, permission, lock
+    │       └── PathOutsideMountError        a path that the container does not see
     ├── EngineError                 exit 3   an engine failed
     │   ├── ImagingError
-    │   └── SolverError
+    │   │   └── WSCleanError                 WSClean failed, or left its work unfinished
+    │   ├── SolverError
+    │   ├── DeadlineError                    a program ran past its deadline and was ended
+    │   └── ContainerError                   a container could not be started, used or stopped
+    │       ├── ContainerEngineError         no Docker or podman that answers
+    │       ├── ContainerImageError          the image is not there
+    │       └── DeadMountError               a mounted file system does not answer
     └── NotImprovedError            exit 4   not improved, and improvement was required
 
 Each carries three parts, *what*, *where* and *remedy*, and prints as one line.
@@ -31,16 +38,23 @@ __all__ = [
     "CatalogFormatError",
     "CatalogMissingError",
     "ConfigError",
+    "ContainerEngineError",
+    "ContainerError",
+    "ContainerImageError",
     "ContimgError",
+    "DeadMountError",
+    "DeadlineError",
     "EngineError",
     "ImagingError",
     "InputError",
     "MeasurementSetError",
     "NotImprovedError",
+    "PathOutsideMountError",
     "ResourceError",
     "SeedError",
     "SelectionError",
     "SolverError",
+    "WSCleanError",
 ]
 
 
@@ -116,6 +130,10 @@ class ResourceError(InputError):
     """Disk, memory, permission or lock stands in the way."""
 
 
+class PathOutsideMountError(ResourceError):
+    """A path lies in none of the folders that a container sees."""
+
+
 class EngineError(ContimgError):
     """An engine failed while it worked on good input."""
 
@@ -128,6 +146,30 @@ class ImagingError(EngineError):
 
 class SolverError(EngineError):
     """The gain solver failed."""
+
+
+class WSCleanError(ImagingError):
+    """WSClean failed, or ended without what it was to write."""
+
+
+class DeadlineError(EngineError):
+    """A program ran past its deadline and was ended."""
+
+
+class ContainerError(EngineError):
+    """A container could not be started, used or stopped."""
+
+
+class ContainerEngineError(ContainerError):
+    """There is no Docker or podman, or it does not answer."""
+
+
+class ContainerImageError(ContainerError):
+    """The image is not there."""
+
+
+class DeadMountError(ContainerError):
+    """A mounted file system does not answer."""
 
 
 class NotImprovedError(ContimgError):

@@ -1,5 +1,6 @@
 """A drift scan moved to one phase centre."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -57,3 +58,24 @@ def test_it_never_overwrites(drifts, tmp_path):
     with pytest.raises(ResourceError):
         rephase_measurement_set(drifts / "f24.ms", tmp_path / "r.ms")
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_some_fields_and_one_column(drifts, tmp_path):
+    """For programs that image DATA alone: fields 1 and 2, CORRECTED_DATA under the name of DATA."""
+    source = Path(shutil.copytree(drifts / "f24.ms", tmp_path / "s.ms"))
+    with open_table(source, writable=True) as main:
+        main.addcols({"CORRECTED_DATA": main.getcoldesc("DATA") | {"dataManagerGroup": "C"}})
+        main.putcol("CORRECTED_DATA", 2 * main.getcol("DATA"))
+    whole = rephase_measurement_set(source, tmp_path / "whole.ms")
+    rephase_measurement_set(source, tmp_path / "r.ms", whole, field_ids=[1, 2], column="CORRECTED_DATA")
+    with open_table(tmp_path / "whole.ms") as all_rows, open_table(source) as main:
+        chosen = np.isin(main.getcol("FIELD_ID"), [1, 2])
+        expected = {n: all_rows.getcol(n)[chosen] for n in ("DATA", "UVW", "TIME", "WEIGHT")}
+    with open_table(tmp_path / "r.ms") as ours:
+        assert "CORRECTED_DATA" not in ours.colnames()
+        np.testing.assert_allclose(ours.getcol("DATA"), 2 * expected.pop("DATA"), rtol=1e-6)
+        for name, values in expected.items():
+            np.testing.assert_array_equal(ours.getcol(name), values)
+    moved = open_measurement_set(tmp_path / "r.ms")
+    assert len(moved.fields) == 1
+    assert (moved.fields[0].ra_rad, moved.fields[0].dec_rad) == pytest.approx(whole)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.calibration.observation import Observation
-from dsa110_contimg.config import ImagingConfig
+from dsa110_contimg.config import CleanConfig
 from dsa110_contimg.errors import ImagingError
 from dsa110_contimg.imaging import (
     CleanResult,
     ImageGrid,
     ImageMetrics,
     Imager,
+    RestoringBeam,
     add_gaussians,
     clean,
+    fit_beam,
     measure_image,
     off_source_region,
 )
@@ -66,7 +68,7 @@ def make_image(
     observation: Observation,
     tables: Sequence[GainTable],
     grid: ImageGrid,
-    config: ImagingConfig,
+    config: CleanConfig,
     label: str,
     *,
     seed: Seed | None = None,
@@ -74,6 +76,7 @@ def make_image(
     depth_jy: float | None = None,
     noise: float = 0.0,
     weight_tables: Sequence[GainTable] | None = None,
+    mask_for: Callable[[RestoringBeam], NDArray[np.bool_]] | None = None,
 ) -> CalibratedImage:
     """Image calibrated data, with the seed subtracted and restored if one is given.
 
@@ -85,7 +88,7 @@ def make_image(
         Gains applied after the initial tables.
     grid : ImageGrid
         Where.
-    config : ImagingConfig
+    config : CleanConfig
         How.
     label : str
         For progress.
@@ -104,6 +107,8 @@ def make_image(
     weight_tables : sequence of GainTable, optional
         Gains that weights and flags follow instead of `tables`, so that two
         states are compared at the same weights and data.
+    mask_for : callable, optional
+        Gives the mask to CLEAN in, shape (size, size), for the beam of the image.
 
     Returns
     -------
@@ -118,6 +123,7 @@ def make_image(
     chunks = observation.stokes(tables, seed is not None, label, weight_tables, grid.size / 2 * grid.cell_rad)
     imager = Imager(chunks, grid, config.weighting, config.robust, config.threads)
     floor = config.clean_sigma * imager.thermal_rms(noise)
+    mask = mask_for(fit_beam(imager.psf(), grid)) if mask_for is not None else None
 
     def deconvolve(depth: float, start: CleanResult | None) -> CleanResult:
         return clean(
@@ -127,6 +133,7 @@ def make_image(
             auto_threshold_sigma=config.clean_sigma,
             mask_sigma=max(config.mask_sigma, config.clean_sigma),
             multiscale=config.multiscale,
+            mask=mask,
             start=start,
         )
 

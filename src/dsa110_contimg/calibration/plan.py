@@ -91,6 +91,10 @@ def make_plan(
     for path in resolved:
         if output_dir.resolve() in path.parents:
             raise ConfigError("an initial table lies in the output folder", path, "choose another folder")
+    if config.catalog_mask and not config.use_nvss_seeding:
+        raise ConfigError("is given without the catalogue", "catalog_mask", "leave out --no-seed")
+    if config.mask_radius_arcsec is not None and not config.catalog_mask:
+        raise ConfigError("is given without a catalogue mask", "mask_radius_arcsec", "add --catalog-mask")
     if config.spw_map and not caltables:
         raise ConfigError("is given without initial tables", "spw_map", "give --caltable too")
     if output_dir.exists() and not output_dir.is_dir():

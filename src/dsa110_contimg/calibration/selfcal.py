@@ -49,8 +49,9 @@ from dsa110_contimg.calibration.statistics import BaselineStatistics
 from dsa110_contimg.calibration.trust import QUALITY, seed_quality
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.errors import MeasurementSetError
-from dsa110_contimg.imaging import ImageGrid, ImageMetrics
+from dsa110_contimg.imaging import ImageGrid, ImageMetrics, RestoringBeam
 from dsa110_contimg.imaging.cli_imaging import grid_for
+from dsa110_contimg.imaging.masks import catalog_mask, write_mask
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.sky import Seed
 from dsa110_contimg.visibilities import (
@@ -60,6 +61,9 @@ from dsa110_contimg.visibilities import (
 __all__ = ["SelfCalConfig", "SelfCalResult", "selfcal_ms"]
 
 logger = logging.getLogger(__name__)
+
+#: Product of masked self-calibration.
+MASK = "selfcal-mask"
 
 SCHEMA_VERSION = 1
 #: An amplitude solution needs this signal to noise per antenna, or it adds more noise than it takes away.
@@ -203,6 +207,7 @@ class _Run:
         #: Image of what the present model leaves, and the tables it was made with.
         self.left: tuple[tuple[GainTable, ...], CalibratedImage] | None = None
         self.anchor: dict[str, Any] | None = None
+        self.mask: NDArray[np.bool_] | None = None
         self.started = time.perf_counter()
         if plan.config.threads:
             numba.set_num_threads(min(plan.config.threads, os.cpu_count() or 1))
@@ -643,7 +648,18 @@ class _Run:
                 depth_jy=depth_jy,
                 noise=self.noise,
                 weight_tables=weight_tables or None,
+                mask_for=self._mask_for if self.config.catalog_mask else None,
             )
+
+    def _mask_for(self, beam: RestoringBeam) -> NDArray[np.bool_]:
+        """Catalogue mask, made for the beam of the first image: all are compared at the same mask."""
+        if self.mask is None:
+            self.mask = catalog_mask(self._catalogue.sky, self.grid, beam, self.config.mask_radius_arcsec)
+            freq = self.plan.reader.freq_hz
+            path = self.plan.output_dir / f"{MASK}.fits"
+            write_mask(path, self.mask, self.grid, float(freq.mean()), float(np.ptp(freq)))
+            self.progress.note(f"CLEAN in {100 * self.mask.mean():.2f} % of the image, around the seed")
+        return self.mask
 
     def _final_image(self, state: _State, initial: CalibratedImage) -> CalibratedImage:
         """Make the image that is delivered: of the best round at its own depth, or the initial one."""
@@ -711,6 +727,8 @@ class _Run:
         products = {Path(n).stem.replace("-", "_"): n for n in present}
         if seed is not None:
             products |= {"seed_list": "selfcal-seed.txt", "seed_regions": "selfcal-seed.reg"}
+        if self.mask is not None:
+            products["mask"] = f"{MASK}.fits"
         if (out / PICTURE).exists():
             products["picture"] = PICTURE
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,16 +11,26 @@ from astropy.time import Time
 from numpy.typing import NDArray
 
 from dsa110_contimg import __version__
-from dsa110_contimg.config import ImagingConfig
+from dsa110_contimg.config import CleanConfig, ImagingConfig
 from dsa110_contimg.errors import ConfigError, MeasurementSetError, ResourceError, SelectionError
+from dsa110_contimg.imaging.beamfit import fit_beam
 from dsa110_contimg.imaging.clean import CleanResult, clean
 from dsa110_contimg.imaging.engine import Imager
 from dsa110_contimg.imaging.fits import write_image
 from dsa110_contimg.imaging.grid import ImageGrid, choose_grid
+from dsa110_contimg.imaging.masks import catalog_mask, read_mask, write_mask
 from dsa110_contimg.imaging.measure import ImageMetrics, measure_image, off_source_region
+from dsa110_contimg.imaging.primary_beam import beam_image, correct_for_beam
 from dsa110_contimg.imaging.stokes import StokesI, stokes_i
+from dsa110_contimg.imaging.wsclean import (
+    clean_with_wsclean,
+    detect_capabilities,
+    open_wsclean,
+    working_folder,
+    wsclean_arguments,
+)
 from dsa110_contimg.progress import LogProgress, Progress
-from dsa110_contimg.sky import angular_separation, beam_for_antenna
+from dsa110_contimg.sky import AiryBeam, Seed, angular_separation, beam_for_antenna, build_seed
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 from dsa110_contimg.sky.components import ARCSEC
 from dsa110_contimg.visibilities import NoiseEstimator, VisibilityReader, open_recovered, turn_phases
@@ -42,6 +53,14 @@ class ImageSet:
     metrics : ImageMetrics
         Noise, peak and dynamic range; the region is everything more than three
         beams from a clean component.
+    imager : str
+        What made them.
+    pb, image_pb : Path or None
+        Primary beam, and the image divided by it, if asked for.
+    mask : Path or None
+        Catalogue mask, if asked for.
+    channels : tuple of Path
+        Images of the parts of the band, if asked for.
     """
 
     image: Path
@@ -49,16 +68,21 @@ class ImageSet:
     model: Path
     psf: Path
     metrics: ImageMetrics
+    imager: str
+    pb: Path | None = None
+    image_pb: Path | None = None
+    mask: Path | None = None
+    channels: tuple[Path, ...] = ()
 
 
-def grid_for(reader: VisibilityReader, config: ImagingConfig, fwhm_rad: float) -> ImageGrid:
+def grid_for(reader: VisibilityReader, config: CleanConfig, fwhm_rad: float) -> ImageGrid:
     """Choose the image grid about the phase centre, where the options leave it open.
 
     Parameters
     ----------
     reader : VisibilityReader
         The data.
-    config : ImagingConfig
+    config : CleanConfig
         Size and cell, if given.
     fwhm_rad : float
         Width of the primary beam at the lowest frequency.
@@ -106,7 +130,7 @@ def require_one_field(reader: VisibilityReader, fwhm_rad: float) -> None:
         )
 
 
-def require_memory(reader: VisibilityReader, config: ImagingConfig) -> None:
+def require_memory(reader: VisibilityReader, config: CleanConfig) -> None:
     """Raise ResourceError if the visibilities to image do not fit into the memory allowed."""
     needed = reader.samples * BYTES_PER_VISIBILITY / 2
     if needed > config.memory_gb * 1e9:
@@ -123,6 +147,7 @@ def write_products(
     result: CleanResult,
     grid: ImageGrid,
     reader: VisibilityReader,
+    imager: str = "the embedded engine",
 ) -> dict[str, Path]:
     """Write FITS images ``PREFIX-NAME.fits``.
 
@@ -138,6 +163,8 @@ def write_products(
         Their grid.
     reader : VisibilityReader
         For telescope, field, time and frequency.
+    imager : str
+        For the history.
 
     Returns
     -------
@@ -160,7 +187,7 @@ def write_products(
             target=reader.field_name,
             date_obs=str(Time(float(reader.times[0]) / 86400.0, format="mjd", scale="utc").isot),
             unit=unit,
-            history=[f"dsa110-contimg {__version__}, weighting and CLEAN by the embedded engine"],
+            history=[f"dsa110-contimg {__version__}, weighting and CLEAN by {imager}"],
         )
     return paths
 
@@ -175,14 +202,18 @@ def image_ms(
     column: str | None = None,
     progress: Progress | None = None,
 ) -> ImageSet:
-    """Image one field of a Measurement Set with the embedded engine.
+    """Image a field or drift scan of a Measurement Set, which is only read.
+
+    The imagers (`config.backend`) give the same products with the same meaning. WSClean gets several phase
+    centres moved to one, in a copy.
 
     Parameters
     ----------
     ms_path : Path or str
-        Measurement Set; it is only read.
+        Measurement Set.
     name : Path or str
-        Prefix of the products: ``NAME-image.fits``, ``-residual``, ``-model``, ``-psf``.
+        Prefix of the products: ``NAME-image.fits``, ``-residual``, ``-model``, ``-psf``; with `pb_correct`
+        ``-image-pb`` and ``-pb``, with a mask ``-mask``, with `channels_out` ``-0000-image`` and so on.
     config : ImagingConfig, optional
         Options.
     field, spw : str, optional
@@ -200,10 +231,11 @@ def image_ms(
     ------
     InputError
         If something handed in cannot be used.
-    ImagingError
-        If imaging fails.
+    EngineError
+        If imaging or the container fails.
     """
     config, progress, prefix = config or ImagingConfig(), progress or LogProgress(), Path(name)
+    _require_consistent(config)
     ms = open_recovered(ms_path)
     inside = ms.path.resolve()
     if inside in prefix.resolve().parents:
@@ -211,47 +243,144 @@ def image_ms(
     column = column or ("CORRECTED_DATA" if "CORRECTED_DATA" in ms.columns else "DATA")
     reader = VisibilityReader(ms, ms.select(field, spw), column)
     require_memory(reader, config)
-    beam = beam_for_antenna(ms.telescope, float(np.median(ms.antennas.dish_diameter_m)))
+    beam = (
+        AiryBeam(config.dish_diameter_m)
+        if config.dish_diameter_m is not None
+        else beam_for_antenna(ms.telescope, float(np.median(ms.antennas.dish_diameter_m)))
+    )
     fwhm = beam.fwhm_rad(float(reader.freq_hz.min()))
     require_one_field(reader, fwhm)
     grid = grid_for(reader, config, fwhm)
     there = next(p for p in prefix.absolute().parents if p.exists())
     require_space(there, 16 * grid.size**2, "the images")
+    seed = _seed(reader, beam, config) if config.catalog_mask else None
+    given = read_mask(config.mask, grid) if config.mask is not None else None
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    wsclean = None
+    if config.backend != "embedded":
+        wsclean = open_wsclean(config, ms.path, prefix.parent)
+        capabilities = detect_capabilities(wsclean)
+        wsclean_arguments(config, grid, capabilities, thermal_rms_jy=1.0)
+        label = f"WSClean {capabilities.version} ({wsclean.name})"
+    else:
+        label = "the embedded engine"
+    imager, thermal, weights = _gather(reader, grid, config, progress)
+    psf_beam = fit_beam(imager.psf(), grid)
+    mask = given
+    if seed is not None:
+        found = catalog_mask(seed.sky, grid, psf_beam, config.mask_radius_arcsec)
+        mask = found if given is None else found & given
+    progress.note(f"imaging {column} with {label}: {grid.size} pixels of {grid.cell_rad / ARCSEC:.3g} arcsec")
+    parts: list[Path] = []
+    with contextlib.ExitStack() as stack:
+        if wsclean is None:
+            sigma, depth_jy = config.depth()
+            result = clean(
+                imager,
+                niter=config.clean_iterations,
+                threshold_jy=depth_jy or sigma * thermal or None,
+                auto_threshold_sigma=sigma or None,
+                mask_sigma=max(config.mask_sigma, sigma),
+                multiscale=config.multiscale,
+                mask=mask,
+            )
+        else:
+            del imager  # its visibilities: the memory is WSClean's now
+            folder = stack.enter_context(working_folder(prefix))
+            mask_file = None
+            if mask is not None:
+                mask_file = folder / "mask.fits"
+                write_mask(mask_file, mask, grid, float(reader.freq_hz.mean()), float(np.ptp(reader.freq_hz)))
+            result, parts = clean_with_wsclean(
+                wsclean,
+                capabilities,
+                reader,
+                column,
+                grid,
+                config,
+                folder,
+                thermal_rms_jy=thermal,
+                beam=psf_beam,
+                mask=mask_file,
+            )
+        channels = []
+        for part in parts:
+            channels.append(prefix.with_name(prefix.name + part.name.removeprefix("w")))
+            part.replace(channels[-1])
+    images = {
+        "image": (result.restored, "JY/BEAM"),
+        "residual": (result.residual, "JY/BEAM"),
+        "model": (result.model, "JY/PIXEL"),
+        "psf": (result.psf, "JY/BEAM"),
+    }
+    if config.pb_correct:
+        response = beam_image(grid, beam, reader.pointing, *weights)
+        images["pb"] = (response, "")
+        images["image-pb"] = (correct_for_beam(result.restored, response), "JY/BEAM")
+    if mask is not None:
+        images["mask"] = (mask.astype(np.float32), "")
+    paths = write_products(prefix, images, result, grid, reader, label)
+    region = off_source_region(grid, [], [], result.model, result.beam)
+    metrics = measure_image(result.restored, grid, result.beam, region, thermal_rms_jy=thermal)
+    return ImageSet(
+        paths["image"],
+        paths["residual"],
+        paths["model"],
+        paths["psf"],
+        metrics,
+        label,
+        paths.get("pb"),
+        paths.get("image-pb"),
+        paths.get("mask"),
+        tuple(channels),
+    )
+
+
+def _require_consistent(config: ImagingConfig) -> None:
+    """Refuse options that the imager chosen would leave without effect."""
+    if config.backend == "embedded":
+        for name in ("channels_out", "spectral_terms", "wsclean", "container_mounts"):
+            if getattr(config, name) != type(config).model_fields[name].default:
+                raise ConfigError("is an option of WSClean", name, "add --backend wsclean or container")
+    if config.mask_radius_arcsec is not None and not config.catalog_mask:
+        raise ConfigError("is given without a catalogue mask", "mask_radius_arcsec", "add --catalog-mask")
+
+
+def _seed(reader: VisibilityReader, beam: AiryBeam, config: ImagingConfig) -> Seed:
+    return build_seed(
+        reader.pointing,
+        reader.freq_hz,
+        beam,
+        catalog_dir=config.catalog_dir,
+        min_mjy=config.nvss_min_mjy,
+        min_apparent_mjy=config.seed_min_apparent_mjy,
+        spectral_index=config.spectral_index,
+    )
+
+
+Weights = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+
+
+def _gather(
+    reader: VisibilityReader, grid: ImageGrid, config: ImagingConfig, progress: Progress
+) -> tuple[Imager, float, Weights]:
+    """Read the data: an imager, the thermal rms, and weights by dump, frequencies, weights by channel."""
     chunks, noise = [], NoiseEstimator()
-    for block in progress.track(reader.blocks(), reader.n_blocks, f"read {column}"):
-        hands = block.spw.parallel
-        vis, weight = stokes_i(block.data, block.weight, block.flag, hands)
+    by_dump = np.zeros(reader.times.size)
+    by_channel: dict[int, NDArray[np.float64]] = {}
+    for block in progress.track(reader.blocks(), reader.n_blocks, f"read {reader.column}"):
+        vis, weight = stokes_i(block.data, block.weight, block.flag, block.spw.parallel)
         noise.add(vis[:, :, None], weight[:, :, None])
         uvw, path = reader.move_to_center(block)
         if path.any():
             vis = turn_phases(vis, path, block.spw.freq_hz)
         chunks.append(StokesI(uvw, block.spw.freq_hz, vis, weight))
-    if not any(chunk.weight.any() for chunk in chunks):
-        raise MeasurementSetError("fully flagged: no unflagged visibility", ms.path, "check FLAG")
-    progress.note(f"imaging {column}: {grid.size} pixels of {grid.cell_rad / ARCSEC:.3g} arcsec")
+        np.add.at(by_dump, block.slot, weight.sum(axis=1, dtype=float))
+        sums = by_channel.setdefault(block.spw.id, np.zeros(block.spw.freq_hz.size))
+        sums += weight.sum(axis=0, dtype=float)
+    if not by_dump.any():
+        raise MeasurementSetError("fully flagged: no unflagged visibility", reader.ms.path, "check FLAG")
     imager = Imager(chunks, grid, config.weighting, config.robust, config.threads)
     thermal = imager.thermal_rms(float(np.sqrt(noise.scale2 / 2)))
-    result = clean(
-        imager,
-        niter=config.clean_iterations,
-        threshold_jy=config.clean_sigma * thermal or None,
-        auto_threshold_sigma=config.clean_sigma,
-        mask_sigma=max(config.mask_sigma, config.clean_sigma),
-        multiscale=config.multiscale,
-    )
-    prefix.parent.mkdir(parents=True, exist_ok=True)
-    paths = write_products(
-        prefix,
-        {
-            "image": (result.restored, "JY/BEAM"),
-            "residual": (result.residual, "JY/BEAM"),
-            "model": (result.model, "JY/PIXEL"),
-            "psf": (result.psf, "JY/BEAM"),
-        },
-        result,
-        grid,
-        reader,
-    )
-    region = off_source_region(grid, [], [], result.model, result.beam)
-    metrics = measure_image(result.restored, grid, result.beam, region, thermal_rms_jy=thermal)
-    return ImageSet(paths["image"], paths["residual"], paths["model"], paths["psf"], metrics)
+    freq = np.concatenate([reader.ms.spectral_window(s).freq_hz for s in by_channel])
+    return imager, thermal, (by_dump, freq, np.concatenate(list(by_channel.values())))

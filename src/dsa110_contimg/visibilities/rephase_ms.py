@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,9 @@ def rephase_measurement_set(
     target: Path | str,
     center: tuple[float, float] | None = None,
     progress: Progress | None = None,
+    *,
+    field_ids: Sequence[int] | None = None,
+    column: str | None = None,
 ) -> tuple[float, float]:
     """Copy a Measurement Set and move all its fields to one phase centre.
 
@@ -41,6 +45,10 @@ def rephase_measurement_set(
         centre of the middle dump.
     progress : Progress, optional
         Where progress is reported.
+    field_ids : sequence of int, optional
+        Copy the rows of these fields alone.
+    column : str, optional
+        Copy this data column alone, as DATA.
 
     Returns
     -------
@@ -58,14 +66,15 @@ def rephase_measurement_set(
         raise ResourceError("is there already", target, "choose another name or remove it")
     there = next(p for p in target.absolute().parents if p.exists())
     require_space(there, sum(f.stat().st_size for f in source.rglob("*") if f.is_file()), "the copy")
-    reader = VisibilityReader(ms, ms.select())
-    center = center or reader.phase_center
+    fields = list(field_ids) if field_ids is not None else [f.id for f in ms.fields]
+    center = center or VisibilityReader(ms, ms.select(",".join(map(str, fields)))).phase_center
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(beside, ignore_errors=True)
     try:
-        with open_table(source) as main:
-            main.copy(str(beside), deep=True, valuecopy=True).close()
+        _copy(source, beside, fields if field_ids is not None else None, column)
+        copied = open_measurement_set(beside)
+        reader = VisibilityReader(copied, copied.select())
         _move(beside, reader, center, progress)
         _one_field(beside, reader, center)
         beside.rename(target)
@@ -74,6 +83,21 @@ def rephase_measurement_set(
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return center
+
+
+def _copy(source: Path, target: Path, fields: Sequence[int] | None, column: str | None) -> None:
+    with open_table(source) as main:
+        names = [
+            n
+            for n in main.colnames()
+            if column in (None, n) or "complex" not in main.getcoldesc(n)["valueType"]
+        ]
+        where = "" if fields is None else f"FIELD_ID in [{','.join(map(str, fields))}]"
+        part = main if fields is None and column is None else main.query(where, columns=",".join(names))
+        part.copy(str(target), deep=True, valuecopy=True).close()
+    if column not in (None, "DATA"):
+        with open_table(target, writable=True) as copied:
+            copied.renamecol(column, "DATA")
 
 
 def _move(path: Path, reader: VisibilityReader, center: tuple[float, float], progress: Progress) -> None:

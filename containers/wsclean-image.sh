@@ -1,0 +1,1 @@
+../src/dsa110_contimg/imaging/wsclean-image.sh

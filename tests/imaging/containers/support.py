@@ -1,0 +1,45 @@
+"""What the container tests share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "container_engines.sh"
+#: Lines for the end of the run: what was measured.
+FIGURES: list[str] = []
+
+
+def unavailable(message: str) -> None:
+    """Skip with the reason; with CI=true nothing is skipped."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def script(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+
+
+def containers(engine: str) -> list[str]:
+    """Names of all containers."""
+    listed = subprocess.run(
+        [engine, "ps", "--all", "--format", "{{.Names}}"], capture_output=True, text=True, check=True
+    )
+    return listed.stdout.split()
+
+
+def state(ms: Path) -> dict[Path, tuple[int, bytes]]:
+    """Time and content of all files of a Measurement Set; locks do not count."""
+    files = (f for f in sorted(ms.rglob("*")) if f.is_file() and f.name != "table.lock")
+    return {f.relative_to(ms): (f.stat().st_mtime_ns, f.read_bytes()) for f in files}
+
+
+def processes(word: str) -> list[str]:
+    """Command lines of all processes that have a word in them."""
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    return [line for line in listed.stdout.splitlines() if word in line]
