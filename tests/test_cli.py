@@ -293,7 +293,9 @@ def test_ctrl_c_is_told_by_the_status(tmp_path, ms, catalogs):
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    time.sleep(1.5)
+    while not (tmp_path / "out").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130

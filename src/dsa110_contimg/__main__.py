@@ -2,11 +2,15 @@
 
 import sys
 
-from dsa110_contimg.cli import main
-
 
 def run() -> None:
     """Run and exit with the status."""
+    try:
+        # Loading the numerical libraries takes a second, in which one may think better of it.
+        from dsa110_contimg.cli import main
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
     sys.exit(main())
 
 
