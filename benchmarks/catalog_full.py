@@ -204,8 +204,9 @@ def kill(folder: Path, kills: int, rows: int) -> None:
     if not isinstance(reads, int):
         raise SystemExit(reads)
     print(
-        f"{struck} of {kills} builds of {rows} rows killed at random moments of {seconds:.1f} s, all finished\n"
-        f"by the next; {halves} left some strips new and some old; another process read {reads} strips, all whole"
+        f"{struck} of {kills} builds of {rows} rows killed at random moments of {seconds:.1f} s,\n"
+        f"all finished by the next build; {halves} left some strips new and some old;\n"
+        f"another process read {reads} strips, all whole"
     )
 
 
