@@ -20,7 +20,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
 from dsa110_contimg.catalogs import build_strips, catalog_info, query_nvss_sources
-from tests.catalogs.files import NVSS_FORMS, Sources, draw, real_bright, write_csv
+from tests.catalogs.files import BUILDS, NVSS_FORMS, Sources, draw, real_bright, write_csv
 
 ROWS, CONES, RADIUS = 1_773_484, 1000, 2.5
 BRIGHT = Path("../shared/data/catalogues/nvss_50mjy.csv.gz")
@@ -167,21 +167,29 @@ def kill(folder: Path, kills: int, rows: int) -> None:
     for k in range(2):
         source = folder / f"kill{k}.csv"
         write_csv(source, draw(rows, seed=30 + k))
-        seconds, _, _ = build(source, strips)
+        started = time.perf_counter()
+        build_strips("nvss", source, strips)
+        seconds = time.perf_counter() - started
         for path in strips.glob("nvss_dec*.sqlite3"):
             allowed.setdefault(path.name, set()).add(contents(path))
         sources.append(source)
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     watcher = multiprocessing.get_context("spawn").Process(target=watch, args=(strips, allowed, theirs))
     watcher.start()
-    halves = 0
+    halves = struck = 0
+    command = [sys.executable, "-c", BUILDS]
+    builder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert builder.stdin is not None
+    assert builder.stdout is not None
     for k in range(kills):
         source = sources[k % 2]
-        command = [sys.executable, "-c", BUILD, str(source), str(strips)]
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        builder.stdin.write(f"{source}|{strips}\n")
+        builder.stdin.flush()
+        pid = int(builder.stdout.readline())
         time.sleep(random.uniform(0, seconds))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        struck += os.waitstatus_to_exitcode(int(builder.stdout.readline())) == -signal.SIGKILL
         states = {contents(path) in allowed[path.name] for path in strips.glob("nvss_dec*.sqlite3")}
         halves += len({info.source_sha256 for info in catalog_info(strips)}) > 1
         report = build_strips("nvss", source, strips)
@@ -189,14 +197,16 @@ def kill(folder: Path, kills: int, rows: int) -> None:
         left = list(strips.glob(".*.tmp"))
         if states != {True} or not good or report.n_sources != rows or left:
             raise SystemExit(f"kill {k + 1}: the store is not good")
+    builder.communicate()
     ours.send("stop")
     reads = ours.recv()
     watcher.join()
     if not isinstance(reads, int):
         raise SystemExit(reads)
     print(
-        f"{kills} builds of {rows} rows killed at random moments of {seconds:.1f} s, each finished by the\n"
-        f"next; {halves} left some strips new and some old; another process read {reads} strips, all whole"
+        f"{struck} of {kills} builds of {rows} rows killed at random moments of {seconds:.1f} s,\n"
+        f"all finished by the next build; {halves} left some strips new and some old;\n"
+        f"another process read {reads} strips, all whole"
     )
 
 

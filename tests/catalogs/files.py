@@ -14,6 +14,20 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 CHUNK = 100_000
 
+#: Imports once, then forks a process for each build, so that a kill meets the build and not the imports.
+BUILDS = """
+import os, sys
+from dsa110_contimg.catalogs import build_strips
+for line in sys.stdin:
+    source, strips = line.split("|")
+    pid = os.fork()
+    if pid == 0:
+        build_strips("nvss", source, strips.strip())
+        os._exit(0)
+    print(pid, flush=True)
+    print(os.waitpid(pid, 0)[1], flush=True)
+"""
+
 
 @dataclass
 class Sources:

@@ -24,21 +24,7 @@ from dsa110_contimg.catalogs import store
 from dsa110_contimg.catalogs.query import query_cone, query_nvss_sources
 from dsa110_contimg.catalogs.store import build_strips, catalog_info, migrate_strips
 from dsa110_contimg.errors import CatalogFormatError, CatalogMissingError, ResourceError
-from tests.catalogs.files import draw, write_csv
-
-# Imports once, then forks a process for each build, so that a kill meets the build and not the imports.
-BUILDS = """
-import os, sys
-from dsa110_contimg.catalogs import build_strips
-for line in sys.stdin:
-    source, strips = line.split("|")
-    pid = os.fork()
-    if pid == 0:
-        build_strips("nvss", source, strips.strip())
-        os._exit(0)
-    print(pid, flush=True)
-    print(os.waitpid(pid, 0)[1], flush=True)
-"""
+from tests.catalogs.files import BUILDS, draw, write_csv
 
 
 def whole(path: Path) -> tuple[int, float]:
