@@ -21,7 +21,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 TOP = {"compare", "pipeline", "report"}
 MAY_IMPORT |= {room: set(MAY_IMPORT) | TOP for room in TOP}
-DOOR = {room: set(MAY_IMPORT) | {"cli", "demo", "score"} for room in ("cli", "demo", "score", "__main__")}
+DOORS = ("cli", "cli_compare", "demo", "score", "__main__")
+DOOR = {room: set(MAY_IMPORT) | {"cli", "cli_compare", "demo", "score"} for room in DOORS}
+# A study scores its simulated observations against their truth.
+MAY_IMPORT["compare"] |= {"score"}
 GROUND = {"errors", "config", "progress"}
 MAY_IMPORT = {room: below | GROUND for room, below in (MAY_IMPORT | DOOR).items()}
 MAY_IMPORT |= {"errors": set(), "config": {"errors"}, "progress": set(), "__init__": set()}

@@ -26,10 +26,10 @@ from rich.progress import Progress as RichBar
 from rich.table import Table
 
 from dsa110_contimg import __version__
-from dsa110_contimg.config import ImagingConfig, SelfCalConfig, Settings, SimulationConfig
+from dsa110_contimg.config import ComparisonConfig, ImagingConfig, SelfCalConfig, Settings, SimulationConfig
 from dsa110_contimg.errors import ContimgError, InputError, NotImprovedError
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "settings_flags"]
 
 T = TypeVar("T")
 
@@ -410,7 +410,7 @@ def score(
 
 def _warn_of_unknown_variables() -> None:
     """Say which CONTIMG_ variables no option reads: a misspelt one would be silently without effect."""
-    classes = (ImagingConfig, SelfCalConfig, SimulationConfig)
+    classes = (ImagingConfig, SelfCalConfig, SimulationConfig, ComparisonConfig)
     known = {f"CONTIMG_{name.upper()}" for cls in classes for name in cls.model_fields}
     known |= {"CONTIMG_DEBUG", "CONTIMG_JUDGE_PYTHON", "CONTIMG_REQUIRE_SHARED_DATA"}
     for name in sorted(os.environ):
@@ -468,6 +468,8 @@ def main(arguments: list[str] | None = None) -> int:
     int
         0, 2, 3 or 4; every failure has printed one line on stderr.
     """
+    from dsa110_contimg import cli_compare  # noqa: F401  adds its commands
+
     os.environ.setdefault("MPLBACKEND", "Agg")
     try:
         stopped = app(args=arguments, standalone_mode=False)

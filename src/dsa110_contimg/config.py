@@ -20,7 +20,7 @@ from pydantic_settings.exceptions import SettingsError
 
 from dsa110_contimg.errors import ConfigError
 
-__all__ = ["ImagingConfig", "SelfCalConfig", "Settings", "SimulationConfig"]
+__all__ = ["ComparisonConfig", "ImagingConfig", "SelfCalConfig", "Settings", "SimulationConfig"]
 
 PREFIX = "CONTIMG_"
 
@@ -154,6 +154,16 @@ class SelfCalConfig(ImagingConfig):
         """Return the spectral-window map as a mapping from the data's windows."""
         words = self.spw_map.split(",") if self.spw_map else []
         return {k: int(word) for k, word in enumerate(words)}
+
+
+class ComparisonConfig(Settings):
+    """Options of the comparison of strategies."""
+
+    arms: str = Field(
+        "baseline_no_nvss,nvss_0.1mJy,nvss_1.0mJy,nvss_10.0mJy",
+        description="Arms, separated by commas: baseline_no_nvss, or nvss_<limit>mJy with any flux limit",
+    )
+    arm_limit_s: float = Field(3600.0, gt=0, description="An arm that takes longer, in seconds, has hung")
 
 
 class SimulationConfig(Settings):

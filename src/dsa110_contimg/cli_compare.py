@@ -1,0 +1,49 @@
+"""The door of comparisons and studies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dsa110_contimg.cli import JsonFlag, TerminalProgress, _print_json, app, settings_flags
+from dsa110_contimg.config import ComparisonConfig, SelfCalConfig
+from dsa110_contimg.errors import ConfigError
+
+__all__ = ["compare"]
+
+
+@app.command("compare")
+@settings_flags(ComparisonConfig, SelfCalConfig)
+def compare(
+    ms: Annotated[Path, typer.Argument(help="Measurement Set; it is only read")],
+    outdir: Annotated[Path, typer.Argument(help="Folder for report, figure and a folder for each arm")],
+    caltable: Annotated[
+        list[Path] | None, typer.Option(help="Initial CASA table (B, G or T Jones); repeat for more")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of options of self-calibration")] = None,
+    as_json: JsonFlag = False,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Compare self-calibration with and without the catalogue, and with several flux limits."""
+    from dsa110_contimg.compare import compare_strategies
+    from dsa110_contimg.compare.report import REPORT
+
+    for name, flag in (("use_nvss_seeding", "--seed"), ("nvss_min_mjy", "--min-mjy")):
+        if name in options:
+            raise ConfigError(f"{flag} is what the arms differ in", "contimg compare", "name it with --arms")
+    own = {k: options.pop(k) for k in ComparisonConfig.model_fields if k in options}
+    result = compare_strategies(
+        ms,
+        outdir,
+        SelfCalConfig.load(config, options),
+        ComparisonConfig.load(None, own),
+        caltable or [],
+        progress=TerminalProgress(),
+    )
+    if as_json:
+        _print_json(result.results)
+    else:
+        typer.echo((outdir / REPORT).read_text(encoding="utf-8"), nl=False)
