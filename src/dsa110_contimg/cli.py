@@ -26,7 +26,14 @@ from rich.progress import Progress as RichBar
 from rich.table import Table
 
 from dsa110_contimg import __version__
-from dsa110_contimg.config import ComparisonConfig, ImagingConfig, SelfCalConfig, Settings, SimulationConfig
+from dsa110_contimg.config import (
+    ComparisonConfig,
+    ImagingConfig,
+    SelfCalConfig,
+    Settings,
+    SimulationConfig,
+    StudyConfig,
+)
 from dsa110_contimg.errors import ContimgError, InputError, NotImprovedError
 
 __all__ = ["app", "main", "settings_flags"]
@@ -410,7 +417,7 @@ def score(
 
 def _warn_of_unknown_variables() -> None:
     """Say which CONTIMG_ variables no option reads: a misspelt one would be silently without effect."""
-    classes = (ImagingConfig, SelfCalConfig, SimulationConfig, ComparisonConfig)
+    classes = (ImagingConfig, SelfCalConfig, SimulationConfig, ComparisonConfig, StudyConfig)
     known = {f"CONTIMG_{name.upper()}" for cls in classes for name in cls.model_fields}
     known |= {"CONTIMG_DEBUG", "CONTIMG_JUDGE_PYTHON", "CONTIMG_REQUIRE_SHARED_DATA"}
     for name in sorted(os.environ):

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from dsa110_contimg.cli import JsonFlag, TerminalProgress, _print_json, app, settings_flags
-from dsa110_contimg.config import ComparisonConfig, SelfCalConfig
+from dsa110_contimg.config import ComparisonConfig, SelfCalConfig, StudyConfig
 from dsa110_contimg.errors import ConfigError
 
-__all__ = ["compare"]
+__all__ = ["compare", "study"]
 
 
 @app.command("compare")
@@ -47,3 +47,36 @@ def compare(
         _print_json(result.results)
     else:
         typer.echo((outdir / REPORT).read_text(encoding="utf-8"), nl=False)
+
+
+@app.command("study")
+@settings_flags(StudyConfig)
+def study(
+    outdir: Annotated[Path, typer.Argument(help="Folder of the study; run again to finish or extend it")],
+    page: Annotated[
+        Path | None, typer.Option(help="Markdown page to write", show_default="OUTDIR/study.md")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of options")] = None,
+    as_json: JsonFlag = False,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Compare over a grid of simulated observations: a map of where seeding wins."""
+    from dsa110_contimg.compare.page import write_page
+    from dsa110_contimg.compare.study import run_study
+
+    settings = StudyConfig.load(config, options)
+    cells = run_study(outdir, settings, TerminalProgress())
+    where = page or outdir / "study.md"
+    default = StudyConfig.model_construct()
+    changed = [
+        f"--{name.replace('_', '-')} {value}"
+        for name, value in settings.model_dump().items()
+        if value != getattr(default, name)
+    ]
+    write_page(where, settings, cells, " ".join(["contimg study", str(outdir), *changed]))
+    failed = sum(c["status"] != "completed" for c in cells)
+    if as_json:
+        _print_json({"page": str(where), "observations": len(cells), "failed": failed, "cells": cells})
+    else:
+        typer.echo(f"{len(cells)} observations, {failed} failed; {where}")

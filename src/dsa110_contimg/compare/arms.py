@@ -16,7 +16,7 @@ from typing import Any
 
 from dsa110_contimg.calibration.products import SUMMARY, write_json
 from dsa110_contimg.compare.pristine import pristine_copy
-from dsa110_contimg.config import SelfCalConfig
+from dsa110_contimg.config import PREFIX, SelfCalConfig
 from dsa110_contimg.errors import ConfigError
 from dsa110_contimg.sky import Seed
 
@@ -195,7 +195,7 @@ def run_arm(
 
 
 def _process(command: list[str], folder: Path, limit_s: float, pass_fds: Sequence[int]) -> Outcome:
-    options = {f"CONTIMG_{name.upper()}" for name in SelfCalConfig.model_fields}
+    options = {PREFIX + name.upper() for name in SelfCalConfig.model_fields}
     # All options stand in the file, which variables of the environment would override.
     environment = {k: v for k, v in os.environ.items() if k.upper() not in options}
     started = time.perf_counter()

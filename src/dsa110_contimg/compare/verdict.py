@@ -26,11 +26,11 @@ MAX_OFFSET_BEAMS = 0.1
 RULE = (
     "An arm qualifies if it completed, was not rolled back, and its sources have a median flux ratio of 0.9 "
     "to 1.1 and a median position within a tenth of the beam of the catalogue (or there is no source to "
-    "compare). Of these, arms whose signal to noise under equal conditions is within 3 standard errors of the highest "
-    "are equally good. The unseeded arm is passed over for an equally good seeded one that takes at most "
-    "50 % longer. Of the seeded ones left, those count whose delivered image is within the same error of the "
-    "best of theirs. The fastest is recommended; of those within 10 % of its time, the one with the lowest "
-    "flux limit, which models most of the sky. If no arm qualifies, none is recommended."
+    "compare). Of these, arms whose signal to noise under equal conditions is within 3 standard errors of "
+    "the highest are equally good. The unseeded arm is passed over for an equally good seeded one that takes "
+    "at most 50 % longer. Of the seeded ones left, those count whose delivered image is within the same "
+    "error of the best of theirs. The fastest is recommended; of those within 10 % of its time, the one with "
+    "the lowest flux limit, which models most of the sky. If no arm qualifies, none is recommended."
 )
 
 
