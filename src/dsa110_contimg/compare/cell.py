@@ -8,6 +8,7 @@ FOLDER holds ``spec.json``; ``cell.json`` is written last.
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import sys
 import time
@@ -25,7 +26,7 @@ from dsa110_contimg.compare.run import compare_strategies, folder_lock
 from dsa110_contimg.config import ComparisonConfig, SelfCalConfig, SimulationConfig
 from dsa110_contimg.errors import ContimgError
 from dsa110_contimg.imaging import read_image
-from dsa110_contimg.score import gain_errors, image_scores
+from dsa110_contimg.score import gain_errors, image_scores, true_gain_tables
 from dsa110_contimg.simulate import Truth, simulate
 from dsa110_contimg.sky.seed import mean_apparent_flux
 from dsa110_contimg.visibilities import open_measurement_set
@@ -65,7 +66,9 @@ def run_cell(folder: Path) -> dict[str, Any]:
             cell |= {"status": "failed", "reason": str(error)}
         finally:
             shutil.rmtree(work, ignore_errors=True)
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         cell["seconds"] = round(time.perf_counter() - started, 1)
+        cell["cpu_seconds"] = round(sum(u.ru_utime + u.ru_stime for u in used), 1)
         write_json(folder / CELL, cell)
     return cell
 
@@ -78,7 +81,12 @@ def _work(work: Path, spec: dict[str, Any]) -> dict[str, Any]:
     config = SelfCalConfig(**spec["selfcal"], catalog_dir=work / "catalogs")
     numba.set_num_threads(max(1, min(config.threads or numba.get_num_threads(), numba.get_num_threads())))
     compared = compare_strategies(
-        ms, work / "compare", config, ComparisonConfig(**spec["comparison"]), warm=True
+        ms,
+        work / "compare",
+        config,
+        ComparisonConfig(**spec["comparison"]),
+        warm=True,
+        references={"true gains": true_gain_tables(truth)},
     ).results
     start = _start_errors(work, ms, truth)
     band = np.linspace(float(truth.freq_hz.min()), float(truth.freq_hz.max()), 9)
@@ -92,6 +100,7 @@ def _work(work: Path, spec: dict[str, Any]) -> dict[str, Any]:
     return {
         "start": start,
         "before": compared["before"],
+        "true_gains": compared["references"].get("true gains"),
         "beam_arcsec": compared["beam_arcsec"],
         "brightest_apparent_jy": float(apparent.max()),
         "total_apparent_jy": float(apparent.sum()),

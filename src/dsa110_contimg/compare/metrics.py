@@ -46,6 +46,8 @@ class CommonImages:
         Major axis of the beam of the image before.
     flagged_fraction : float
         Antenna gains that some arm has no solution for, and whose data no image has.
+    references : dict of str to dict
+        ``shallow`` and ``deep`` figures with gains that were given, not solved.
     images : dict of str to CalibratedImage
         For pictures; ``before`` among them.
     """
@@ -57,6 +59,7 @@ class CommonImages:
     region_beams: float
     beam_arcsec: float
     flagged_fraction: float
+    references: dict[str, dict[str, Any]]
     images: dict[str, CalibratedImage]
 
 
@@ -121,22 +124,31 @@ class Judge:
         self.observation = Observation(self.plan.reader, self.plan.initial, progress)
         fwhm = self.plan.beam.fwhm_rad(float(self.plan.reader.freq_hz.min()))
         self.grid: ImageGrid = grid_for(self.plan.reader, config, fwhm)
-        #: All that the catalogue lists: what every arm, seeded or not, is measured against.
+        #: What every arm, seeded or not, is measured against.
         self.reference = self.seed(0.0)
+        #: Faintest source that the catalogue lists in the field, jansky, seen or not.
+        self.faintest_jy = float(self.seed(0.0, 0.0).sky.flux_jy.min())
 
-    def seed(self, limit_mjy: float) -> Seed:
-        """Seed of an arm: sources above a catalogue flux in mJy, as seen through the beam."""
+    def seed(self, limit_mjy: float, apparent_mjy: float | None = None) -> Seed:
+        """Seed of an arm: sources above a catalogue flux, and above one as seen through the beam, in mJy."""
+        if apparent_mjy is None:
+            apparent_mjy = self.config.seed_min_apparent_mjy
         return build_seed(
             self.plan.reader.pointing,
             self.plan.reader.freq_hz,
             self.plan.beam,
             catalog_dir=self.config.catalog_dir,
             min_mjy=limit_mjy,
-            min_apparent_mjy=self.config.seed_min_apparent_mjy,
+            min_apparent_mjy=apparent_mjy,
             spectral_index=self.config.spectral_index,
         )
 
-    def compare(self, folders: Mapping[str, Path], summaries: Mapping[str, dict[str, Any]]) -> CommonImages:
+    def compare(
+        self,
+        folders: Mapping[str, Path],
+        summaries: Mapping[str, dict[str, Any]],
+        references: Mapping[str, list[GainTable]],
+    ) -> CommonImages:
         """Image and measure the data as found and as every arm calibrates them.
 
         Weights are those of the data, whatever the gains; an antenna that some arm
@@ -149,8 +161,11 @@ class Judge:
             Folder of each completed arm.
         summaries : mapping of str to dict
             Its summary.
+        references : mapping of str to list of GainTable
+            Gains to image with besides, the true ones of a simulation for example.
         """
         tables = {name: arm_tables(folder, summaries[name]) for name, folder in folders.items()}
+        tables |= references
         common, units = self._common_flags(tables)
         noise = self._noise(tables)
         images = {"before": self._image([], "image before", common, noise)}
@@ -174,6 +189,7 @@ class Judge:
             )
             for name, folder in folders.items()
         }
+        given = {name: self._both_depths(images[name], region, noise) for name in references}
         for name, folder in folders.items():
             restored = {"image": (images[name].restored, "JY/BEAM")}
             write_products(folder / "common", restored, images[name].cleaned, self.grid, self.plan.reader)
@@ -188,6 +204,7 @@ class Judge:
             region_beams=float(region.sum() / beam_pixels),
             beam_arcsec=beam.major_rad / ARCSEC,
             flagged_fraction=float(flags.mean()),
+            references=given,
             images=images,
         )
 
@@ -252,6 +269,14 @@ class Judge:
             # So many components that nothing is off source: false ones on bad data. The seeds alone then.
             return off_source_region(self.grid, l, m, None, best.cleaned.beam)
 
+    def _both_depths(
+        self, image: CalibratedImage, region: NDArray[np.bool_], noise: float
+    ) -> dict[str, dict[str, Any]]:
+        return {
+            name: metrics_dict(measure(image, self.grid, region, self.reference, noise, shallow=shallow))
+            for name, shallow in (("shallow", True), ("deep", False))
+        }
+
     def _figures(
         self,
         image: CalibratedImage,
@@ -275,8 +300,7 @@ class Judge:
         )
         return {
             "amplitude": units,
-            "shallow": metrics_dict(measure(image, self.grid, region, self.reference, noise, shallow=True)),
-            "deep": metrics_dict(measure(image, self.grid, region, self.reference, noise)),
+            **self._both_depths(image, region, noise),
             # As the run left it: weights of its own gains, seed subtracted where it was seeded.
             "delivered": metrics_dict(delivered),
         }

@@ -24,10 +24,10 @@ __all__ = ["Ratio", "summarize", "write_page"]
 CONFIDENCE = 0.95
 LABELS = {
     "phase": "start phase error",
-    "jy": "bright source, Jy",
+    "jy": "bright source (Jy)",
     "amplitude": "amplitude error",
     "flux": "catalogue flux error",
-    "position": "catalogue position error, arcsec",
+    "position": "catalogue position error (arcsec)",
     "dec": "declination",
 }
 Cell = dict[str, Any]
@@ -75,8 +75,16 @@ class Ratio:
             return "-"
         mark = {"seeded": " **S**", "unseeded": " **U**", "neither": ""}[self.verdict]
         if self.n == 1:
-            return f"{self.mean:.3g} (one draw)"
-        return f"{self.mean:.3g} ({self.low:.2g} to {self.high:.2g}){mark}"
+            return f"{_short(self.mean)} (one draw)"
+        return f"{_short(self.mean)} ({_short(self.low)} to {_short(self.high)}){mark}"
+
+
+def _short(value: float) -> str:
+    if value >= 1000:
+        return ">1000"
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.2g}" if value >= 0.001 else "<0.001"
 
 
 def _exp(value: float) -> float:
@@ -189,7 +197,7 @@ class _Study:
             count = [sum(a["run_status"] == k and a["figures"] is not None for a in arms) for k in kinds]
             bad = [sum(a["status"] == k for a in arms) for k in ("failed", "hung")]
             rows.append([name, len(arms), *count, *bad])
-        lines += _table(["arm", "runs", *kinds, "failed", "hung"], rows)
+        lines += _table(["arm", "runs", *kinds, "failed", "hung"], rows)[:-1]
         for c in self.cells:
             where = f"{_words(c['values'])}, draw {c['draw']}"
             if c.get("status") != "completed":
@@ -237,8 +245,11 @@ class _Study:
                 for _, value in columns
             ]
             before = f"{np.median(started):.0f}" if started else "-"
-            rows.append([phase, jy, before, *cells])
-        return _table(["start", "Jy", "start error, deg", *(name for name, _ in columns)], rows)
+            true = [_at(c.get("true_gains"), "shallow", "snr") for c in group]
+            ceiling = f"{np.nanmedian(true):.3g}" if np.isfinite(true).any() else "-"
+            rows.append([phase, jy, before, ceiling, *cells])
+        head = ["start", "Jy", "start error, deg", "SNR with the true gains"]
+        return _table([*head, *(name for name, _ in columns)], rows)
 
     def sides(self) -> list[str]:
         rows = []
@@ -399,7 +410,9 @@ def write_page(path: Path, config: StudyConfig, cells: Sequence[Cell], command: 
         "## Both loops in figures",
         "",
         "Medians over draws, unseeded / seeded. Phase error, coherence, flux ratio and offset are against "
-        "the truth of the simulation; fluxes and positions in the standard images.",
+        "the truth of the simulation; fluxes and positions in the standard images. The phase error holds "
+        "the gradient over the array by which a shifted sky is explained. Standard images with the true "
+        "gains show how far sidelobes that CLEAN leaves, and not the gains, set their signal to noise.",
         "",
         *study.absolute(),
         "## Amplitude errors, catalogue errors, declination",
@@ -445,11 +458,12 @@ def _draw_maps(path: Path, study: _Study) -> None:
         for y, row in enumerate(ratios):
             for x, r in enumerate(row):
                 mark = {"seeded": "S", "unseeded": "U", "neither": ""}[r.verdict]
-                text = f"{r.mean:.2g}\n{mark}" if r.n else "-"
-                axes.text(x, y, text, ha="center", va="center", fontsize=9)
+                text = f"{_short(r.mean)}\n{mark}" if r.n else "-"
+                color = "white" if abs(values[y, x]) > 2 else "black"
+                axes.text(x, y, text, ha="center", va="center", fontsize=9, color=color)
         axes.set_xticks(range(len(study.lists["jy"])), study.lists["jy"])
         axes.set_yticks(range(len(study.lists["phase"])), study.lists["phase"])
-        axes.set(xlabel="bright source, Jy", ylabel="start phase error, deg")
+        axes.set(xlabel="bright source (Jy)", ylabel="start phase error, deg")
         axes.set_title(measure.title.replace(" (", "\n("), fontsize=9)
     bar = figure.colorbar(drawn, ax=figure.axes, extend="both", shrink=0.8)
     bar.set_label("seeded better: log2 of the factor")

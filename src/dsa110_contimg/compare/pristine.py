@@ -16,9 +16,10 @@ __all__ = ["Snapshot", "pristine_copy"]
 
 #: ioctl of Linux (linux/fs.h) that lets a file share another's blocks until one of them is written.
 FICLONE = 0x40049409
-#: Files of this size or more hold the cells of columns that self-calibration only reads; smaller ones, table
-#: descriptions among them, are copied.
+#: Files of this size or more hold cells of columns that self-calibration only reads; smaller ones are copied.
 BULK_BYTES = 1 << 20
+#: What describes a table is written whenever a column is added.
+DESCRIPTIONS = ("table.dat", "table.info", "table.lock")
 
 
 def pristine_copy(source: Path, target: Path) -> int:
@@ -57,7 +58,7 @@ def pristine_copy(source: Path, target: Path) -> int:
         if _cloned(file, new):
             continue
         size = file.stat().st_size
-        if size >= BULK_BYTES:
+        if size >= BULK_BYTES and file.name not in DESCRIPTIONS:
             with contextlib.suppress(OSError):
                 os.link(file, new)
                 continue

@@ -8,12 +8,13 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from dsa110_contimg import __version__
+from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.calibration.products import write_json
 from dsa110_contimg.calibration.selfcal import selfcal_ms
 from dsa110_contimg.catalogs import build_strips
@@ -68,6 +69,7 @@ def compare_strategies(
     progress: Progress | None = None,
     wait: bool = False,
     warm: bool = False,
+    references: Mapping[str, list[GainTable]] | None = None,
 ) -> Comparison:
     """Self-calibrate the same data in several ways and judge the results alike.
 
@@ -94,6 +96,8 @@ def compare_strategies(
     warm : bool
         Whether everything has been compiled already, so that no arm's time is
         that of a compiler.
+    references : mapping of str to list of GainTable, optional
+        Gains to image the data with besides, the true ones of a simulation for example.
 
     Returns
     -------
@@ -116,7 +120,7 @@ def compare_strategies(
         runs = _Runs(judge, arms, config, comparison, tables, snapshot, out, progress, lock.fileno())
         entries = runs.execute()
         snapshot.require_unchanged()
-        common = _images(judge, entries, out, progress)
+        common = _images(judge, entries, references or {}, out, progress)
         results = _results(judge, entries, common, ms, snapshot, comparison)
         write_report(out, results, common, judge.grid)
         write_json(out / RESULTS, results)
@@ -148,10 +152,14 @@ def compile_all(progress: Progress) -> None:
     progress.note("compiling, where that has not been done before")
     with tempfile.TemporaryDirectory(prefix="contimg-compare-") as name:
         folder = Path(name)
-        simulate(folder / "t.ms", SimulationConfig(antennas=8, channels=4, dumps=2, min_mjy=50.0))
+        # Constructed: variables of the environment are for the arms.
+        tiny = SimulationConfig.model_construct(antennas=8, channels=4, dumps=2, min_mjy=50.0)
+        simulate(folder / "t.ms", tiny)
         build_strips("nvss", folder / "t.catalog.ecsv", folder / "c")
         for seeded in (True, False):
-            config = SelfCalConfig(catalog_dir=folder / "c", size=128, use_nvss_seeding=seeded)
+            config = SelfCalConfig.model_construct(
+                catalog_dir=folder / "c", size=128, use_nvss_seeding=seeded
+            )
             selfcal_ms(folder / "t.ms", folder / "out", config)
 
 
@@ -176,7 +184,7 @@ class _Runs:
 
     def execute(self) -> list[dict[str, Any]]:
         """Run what has to be run; one entry of the report for each arm."""
-        floor_mjy = 1e3 * float(self.judge.reference.sky.flux_jy.min())
+        floor_mjy = 1e3 * self.judge.faintest_jy
         entries: list[dict[str, Any]] = []
         seeds: dict[str, Seed] = {}
         for number, arm in enumerate(self.arms, 1):
@@ -282,14 +290,18 @@ def _fill(entry: dict[str, Any], outcome: Outcome) -> None:
 
 
 def _images(
-    judge: Judge, entries: list[dict[str, Any]], out: Path, progress: Progress
+    judge: Judge,
+    entries: list[dict[str, Any]],
+    references: Mapping[str, list[GainTable]],
+    out: Path,
+    progress: Progress,
 ) -> CommonImages | None:
     """Image all arms alike, and put the figures into their entries."""
     done = {e["name"]: e.pop("summary") for e in entries if e["status"] == "completed"}
     common = None
     if done:
         progress.note(f"imaging {len(done)} arms alike")
-        common = judge.compare({name: out / name for name in done}, done)
+        common = judge.compare({name: out / name for name in done}, done, references)
         for entry in entries:
             entry["figures"] = common.arms.get(entry["name"])
     by_name = {e["name"]: e for e in entries}
@@ -324,8 +336,9 @@ def _results(
         "n_antennas": len(judge.plan.ms.antennas),
         "n_channels": judge.observation.n_channels,
         "image": {"size": judge.grid.size, "cell_arcsec": round(judge.grid.cell_rad * 206264.80625, 4)},
-        "catalog_faintest_mjy": 1e3 * float(judge.reference.sky.flux_jy.min()),
+        "catalog_faintest_mjy": 1e3 * judge.faintest_jy,
         "before": common.before if common else None,
+        "references": common.references if common else {},
         "depth_jy": common.depth_jy if common else None,
         "region_fraction": common.region_fraction if common else None,
         "region_beams": common.region_beams if common else None,

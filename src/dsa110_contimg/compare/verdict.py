@@ -70,10 +70,13 @@ def judge_comparison(
     taken too large, never too small.
     """
     error = snr_uncertainty(region_beams)
-    measured = {a["name"]: a for a in arms if a["figures"] is not None}
+    measured = {a["name"]: a for a in arms if a["figures"] is not None and not a["identical_to"]}
     base = next((a for a in measured.values() if not a["seeded"]), None)
     seeded = [a for a in measured.values() if a["seeded"]]
     chosen, because = _recommend(list(measured.values()), error, beam_arcsec)
+    same = [a["name"] for a in arms if chosen and a["identical_to"] == chosen]
+    if same:
+        because = f"{because}; the same arm as {', '.join(same)}"
     criteria = [
         _all_complete(arms),
         _gain(seeded, base, error),
