@@ -15,16 +15,14 @@ def contents(folder):
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-@pytest.mark.parametrize("bulk", [0, 1 << 20])
-def test_calibrating_a_copy_leaves_the_original_alone(tiny, config, tmp_path, monkeypatch, bulk):
+def test_calibrating_a_copy_leaves_the_original_alone(tiny, config, tmp_path, monkeypatch):
     """With every storage manager's file hard-linked, no byte of the original changes."""
-    monkeypatch.setattr(pristine, "BULK_BYTES", bulk)
+    monkeypatch.setattr(pristine, "BULK_BYTES", 0)
     original = tmp_path / "t.ms"
     shutil.copytree(tiny / "t.ms", original)
     seen, hashed = contents(original), data_hash(original)
     copied = pristine_copy(original, tmp_path / "copy.ms")
-    shared = [p for p in (tmp_path / "copy.ms").rglob("*") if p.is_file() and p.stat().st_nlink > 1]
-    assert copied < sum(map(len, seen.values())) or not shared
+    assert copied < sum(map(len, seen.values())) / 2
     result = selfcal_ms(tmp_path / "copy.ms", tmp_path / "out", config)
     assert result.improved
     assert "CORRECTED_DATA" in open_measurement_set(tmp_path / "copy.ms").columns

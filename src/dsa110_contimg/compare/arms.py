@@ -213,7 +213,11 @@ def _process(command: list[str], folder: Path, limit_s: float, pass_fds: Sequenc
                 process.wait()
     wall_s = time.perf_counter() - started
     if returned == 0:
-        return Outcome("completed", "", wall_s, json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
+        try:
+            summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            return Outcome("failed", f"ended well, but without a summary ({error})", wall_s)
+        return Outcome("completed", "", wall_s, summary)
     if returned < 0:
         return Outcome("failed", f"killed by {signal.Signals(-returned).name}", wall_s)
     lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()

@@ -61,7 +61,8 @@ def run_cell(folder: Path) -> dict[str, Any]:
         try:
             cell |= _work(work, spec)
             for name in KEPT:
-                (work / "compare" / name).replace(folder / name)
+                if (work / "compare" / name).exists():  # there is no picture where no arm was completed
+                    (work / "compare" / name).replace(folder / name)
         except ContimgError as error:
             cell |= {"status": "failed", "reason": str(error)}
         finally:

@@ -16,7 +16,7 @@ from dsa110_contimg.calibration.images import CalibratedImage, make_image, measu
 from dsa110_contimg.calibration.observation import Observation, SeedModel
 from dsa110_contimg.calibration.plan import Plan, make_plan
 from dsa110_contimg.config import SelfCalConfig
-from dsa110_contimg.errors import ImagingError
+from dsa110_contimg.errors import EngineError, ImagingError
 from dsa110_contimg.imaging import ImageGrid, measure_image, off_source_region, read_image
 from dsa110_contimg.imaging.cli_imaging import grid_for, write_products
 from dsa110_contimg.progress import Progress
@@ -46,6 +46,8 @@ class CommonImages:
         Major axis of the beam of the image before.
     flagged_fraction : float
         Antenna gains that some arm has no solution for, and whose data no image has.
+    failed : dict of str to str
+        Arms whose data could not be imaged, and why.
     references : dict of str to dict
         ``shallow`` and ``deep`` figures with gains that were given, not solved.
     images : dict of str to CalibratedImage
@@ -59,6 +61,7 @@ class CommonImages:
     region_beams: float
     beam_arcsec: float
     flagged_fraction: float
+    failed: dict[str, str]
     references: dict[str, dict[str, Any]]
     images: dict[str, CalibratedImage]
 
@@ -170,13 +173,17 @@ class Judge:
         noise = self._noise(tables)
         images = {"before": self._image([], "image before", common, noise)}
         depth = images["before"].cleaned.threshold_jy
+        failed: dict[str, str] = {}
         for name, arm in tables.items():
-            # An arm that kept the input has the image before, at its own depth too.
-            images[name] = (
-                self._image(arm, f"image of {name}", common, noise, depth / units[name])
-                if arm
-                else images["before"]
-            )
+            if not arm:
+                # An arm that kept the input has the image before, at its own depth too.
+                images[name] = images["before"]
+                continue
+            try:
+                images[name] = self._image(arm, f"image of {name}", common, noise, depth / units[name])
+            except EngineError as error:
+                failed[name] = str(error)
+        folders = {name: folder for name, folder in folders.items() if name in images}
         region = self._region(images, noise)
         arms = {
             name: self._figures(
@@ -189,7 +196,9 @@ class Judge:
             )
             for name, folder in folders.items()
         }
-        given = {name: self._both_depths(images[name], region, noise) for name in references}
+        given = {
+            name: self._both_depths(images[name], region, noise) for name in references if name in images
+        }
         for name, folder in folders.items():
             restored = {"image": (images[name].restored, "JY/BEAM")}
             write_products(folder / "common", restored, images[name].cleaned, self.grid, self.plan.reader)
@@ -204,6 +213,7 @@ class Judge:
             region_beams=float(region.sum() / beam_pixels),
             beam_arcsec=beam.major_rad / ARCSEC,
             flagged_fraction=float(flags.mean()),
+            failed=failed,
             references=given,
             images=images,
         )

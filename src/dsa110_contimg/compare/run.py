@@ -304,6 +304,8 @@ def _images(
         common = judge.compare({name: out / name for name in done}, done, references)
         for entry in entries:
             entry["figures"] = common.arms.get(entry["name"])
+            if entry["name"] in common.failed:
+                entry |= {"status": "failed", "reason": common.failed[entry["name"]]}
     by_name = {e["name"]: e for e in entries}
     for entry in entries:
         if entry["identical_to"] is not None:

@@ -95,7 +95,11 @@ def grid_points(config: StudyConfig) -> list[Point]:
 
 
 def run_study(
-    outdir: Path, config: StudyConfig | None = None, progress: Progress | None = None
+    outdir: Path,
+    config: StudyConfig | None = None,
+    progress: Progress | None = None,
+    *,
+    warm: bool = False,
 ) -> list[dict[str, Any]]:
     """Run what is not done yet; every observation of the grid is accounted for.
 
@@ -107,6 +111,8 @@ def run_study(
         Options.
     progress : Progress, optional
         Where progress is reported.
+    warm : bool
+        Whether everything has been compiled already.
 
     Returns
     -------
@@ -127,8 +133,9 @@ def run_study(
     cells = {p.name: _finished(folders[p.name], specs[p.name]["key"]) for p in points}
     todo = [name for name, cell in cells.items() if cell is None]
     progress.note(f"{len(points)} observations, {len(points) - len(todo)} done already")
-    if todo:
+    if todo and not warm:
         compile_all(progress)
+    if todo:
         n_arms = len(parse_arms(f"{config.map_arms},{config.limit_arms}"))
         limit_s = CELL_SPARE_S + n_arms * config.study_arm_limit_s
         for name, cell in _run_all({n: folders[n] for n in todo}, specs, config.workers, limit_s, progress):
