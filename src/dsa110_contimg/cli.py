@@ -475,10 +475,10 @@ def main(arguments: list[str] | None = None) -> int:
     int
         0, 2, 3 or 4; every failure has printed one line on stderr.
     """
-    from dsa110_contimg import cli_compare  # noqa: F401  adds its commands
-
     os.environ.setdefault("MPLBACKEND", "Agg")
     try:
+        from dsa110_contimg import cli_compare  # noqa: F401  adds its commands
+
         stopped = app(args=arguments, standalone_mode=False)
         # An interrupt comes back as a status instead of an exception.
         if stopped == INTERRUPTED:

@@ -1,8 +1,11 @@
 import json
 import multiprocessing
 import re
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,3 +217,11 @@ def test_standard_error_of_a_signal_to_noise():
     rng = np.random.default_rng(5)
     found = [mad_rms(rng.standard_normal((20, 20)).astype(np.float32)) for _ in range(3000)]
     assert np.std(found) / np.mean(found) == pytest.approx(snr_uncertainty(400), rel=0.06)
+
+
+def test_the_older_name_is_the_same_command(tiny, tmp_path):
+    script = Path(__file__).parents[2] / "scripts" / "compare_selfcal_strategies.py"
+    command = [sys.executable, str(script), str(tiny / "t.ms"), str(tmp_path / "o"), "--arms", "first"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no arm 'first'" in done.stderr
