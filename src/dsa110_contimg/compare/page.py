@@ -298,6 +298,30 @@ class _Study:
             f"smallest, the one whose delivered image has the lowest noise. ({told})"
         )
 
+    def against_ceiling(self) -> list[str]:
+        """Compare the signal to noise of standard images with what the true gains give."""
+        told = []
+        for name in (self.unseeded, self.seeded):
+            ratios = np.array(
+                [
+                    MEASURES[0].value(c["arms"].get(name)) / _at(c.get("true_gains"), "shallow", "snr")
+                    for c in self.cells
+                ]
+            )
+            known = ratios[np.isfinite(ratios)]
+            if known.size:
+                over = int((known > 1.01).sum())
+                told.append(
+                    f"{name} {np.median(known):.3f} ({known.min():.2f} to {known.max():.2f}), more than 1 % "
+                    f"above it in {over} of {known.size}"
+                )
+        if not told:
+            return []
+        return [
+            "* Signal to noise of standard images over that with the true gains, median and range: "
+            f"{'; '.join(told)}. What is above it is no better calibration."
+        ]
+
     def offsets(self) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
         """Position offsets of all images of the map whose gains were improved, arcsec."""
         points = {tuple({**self.usual, "phase": p, "jy": b}[a] for a in AXES) for p, b in self.map_points()}
@@ -342,6 +366,7 @@ class _Study:
                 f"* Unseeded self-calibration leaves the sky {was:.2f} arcsec off in the median, seeded "
                 f"{now:.2f} arcsec."
             )
+        lines += self.against_ceiling()
         base = [c["arms"].get(self.unseeded) for c in self.cells]
         kept = sum(bool(a) and a["run_status"] == "improved" for a in base)
         own = [c["arms"].get(self.seeded) for c in self.cells]

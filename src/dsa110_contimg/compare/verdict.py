@@ -149,7 +149,7 @@ def _overhead(seeded: Sequence[Mapping[str, Any]], base: Mapping[str, Any] | Non
 def _no_hangs(arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     hung = [a["name"] for a in arms if a["status"] == "hung"]
     limit = next((a["limit_s"] for a in arms), 0)
-    text = f"hung: {', '.join(hung)}" if hung else f"every arm ended by itself; {limit:g} s were allowed"
+    text = f"hung: {', '.join(hung)}" if hung else f"none ran into the limit of {limit:g} s"
     return _criterion("no hangs", not hung, text)
 
 
