@@ -111,7 +111,8 @@ TABLES: tuple[tuple[str, str, tuple[Column, ...]], ...] = (
     (
         "Own depth, and as delivered",
         "The same images CLEANed to 3 sigma of their own; and the final image that the arm left: weights of "
-        "its own gains, for seeded arms with the seed subtracted before CLEAN and restored after it.",
+        "its own gains, thermal rms by its own measurement, for seeded arms with the seed subtracted before "
+        "CLEAN and restored after it.",
         (
             ("arm", _of("name")),
             ("SNR deep", _figure("deep", "snr", ".1f")),
@@ -162,7 +163,7 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
         scale = arm["figures"]["amplitude"] if arm["figures"] else 1.0
         if not arm["identical_to"] and not 0.5 < scale < 2:
             notes.append(
-                f"{arm['name']} set the flux scale: fluxes are {1 / scale:.4g} times those of the data as found."
+                f"{arm['name']} set the flux scale: fluxes are {1 / scale:.4g} times those of the data before."
             )
     for arm in results["arms"]:
         if not arm["seeded"] and arm["status"] == "completed":
