@@ -162,9 +162,7 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
             notes.append(f"{arm['name']}: {arm['message']}.")
         scale = arm["figures"]["amplitude"] if arm["figures"] else 1.0
         if not arm["identical_to"] and not 0.5 < scale < 2:
-            notes.append(
-                f"{arm['name']} set the flux scale: fluxes are {1 / scale:.4g} times those of the data before."
-            )
+            notes.append(f"{arm['name']} set the flux scale: fluxes are {1 / scale:.4g} times those before.")
     for arm in results["arms"]:
         if not arm["seeded"] and arm["status"] == "completed":
             notes.append(
