@@ -24,12 +24,19 @@ from rich.logging import RichHandler
 from dsa110_contimg import __version__
 from dsa110_contimg.cli_catalog import catalog_app
 from dsa110_contimg.cli_container import container_app, doctor
-from dsa110_contimg.config import ImagingConfig, SelfCalConfig, Settings, SimulationConfig
+from dsa110_contimg.config import (
+    ComparisonConfig,
+    ImagingConfig,
+    SelfCalConfig,
+    Settings,
+    SimulationConfig,
+    StudyConfig,
+)
 from dsa110_contimg.errors import ContimgError, InputError, NotImprovedError
 from dsa110_contimg.terminal import JsonFlag, TerminalProgress
 from dsa110_contimg.terminal import print_json as _print_json
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "settings_flags"]
 
 T = TypeVar("T")
 
@@ -283,7 +290,7 @@ def score(
 
 def _warn_of_unknown_variables() -> None:
     """Say which CONTIMG_ variables no option reads: a misspelt one would be silently without effect."""
-    classes = (ImagingConfig, SelfCalConfig, SimulationConfig)
+    classes = (ImagingConfig, SelfCalConfig, SimulationConfig, ComparisonConfig, StudyConfig)
     known = {f"CONTIMG_{name.upper()}" for cls in classes for name in cls.model_fields}
     known |= {"CONTIMG_DEBUG", "CONTIMG_JUDGE_PYTHON", "CONTIMG_REQUIRE_SHARED_DATA"}
     for name in sorted(os.environ):
@@ -340,6 +347,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     os.environ.setdefault("MPLBACKEND", "Agg")
     try:
+        from dsa110_contimg import cli_compare  # noqa: F401  adds its commands
+
         stopped = app(args=arguments, standalone_mode=False)
         # An interrupt comes back as a status instead of an exception.
         if stopped == INTERRUPTED:

@@ -32,7 +32,7 @@ from dsa110_contimg.sky import Seed
 from dsa110_contimg.sky.seed import BAND_SAMPLES, mean_apparent_flux
 from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set
 
-__all__ = ["gain_errors", "score_run", "true_gain_tables"]
+__all__ = ["gain_errors", "image_scores", "score_run", "true_gain_tables"]
 
 Float = NDArray[np.float64]
 Complex = NDArray[np.complex128]
@@ -85,7 +85,7 @@ def score_run(
     scores: dict[str, Any] = {"status": summary["status"]}
     scores |= gain_errors(ms_path, tables, truth, summary["provenance"]["initial_caltables"])
     final = read_image(outdir / "final-image.fits")
-    scores |= _image_scores(final, truth)
+    scores |= image_scores(final, truth)
     scores |= {key: summary["final"][key] for key in ("rms_jy", "thermal_ratio", "thermal_rms_jy")}
     if image:
         scores |= _against_true_gains(outdir, final, summary, truth, ms_path, progress)
@@ -182,8 +182,8 @@ def _true_gain(truth: Truth, spw: int) -> Complex:
     return np.asarray(truth.gain[:, :, None] * bandpass)
 
 
-def _image_scores(final: FitsImage, truth: Truth) -> dict[str, Any]:
-    """Fluxes and positions of the final image against the true sky."""
+def image_scores(final: FitsImage, truth: Truth) -> dict[str, Any]:
+    """Compare fluxes and positions of an image with the true sky, as :func:`score_run` reports them."""
     if final.beam is None:
         raise InputError("the final image has no beam", "final-image.fits", "run contimg selfcal again")
     sky, scene = truth.sky, truth.scene

@@ -1,0 +1,11 @@
+"""Comparison of strategies: the same observation self-calibrated with and without the catalogue.
+
+Each arm is a `contimg selfcal` of its own on untouched data (`arms`, `pristine`); all are then imaged and
+measured alike (`metrics`) and judged by stated rules (`verdict`, `report`). A study repeats that over a grid
+of simulated observations (`study`, `cell`, `page`).
+"""
+
+from dsa110_contimg.compare.arms import Arm, parse_arms
+from dsa110_contimg.compare.run import Comparison, compare_strategies
+
+__all__ = ["Arm", "Comparison", "compare_strategies", "parse_arms"]

@@ -1,0 +1,308 @@
+"""The report of a comparison: text, JSON beside it, one figure, and a section of HTML."""
+
+from __future__ import annotations
+
+import html
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from dsa110_contimg.compare.metrics import CommonImages
+from dsa110_contimg.imaging import ImageGrid
+from dsa110_contimg.imaging.picture import Panel, add_panel
+
+__all__ = ["FIGURE", "PAGE", "REPORT", "RESULTS", "html_section", "text_report", "write_report", "write_text"]
+
+logger = logging.getLogger(__name__)
+
+RESULTS = "comparison_results.json"
+REPORT = "comparison_report.txt"
+FIGURE = "comparison.png"
+PAGE = "comparison_report.html"
+NONE = "-"
+STYLE = """body{font-family:sans-serif;margin:2em} table{border-collapse:collapse}
+td,th{padding:.2em .8em;text-align:right} td:first-child,th:first-child{text-align:left}
+tr{border-bottom:1px solid #ccc}"""
+
+Arm = Mapping[str, Any]
+
+
+def _number(value: Any, form: str) -> str:
+    return NONE if value is None else format(value, form)
+
+
+def _figure(which: str, key: str, form: str, scale: float = 1.0) -> Callable[[Arm], str]:
+    def cell(arm: Arm) -> str:
+        value = arm["figures"][which][key] if arm["figures"] else None
+        return _number(None if value is None else value * scale, form)
+
+    return cell
+
+
+def _offset(which: str) -> Callable[[Arm], str]:
+    def cell(arm: Arm) -> str:
+        offset = arm["figures"][which]["offset_arcsec"] if arm["figures"] else None
+        return NONE if offset is None else f"{offset[0]:+.2f} {offset[1]:+.2f}"
+
+    return cell
+
+
+def _flux(which: str) -> Callable[[Arm], str]:
+    def cell(arm: Arm) -> str:
+        figures = arm["figures"][which] if arm["figures"] else None
+        if figures is None or figures["flux_ratio"] is None:
+            return NONE
+        return f"{figures['flux_ratio']:.3f} ({figures['flux_ratio_n']})"
+
+    return cell
+
+
+def _stage(name: str) -> Callable[[Arm], str]:
+    return lambda arm: _number(arm["seconds"] and arm["seconds"][name], ".1f")
+
+
+def _of(key: str, form: str = "") -> Callable[[Arm], str]:
+    return lambda arm: _number(arm[key], form)
+
+
+Column = tuple[str, Callable[[Arm], str]]
+
+#: Tables of the report: title, what it says, columns.
+TABLES: tuple[tuple[str, str, tuple[Column, ...]], ...] = (
+    (
+        "What was run",
+        "An arm counts whatever became of it. The model is what the gains were solved against. Held-out "
+        "chi-squared is comparable only between arms with the same kind of model.",
+        (
+            ("arm", _of("name")),
+            (
+                "status",
+                lambda a: a["status"] if a["run_status"] is None else f"{a['status']}: {a['run_status']}",
+            ),
+            ("seeds", _of("n_seeds", "d")),
+            ("seed Jy", _of("seed_flux_jy", ".3f")),
+            ("model", lambda a: "+".join(a["model"]) if a["model"] else NONE),
+            ("rounds", _of("iterations", "d")),
+            ("best", _of("best_iteration", "d")),
+            ("solved", _of("solved_fraction", ".3f")),
+            ("chi2 held out", _of("chi2_heldout", ".4g")),
+        ),
+    ),
+    (
+        "Equal conditions",
+        "Standard images of DATA with the gains of each arm: same data, weights, off-source region, and "
+        "CLEANed to the depth of the image before. Gain is the signal to noise over that of the data before.",
+        (
+            ("arm", _of("name")),
+            ("SNR", _figure("shallow", "snr", ".1f")),
+            ("gain", _of("improvement_factor", ".2f")),
+            ("dyn. range", _figure("shallow", "dynamic_range", ".1f")),
+            ("rms mJy", _figure("shallow", "rms_jy", ".4g", 1e3)),
+            ("rms/thermal", _figure("shallow", "thermal_ratio", ".2f")),
+            ("flux ratio (n)", _flux("shallow")),
+            ("offset arcsec", _offset("shallow")),
+        ),
+    ),
+    (
+        "Own depth, and as delivered",
+        "The same images CLEANed to 3 sigma of their own; and the final image that the arm left: weights of "
+        "its own gains, thermal rms by its own measurement, for seeded arms with the seed subtracted before "
+        "CLEAN and restored after it.",
+        (
+            ("arm", _of("name")),
+            ("SNR deep", _figure("deep", "snr", ".1f")),
+            ("rms/thermal", _figure("deep", "thermal_ratio", ".2f")),
+            ("flux ratio (n)", _flux("deep")),
+            ("offset arcsec", _offset("deep")),
+            ("SNR delivered", _figure("delivered", "snr", ".1f")),
+            ("rms mJy", _figure("delivered", "rms_jy", ".4g", 1e3)),
+            ("rms/thermal", _figure("delivered", "thermal_ratio", ".2f")),
+        ),
+    ),
+    (
+        "Seconds",
+        "Wall clock of each stage, measured by the run itself; process is from its start to its end.",
+        (
+            ("arm", _of("name")),
+            *((stage, _stage(stage)) for stage in ("total", "read", "predict", "solve", "image", "write")),
+            ("process", _of("wall_s", ".1f")),
+        ),
+    ),
+)
+
+
+def _before(results: Mapping[str, Any]) -> str:
+    before = results["before"]
+    if before is None:
+        return "No arm was completed: nothing could be compared."
+    flux = "" if before["flux_ratio"] is None else f", flux ratio {before['flux_ratio']:.3f}"
+    return (
+        f"Data as found: signal to noise {before['snr']:.1f}, rms {1e3 * before['rms_jy']:.4g} mJy "
+        f"({before['thermal_ratio']:.2f} x thermal){flux}; CLEANed to {1e3 * results['depth_jy']:.4g} mJy. "
+        f"Off source: {100 * results['region_fraction']:.0f} % of the image, "
+        f"{results['region_beams']:.0f} beam areas: a signal to noise is known to "
+        f"{100 * results['verdict']['snr_standard_error']:.1f} %. "
+        f"Gains that some arm lacks, left out of all images: {100 * results['flagged_fraction']:.1f} %."
+    )
+
+
+def _notes(results: Mapping[str, Any]) -> list[str]:
+    notes = []
+    for arm in results["arms"]:
+        if arm["identical_to"]:
+            notes.append(f"{arm['name']} is {arm['identical_to']}, run once: {arm['reason']}.")
+        elif arm["reason"]:
+            notes.append(f"{arm['name']} {arm['status']}: {arm['reason']}.")
+        else:
+            notes.append(f"{arm['name']}: {arm['message']}.")
+        scale = arm["figures"]["amplitude"] if arm["figures"] else 1.0
+        if not arm["identical_to"] and not 0.5 < scale < 2:
+            notes.append(f"{arm['name']} set the flux scale: fluxes are {1 / scale:.4g} times those before.")
+    for arm in results["arms"]:
+        if not arm["seeded"] and arm["status"] == "completed":
+            notes.append(
+                f"{arm['name']} had no catalogue to look into; its gains were solved against clean "
+                f"components alone ({arm['n_seeds']} seeds)."
+            )
+    same = results["files_hash_before"] == results["files_hash_after"]
+    notes.append(f"The Measurement Set's files {'were not touched' if same else 'HAVE CHANGED'}.")
+    return notes
+
+
+def text_report(results: Mapping[str, Any]) -> str:
+    """Report as plain text."""
+    lines = [
+        f"Comparison of self-calibration strategies: {results['ms']}",
+        f"field {results['field']}; {results['n_fields']} fields, {results['n_dumps']} dumps, "
+        f"{results['n_antennas']} antennas, {results['n_channels']} channels; images of "
+        f"{results['image']['size']} pixels of {results['image']['cell_arcsec']:g} arcsec; "
+        f"version {results['version']}, {results['written']}",
+        "",
+        _before(results),
+        "",
+    ]
+    for title, says, columns in TABLES:
+        rows = [[name for name, _ in columns], *([cell(a) for _, cell in columns] for a in results["arms"])]
+        widths = [max(len(row[k]) for row in rows) for k in range(len(columns))]
+        lines += [title, "-" * len(title), says, ""]
+        for row in rows:
+            cells = [row[k].ljust(w) if k == 0 else row[k].rjust(w) for k, w in enumerate(widths)]
+            lines.append("  ".join(cells).rstrip())
+        lines.append("")
+    lines += ["Notes", "-----", *(f"* {note}" for note in _notes(results)), ""]
+    verdict = results["verdict"]
+    lines += ["Criteria", "--------"]
+    lines += [f"* {c['name']}: {c['verdict'].upper()} ({c['evidence']})" for c in verdict["criteria"]]
+    lines += [
+        "",
+        "Recommendation",
+        "--------------",
+        f"{verdict['recommended'] or 'none'}: {verdict['because']}.",
+        f"Rule: {verdict['rule']}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def html_section(results: Mapping[str, Any], figure: str = FIGURE) -> str:
+    """Report as a section of HTML, complete in itself, to be put into a page.
+
+    Parameters
+    ----------
+    results : mapping
+        What ``comparison_results.json`` holds.
+    figure : str
+        Address of the figure as seen from the page.
+    """
+    e = html.escape
+    parts = [
+        '<section id="comparison">',
+        f"<h2>Comparison of strategies</h2><p><code>{e(str(results['ms']))}</code></p>",
+        f"<p>{e(_before(results))}</p>",
+        f'<p><img src="{e(figure)}" alt="images and figures of all arms" style="max-width:100%"></p>',
+    ]
+    for title, says, columns in TABLES:
+        head = "".join(f"<th>{e(name)}</th>" for name, _ in columns)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{e(cell(a))}</td>" for _, cell in columns) + "</tr>"
+            for a in results["arms"]
+        )
+        parts.append(
+            f"<h3>{e(title)}</h3><p>{e(says)}</p>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        )
+    verdict = results["verdict"]
+    notes = "".join(f"<li>{e(note)}</li>" for note in _notes(results))
+    criteria = "".join(
+        f"<li>{e(c['name'])}: <strong>{e(c['verdict'])}</strong> ({e(c['evidence'])})</li>"
+        for c in verdict["criteria"]
+    )
+    parts.append(f"<ul>{notes}</ul><h3>Criteria</h3><ul>{criteria}</ul><h3>Recommendation</h3>")
+    parts.append(
+        f"<p><strong>{e(verdict['recommended'] or 'none')}</strong>: {e(verdict['because'])}.</p>"
+        f"<p>Rule: {e(verdict['rule'])}</p></section>"
+    )
+    return "\n".join(parts) + "\n"
+
+
+def write_report(
+    folder: Path, results: Mapping[str, Any], common: CommonImages | None, grid: ImageGrid
+) -> None:
+    """Write text, figure and HTML page into the folder of a comparison."""
+    write_text(folder / REPORT, text_report(results))
+    (folder / FIGURE).unlink(missing_ok=True)
+    if common is not None:
+        try:
+            _draw(folder / FIGURE, results, common, grid)
+        except (ValueError, RuntimeError, OSError) as error:
+            # A picture must never fail a finished comparison.
+            logger.warning("no picture: %s", error)
+    write_text(
+        folder / PAGE,
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Comparison of strategies</title>'
+        f"<style>{STYLE}</style></head><body>\n{html_section(results)}</body></html>\n",
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file beside its final name and rename it."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+def _draw(path: Path, results: Mapping[str, Any], common: CommonImages, grid: ImageGrid) -> None:
+    """Images of all arms in the same colours, in units of the catalogue, and bars of what they reached."""
+    arms: Sequence[Arm] = [a for a in results["arms"] if a["name"] in common.images]
+    shown = [("data as found", common.images["before"], common.before, 1.0)]
+    shown += [
+        (a["name"], common.images[a["name"]], a["figures"]["deep"], a["figures"]["amplitude"]) for a in arms
+    ]
+    figure = Figure(figsize=(5.0 * len(shown), 9.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    cells = figure.add_gridspec(2, 3 * len(shown), height_ratios=[1.7, 1])
+    lowest = min(f["rms_jy"] * scale for _, _, f, scale in shown)
+    for k, (name, image, figures, scale) in enumerate(shown):
+        title = f"{name}\nSNR {figures['snr']:.0f}, {figures['thermal_ratio']:.2f} x thermal"
+        panel = Panel(title, image.restored, lowest / scale)
+        add_panel(figure, cells[0, 3 * k : 3 * k + 3], panel, grid, image.cleaned.beam, label_dec=k == 0)
+    bars: list[tuple[str, list[float]]] = [
+        ("signal to noise, equal conditions", [a["figures"]["shallow"]["snr"] or 0.0 for a in arms]),
+        ("rms / thermal, as delivered", [a["figures"]["delivered"]["thermal_ratio"] or 0.0 for a in arms]),
+        ("seconds", [a["seconds"]["total"] for a in arms]),
+    ]
+    names = [a["name"].replace("baseline_no_nvss", "baseline").removeprefix("nvss_") for a in arms]
+    width = len(shown)
+    for k, (title, values) in enumerate(bars):
+        axes = figure.add_subplot(cells[1, k * width : (k + 1) * width])
+        axes.barh(range(len(arms)), values, color=["0.6" if not a["seeded"] else "tab:blue" for a in arms])
+        axes.set_yticks(range(len(arms)), names)
+        axes.invert_yaxis()
+        axes.set_title(title)
+    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    figure.savefig(beside, dpi=80, format="png")
+    beside.replace(path)

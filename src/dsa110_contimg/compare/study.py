@@ -1,0 +1,263 @@
+"""The comparison over a grid of simulated observations, in parallel processes, resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsa110_contimg import __version__
+from dsa110_contimg.calibration.products import write_json
+from dsa110_contimg.compare.arms import parse_arms
+from dsa110_contimg.compare.cell import CELL, SPEC
+from dsa110_contimg.compare.run import compile_all
+from dsa110_contimg.config import PREFIX, SelfCalConfig, SimulationConfig, StudyConfig
+from dsa110_contimg.errors import ConfigError
+from dsa110_contimg.progress import LogProgress, Progress
+
+__all__ = ["AXES", "Point", "grid_points", "run_study"]
+
+STUDY = "study.json"
+#: What a point of the grid is given by: axis, option of the study, option of the simulation.
+AXES = {
+    "phase": ("phase_errors", "phase_rms"),
+    "jy": ("brightest", "brightest_jy"),
+    "amplitude": ("amplitude_errors", "amplitude_rms"),
+    "flux": ("flux_errors", "flux_error"),
+    "position": ("position_errors", "position_error"),
+    "dec": ("decs", "dec"),
+}
+MAP = ("phase", "jy")
+#: Time for simulation, images and scores of a cell besides its arms, seconds.
+CELL_SPARE_S = 1800.0
+#: One core each: the observations are what runs in parallel.
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One simulated observation of a study.
+
+    Parameters
+    ----------
+    values : dict
+        Value of each axis, as text.
+    draw : int
+        Which draw of sky, gains and noise, from 0.
+    arms : str
+        Arms to compare.
+    """
+
+    values: dict[str, str]
+    draw: int
+    arms: str
+
+    @property
+    def name(self) -> str:
+        """Folder name: tells every value."""
+        return "_".join([*(f"{axis}{value}" for axis, value in self.values.items()), f"draw{self.draw}"])
+
+
+def grid_points(config: StudyConfig) -> list[Point]:
+    """List the observations of a study: the map, and what is varied by itself at its middle.
+
+    Raises
+    ------
+    ConfigError
+        If the arms cannot be compared.
+    """
+    seeded = [arm.seeded for arm in parse_arms(config.map_arms)]
+    if sorted(seeded) != [False, True]:
+        raise ConfigError("needs one unseeded and one seeded arm", "map_arms", "mend the option")
+    further = [arm.name for arm in parse_arms(config.limit_arms)] if config.limit_arms else []
+    lists = {axis: getattr(config, option).split(",") for axis, (option, _) in AXES.items()}
+    usual = {axis: words[0] for axis, words in lists.items()}
+    middle = {**usual, **{axis: lists[axis][len(lists[axis]) // 2] for axis in MAP}}
+    choices = [{**usual, "phase": p, "jy": b} for p, b in itertools.product(lists["phase"], lists["jy"])]
+    for axis in AXES:
+        if axis not in MAP:
+            choices += [{**middle, axis: word} for word in lists[axis][1:]]
+    arms = {True: ",".join([config.map_arms, *further]), False: config.map_arms}
+    return [Point(values, draw, arms[values == middle]) for draw in range(config.draws) for values in choices]
+
+
+def run_study(
+    outdir: Path,
+    config: StudyConfig | None = None,
+    progress: Progress | None = None,
+    *,
+    warm: bool = False,
+) -> list[dict[str, Any]]:
+    """Run what is not done yet; every observation of the grid is accounted for.
+
+    Parameters
+    ----------
+    outdir : Path
+        Folder; each observation has a folder of its own under ``cells``.
+    config : StudyConfig, optional
+        Options.
+    progress : Progress, optional
+        Where progress is reported.
+    warm : bool
+        Whether everything has been compiled already.
+
+    Returns
+    -------
+    list of dict
+        What each ``cell.json`` holds, with ``values`` and ``draw``; the status of one
+        whose process failed is ``failed`` and its reason says how.
+
+    Raises
+    ------
+    ConfigError
+        If the options make no study.
+    """
+    config, progress = config or StudyConfig(), progress or LogProgress()
+    points = grid_points(config)
+    outdir.mkdir(parents=True, exist_ok=True)
+    specs = {p.name: _spec(p, config, _array(outdir, config)) for p in points}
+    folders = {p.name: outdir / "cells" / p.name for p in points}
+    cells = {p.name: _finished(folders[p.name], specs[p.name]["key"]) for p in points}
+    todo = [name for name, cell in cells.items() if cell is None]
+    progress.note(f"{len(points)} observations, {len(points) - len(todo)} done already")
+    if todo and not warm:
+        compile_all(progress)
+    if todo:
+        n_arms = len(parse_arms(f"{config.map_arms},{config.limit_arms}"))
+        limit_s = CELL_SPARE_S + n_arms * config.study_arm_limit_s
+        for name, cell in _run_all({n: folders[n] for n in todo}, specs, config.workers, limit_s, progress):
+            cells[name] = cell
+            told = cell["reason"] or ", ".join(f"{k} {a['status']}" for k, a in cell["arms"].items())
+            progress.note(f"{name}: {told}")
+    results = [{"values": p.values, "draw": p.draw, **(cells[p.name] or {})} for p in points]
+    write_json(outdir / STUDY, {"config": config.model_dump(), "version": __version__, "cells": results})
+    return results
+
+
+def _run_all(
+    folders: dict[str, Path],
+    specs: dict[str, dict[str, Any]],
+    workers: int,
+    limit_s: float,
+    progress: Progress,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Run cells in processes; whatever ends this one ends them too."""
+    running: set[subprocess.Popen[bytes]] = set()
+    stop = threading.Event()
+    # The specification is complete: no variable of the environment may change it.
+    environment = {k: v for k, v in os.environ.items() if not k.upper().startswith(PREFIX)}
+    environment |= {**ONE_THREAD, "MPLBACKEND": "Agg"}
+
+    def one(name: str) -> dict[str, Any]:
+        if stop.is_set():
+            return {}
+        folder = folders[name]
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / SPEC, specs[name])
+        (folder / CELL).unlink(missing_ok=True)
+        with (folder / "cell.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dsa110_contimg.compare.cell", str(folder)],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,
+            )
+            running.add(process)
+            try:
+                returned = process.wait(timeout=limit_s)
+            except subprocess.TimeoutExpired:
+                _kill(process)
+                return _lost(specs[name]["key"], f"no end within {limit_s:g} s")
+            finally:
+                running.discard(process)
+        cell = _finished(folder, specs[name]["key"], ("completed", "failed"))
+        if cell is not None:
+            return cell
+        lines = (folder / "cell.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        how = f"killed by {signal.Signals(-returned).name}" if returned < 0 else f"exit status {returned}"
+        return _lost(specs[name]["key"], f"{how}: {lines[-1]}" if lines else how)
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            waiting = {pool.submit(one, name): name for name in folders}
+            for future in progress.track(as_completed(waiting), len(waiting), "observations"):
+                yield waiting[future], future.result()
+        finally:
+            stop.set()
+            for process in list(running):
+                _kill(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a cell with the arm that it runs."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    process.wait()
+
+
+def _lost(key: str, reason: str) -> dict[str, Any]:
+    return {"key": key, "status": "failed", "reason": reason, "arms": {}}
+
+
+def _finished(folder: Path, key: str, statuses: tuple[str, ...] = ("completed",)) -> dict[str, Any] | None:
+    try:
+        cell: dict[str, Any] = json.loads((folder / CELL).read_text(encoding="utf-8"))
+        return cell if cell["key"] == key and cell["status"] in statuses else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _spec(point: Point, config: StudyConfig, array: Path) -> dict[str, Any]:
+    simulation: dict[str, Any] = {
+        "array": str(array),
+        "channels": config.study_channels,
+        "dumps": config.study_dumps,
+        "fields": config.study_dumps,
+        "seed": config.study_seed + point.draw,
+    }
+    for axis, (_, option) in AXES.items():
+        value = point.values[axis]
+        simulation |= {"random_phases": True} if value == "random" else {option: float(value)}
+    selfcal: dict[str, Any] = {
+        "size": config.study_size,
+        "cell_arcsec": config.study_cell_arcsec,
+        "max_rounds": config.study_rounds,
+        "threads": 1,
+    }
+    comparison: dict[str, Any] = {"arms": point.arms, "arm_limit_s": config.study_arm_limit_s}
+    SimulationConfig(**simulation)
+    SelfCalConfig(**selfcal)
+    spec = {"simulation": simulation, "selfcal": selfcal, "comparison": comparison}
+    # Where the array's file lies does not matter, what stands in it does.
+    known = {**spec, "simulation": {**simulation, "array": array.read_text("utf-8")}, "version": __version__}
+    return {"key": hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest(), **spec}
+
+
+def _array(outdir: Path, config: StudyConfig) -> Path:
+    """Write the stations of the study: some of the core, so that an image of the whole beam is small."""
+    text = (resources.files("dsa110_contimg.simulate") / "arrays" / "dsa110.txt").read_text("utf-8")
+    lines = [line for line in text.splitlines() if line.strip()]
+    stations = [line for line in lines if not line.startswith("#")]
+    place = np.array([[float(x) for x in line.split()[1:3]] for line in stations])
+    core = np.hypot(*(place - np.median(place, axis=0)).T) < config.radius_m
+    chosen = [line for line, inside in zip(stations, core, strict=True) if inside][:: config.every]
+    path = outdir / "array.txt"
+    path.write_text("\n".join([*(x for x in lines if x.startswith("#")), *chosen]) + "\n", encoding="utf-8")
+    return path
