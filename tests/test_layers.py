@@ -21,7 +21,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 TOP = {"compare", "pipeline", "report"}
 MAY_IMPORT |= {room: set(MAY_IMPORT) | TOP for room in TOP}
-DOOR = {room: set(MAY_IMPORT) | {"cli", "demo", "score"} for room in ("cli", "demo", "score", "__main__")}
+DOORS = {"cli", "cli_pipeline", "demo", "score"}
+DOOR = {room: set(MAY_IMPORT) | DOORS for room in (*DOORS, "__main__")}
 GROUND = {"errors", "config", "progress"}
 MAY_IMPORT = {room: below | GROUND for room, below in (MAY_IMPORT | DOOR).items()}
 MAY_IMPORT |= {"errors": set(), "config": {"errors"}, "progress": set(), "__init__": set()}

@@ -26,7 +26,7 @@ from rich.progress import Progress as RichBar
 from rich.table import Table
 
 from dsa110_contimg import __version__
-from dsa110_contimg.config import ImagingConfig, SelfCalConfig, Settings, SimulationConfig
+from dsa110_contimg.config import ImagingConfig, PipelineConfig, SelfCalConfig, Settings, SimulationConfig
 from dsa110_contimg.errors import ContimgError, InputError, NotImprovedError
 
 __all__ = ["app", "main"]
@@ -134,8 +134,11 @@ def root(
 ) -> None:
     """Catalogue-seeded self-calibration of radio-interferometric continuum observations."""
     handler = RichHandler(console=Console(stderr=True), show_path=False)
+    level = logging.DEBUG if verbose else logging.WARNING
+    # On the handler too: a log file of the pipeline takes more than the terminal shows.
+    handler.setLevel(level)
     logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.WARNING,
+        level=level,
         format="%(message)s",
         handlers=[handler],
         force=True,
@@ -410,7 +413,7 @@ def score(
 
 def _warn_of_unknown_variables() -> None:
     """Say which CONTIMG_ variables no option reads: a misspelt one would be silently without effect."""
-    classes = (ImagingConfig, SelfCalConfig, SimulationConfig)
+    classes = (ImagingConfig, PipelineConfig, SelfCalConfig, SimulationConfig)
     known = {f"CONTIMG_{name.upper()}" for cls in classes for name in cls.model_fields}
     known |= {"CONTIMG_DEBUG", "CONTIMG_JUDGE_PYTHON", "CONTIMG_REQUIRE_SHARED_DATA"}
     for name in sorted(os.environ):
@@ -500,3 +503,6 @@ def main(arguments: list[str] | None = None) -> int:
 def _fail(text: str, status: int) -> int:
     sys.stderr.write(f"error: {text}\n")
     return status
+
+
+from dsa110_contimg import cli_pipeline as _pipeline  # noqa: E402, F401 - it adds its commands to the app above
