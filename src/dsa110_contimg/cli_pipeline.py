@@ -60,8 +60,8 @@ def run(
     options: dict[str, Any],
 ) -> None:
     """Take Measurement Sets through the pipeline, oldest first; what is done already is not done again."""
-    from dsa110_contimg.pipeline import Driver, State
-    from dsa110_contimg.pipeline.driver import raise_for_failures
+    from dsa110_contimg.pipeline.driver import Driver, raise_for_failures
+    from dsa110_contimg.pipeline.state import State
 
     settings = PipelineConfig.load(config, options)
     progress = TerminalProgress()
@@ -103,7 +103,8 @@ def watch(
     options: dict[str, Any],
 ) -> None:
     """Take new Measurement Sets through the pipeline once they are complete, until ended."""
-    from dsa110_contimg.pipeline import Driver, State
+    from dsa110_contimg.pipeline.driver import Driver
+    from dsa110_contimg.pipeline.state import State
 
     settings = PipelineConfig.load(config, options)
     with State(settings.state_file) as state:
@@ -119,7 +120,7 @@ def status(
     as_json: JsonFlag = False,
 ) -> None:
     """Say what waits, runs, is done and failed; with a Measurement Set, all that is known of it."""
-    from dsa110_contimg.pipeline import State
+    from dsa110_contimg.pipeline.state import State
 
     with State(_state_file(state_file), create=False) as state:
         if ms is not None:
@@ -145,7 +146,7 @@ def retry(
     as_json: JsonFlag = False,
 ) -> None:
     """Queue what failed, or the Measurement Sets named, again; run or watch takes them up."""
-    from dsa110_contimg.pipeline import State
+    from dsa110_contimg.pipeline.state import State
 
     with State(_state_file(state_file), create=False) as state:
         queued = state.retry([m.absolute() for m in mss] if mss else None)
@@ -162,8 +163,8 @@ def revert(
     as_json: JsonFlag = False,
 ) -> None:
     """Put columns and flags of a Measurement Set back to what the pipeline found."""
-    from dsa110_contimg.pipeline import State
-    from dsa110_contimg.pipeline import revert as put_back
+    from dsa110_contimg.pipeline.job import revert as put_back
+    from dsa110_contimg.pipeline.state import State
 
     restored = put_back(ms)
     text = f"restored {', '.join(restored)}" if restored else "nothing had been changed"

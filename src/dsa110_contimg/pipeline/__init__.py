@@ -5,11 +5,6 @@ Sets, oldest first, to Dask workers (`cluster`), each of which takes one through
 self-calibration, verdict and publication (`job`). Only the driver writes the run
 state (`state`, SQLite); a worker leaves records in the observation's folder, by
 which a repeated job goes on where it stopped.
+
+Nothing is imported here: the process that only looks at a table (`probe`) starts quickly.
 """
-
-from dsa110_contimg.pipeline.driver import Driver
-from dsa110_contimg.pipeline.job import Job, process, revert
-from dsa110_contimg.pipeline.rollout import Mode, choose_mode, in_rollout
-from dsa110_contimg.pipeline.state import Observation, State
-
-__all__ = ["Driver", "Job", "Mode", "Observation", "State", "choose_mode", "in_rollout", "process", "revert"]

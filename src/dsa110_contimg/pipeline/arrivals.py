@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dsa110_contimg.config import PipelineConfig
-from dsa110_contimg.errors import ContimgError, MeasurementSetError, ResourceError
+from dsa110_contimg.errors import MeasurementSetError, ResourceError
 from dsa110_contimg.pipeline.naming import check_name, observed_at
-from dsa110_contimg.visibilities.measurement_set import open_measurement_set, open_table
+from dsa110_contimg.pipeline.probe import readable
 
-__all__ = ["Arrivals", "fingerprint", "readable"]
+__all__ = ["Arrivals", "fingerprint"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Arrivals:
         """Return those that have become complete, oldest first."""
         complete, seen = [], set()
         try:
-            names = sorted(e.name for e in os.scandir(self.folder) if e.name.endswith(".ms"))
+            names = sorted(p.name for p in self.folder.iterdir() if p.name.endswith(".ms"))
         except OSError as error:
             # A network disk may be away for a while.
             logger.warning("%s: %s", self.folder, error.strerror, extra={"event": "watch_failed"})
@@ -159,27 +159,14 @@ def fingerprint(ms: Path) -> tuple[int, int, int]:
         raise MeasurementSetError("is a symbolic link or no folder", ms, "put the folder itself there")
     folders = [os.fspath(ms)]
     while folders:
-        for entry in os.scandir(folders.pop()):
-            if entry.is_symlink():
-                raise MeasurementSetError("holds a symbolic link", ms, "put the files themselves there")
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(entry.path)
-            elif entry.name != "table.lock":
-                status = entry.stat(follow_symlinks=False)
-                files, size = files + 1, size + status.st_size
-                newest = max(newest, status.st_mtime_ns)
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    raise MeasurementSetError("holds a symbolic link", ms, "put the files themselves there")
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.name != "table.lock":
+                    status = entry.stat(follow_symlinks=False)
+                    files, size = files + 1, size + status.st_size
+                    newest = max(newest, status.st_mtime_ns)
     return files, size, newest
-
-
-def readable(ms: Path) -> bool:
-    """Whether a Measurement Set is whole: valid, and every column readable in its last row."""
-    try:
-        open_measurement_set(ms)
-        with open_table(ms) as main:
-            last = main.nrows() - 1
-            for name in main.colnames():
-                if main.iscelldefined(name, last):
-                    main.getcell(name, last)
-    except (ContimgError, RuntimeError, OSError):
-        return False
-    return True
