@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from dsa110_contimg.catalogs import build_strips
+from dsa110_contimg.cli import main
 from dsa110_contimg.config import PipelineConfig, SimulationConfig
 from dsa110_contimg.pipeline.job import Job
 from dsa110_contimg.simulate import simulate
@@ -70,7 +71,7 @@ def make_job(make_ms, config, tmp_path) -> Callable[..., Job]:
 
 
 @pytest.fixture
-def contimg(tiny, tmp_path):
+def contimg(tiny, tmp_path, monkeypatch, capfd):
     """Start contimg in a process of its own; `contimg.run` waits for it."""
     started = []
 
@@ -94,6 +95,13 @@ def contimg(tiny, tmp_path):
             process = self.start(*words, **variables)
             out, _ = process.communicate(timeout=300)
             return process.returncode, out
+
+        def here(self, *words) -> str:
+            """Call a command that needs no workers, in this process."""
+            capfd.readouterr()
+            monkeypatch.setenv("CONTIMG_STATE_FILE", str(tmp_path / "pipeline.sqlite3"))
+            assert main([str(w) for w in words]) == 0
+            return capfd.readouterr().out
 
         def errors(self) -> str:
             return (tmp_path / "contimg.err").read_text()
