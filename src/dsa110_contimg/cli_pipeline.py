@@ -71,9 +71,9 @@ def run(
         for ms in mss:
             try:
                 if not driver.add(ms):
-                    known = state.find(ms.absolute())
+                    known = state.find(ms.resolve())
                     progress.note(f"{ms} is {known.status} already; contimg retry makes it anew")
-                wanted.append(ms.absolute())
+                wanted.append(ms.resolve())
             except InputError as error:
                 progress.note(str(error))
                 misnamed.append(error)
@@ -149,7 +149,7 @@ def retry(
     from dsa110_contimg.pipeline.state import State
 
     with State(_state_file(state_file), create=False) as state:
-        queued = state.retry([m.absolute() for m in mss] if mss else None)
+        queued = state.retry([m.resolve() for m in mss] if mss else None)
     if as_json:
         _print_json({"queued": [str(o.ms) for o in queued]})
         return
@@ -166,12 +166,12 @@ def revert(
     from dsa110_contimg.pipeline.job import revert as put_back
     from dsa110_contimg.pipeline.state import State
 
-    restored = put_back(ms)
+    restored = put_back(ms.resolve())
     text = f"restored {', '.join(restored)}" if restored else "nothing had been changed"
     path = _state_file(state_file)
     if path.exists():
         with State(path, create=False) as state:
-            known = [o for o in state.observations() if o.ms == ms.absolute()]
+            known = [o for o in state.observations() if o.ms == ms.resolve()]
             for o in known:
                 state.revert(o, text)
     if as_json:
@@ -215,7 +215,7 @@ def _row(observation: Any) -> dict[str, Any]:
 
 
 def _print_one(state: Any, ms: Path, as_json: bool) -> None:
-    observation = state.find(ms.absolute())
+    observation = state.find(ms.resolve())
     record, history = state.record(observation), state.history(observation)
     if as_json:
         _print_json({**_row(observation), "record": record, "history": history})

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from dsa110_contimg.config import PipelineConfig
@@ -146,10 +147,11 @@ def test_worker_and_whole_process_killed(contimg, make_ms, tmp_path):
     # Its observation is taken up by the worker that takes its place.
     wait_until(lambda: (out / mss[0].stem / "record.json").exists(), "the first is done")
     wait_until(lambda: worker_of(out, mss[3].stem) or worker_of(out, mss[2].stem), "the next are in hand")
-    victims = [pid for ms in mss if (pid := worker_of(out, ms.stem))]
+    family = psutil.Process(first.pid).children(recursive=True)
+    assert len(family) >= 2
     first.kill()
     first.wait()
-    wait_until(lambda: not any(Path(f"/proc/{pid}/stat").exists() for pid in victims), "workers end too")
+    wait_until(lambda: not any(p.is_running() and p.status() != "zombie" for p in family), "all end with it")
     kept = {ms: (out / ms.stem / "image.fits").stat().st_mtime_ns for ms in mss if ends(out).get(ms.stem)}
     second = contimg.start(*words)
     out_text, _ = second.communicate(timeout=300)
@@ -186,8 +188,11 @@ def test_watch_restarted_and_ended_gently(contimg, make_ms, tiny, tmp_path):
     watcher = contimg.start(*words)
     make_ms(f"{names[0]}.ms", incoming)
     wait_until(is_done(names[0]), "the first is done")
+    family = psutil.Process(watcher.pid).children(recursive=True)
+    assert len(family) >= 2
     watcher.kill()
     watcher.wait()
+    wait_until(lambda: not any(p.is_running() and p.status() != "zombie" for p in family), "all end with it")
     make_ms(f"{names[1]}.ms", incoming)
     watcher = contimg.start(*words)
     wait_until(lambda: worker_of(out, names[1]), "the second is in hand")

@@ -15,7 +15,7 @@ from pathlib import Path
 from dsa110_contimg.config import PipelineConfig
 from dsa110_contimg.errors import MeasurementSetError, ResourceError
 from dsa110_contimg.pipeline.naming import check_name, observed_at
-from dsa110_contimg.pipeline.probe import readable
+from dsa110_contimg.pipeline.probe import end_with_parent, readable
 
 __all__ = ["Arrivals", "fingerprint"]
 
@@ -132,7 +132,8 @@ class Arrivals:
     def _readable(self, path: Path) -> bool:
         """Look into the table in a process of its own: casacore ends the process over some broken ones."""
         if self._prober is None:
-            self._prober = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+            context = multiprocessing.get_context("spawn")
+            self._prober = ProcessPoolExecutor(1, context, initializer=end_with_parent)
         try:
             return self._prober.submit(readable, path).result(PROBE_S)
         except (BrokenProcessPool, TimeoutError):

@@ -68,13 +68,13 @@ def open_cluster(config: PipelineConfig) -> Iterator[Client]:
                 )
             )
         try:
-            yield stack.enter_context(Client(address, timeout=CONNECT_S, set_as_default=False))
+            client = Client(address, timeout=CONNECT_S, set_as_default=False)
         except OSError as error:
+            where = config.scheduler or "this machine"
             raise EngineError(
-                f"no Dask scheduler answers ({type(error).__name__})",
-                config.scheduler or "this machine",
-                "start it",
+                f"no Dask scheduler answers ({type(error).__name__})", where, "start it"
             ) from None
+        yield stack.enter_context(client)
 
 
 def local_threads(config: PipelineConfig) -> int:

@@ -7,6 +7,7 @@ import logging
 import queue
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from dsa110_contimg.config import PipelineConfig
 from dsa110_contimg.errors import ContimgError, EngineError, InputError
 from dsa110_contimg.pipeline.arrivals import Arrivals
 from dsa110_contimg.pipeline.cluster import local_threads, open_cluster
-from dsa110_contimg.pipeline.job import Job, failure_record, process
+from dsa110_contimg.pipeline.job import Job, failure_record, process, read_record
 from dsa110_contimg.pipeline.lock import exclusive_lock
 from dsa110_contimg.pipeline.logs import json_log
 from dsa110_contimg.pipeline.metrics import Metrics
@@ -34,6 +35,8 @@ DRIVER_LOG = "pipeline.jsonl"
 TICK_S = 1.0
 #: Seconds between attempts to find a scheduler again.
 RECONNECT_S = 2.0
+#: Seconds to wait for a record to come from a worker.
+GATHER_S = 30.0
 
 
 @dataclass
@@ -77,7 +80,11 @@ class Driver:
     ) -> None:
         self.state = state
         self.outdir = real_folder(outdir.absolute())
-        self.config = config.with_options(threads=local_threads(config))
+        # Workers elsewhere have another working directory.
+        tables = config.caltable_dir and config.caltable_dir.absolute()
+        self.config = config.with_options(
+            threads=local_threads(config), catalog_dir=config.catalog_dir.absolute(), caltable_dir=tables
+        )
         self.progress = progress
         self.caltables = caltables
         self.metrics = Metrics(state.path, config)
@@ -98,7 +105,7 @@ class Driver:
         MeasurementSetError
             If its name cannot be that of an observation.
         """
-        path = ms.absolute()
+        path = ms.resolve()
         return self.state.add(check_name(path), path, self.outdir, observed_at(path), self.caltables)
 
     def run(self) -> None:
@@ -237,7 +244,7 @@ class Driver:
                 continue
             status = future.status
             if status == "finished":
-                self._finish(task, future.result())
+                self._take(task, future)
             elif status == "cancelled" and not task.hangs:
                 self.state.requeue(
                     task.observation, "scheduler_lost", "the scheduler has gone", blameless=True
@@ -251,6 +258,17 @@ class Driver:
                 died = isinstance(error, KilledWorker)
                 why = "its worker died" if died else f"{type(error).__name__}: {error}"
                 self._again(task.observation, task.job, "worker_lost", why)
+
+    def _take(self, task: _Task, future: Future) -> None:
+        """Take the record that a worker has returned."""
+        try:
+            record = future.result(timeout=GATHER_S)
+        except (OSError, TimeoutError, CancelledError, KilledWorker) as error:
+            # The worker has gone after its work: the next one finds the record on disk.
+            why = f"the record was lost on its way ({type(error).__name__})"
+            self.state.requeue(task.observation, "record_lost", why, blameless=True)
+            return
+        self._finish(task, record)
 
     def _ended_tasks(self) -> Iterator[Future]:
         with contextlib.suppress(queue.Empty):
@@ -272,6 +290,12 @@ class Driver:
         """Queue an observation again, or give it up when it has cost too many workers."""
         fields = {"event": event, "run_id": o.run_id, "observation": o.name}
         logger.warning("%s: %s", o.name, why, extra=fields)
+        record = read_record(job)
+        if record is not None:
+            # The work was done before whatever happened.
+            self.state.note(event, why, o)
+            self.state.finish(o, record)
+            return
         attempts = self.state.find(o.ms).attempts
         if attempts < self.config.attempts:
             self.state.requeue(o, event, why)
@@ -287,11 +311,15 @@ class Driver:
         for future, task in list(self._tasks.items()):
             if task.hangs or time.monotonic() - task.since < self.config.timeout_s:
                 continue
-            task.hangs = True
-            where = [address for address, keys in client.processing().items() if future.key in keys]
-            client.cancel([future], force=True)
-            if where:
-                client.restart_workers(where, raise_for_error=False)
+            try:
+                where = [address for address, keys in client.processing().items() if future.key in keys]
+                task.hangs = True
+                client.cancel([future], force=True)
+                if where:
+                    client.restart_workers(where, raise_for_error=False)
+            except (OSError, TimeoutError, ValueError) as error:
+                # The scheduler has gone too, or a worker has no nanny that could restart it.
+                logger.warning("a hanging worker could not be restarted: %s", error)
 
     def _standing(self, name: str, record: dict[str, Any]) -> str:
         """Say how far the batch is, and when it will end."""

@@ -125,18 +125,26 @@ class State:
             # A commit that was reported must survive a power failure; there are few of them.
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("PRAGMA foreign_keys=ON")
-            with self._transaction():
-                found = self._db.execute("PRAGMA user_version").fetchone()[0]
-                if found == 0 and not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                    for statement in SCHEMA.split(";"):
-                        self._db.execute(statement)
-                    self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-                elif found != SCHEMA_VERSION:
-                    raise InputError("is no state file of this version", path, "give another --state-file")
+            if self._version() == 0:
+                self._create()
+            if self._version() != SCHEMA_VERSION:
+                raise InputError("is no state file of this version", path, "give another --state-file")
         except sqlite3.DatabaseError as error:
             raise ResourceError(
                 f"cannot be used as state ({error})", path, "give another --state-file"
             ) from None
+
+    def _version(self) -> int:
+        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
+
+    def _create(self) -> None:
+        with self._transaction():
+            # Another process may have been faster, and a database of others is left alone.
+            if self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                return
+            for statement in SCHEMA.split(";"):
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def close(self) -> None:
         """Close the file."""
