@@ -93,7 +93,7 @@ def contimg(tiny, tmp_path, monkeypatch, capfd):
 
         def run(self, *words, **variables) -> tuple[int, str]:
             process = self.start(*words, **variables)
-            out, _ = process.communicate(timeout=300)
+            out, _ = process.communicate(timeout=900)
             return process.returncode, out
 
         def here(self, *words) -> str:
@@ -114,7 +114,7 @@ def contimg(tiny, tmp_path, monkeypatch, capfd):
         process.stdout.close()
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 120.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 600.0) -> None:
     """Wait until something has happened; fail the test if it never does."""
     end = time.monotonic() + seconds
     while not condition():

@@ -154,7 +154,7 @@ def test_worker_and_whole_process_killed(contimg, make_ms, tmp_path):
     wait_until(lambda: not any(p.is_running() and p.status() != "zombie" for p in family), "all end with it")
     kept = {ms: (out / ms.stem / "image.fits").stat().st_mtime_ns for ms in mss if ends(out).get(ms.stem)}
     second = contimg.start(*words)
-    out_text, _ = second.communicate(timeout=300)
+    out_text, _ = second.communicate(timeout=900)
     assert second.returncode == 0, contimg.errors()
     assert "4 done" in out_text
     done = ends(out)
@@ -265,7 +265,7 @@ def test_the_scheduler_killed_and_started_again(contimg, make_ms, tmp_path, dask
     scheduler.wait()
     time.sleep(1)
     start()
-    text, _ = driver.communicate(timeout=200)
+    text, _ = driver.communicate(timeout=900)
     assert driver.returncode == 0, contimg.errors()
     assert "2 done" in text
     with State(tmp_path / "pipeline.sqlite3") as state:

@@ -123,9 +123,12 @@ def test_the_text_file(state, config, tmp_path):
     assert [p.name for p in file.parent.iterdir()] == ["contimg.prom"]
 
 
-def test_a_port_that_is_taken(state, config):
+def test_a_port_that_is_taken_and_another_address(state, config):
     port = free_port()
     config = config.with_options(metrics_port=port)
+    other = Metrics(state.path, config.with_options(metrics_address="127.0.0.2"))
+    with other.serve(), urllib.request.urlopen(f"http://127.0.0.2:{port}/metrics", timeout=30) as answer:
+        assert b"contimg_queue_length 1.0" in answer.read()
     with (
         Metrics(state.path, config).serve(),
         pytest.raises(ResourceError, match=f"127.0.0.1:{port}: no metrics can be served"),

@@ -158,7 +158,7 @@ class Driver:
                 return False
             if not self._tasks and not self._left() and not self.arrivals:
                 return True
-            self._collect()
+            self._collect(client)
             self._end_hanging(client)
 
     def _left(self) -> int:
@@ -236,28 +236,33 @@ class Driver:
     def _job(self, o: Observation) -> Job:
         return Job(o.run_id, o.name, o.ms, o.folder, self.config, o.caltables)
 
-    def _collect(self) -> None:
-        """Wait a moment for a task to end, and write down all that have."""
-        for future in self._ended_tasks():
-            task = self._tasks.pop(future, None)
-            if task is None:
-                continue
-            status = future.status
-            if status == "finished":
-                self._take(task, future)
-            elif status == "cancelled" and not task.hangs:
-                self.state.requeue(
-                    task.observation, "scheduler_lost", "the scheduler has gone", blameless=True
-                )
-                logger.warning("the scheduler has gone", extra={"event": "scheduler_lost"})
-            elif task.hangs:
-                why = f"no end after {self.config.timeout_s:g} s"
-                self._again(task.observation, task.job, "worker_hung", why)
-            else:
-                error = future.exception()
-                died = isinstance(error, KilledWorker)
-                why = "its worker died" if died else f"{type(error).__name__}: {error}"
-                self._again(task.observation, task.job, "worker_lost", why)
+    def _collect(self, client: Client) -> None:
+        """Wait a moment for tasks to end, give their workers new ones, then write down what came of them."""
+        found = [(future, self._tasks.pop(future, None)) for future in self._ended_tasks()]
+        if found:
+            self._fill(client)
+        for future, task in found:
+            if task is not None:
+                self._settle(future, task)
+
+    def _settle(self, future: Future, task: _Task) -> None:
+        """Write down how a task ended."""
+        status = future.status
+        if status == "finished":
+            self._take(task, future)
+        elif task.hangs:
+            self._again(
+                task.observation, task.job, "worker_hung", f"no end after {self.config.timeout_s:g} s"
+            )
+        elif status == "cancelled":
+            why = "the scheduler has gone"
+            self.state.requeue(task.observation, "scheduler_lost", why, blameless=True)
+            logger.warning(why, extra={"event": "scheduler_lost"})
+        else:
+            error = future.exception()
+            died = isinstance(error, KilledWorker)
+            why = "its worker died" if died else f"{type(error).__name__}: {error}"
+            self._again(task.observation, task.job, "worker_lost", why)
 
     def _take(self, task: _Task, future: Future) -> None:
         """Take the record that a worker has returned."""

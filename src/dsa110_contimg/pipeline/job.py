@@ -291,6 +291,7 @@ def _common(job: Job, started: float) -> dict[str, Any]:
         "started": started,
         "finished": time.time(),
         "host": socket.gethostname(),
+        "pid": os.getpid(),
         "versions": {p: version(p) for p in PACKAGES} | {"python": platform.python_version()},
         "config": json.loads(job.config.model_dump_json()),
     }
