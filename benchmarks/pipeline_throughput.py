@@ -2,10 +2,10 @@
 
     python -m benchmarks.pipeline_throughput FOLDER [--count 12] [--workers 2] [--channels 4]
 
-The same observations, once self-calibrated one after the other in one process that takes all cores, as a loop
-over ``contimg selfcal`` would (less its start), and once through the pipeline with one thread for each worker.
-The scheduler's share is the time of the workers in which they had nothing in hand, between their first and their
-last observation: handing over, records and state.
+The same observations, once self-calibrated one after the other in one process that takes all cores, as a
+loop over ``contimg selfcal`` would (less its start), and once through the pipeline with one thread for
+each worker. The scheduler's share is the time of the workers in which they had nothing in hand, between
+their first and their last observation: handing over, records and state.
 """
 
 import argparse
