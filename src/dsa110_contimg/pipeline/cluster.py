@@ -17,9 +17,16 @@ from dsa110_contimg.errors import ConfigError, EngineError, ResourceError
 
 __all__ = ["local_threads", "open_cluster", "slurm_cluster"]
 
+logger = logging.getLogger(__name__)
+
 #: One worker death fails the task at once: the driver keeps the count of attempts, for each observation.
-DASK_OPTIONS = {"distributed.scheduler.allowed-failures": 0, "distributed.worker.daemon": True}
-CONNECT_S = 10
+DASK_OPTIONS = {
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.worker.daemon": True,
+    # A machine that is busy with the work itself answers late.
+    "distributed.comm.timeouts.connect": "60s",
+}
+CONNECT_S = 30
 
 
 @contextlib.contextmanager
@@ -50,31 +57,44 @@ def open_cluster(config: PipelineConfig) -> Iterator[Client]:
         # What matters of its many words the driver says itself.
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         address: Any = config.scheduler
-        if config.slurm:
-            address = stack.enter_context(slurm_cluster(config))
-            address.scale(jobs=config.workers)
-        elif not address:
-            require_machine(config)
-            address = stack.enter_context(
-                LocalCluster(
-                    n_workers=config.workers,
-                    threads_per_worker=1,
-                    memory_limit=int(config.worker_memory_gb * 1e9),
-                    # Nobody else on this machine may hand work to the workers.
-                    security=True,
-                    host="127.0.0.1",
-                    dashboard_address="127.0.0.1:0",
-                    silence_logs=logging.CRITICAL,
-                )
-            )
+        where = address or "this machine"
         try:
+            if config.slurm:
+                address = stack.enter_context(_closing(slurm_cluster(config)))
+                address.scale(jobs=config.workers)
+            elif not address:
+                require_machine(config)
+                address = stack.enter_context(_closing(_local_cluster(config)))
             client = Client(address, timeout=CONNECT_S, set_as_default=False)
-        except OSError as error:
-            where = config.scheduler or "this machine"
-            raise EngineError(
-                f"no Dask scheduler answers ({type(error).__name__})", where, "start it"
-            ) from None
-        yield stack.enter_context(client)
+        except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise EngineError(f"no Dask scheduler answers ({reason})", where, "start it") from None
+        yield stack.enter_context(_closing(client))
+
+
+def _local_cluster(config: PipelineConfig) -> LocalCluster:
+    return LocalCluster(
+        n_workers=config.workers,
+        threads_per_worker=1,
+        memory_limit=int(config.worker_memory_gb * 1e9),
+        # Nobody else on this machine may hand work to the workers.
+        security=True,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        silence_logs=logging.CRITICAL,
+    )
+
+
+@contextlib.contextmanager
+def _closing(resource: Any) -> Iterator[Any]:
+    """Close a cluster or client at the end; that this fails must not fail the work that was done."""
+    try:
+        yield resource
+    finally:
+        try:
+            resource.close()
+        except (OSError, RuntimeError) as error:
+            logger.warning("Dask did not end cleanly: %s", error or type(error).__name__)
 
 
 def local_threads(config: PipelineConfig) -> int:

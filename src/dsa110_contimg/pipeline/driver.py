@@ -15,7 +15,7 @@ from typing import Any
 from distributed import Client, Future, KilledWorker
 
 from dsa110_contimg.config import PipelineConfig
-from dsa110_contimg.errors import ContimgError, EngineError, InputError
+from dsa110_contimg.errors import ContimgError, EngineError, InputError, ResourceError
 from dsa110_contimg.pipeline.arrivals import Arrivals
 from dsa110_contimg.pipeline.cluster import local_threads, open_cluster
 from dsa110_contimg.pipeline.job import Job, failure_record, process, read_record
@@ -295,7 +295,11 @@ class Driver:
         """Queue an observation again, or give it up when it has cost too many workers."""
         fields = {"event": event, "run_id": o.run_id, "observation": o.name}
         logger.warning("%s: %s", o.name, why, extra=fields)
-        record = read_record(job)
+        try:
+            record = read_record(job)
+        except ResourceError:
+            # What is wrong with it the next attempt will say.
+            record = None
         if record is not None:
             # The work was done before whatever happened.
             self.state.note(event, why, o)
