@@ -7,7 +7,7 @@ export MPLBACKEND := Agg
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults judge lint format lock clean
+.PHONY: help demo test faults judge batch lint format lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -24,6 +24,10 @@ faults: $(VENV)/.ready-test ## break Docker and podman in every way that was see
 
 judge: $(VENV)/.ready-test $(JUDGE)/.ready ## compare with CASA (2 GB in .venv-judge)
 	CONTIMG_JUDGE_PYTHON="$${CONTIMG_JUDGE_PYTHON:-$(CURDIR)/$(JUDGE)/bin/python}" $(BIN)/python -m pytest judge -q
+
+batch: $(VENV)/.ready-test ## 200 small observations, ten of them bad, through every kind of death (10 minutes, in build/batch)
+	rm -rf build/batch
+	$(BIN)/python -m benchmarks.pipeline_batch build/batch
 
 lint: $(VENV)/.ready-test ## ruff and mypy, changing nothing
 	$(BIN)/ruff check .

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from dsa110_contimg.config import ImagingConfig, SelfCalConfig, SimulationConfig
+from dsa110_contimg.config import ImagingConfig, PipelineConfig, SelfCalConfig, SimulationConfig
 from dsa110_contimg.errors import ConfigError
 
-CLASSES = [ImagingConfig, SelfCalConfig, SimulationConfig]
+CLASSES = [ImagingConfig, PipelineConfig, SelfCalConfig, SimulationConfig]
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +67,35 @@ def test_a_wrong_value_says_what_is_allowed():
     assert "'natural', 'uniform' or 'briggs'" in refusal(ImagingConfig, weighting="robust")
     assert "allowed: auto, int, scan, inf or a positive number" in refusal(SelfCalConfig, solint="soon")
     assert "identifiers separated by commas" in refusal(SelfCalConfig, spw_map="0-3")
+
+
+def test_a_wrong_value_names_its_variable_file_and_range(monkeypatch, tmp_path):
+    file = toml(tmp_path, 'rollout = "half"\n')
+    text = refusal(PipelineConfig.load, file)
+    assert text.startswith(f"{file} (rollout): 'half' is not allowed; ")
+    assert text.endswith("allowed: at least 0, at most 1")
+    monkeypatch.setenv("CONTIMG_ROLLOUT", "1.5")
+    text = refusal(PipelineConfig.load, file)
+    assert text.startswith("CONTIMG_ROLLOUT (rollout): '1.5' is not allowed; ")
+    assert "less than or equal to 1" in text
+    assert refusal(PipelineConfig.load, file, {"rollout": "x"}).startswith("rollout: 'x' is not allowed; ")
+
+
+def test_sources_of_values(monkeypatch, tmp_path):
+    file = toml(tmp_path, "robust = 1.0\nmin_snr = 7.0\nclean_sigma = 2.0\n")
+    monkeypatch.setenv("CONTIMG_ROBUST", "-1")
+    monkeypatch.setenv("contimg_min_snr", "8")
+    flags = {"robust": 0.5, "size": None}
+    sources = PipelineConfig.sources(file, flags)
+    assert set(sources) == set(PipelineConfig.model_fields)
+    assert sources["robust"] == "flag"
+    assert sources["min_snr"] == "contimg_min_snr"
+    assert sources["clean_sigma"] == str(file)
+    assert sources["size"] == sources["rollout"] == "default"
+    # Each source says the truth: what load returns differs from the default just there.
+    loaded = PipelineConfig.load(file, flags)
+    changed = {k for k, i in PipelineConfig.model_fields.items() if getattr(loaded, k) != i.default}
+    assert changed == {k for k, s in sources.items() if s != "default"}
 
 
 @pytest.mark.parametrize(

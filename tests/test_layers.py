@@ -21,7 +21,17 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 TOP = {"compare", "pipeline", "report"}
 MAY_IMPORT |= {room: set(MAY_IMPORT) | TOP for room in TOP}
-DOORS = {"cli", "cli_catalog", "cli_compare", "cli_container", "terminal", "demo", "doctor", "score"}
+DOORS = {
+    "cli",
+    "cli_catalog",
+    "cli_compare",
+    "cli_container",
+    "cli_pipeline",
+    "terminal",
+    "demo",
+    "doctor",
+    "score",
+}
 DOOR = {room: set(MAY_IMPORT) | DOORS for room in (*DOORS, "__main__")}
 # A study scores its simulated observations against their truth.
 MAY_IMPORT["compare"] |= {"score"}

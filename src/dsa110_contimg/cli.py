@@ -27,6 +27,7 @@ from dsa110_contimg.cli_container import container_app, doctor
 from dsa110_contimg.config import (
     ComparisonConfig,
     ImagingConfig,
+    PipelineConfig,
     SelfCalConfig,
     Settings,
     SimulationConfig,
@@ -113,8 +114,11 @@ def root(
 ) -> None:
     """Catalogue-seeded self-calibration of radio-interferometric continuum observations."""
     handler = RichHandler(console=Console(stderr=True), show_path=False)
+    level = logging.DEBUG if verbose else logging.WARNING
+    # On the handler too: a log file of the pipeline takes more than the terminal shows.
+    handler.setLevel(level)
     logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.WARNING,
+        level=level,
         format="%(message)s",
         handlers=[handler],
         force=True,
@@ -290,7 +294,7 @@ def score(
 
 def _warn_of_unknown_variables() -> None:
     """Say which CONTIMG_ variables no option reads: a misspelt one would be silently without effect."""
-    classes = (ImagingConfig, SelfCalConfig, SimulationConfig, ComparisonConfig, StudyConfig)
+    classes = (ImagingConfig, PipelineConfig, SelfCalConfig, SimulationConfig, ComparisonConfig, StudyConfig)
     known = {f"CONTIMG_{name.upper()}" for cls in classes for name in cls.model_fields}
     known |= {"CONTIMG_DEBUG", "CONTIMG_JUDGE_PYTHON", "CONTIMG_REQUIRE_SHARED_DATA"}
     for name in sorted(os.environ):
@@ -379,3 +383,6 @@ def main(arguments: list[str] | None = None) -> int:
 def _fail(text: str, status: int) -> int:
     sys.stderr.write(f"error: {text}\n")
     return status
+
+
+from dsa110_contimg import cli_pipeline as _pipeline  # noqa: E402, F401 - it adds its commands to the app above

@@ -25,6 +25,7 @@ __all__ = [
     "CleanConfig",
     "ComparisonConfig",
     "ImagingConfig",
+    "PipelineConfig",
     "SeedConfig",
     "SelfCalConfig",
     "Settings",
@@ -70,12 +71,39 @@ class Settings(BaseSettings):
         ConfigError
             If a value or name is wrong; the message says which and what is allowed.
         """
-        values: dict[str, Any] = {}
+        flags = {k: v for k, v in (overrides or {}).items() if v is not None}
+        from_file: dict[str, Any] = {}
         if file is not None:
             given = {variable.upper() for variable in os.environ}
-            values = {k: v for k, v in _read_toml(cls, file).items() if PREFIX + k.upper() not in given}
-        values.update({k: v for k, v in (overrides or {}).items() if v is not None})
-        return cls(**values)
+            from_file = {k: v for k, v in _read_toml(cls, file).items() if PREFIX + k.upper() not in given}
+        try:
+            return cls(**(from_file | flags))
+        except ConfigError as error:
+            if error.where in from_file and error.where not in flags:
+                raise ConfigError(error.what, f"{file} ({error.where})", error.remedy) from None
+            raise
+
+    @classmethod
+    def sources(cls, file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> dict[str, str]:
+        """Say where each option's value comes from, for the same arguments as :meth:`load`.
+
+        Returns
+        -------
+        dict of str to str
+            For each option ``flag``, its variable's name, the file's name or ``default``.
+        """
+        flags = {k for k, v in (overrides or {}).items() if v is not None}
+        variables = {variable.upper(): variable for variable in os.environ}
+        in_file = set(_read_toml(cls, file)) if file is not None else set()
+
+        def source(name: str) -> str:
+            if name in flags:
+                return "flag"
+            if PREFIX + name.upper() in variables:
+                return variables[PREFIX + name.upper()]
+            return str(file) if name in in_file else "default"
+
+        return {name: source(name) for name in cls.model_fields}
 
     def with_options(self, **changes: Any) -> Self:
         """Return a copy with some options changed, validated anew."""
@@ -292,6 +320,84 @@ class StudyConfig(Settings):
         return ",".join(words)
 
 
+class PipelineConfig(SelfCalConfig):
+    """Options of the pipeline, and of the self-calibrations that it makes."""
+
+    # Where the work is done
+    workers: int = Field(
+        1, ge=1, le=1024, description="Workers, each with one Measurement Set at a time; with slurm, jobs"
+    )
+    worker_memory_gb: float = Field(
+        6.0, gt=0, description="Memory of a worker in GB; one that exceeds it is ended and replaced"
+    )
+    scheduler: str | None = Field(
+        None, description="Address of a running Dask scheduler, whose workers are used instead"
+    )
+    slurm: bool = Field(False, description="Start the workers as Slurm jobs")
+    slurm_queue: str | None = Field(None, description="Slurm partition")
+    slurm_account: str | None = Field(None, description="Slurm account")
+    slurm_walltime: str = Field(
+        "24:00:00", pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$", description="Longest time of a Slurm job"
+    )
+    attempts: int = Field(
+        3, ge=1, le=100, description="How often a Measurement Set is tried whose worker dies or hangs"
+    )
+    job_timeout_s: float = Field(3600.0, gt=0, description="Seconds after which a worker counts as hanging")
+    scheduler_wait_s: float = Field(
+        600.0, ge=0, description="Seconds to wait for a scheduler or workers that have gone"
+    )
+    # Seeding, little by little
+    rollout: float = Field(
+        1.0, ge=0, le=1, description="Fraction of the observations that are seeded, chosen by their names"
+    )
+    shadow: bool = Field(
+        False, description="Seeded results are computed and recorded, unseeded ones published"
+    )
+    fallback: bool = Field(True, description="Publish the unseeded result where the seeded one is bad")
+    max_thermal_ratio: float = Field(5.0, gt=0, description="A noise above this times thermal is bad")
+    max_flux_error: float = Field(
+        0.2, gt=0, description="A flux ratio further than this fraction from 1 is bad"
+    )
+    max_offset_arcsec: float = Field(3.0, gt=0, description="A median position offset above this is bad")
+    min_solved_fraction: float = Field(
+        0.7, ge=0, le=1, description="A smaller fraction of solutions than this is bad"
+    )
+    # Input and products
+    caltables: Literal["found", "required", "none"] = Field(
+        "found", description="Initial tables by the naming rule: those found, demanded, or none"
+    )
+    caltable_dir: Path | None = Field(
+        None, description="Folder of the initial tables; that of the Measurement Set if not given"
+    )
+    reimage: bool = Field(
+        False, description="Publish a new image of CORRECTED_DATA instead of self-calibration's own"
+    )
+    # Arrivals
+    poll_s: float = Field(10.0, gt=0, description="Seconds between looks into the watched folder")
+    settle_s: float = Field(
+        60.0, ge=0, description="Seconds for which a new Measurement Set must not have changed"
+    )
+    marker: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="Ending of the file beside a Measurement Set that says it is complete, for example .done",
+    )
+    give_up_s: float = Field(
+        3600.0, gt=0, description="Seconds after which one that neither grows nor can be read counts as bad"
+    )
+    # State and monitoring
+    state_file: Path = Field(Path("state/pipeline.sqlite3"), description="File of the state of all runs")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="Port on which Prometheus finds the metrics"
+    )
+    metrics_address: str = Field("127.0.0.1", description="Address on which it finds them")
+    metrics_file: Path | None = Field(None, description="Text file of the metrics, renewed at every change")
+
+    def selfcal(self) -> SelfCalConfig:
+        """Return the options of self-calibration alone."""
+        return SelfCalConfig(**{name: getattr(self, name) for name in SelfCalConfig.model_fields})
+
+
 class SimulationConfig(Settings):
     """Options of the simulator."""
 
@@ -405,4 +511,19 @@ def _config_error(
     from_environment = name not in values and variable in {v.upper() for v in os.environ}
     where = f"{variable} ({name})" if from_environment else name
     message = str(first["msg"]).removeprefix("Value error, ")
-    return ConfigError(f"{first.get('input')!r} is not allowed", where, message[0].lower() + message[1:])
+    remedy = message[0].lower() + message[1:]
+    bounds = _bounds(cls, name)
+    # pydantic names the bound that was broken, but none where the value is no number at all.
+    if bounds and first["type"].endswith(("_parsing", "_type")):
+        remedy += f"; allowed: {bounds}"
+    return ConfigError(f"{first.get('input')!r} is not allowed", where, remedy)
+
+
+def _bounds(cls: type[Settings], name: str) -> str:
+    """Name the range of a number, for example ``at least 0, below 1``; empty if there is none."""
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    info = cls.model_fields.get(name)
+    found = [
+        (w, getattr(m, k)) for k, w in words.items() for m in (info.metadata if info else ()) if hasattr(m, k)
+    ]
+    return ", ".join(f"{word} {value:g}" for word, value in found)

@@ -1,0 +1,137 @@
+"""Where the work is done: workers on this machine, of a running scheduler, or as Slurm jobs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import dask.config
+import psutil
+from distributed import Client, LocalCluster
+
+from dsa110_contimg.config import PipelineConfig
+from dsa110_contimg.errors import ConfigError, EngineError, ResourceError
+
+__all__ = ["local_threads", "open_cluster", "slurm_cluster"]
+
+logger = logging.getLogger(__name__)
+
+#: One worker death fails the task at once: the driver keeps the count of attempts, for each observation.
+DASK_OPTIONS = {
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.worker.daemon": True,
+    # A machine that is busy with the work itself answers late.
+    "distributed.comm.timeouts.connect": "60s",
+}
+CONNECT_S = 30
+
+
+@contextlib.contextmanager
+def open_cluster(config: PipelineConfig) -> Iterator[Client]:
+    """Start or join workers, one Measurement Set at a time on each.
+
+    Parameters
+    ----------
+    config : PipelineConfig
+        ``scheduler`` joins one that runs; ``slurm`` starts jobs; else ``workers``
+        processes are started here, each with a budget of memory.
+
+    Yields
+    ------
+    Client
+
+    Raises
+    ------
+    ConfigError, ResourceError
+        If the options contradict one another or this machine.
+    EngineError
+        If no scheduler answers.
+    """
+    if config.scheduler and config.slurm:
+        raise ConfigError("both scheduler and slurm are given", "scheduler", "give one")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(dask.config.set(DASK_OPTIONS))
+        # What matters of its many words the driver says itself.
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        address: Any = config.scheduler
+        where = address or "this machine"
+        try:
+            if config.slurm:
+                address = stack.enter_context(_closing(slurm_cluster(config)))
+                address.scale(jobs=config.workers)
+            elif not address:
+                require_machine(config)
+                address = stack.enter_context(_closing(_local_cluster(config)))
+            client = Client(address, timeout=CONNECT_S, set_as_default=False)
+        except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise EngineError(f"no Dask scheduler answers ({reason})", where, "start it") from None
+        yield stack.enter_context(_closing(client))
+
+
+def _local_cluster(config: PipelineConfig) -> LocalCluster:
+    return LocalCluster(
+        n_workers=config.workers,
+        threads_per_worker=1,
+        memory_limit=int(config.worker_memory_gb * 1e9),
+        # Nobody else on this machine may hand work to the workers.
+        security=True,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        silence_logs=logging.CRITICAL,
+    )
+
+
+@contextlib.contextmanager
+def _closing(resource: Any) -> Iterator[Any]:
+    """Close a cluster or client at the end; that this fails must not fail the work that was done."""
+    try:
+        yield resource
+    finally:
+        try:
+            resource.close()
+        except (OSError, RuntimeError) as error:
+            logger.warning("Dask did not end cleanly: %s", error or type(error).__name__)
+
+
+def local_threads(config: PipelineConfig) -> int:
+    """Return the threads that a worker may use: all cores shared out, unless something else is asked for."""
+    if config.threads or config.scheduler or config.slurm:
+        return config.threads
+    return max(1, len(os.sched_getaffinity(0)) // config.workers)
+
+
+def require_machine(config: PipelineConfig) -> None:
+    """Raise ResourceError if the workers' memory is more than this machine has."""
+    wanted, there = config.workers * config.worker_memory_gb, psutil.virtual_memory().total / 1e9
+    if wanted > there:
+        raise ResourceError(
+            f"{config.workers} workers of {config.worker_memory_gb:g} GB need {wanted:.0f} GB, "
+            f"this machine has {there:.0f} GB",
+            "worker_memory_gb",
+            "lower --workers or --worker-memory-gb",
+        )
+
+
+def slurm_cluster(config: PipelineConfig) -> Any:
+    """Return a cluster of Slurm jobs, none of them started.
+
+    A lost job's work is done by another one; jobs are not restarted where the
+    queue has ended them, ``workers`` is how many are kept.
+    """
+    from dask_jobqueue import SLURMCluster
+
+    return SLURMCluster(
+        queue=config.slurm_queue,
+        account=config.slurm_account,
+        walltime=config.slurm_walltime,
+        cores=1,
+        processes=1,
+        job_cpu=max(1, config.threads),
+        memory=f"{config.worker_memory_gb:g}GB",
+        worker_extra_args=["--nthreads", "1"],
+        scheduler_options={"dashboard_address": None},
+    )

@@ -1,0 +1,369 @@
+"""The loop that hands observations to workers and writes down what comes of them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distributed import Client, Future, KilledWorker
+
+from dsa110_contimg.config import PipelineConfig
+from dsa110_contimg.errors import ContimgError, EngineError, InputError, ResourceError
+from dsa110_contimg.pipeline.arrivals import Arrivals
+from dsa110_contimg.pipeline.cluster import local_threads, open_cluster
+from dsa110_contimg.pipeline.job import Job, failure_record, process, read_record
+from dsa110_contimg.pipeline.lock import exclusive_lock
+from dsa110_contimg.pipeline.logs import json_log
+from dsa110_contimg.pipeline.metrics import Metrics
+from dsa110_contimg.pipeline.naming import check_name, observed_at, real_folder
+from dsa110_contimg.pipeline.state import Observation, State
+from dsa110_contimg.progress import Progress
+
+__all__ = ["DRIVER_LOG", "Driver"]
+
+logger = logging.getLogger(__name__)
+
+DRIVER_LOG = "pipeline.jsonl"
+#: The loop looks around at least this often, seconds.
+TICK_S = 1.0
+#: Seconds between attempts to find a scheduler again.
+RECONNECT_S = 2.0
+#: Seconds to wait for a record to come from a worker.
+GATHER_S = 30.0
+
+
+@dataclass
+class _Task:
+    """An observation in the hands of a worker."""
+
+    observation: Observation
+    job: Job
+    since: float
+    hangs: bool = False
+
+
+class Driver:
+    """Work off the queue of a state file, and what arrives in a watched folder.
+
+    Parameters
+    ----------
+    state : State
+        The run state; one driver at a time uses it.
+    outdir : Path
+        Folder of all products.
+    config : PipelineConfig
+        Options.
+    progress : Progress
+        Where progress is reported.
+    watched : Path, optional
+        Folder in which new Measurement Sets arrive; without it the driver ends
+        when the queue is empty.
+    caltables : tuple of Path, optional
+        Initial tables of all that is added; found by the naming rule if None.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        outdir: Path,
+        config: PipelineConfig,
+        progress: Progress,
+        watched: Path | None = None,
+        caltables: tuple[Path, ...] | None = None,
+    ) -> None:
+        self.state = state
+        self.outdir = real_folder(outdir.absolute())
+        # Workers elsewhere have another working directory.
+        tables = config.caltable_dir and config.caltable_dir.absolute()
+        self.config = config.with_options(
+            threads=local_threads(config), catalog_dir=config.catalog_dir.absolute(), caltable_dir=tables
+        )
+        self.progress = progress
+        self.caltables = caltables
+        self.metrics = Metrics(state.path, config)
+        self.arrivals = Arrivals(watched, config, self._is_known, self._refuse) if watched else None
+        self.finished = 0
+        self._busy_s = 0.0
+        self._slots = 0
+        self._tasks: dict[Future, _Task] = {}
+        self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._next_scan = 0.0
+        self._alive_at = time.monotonic()
+
+    def add(self, ms: Path) -> bool:
+        """Queue a Measurement Set; one known already stays as it is, and False comes back.
+
+        Raises
+        ------
+        MeasurementSetError
+            If its name cannot be that of an observation.
+        """
+        path = ms.resolve()
+        return self.state.add(check_name(path), path, self.outdir, observed_at(path), self.caltables)
+
+    def run(self) -> None:
+        """Work until the queue is empty; for ever, if a folder is watched.
+
+        Raises
+        ------
+        ResourceError
+            If another driver uses the state file.
+        EngineError
+            If scheduler or workers have gone and do not come back.
+        """
+        lock = self.state.path.with_name(self.state.path.name + ".lock")
+        with (
+            exclusive_lock(lock, what=self.state.path),
+            json_log(self.outdir / DRIVER_LOG, rotate=True),
+            self.metrics.serve(),
+        ):
+            self._recover()
+            try:
+                self._run()
+            finally:
+                for task in self._tasks.values():
+                    self.state.requeue(
+                        task.observation, "interrupted", "the driver was ended", blameless=True
+                    )
+                self._tasks.clear()
+                if self.arrivals:
+                    self.arrivals.close()
+                self.metrics.write_file()
+
+    def _run(self) -> None:
+        connected = False
+        while self._left() or self.arrivals:
+            try:
+                with open_cluster(self.config) as client:
+                    connected, self._alive_at = True, time.monotonic()
+                    if self._work(client):
+                        return
+            except EngineError:
+                if not connected or self._forsaken():
+                    raise
+            time.sleep(RECONNECT_S)
+
+    def _work(self, client: Client) -> bool:
+        """Work until nothing is left (True) or the scheduler has gone (False)."""
+        while True:
+            self._look_for_arrivals()
+            if not self._fill(client):
+                return False
+            if not self._tasks and not self._left() and not self.arrivals:
+                return True
+            self._collect(client)
+            self._end_hanging(client)
+
+    def _left(self) -> int:
+        counts = self.state.counts()
+        return counts["queued"] + counts["running"]
+
+    def _forsaken(self) -> bool:
+        return time.monotonic() - self._alive_at > self.config.scheduler_wait_s
+
+    # Observations in
+
+    def _recover(self) -> None:
+        """Queue again what a driver that was killed left running."""
+        for o in self.state.observations("running"):
+            self._again(o, self._job(o), "resumed", "the driver was killed")
+
+    def _is_known(self, ms: Path) -> bool:
+        try:
+            self.state.find(ms)
+        except InputError:
+            return False
+        return True
+
+    def _refuse(self, ms: Path, why: str) -> None:
+        self.state.note("refused", f"{str(ms)!a}: {why}")
+        logger.warning("refused %a: %s", str(ms), why, extra={"event": "refused"})
+
+    def _look_for_arrivals(self) -> None:
+        if self.arrivals is None or time.monotonic() < self._next_scan:
+            return
+        for ms in self.arrivals.scan():
+            if self.add(ms):
+                logger.info("arrived: %s", ms, extra={"event": "arrived"})
+                self.progress.note(f"arrived: {ms.name}")
+        self.metrics.arriving.set(self.arrivals.waiting)
+        self.metrics.write_file()
+        self._next_scan = time.monotonic() + self.config.poll_s
+
+    # Work out
+
+    def _fill(self, client: Client) -> bool:
+        """Give every idle worker the oldest observation; False if the scheduler has gone."""
+        try:
+            self._slots = sum(client.nthreads().values())
+        except (OSError, RuntimeError, TimeoutError):
+            self._slots = 0
+            if client.status != "running":
+                return False
+        self.metrics.workers.set(self._slots)
+        if self._slots:
+            self._alive_at = time.monotonic()
+        elif self._left() and self._forsaken():
+            raise EngineError(
+                f"no worker for {self.config.scheduler_wait_s:.0f} s",
+                "Dask",
+                "start workers; the state is kept",
+            )
+        while len(self._tasks) < self._slots:
+            observation = self.state.next_queued()
+            if observation is None:
+                break
+            self.state.start(observation)
+            job = self._job(observation)
+            key = f"{observation.name}-{observation.run_id}-{observation.attempts + 1}-{time.time_ns()}"
+            future = client.submit(process, job, key=key, pure=False)
+            self._tasks[future] = _Task(observation, job, time.monotonic())
+            future.add_done_callback(self._ended.put)
+            logger.info(
+                "given to a worker: %s",
+                observation.ms,
+                extra={"event": "started", "run_id": observation.run_id, "observation": observation.name},
+            )
+        return True
+
+    def _job(self, o: Observation) -> Job:
+        return Job(o.run_id, o.name, o.ms, o.folder, self.config, o.caltables)
+
+    def _collect(self, client: Client) -> None:
+        """Wait a moment for tasks to end, give their workers new ones, then write down what came of them."""
+        found = [(future, self._tasks.pop(future, None)) for future in self._ended_tasks()]
+        if found:
+            self._fill(client)
+        for future, task in found:
+            if task is not None:
+                self._settle(future, task)
+
+    def _settle(self, future: Future, task: _Task) -> None:
+        """Write down how a task ended."""
+        status = future.status
+        if status == "finished":
+            self._take(task, future)
+        elif task.hangs:
+            self._again(
+                task.observation, task.job, "worker_hung", f"no end after {self.config.job_timeout_s:g} s"
+            )
+        elif status == "cancelled":
+            why = "the scheduler has gone"
+            self.state.requeue(task.observation, "scheduler_lost", why, blameless=True)
+            logger.warning(why, extra={"event": "scheduler_lost"})
+        else:
+            error = future.exception()
+            died = isinstance(error, KilledWorker)
+            why = "its worker died" if died else f"{type(error).__name__}: {error}"
+            self._again(task.observation, task.job, "worker_lost", why)
+
+    def _take(self, task: _Task, future: Future) -> None:
+        """Take the record that a worker has returned."""
+        try:
+            record = future.result(timeout=GATHER_S)
+        except (OSError, TimeoutError, CancelledError, KilledWorker) as error:
+            # The worker has gone after its work: the next one finds the record on disk.
+            why = f"the record was lost on its way ({type(error).__name__})"
+            self.state.requeue(task.observation, "record_lost", why, blameless=True)
+            return
+        self._finish(task, record)
+
+    def _ended_tasks(self) -> Iterator[Future]:
+        with contextlib.suppress(queue.Empty):
+            yield self._ended.get(timeout=TICK_S)
+            while True:
+                yield self._ended.get_nowait()
+
+    def _finish(self, task: _Task, record: dict[str, Any]) -> None:
+        o = task.observation
+        self.state.finish(o, record)
+        self.finished += 1
+        self._busy_s += time.monotonic() - task.since
+        fields = {"event": "finished", "run_id": o.run_id, "observation": o.name, "status": record["status"]}
+        logger.info("%s: %s", record["status"], record["message"], extra=fields)
+        self.progress.note(self._standing(o.name, record))
+        self.metrics.write_file()
+
+    def _again(self, o: Observation, job: Job, event: str, why: str) -> None:
+        """Queue an observation again, or give it up when it has cost too many workers."""
+        fields = {"event": event, "run_id": o.run_id, "observation": o.name}
+        logger.warning("%s: %s", o.name, why, extra=fields)
+        try:
+            record = read_record(job)
+        except ResourceError:
+            # What is wrong with it the next attempt will say.
+            record = None
+        if record is not None:
+            # The work was done before whatever happened.
+            self.state.note(event, why, o)
+            self.state.finish(o, record)
+            return
+        attempts = self.state.find(o.ms).attempts
+        if attempts < self.config.attempts:
+            self.state.requeue(o, event, why)
+            return
+        self.state.note(event, why, o)
+        error = EngineError(
+            f"{why}, {attempts} times", o.ms, f"see {job.folder}; memory is limited by worker_memory_gb"
+        )
+        self.state.finish(o, failure_record(job, time.time(), error))
+        self.finished += 1
+
+    def _end_hanging(self, client: Client) -> None:
+        for future, task in list(self._tasks.items()):
+            if task.hangs or time.monotonic() - task.since < self.config.job_timeout_s:
+                continue
+            try:
+                where = [address for address, keys in client.processing().items() if future.key in keys]
+                task.hangs = True
+                client.cancel([future], force=True)
+                if where:
+                    client.restart_workers(where, raise_for_error=False)
+            except (OSError, TimeoutError, ValueError) as error:
+                # The scheduler has gone too, or a worker has no nanny that could restart it.
+                logger.warning("a hanging worker could not be restarted: %s", error)
+
+    def _standing(self, name: str, record: dict[str, Any]) -> str:
+        """Say how far the batch is, and when it will end."""
+        counts = self.state.counts()
+        left = counts["queued"] + counts["running"]
+        seconds = left * self._busy_s / self.finished / max(self._slots, 1)
+        total = sum(counts.values())
+        quality = f" ({record['quality']})" if "quality" in record else ""
+        return (
+            f"{total - left} of {total}, {counts['failed']} failed, about {_duration(seconds)} left; "
+            f"{name}: {record['status']}{quality}, {record['message']}"
+        )
+
+
+def raise_for_failures(state: State, observations: list[Observation]) -> None:
+    """Raise the gravest of what failed, in one line.
+
+    Raises
+    ------
+    InputError or EngineError
+        If any of the observations failed.
+    """
+    failed = [o for o in observations if o.status == "failed"]
+    if not failed:
+        return
+    codes = [(state.record(o) or {}).get("exit_code", InputError.exit_code) for o in failed]
+    kind: type[ContimgError] = EngineError if EngineError.exit_code in codes else InputError
+    raise kind(
+        f"{len(failed)} of {len(observations)} failed, the first {failed[0].name}: {failed[0].message}",
+        state.path,
+        "see contimg status; mend them and contimg retry",
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

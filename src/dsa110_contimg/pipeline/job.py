@@ -1,0 +1,308 @@
+"""One Measurement Set from initial tables to published image: what a worker does.
+
+Each stage leaves a record by which a repeated job goes on where it stopped:
+``job.json`` when it begins, ``selfcal_summary.json`` in the folder of each
+finished self-calibration, ``record.json`` when all is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import shutil
+import socket
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dsa110_contimg.calibration.products import SUMMARY, write_json
+from dsa110_contimg.calibration.selfcal import selfcal_ms
+from dsa110_contimg.config import ImagingConfig, PipelineConfig
+from dsa110_contimg.errors import CatalogError, ContimgError, ResourceError, SeedError
+from dsa110_contimg.imaging.cli_imaging import image_ms
+from dsa110_contimg.pipeline.lock import boot_id, measurement_set_lock
+from dsa110_contimg.pipeline.logs import json_log
+from dsa110_contimg.pipeline.naming import IMAGE, JOB, LOG, RECORD, find_caltables, real_folder
+from dsa110_contimg.pipeline.quality import QualityVerdict, judge, key_figures
+from dsa110_contimg.pipeline.rollout import choose_mode
+from dsa110_contimg.visibilities import open_recovered
+from dsa110_contimg.visibilities.columns import back_up_columns, restore_columns
+
+__all__ = ["Job", "failure_record", "process", "read_record", "revert"]
+
+logger = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+ARMS = ("seeded", "unseeded")
+COLUMNS = ("MODEL_DATA", "CORRECTED_DATA")
+FLAGS = ("FLAG", "FLAG_ROW")
+PACKAGES = ("dsa110-contimg", "numpy", "numba", "ducc0", "radler", "python-casacore", "distributed")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is given.
+
+    Attributes
+    ----------
+    run_id : str
+        Identifies this run in logs, state and records; the same when it is resumed.
+    name : str
+        Name of the observation.
+    ms : Path
+        Measurement Set.
+    folder : Path
+        Folder of its products.
+    config : PipelineConfig
+        Options, settled by the driver: the worker's own environment has no say.
+    caltables : tuple of Path, optional
+        Initial tables; looked for by the naming rule if None.
+    """
+
+    run_id: str
+    name: str
+    ms: Path
+    folder: Path
+    config: PipelineConfig
+    caltables: tuple[Path, ...] | None = None
+
+
+def process(job: Job) -> dict[str, Any]:
+    """Take one Measurement Set through the pipeline, or on from where it stopped.
+
+    Parameters
+    ----------
+    job : Job
+        What to do.
+
+    Returns
+    -------
+    dict
+        The record, as ``record.json`` holds it; ``status`` is ``done`` or
+        ``failed``. Whatever goes wrong with an observation is in its record.
+    """
+    started = time.time()
+    try:
+        real_folder(job.folder)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(measurement_set_lock(job.ms, job.run_id, job.config.job_timeout_s))
+            done = read_record(job)
+            if done is not None:
+                return done
+            log = json_log(job.folder / LOG, run_id=job.run_id, observation=job.name)
+            events = stack.enter_context(log)
+            record = _attempt(job, started) | {"events": dict(events)}
+            write_json(job.folder / RECORD, record)
+            return record
+    except ContimgError as error:
+        # No folder or lock of our own: there is no place for a record.
+        return failure_record(job, started, error)
+
+
+def failure_record(job: Job, started: float, error: BaseException) -> dict[str, Any]:
+    """Return the record of a run that came to nothing."""
+    known = isinstance(error, ContimgError)
+    return {
+        **_common(job, started),
+        "status": "failed",
+        "message": str(error) if known else f"internal error: {type(error).__name__}: {error}",
+        "error": type(error).__name__,
+        "exit_code": error.exit_code if isinstance(error, ContimgError) else 3,
+        "seconds": {"total": round(time.time() - started, 3)},
+    }
+
+
+def read_record(job: Job) -> dict[str, Any] | None:
+    """Return the record of a run that is done already; None if it is not."""
+    record = _read_json(job.folder / RECORD)
+    return record if record.get("run_id") == job.run_id else None
+
+
+def revert(ms: Path) -> list[str]:
+    """Put columns and flags of a Measurement Set back to what the first run found.
+
+    Returns
+    -------
+    list of str
+        The columns restored; empty if nothing had been changed.
+    """
+    with measurement_set_lock(ms, "revert"):
+        return restore_columns(open_recovered(ms))
+
+
+def _attempt(job: Job, started: float) -> dict[str, Any]:
+    logger.info("begins: %s", job.ms, extra={"event": "begin", "pid": os.getpid()})
+    try:
+        record = _Work(job, started).execute()
+    except ContimgError as error:
+        record = failure_record(job, started, error)
+    except Exception as error:
+        # An engine may raise anything; it fails this observation and no other.
+        logger.exception("internal error")
+        record = failure_record(job, started, error)
+    logger.info("ends: %s", record["message"], extra={"event": "end", "status": record["status"]})
+    return record
+
+
+class _Work:
+    """The stages of one job."""
+
+    def __init__(self, job: Job, started: float) -> None:
+        self.job = job
+        self.started = started
+        self.config = job.config
+        self.arms: dict[str, dict[str, Any]] = {}
+        self.seconds: dict[str, float] = {}
+        self.touched = self._begin()
+
+    def _begin(self) -> bool:
+        """Note that the run begins; return whether the pipeline was here before."""
+        folder = self.job.folder
+        before = _read_json(folder / JOB)
+        if before.get("run_id") != self.job.run_id:
+            # Another run: what it left must not be taken for this one's.
+            (folder / RECORD).unlink(missing_ok=True)
+            for arm in ARMS:
+                shutil.rmtree(real_folder(folder / arm))
+        here = {"host": socket.gethostname(), "pid": os.getpid(), "boot": boot_id(), "started": self.started}
+        write_json(folder / JOB, {"run_id": self.job.run_id, "ms": str(self.job.ms), **here})
+        return bool(before)
+
+    def execute(self) -> dict[str, Any]:
+        job, config = self.job, self.config
+        rule = find_caltables(job.ms, config.caltable_dir, config.caltables) if job.caltables is None else ()
+        self.tables = job.caltables if job.caltables is not None else rule
+        mode = choose_mode(job.name, config)
+        published, fallback = "unseeded", None
+        if mode != "unseeded":
+            fallback = self._seeded_arm()
+            if mode == "seeded" and (fallback is None or not config.fallback):
+                published, fallback = "seeded", None
+        if mode == "shadow":
+            fallback = None
+        if published == "unseeded":
+            if fallback:
+                logger.warning("falls back to unseeded: %s", fallback, extra={"event": "fallback"})
+            self._arm("unseeded")
+        arm = self.arms[published]
+        image = self._publish(published, arm["selfcal_status"])
+        self.seconds["total"] = time.time() - self.started
+        return {
+            **_common(job, self.started),
+            "status": "done",
+            "message": arm["message"],
+            "exit_code": 0,
+            "mode": mode,
+            "published": published,
+            "seeded": published == "seeded",
+            "fallback": fallback,
+            "quality": arm["quality"],
+            "reasons": arm["reasons"],
+            "figures": arm["figures"],
+            "arms": self.arms,
+            "image": str(image),
+            "caltables": [str(t) for t in self.tables],
+            "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
+        }
+
+    def _seeded_arm(self) -> str | None:
+        """Run the seeded self-calibration; return what speaks against it."""
+        try:
+            arm = self._arm("seeded")
+        except (CatalogError, SeedError) as error:
+            self.arms["seeded"] = {"selfcal_status": "failed", "quality": "bad", "message": str(error)}
+            if not self.config.fallback and not self.config.shadow:
+                raise
+            return str(error)
+        return "; ".join(arm["reasons"]) if arm["quality"] == "bad" else None
+
+    def _arm(self, name: str) -> dict[str, Any]:
+        """Self-calibrate with or without seed, unless that is done already, and judge the outcome."""
+        job, folder = self.job, self.job.folder / name
+        summary = _read_json(folder / SUMMARY)
+        if not summary:
+            if self.touched:
+                # What an earlier run or arm wrote is no starting point.
+                restore_columns(open_recovered(job.ms), COLUMNS)
+            options = self.config.selfcal().with_options(use_nvss_seeding=name == "seeded")
+            self.touched = True
+            summary = selfcal_ms(job.ms, real_folder(folder), options, list(self.tables)).summary
+        if summary["status"] == "improved":
+            # Self-calibration never writes flags, but others may once the calibration is good.
+            back_up_columns(open_recovered(job.ms), FLAGS)
+        figures = key_figures(summary)
+        verdict: QualityVerdict = judge(summary["status"], figures, self.config)
+        for stage, value in summary["seconds"].items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + value
+        self.arms[name] = {
+            "selfcal_status": summary["status"],
+            "message": summary["message"],
+            "quality": verdict.quality,
+            "reasons": list(verdict.reasons),
+            "figures": figures,
+            "n_seeds": summary["n_seeds"],
+        }
+        logger.info("%s: %s, %s", name, summary["message"], verdict.quality, extra={"event": f"{name}_done"})
+        return self.arms[name]
+
+    def _publish(self, arm: str, selfcal_status: str) -> Path:
+        """Put the final image into place, complete or not at all."""
+        started = time.perf_counter()
+        source = self._final_image(self.job.folder / arm, selfcal_status)
+        target = self.job.folder / IMAGE
+        beside = target.with_name(f".{IMAGE}.{os.getpid()}")
+        shutil.copyfile(source, beside)
+        beside.replace(target)
+        self.seconds["publish"] = time.perf_counter() - started
+        return target
+
+    def _final_image(self, folder: Path, selfcal_status: str) -> Path:
+        """Return the image to publish; another imaging backend than the embedded one goes through here.
+
+        Where the input was kept CORRECTED_DATA is not of this run, and only
+        self-calibration's own image shows the data under the initial tables.
+        """
+        if not self.config.reimage or selfcal_status != "improved":
+            return folder / "final-image.fits"
+        shared = {k: getattr(self.config, k) for k in ImagingConfig.model_fields}
+        field, spw = self.config.field, self.config.spw
+        made = image_ms(
+            self.job.ms,
+            folder / "published",
+            ImagingConfig(**shared),
+            field=field,
+            spw=spw,
+            column="CORRECTED_DATA",
+        )
+        return made.image
+
+
+def _common(job: Job, started: float) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": job.run_id,
+        "observation": job.name,
+        "ms": str(job.ms),
+        "started": started,
+        "finished": time.time(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "versions": {p: version(p) for p in PACKAGES} | {"python": platform.python_version()},
+        "config": json.loads(job.config.model_dump_json()),
+    }
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """Return what a record holds; an empty one if it is not there."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ResourceError(f"cannot be read ({error})", file, "move it away") from None
+    return values if isinstance(values, dict) else {}

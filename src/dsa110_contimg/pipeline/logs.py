@@ -1,0 +1,94 @@
+"""Structured logs: a JSON object a line, with the identifier of the run on every one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import logging.handlers
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+__all__ = ["JsonFormatter", "json_log"]
+
+ROOT = "dsa110_contimg"
+#: A log of the driver, which never ends, is begun anew at this size; so many old ones stay.
+LOG_BYTES = 16 << 20
+OLD_LOGS = 4
+#: What every record carries; anything else was added with ``extra``.
+USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC), level, logger, message, fixed fields and those of ``extra``."""
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__()
+        self.fields = fields
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        values: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **self.fields,
+        }
+        values |= {k: v for k, v in vars(record).items() if k not in USUAL}
+        if record.exc_info:
+            values["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(values, default=str)
+
+
+class _EventCounter(logging.Handler):
+    """Count what is logged with ``extra={"event": ...}``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event = getattr(record, "event", None)
+        if isinstance(event, str):
+            self.counts[event] += 1
+
+
+@contextlib.contextmanager
+def json_log(file: Path, *, rotate: bool = False, **fields: Any) -> Iterator[Counter[str]]:
+    """Write all that the package logs to a file as JSON lines.
+
+    Parameters
+    ----------
+    file : Path
+        Log file; lines are added to it.
+    rotate : bool
+        Begin a new one when it has grown large.
+    **fields
+        Put on every line, for example ``run_id``.
+
+    Yields
+    ------
+    Counter
+        How often each ``event`` was logged so far.
+    """
+    size, old = (LOG_BYTES, OLD_LOGS) if rotate else (0, 0)
+    handler = logging.handlers.RotatingFileHandler(file, maxBytes=size, backupCount=old, encoding="utf-8")
+    handler.setFormatter(JsonFormatter(**fields))
+    counter = _EventCounter()
+    package = logging.getLogger(ROOT)
+    before = package.level
+    package.setLevel(min(logging.INFO, package.getEffectiveLevel()))
+    for h in (handler, counter):
+        h.setLevel(logging.INFO)
+        package.addHandler(h)
+    try:
+        yield counter.counts
+    finally:
+        for h in (handler, counter):
+            package.removeHandler(h)
+        handler.close()
+        package.setLevel(before)

@@ -1,0 +1,158 @@
+"""A folder being filled: what is taken, when, and what never."""
+
+import os
+import shutil
+import time
+
+import pytest
+
+from dsa110_contimg.errors import ResourceError
+from dsa110_contimg.pipeline.arrivals import Arrivals, fingerprint
+from dsa110_contimg.pipeline.probe import readable
+
+
+@pytest.fixture
+def incoming(tmp_path):
+    folder = tmp_path / "incoming"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def watch(incoming, config):
+    """Make arrivals of the folder, with lists of what is known and refused."""
+    made = []
+
+    def make(**options):
+        arrivals = Arrivals(
+            incoming,
+            config.with_options(**{"settle_s": 0.3, "poll_s": 0.05} | options),
+            lambda ms: ms.name in arrivals.taken,
+            lambda ms, why: arrivals.refused.append((ms.name, why)),
+        )
+        arrivals.taken, arrivals.refused = set(), []
+        made.append(arrivals)
+        return arrivals
+
+    yield make
+    for arrivals in made:
+        arrivals.close()
+
+
+def names(paths):
+    return [p.name for p in paths]
+
+
+def look(arrivals, seconds, until=None):
+    """Scan for some seconds, or until something comes; return what came."""
+    found, end = [], time.monotonic() + seconds
+    while time.monotonic() < end and not (until and found):
+        found += arrivals.scan()
+        arrivals.taken |= set(names(found))
+        time.sleep(0.05)
+    return names(found)
+
+
+def test_slow_copies_are_not_taken_early(tiny, incoming, watch):
+    """File by file, with pauses that are shorter than the settling time; every stage is looked at."""
+    arrivals = watch()
+    source, target = tiny / "tiny.ms", incoming / "slow.ms"
+    files = sorted(p.relative_to(source) for p in source.rglob("*") if p.is_file())
+    for file in files:
+        (target / file).parent.mkdir(parents=True, exist_ok=True)
+        content = (source / file).read_bytes()
+        for part in (content[: len(content) // 2], content[len(content) // 2 :]):
+            with (target / file).open("ab") as out:
+                out.write(part)
+            assert arrivals.scan() == [], file
+            time.sleep(0.01)
+    assert arrivals.waiting == 1
+    assert look(arrivals, 30, until=True) == ["slow.ms"]
+    assert arrivals.waiting == 0
+
+
+def test_a_copy_that_stalls_is_not_taken_while_it_cannot_be_read(tiny, incoming, watch):
+    arrivals = watch()
+    shutil.copytree(tiny / "tiny.ms", incoming / "stalled.ms")
+    missing = incoming / "stalled.ms" / "FIELD"
+    missing.rename(incoming / "FIELD")
+    assert look(arrivals, 4) == []
+    (incoming / "FIELD").rename(missing)
+    assert look(arrivals, 30, until=True) == ["stalled.ms"]
+
+
+@pytest.mark.parametrize("how", ["no table", "short column", "no subtable"])
+def test_what_cannot_be_read_is_handed_on_in_the_end(tiny, incoming, watch, how):
+    """So that it is accounted for as failed, not waited for without end."""
+    arrivals = watch(give_up_s=1.0)
+    ms = incoming / "bad.ms"
+    shutil.copytree(tiny / "tiny.ms", ms)
+    if how == "no table":
+        (ms / "table.dat").unlink()
+    elif how == "no subtable":
+        shutil.rmtree(ms / "SPECTRAL_WINDOW")
+    else:
+        largest = max(ms.glob("table.f*"), key=lambda p: p.stat().st_size)
+        os.truncate(largest, largest.stat().st_size // 2)
+    assert not readable(ms)
+    assert look(arrivals, 30, until=True) == ["bad.ms"]
+
+
+def test_the_closing_marker_is_waited_for(tiny, incoming, watch):
+    arrivals = watch(marker=".done", settle_s=0.1, give_up_s=0.2)
+    shutil.copytree(tiny / "tiny.ms", incoming / "a.ms")
+    assert look(arrivals, 1.5) == []
+    (incoming / "a.ms.done").touch()
+    assert look(arrivals, 30, until=True) == ["a.ms"]
+
+
+def test_oldest_first(tiny, incoming, watch):
+    arrivals = watch()
+    for hour in (7, 5, 6):
+        shutil.copytree(tiny / "tiny.ms", incoming / f"2026-01-25T0{hour}:00:00.ms")
+    arrivals.scan()
+    time.sleep(0.4)
+    found = names(arrivals.scan())
+    assert found == [f"2026-01-25T0{hour}:00:00.ms" for hour in (5, 6, 7)]
+
+
+def test_names_and_links_that_are_not_to_be_trusted(tiny, incoming, watch, tmp_path):
+    arrivals = watch(settle_s=0.0)
+    shutil.copytree(tiny / "tiny.ms", tmp_path / "elsewhere.ms")
+    (incoming / "link.ms").symlink_to(tmp_path / "elsewhere.ms")
+    for name in ("$(touch x).ms", "-rf.ms", "new\nline.ms"):
+        (incoming / name).mkdir()
+    shutil.copytree(tiny / "tiny.ms", incoming / "led-out.ms")
+    (incoming / "led-out.ms" / "ANTENNA" / "out").symlink_to(tmp_path / "elsewhere.ms" / "table.dat")
+    (incoming / "file.ms").touch()
+    (incoming / "other.txt").touch()
+    for _ in range(3):
+        assert arrivals.scan() == []
+    refused = dict(arrivals.refused)
+    assert len(arrivals.refused) == len(refused) == 6
+    assert "symbolic link" in refused["link.ms"]
+    assert "symbolic link" in refused["led-out.ms"]
+    assert "no name" in refused["$(touch x).ms"]
+    assert arrivals.waiting == 0
+
+
+def test_readers_do_not_make_it_look_like_growing(tiny, tmp_path):
+    ms = shutil.copytree(tiny / "tiny.ms", tmp_path / "read.ms")
+    before = fingerprint(ms)
+    assert readable(ms)
+    assert fingerprint(ms) == before
+
+
+def test_a_folder_that_goes_away_for_a_while(incoming, watch, tiny, caplog):
+    arrivals = watch(settle_s=0.0)
+    incoming.rename(incoming.with_name("away"))
+    assert arrivals.scan() == []
+    assert "No such file" in caplog.text
+    incoming.with_name("away").rename(incoming)
+    shutil.copytree(tiny / "tiny.ms", incoming / "a.ms")
+    assert names(arrivals.scan()) == ["a.ms"]
+
+
+def test_a_folder_that_never_was(tmp_path, config):
+    with pytest.raises(ResourceError, match="no such folder"):
+        Arrivals(tmp_path / "none", config, lambda _: False, lambda *_: None)

@@ -1,0 +1,361 @@
+"""Whole batches: bad ones among the good, and everything killed that can be killed."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from dsa110_contimg.config import PipelineConfig
+from dsa110_contimg.errors import ConfigError, EngineError, ResourceError
+from dsa110_contimg.pipeline.cluster import local_threads, open_cluster, slurm_cluster
+from dsa110_contimg.pipeline.driver import Driver
+from dsa110_contimg.pipeline.state import State
+from dsa110_contimg.progress import LogProgress
+from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
+from tests.pipeline.conftest import log_lines, wait_until
+
+LOCK = """
+import sys
+from casacore.tables import table
+t = table(sys.argv[1], readonly=False, ack=False, lockoptions="permanent")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def truncate(ms):
+    largest = max(ms.glob("table.f*"), key=lambda p: p.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+
+
+def flag(ms):
+    with open_table(ms, writable=True) as main:
+        main.putcol("FLAG", np.ones_like(main.getcol("FLAG")))
+
+
+def other_telescope(ms):
+    """A table whose dishes and telescope nobody knows."""
+    with open_table(ms / "OBSERVATION", writable=True) as sub:
+        sub.putcell("TELESCOPE_NAME", 0, "NO-SUCH-ARRAY")
+    with open_table(ms / "ANTENNA", writable=True) as sub:
+        sub.putcol("DISH_DIAMETER", np.zeros(sub.nrows()))
+
+
+def unreadable(ms):
+    (ms / "table.dat").write_bytes(b"\xbe" * 64)
+
+
+@pytest.fixture
+def locked():
+    """Keep a Measurement Set locked, as a program that writes it does."""
+    started = []
+
+    def lock(ms):
+        process = subprocess.Popen(
+            [sys.executable, "-c", LOCK, str(ms)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        assert process.stdout.readline() == "locked\n"
+
+    yield lock
+    for process in started:
+        process.communicate()
+
+
+def ends(outdir: Path) -> dict[str, int]:
+    """How often each observation was calibrated to the end, by the workers' own logs."""
+    return {
+        file.parent.name: sum(line.get("event") == "seeded_done" for line in log_lines(file))
+        for file in outdir.glob("*/log.jsonl")
+    }
+
+
+def worker_of(outdir: Path, name: str) -> int | None:
+    """The process that has an observation in hand, if it has."""
+    job, record = outdir / name / "job.json", outdir / name / "record.json"
+    return json.loads(job.read_text())["pid"] if job.exists() and not record.exists() else None
+
+
+def test_bad_ones_among_the_good(contimg, make_ms, tmp_path, locked):
+    good = [make_ms(f"2026-01-25T0{hour}:00:00.ms") for hour in range(5)]
+    hashes = {ms: data_hash(ms) for ms in good}
+    spoil = {"truncated": truncate, "locked": locked, "flagged": flag, "telescope": other_telescope}
+    spoil["unreadable"] = unreadable
+    # The locked one, which is waited for, is the oldest.
+    bad = {name: make_ms("2026-01-24T00:00:00.ms" if name == "locked" else f"{name}.ms") for name in spoil}
+    names = {name: ms.stem for name, ms in bad.items()}
+    for name, ms in bad.items():
+        spoil[name](ms)
+    out = tmp_path / "out"
+    status, text = contimg.run(
+        "run", *bad.values(), *good, tmp_path / "none.ms", out, "--workers", 2, "--json"
+    )
+    assert status == 2, contimg.errors()
+    rows = {row["observation"]: row for row in json.loads(text)["observations"]}
+    assert {n for n, r in rows.items() if r["status"] == "done"} == {ms.stem for ms in good}
+    assert {n for n, r in rows.items() if r["status"] == "failed"} == {*names.values(), "none"}
+    says = {
+        "locked": "another program is writing",
+        "flagged": "fully flagged",
+        "telescope": "",
+        "truncated": "",
+        "unreadable": "cannot be opened",
+        "none": "no such Measurement Set",
+    }
+    for name, message in says.items():
+        found = rows[names.get(name, name)]["message"]
+        assert message in found, name
+        assert "\n" not in found
+        assert "internal error" not in found
+    assert "6 of 11 failed" in contimg.errors()
+    assert " left; " in contimg.errors()
+    assert {ms: data_hash(ms) for ms in good} == hashes
+    assert ends(out) == dict.fromkeys((ms.stem for ms in good), 1) | dict.fromkeys(names.values(), 0)
+    # Each again: nothing is done twice; the one that is mended is done on request.
+    shutil.rmtree(bad["flagged"])
+    make_ms("flagged.ms")
+    assert json.loads(contimg.here("retry", bad["flagged"], "--json")) == {"queued": [str(bad["flagged"])]}
+    assert contimg.run("run", *good, bad["flagged"], out)[0] == 0
+    assert ends(out)[good[0].stem] == 1
+    shown = json.loads(contimg.here("status", bad["flagged"], "--json"))
+    assert shown["status"] == shown["record"]["status"] == "done"
+    events = [e["event"] for e in shown["history"]]
+    assert events == ["queued", "started", "failed", "retry", "started", "done"]
+    assert "5 failed" in contimg.here("status")
+    # And back: the state knows.
+    assert "restored" in contimg.here("revert", good[0])
+    assert "reverted" in contimg.here("status", good[0])
+
+
+def test_worker_and_whole_process_killed(contimg, make_ms, tmp_path):
+    mss = [make_ms(f"2026-01-25T0{hour}:00:00.ms") for hour in range(4)]
+    hashes = {ms: data_hash(ms) for ms in mss}
+    out = tmp_path / "out"
+    words = ("run", *mss, out, "--workers", 2)
+    first = contimg.start(*words)
+    wait_until(lambda: worker_of(out, mss[0].stem), "the first is in hand")
+    os.kill(worker_of(out, mss[0].stem), signal.SIGKILL)
+    # Its observation is taken up by the worker that takes its place.
+    wait_until(lambda: (out / mss[0].stem / "record.json").exists(), "the first is done")
+    wait_until(lambda: worker_of(out, mss[3].stem) or worker_of(out, mss[2].stem), "the next are in hand")
+    family = psutil.Process(first.pid).children(recursive=True)
+    assert len(family) >= 2
+    first.kill()
+    first.wait()
+    wait_until(lambda: not any(p.is_running() and p.status() != "zombie" for p in family), "all end with it")
+    kept = {ms: (out / ms.stem / "image.fits").stat().st_mtime_ns for ms in mss if ends(out).get(ms.stem)}
+    second = contimg.start(*words)
+    out_text, _ = second.communicate(timeout=900)
+    assert second.returncode == 0, contimg.errors()
+    assert "4 done" in out_text
+    done = ends(out)
+    assert set(done) == {ms.stem for ms in mss}
+    records = {ms: json.loads((out / ms.stem / "record.json").read_text()) for ms in mss}
+    assert all(r["status"] == "done" and r["published"] == "seeded" for r in records.values())
+    assert {ms: data_hash(ms) for ms in mss} == hashes
+    with State(tmp_path / "pipeline.sqlite3") as state:
+        history = {o.name: [e["event"] for e in state.history(o)] for o in state.observations()}
+        for o in state.observations():
+            assert o.run_id == records[o.ms]["run_id"]
+    assert "worker_lost" in history[mss[0].stem]
+    assert sum(h.count("resumed") for h in history.values()) >= 1
+    assert all(h.count("done") == 1 for h in history.values())
+    for ms in kept:
+        if "resumed" not in history[ms.stem]:
+            assert (out / ms.stem / "image.fits").stat().st_mtime_ns == kept[ms]
+    assert all(n == 1 for name, n in done.items() if "resumed" not in history[name])
+
+
+def test_watch_restarted_and_ended_gently(contimg, make_ms, tiny, tmp_path):
+    """A folder that fills, the watcher killed in the middle and ended by SIGTERM: each taken once."""
+    incoming, out = tmp_path / "incoming", tmp_path / "out"
+    incoming.mkdir()
+    words = ("watch", incoming, out, "--settle-s", 0.5, "--poll-s", 0.2)
+    names = [f"2026-01-25T0{hour}:00:00" for hour in range(3)]
+
+    def is_done(name):
+        return lambda: (out / name / "record.json").exists()
+
+    watcher = contimg.start(*words)
+    make_ms(f"{names[0]}.ms", incoming)
+    wait_until(is_done(names[0]), "the first is done")
+    family = psutil.Process(watcher.pid).children(recursive=True)
+    assert len(family) >= 2
+    watcher.kill()
+    watcher.wait()
+    wait_until(lambda: not any(p.is_running() and p.status() != "zombie" for p in family), "all end with it")
+    make_ms(f"{names[1]}.ms", incoming)
+    watcher = contimg.start(*words)
+    wait_until(lambda: worker_of(out, names[1]), "the second is in hand")
+    watcher.terminate()
+    assert watcher.wait(60) == 130
+    with State(tmp_path / "pipeline.sqlite3") as state:
+        assert state.counts()["running"] == 0
+    watcher = contimg.start(*words)
+    make_ms(f"{names[2]}.ms", incoming)
+    for name in names:
+        wait_until(is_done(name), f"{name} is done")
+    with State(tmp_path / "pipeline.sqlite3") as state:
+        wait_until(lambda: state.counts()["done"] == 3, "all are written down")
+        assert [len([e for e in state.history(o) if e["event"] == "done"]) for o in state.observations()] == [
+            1
+        ] * 3
+        assert [
+            len([e for e in state.history(o) if e["event"] == "queued"]) for o in state.observations()
+        ] == [1] * 3
+    assert ends(out)[names[0]] == 1
+    assert ends(out)[names[2]] == 1
+    # A second one beside it is told so.
+    state_file = tmp_path / "pipeline.sqlite3"
+    with (
+        State(state_file) as state,
+        pytest.raises(ResourceError, match=f"is in use by process {watcher.pid} on "),
+    ):
+        Driver(state, out, PipelineConfig(), LogProgress()).run()
+
+
+@pytest.fixture
+def dask_process(tmp_path):
+    """Start parts of a Dask cluster in processes of their own."""
+    started = []
+
+    def start(*words):
+        command = [sys.executable, "-m", "distributed.cli." + words[0], *map(str, words[1:])]
+        with (tmp_path / "dask.log").open("ab") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.terminate()
+    for process in started:
+        process.wait(30)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def test_the_scheduler_killed_and_started_again(contimg, make_ms, tmp_path, dask_process):
+    mss = [make_ms(f"2026-01-25T0{hour}:00:00.ms") for hour in range(2)]
+    out, port = tmp_path / "out", free_port()
+    address = f"tcp://127.0.0.1:{port}"
+
+    def start():
+        scheduler = dask_process("dask_scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
+        dask_process("dask_worker", address, "--nthreads", 1, "--no-dashboard", "--death-timeout", 20)
+        return scheduler
+
+    scheduler = start()
+    driver = contimg.start("run", *mss, out, "--scheduler", address, "--threads", 1)
+    wait_until(lambda: worker_of(out, mss[0].stem), "the first is in hand")
+    scheduler.kill()
+    scheduler.wait()
+    time.sleep(1)
+    start()
+    text, _ = driver.communicate(timeout=900)
+    assert driver.returncode == 0, contimg.errors()
+    assert "2 done" in text
+    with State(tmp_path / "pipeline.sqlite3") as state:
+        first = state.observations()[0]
+        events = [e["event"] for e in state.history(first)]
+        assert "scheduler_lost" in events
+        assert events.count("done") == 1
+        # The loss was not the observation's fault.
+        assert first.attempts == 1
+    # What the old worker brought to its end was not done again, and what it left was taken up.
+    assert ends(out) == {ms.stem: 1 for ms in mss}
+
+
+def driver_for(mss, config, tmp_path):
+    state = State(config.state_file)
+    driver = Driver(state, tmp_path / "out", config, LogProgress())
+    for ms in mss:
+        driver.add(ms)
+    return state, driver
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_hanging_worker_is_ended_and_the_batch_ends(config, make_ms, tmp_path, locked):
+    """A lock that is waited for longer than the time allowed stands for whatever hangs."""
+    ms = make_ms()
+    locked(ms)
+    state, driver = driver_for([ms], config.with_options(job_timeout_s=3.0, attempts=1), tmp_path)
+    with state:
+        driver.run()
+        (observation,) = state.observations()
+        events = [e["event"] for e in state.history(observation)]
+    assert observation.status == "failed"
+    assert "no end after 3 s, 1 times" in observation.message
+    assert events.count("worker_hung") == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_worker_beyond_its_memory_is_ended_and_the_batch_ends(config, make_ms, tmp_path):
+    """Trap 27: nobody waits for a worker that has run out of memory."""
+    config = config.with_options(worker_memory_gb=0.25, attempts=1)
+    state, driver = driver_for([make_ms()], config, tmp_path)
+    with state:
+        driver.run()
+        (observation,) = state.observations()
+        events = [e["event"] for e in state.history(observation)]
+    assert observation.status == "failed"
+    assert "its worker died, 1 times" in observation.message
+    assert events.count("worker_lost") == 1
+
+
+def test_threads_are_shared_out():
+    cores = len(os.sched_getaffinity(0))
+    assert local_threads(PipelineConfig()) == cores
+    assert local_threads(PipelineConfig(workers=cores)) == 1
+    assert local_threads(PipelineConfig(threads=3, workers=2)) == 3
+    assert local_threads(PipelineConfig(scheduler="tcp://h:1")) == 0
+
+
+def test_clusters_that_cannot_be():
+    with (
+        pytest.raises(ConfigError, match="both scheduler and slurm"),
+        open_cluster(PipelineConfig(scheduler="tcp://127.0.0.1:1", slurm=True)),
+    ):
+        pass
+    with (
+        pytest.raises(ResourceError, match="worker_memory_gb: 1024 workers of 100 GB need"),
+        open_cluster(PipelineConfig(workers=1024, worker_memory_gb=100)),
+    ):
+        pass
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_scheduler_that_does_not_answer(config, make_ms, tmp_path):
+    config = config.with_options(scheduler=f"tcp://127.0.0.1:{free_port()}", scheduler_wait_s=0)
+    state, driver = driver_for([make_ms()], config, tmp_path)
+    with state:
+        with pytest.raises(EngineError, match="no Dask scheduler answers"):
+            driver.run()
+        assert state.counts()["queued"] == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_slurm_profile():
+    """What the queue is asked for: one Measurement Set at a time, memory, cores, partition, time."""
+    config = PipelineConfig(
+        slurm=True, slurm_queue="astro", slurm_account="dsa", slurm_walltime="08:00:00", worker_memory_gb=8.0
+    )
+    with slurm_cluster(config.with_options(threads=4)) as cluster:
+        script = cluster.job_script()
+    for line in ("-p astro", "-A dsa", "-t 08:00:00", "--cpus-per-task=4", "--mem=8G", "-n 1"):
+        assert f"#SBATCH {line}\n" in script, script
+    assert "--nthreads 1" in script
+    assert "--memory-limit 7.45GiB" in script

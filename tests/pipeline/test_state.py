@@ -1,0 +1,135 @@
+"""The state file."""
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from dsa110_contimg.errors import InputError, ResourceError
+from dsa110_contimg.pipeline.state import State
+
+OUT = Path("/out")
+
+
+@pytest.fixture
+def state(tmp_path):
+    with State(tmp_path / "new" / "state.sqlite3") as state:
+        yield state
+
+
+def add(state, name, observed_at=0.0, folder="/in"):
+    return state.add(name, Path(folder) / f"{name}.ms", OUT, observed_at)
+
+
+def record(status="done", message="good"):
+    return {"status": status, "message": message, "started": 1.0, "finished": 2.0, "seconds": {}}
+
+
+def test_oldest_first_and_never_twice(state):
+    assert [add(state, n, t) for n, t in (("b", 2.0), ("a", 3.0), ("c", 1.0))] == [True] * 3
+    assert not add(state, "b", 0.0)
+    taken = []
+    while (o := state.next_queued()) is not None:
+        state.start(o)
+        taken.append(o.name)
+    assert taken == ["c", "b", "a"]
+    state.finish(state.observations()[0], record())
+    assert not add(state, "c")
+    assert state.counts() == {"queued": 0, "running": 2, "done": 1, "failed": 0, "reverted": 0}
+
+
+def test_it_is_kept_in_wal_and_survives_reopening(state):
+    add(state, "a")
+    with sqlite3.connect(state.path) as db:
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    db.close()
+    with State(state.path, create=False) as again:
+        assert again.next_queued().name == "a"
+
+
+def test_one_name_from_two_folders_gets_two_folders(state):
+    add(state, "a", folder="/one")
+    add(state, "a", folder="/two")
+    add(state, "a", folder="/three")
+    folders = [o.folder for o in state.observations()]
+    assert folders[0] == OUT / "a"
+    assert len(set(folders)) == 3
+    assert all(f.parent == OUT for f in folders)
+
+
+def test_history_and_attempts(state):
+    add(state, "a")
+    o = state.next_queued()
+    state.start(o)
+    state.requeue(o, "worker_lost", "its worker died")
+    state.start(o)
+    state.requeue(o, "scheduler_lost", "gone", blameless=True)
+    assert state.find(o.ms).attempts == 1
+    state.start(o)
+    state.finish(o, record("failed", "bad table"))
+    events = [e["event"] for e in state.history(o)]
+    assert events == ["queued", "started", "worker_lost", "started", "scheduler_lost", "started", "failed"]
+    assert state.find(o.ms).message == "bad table"
+    assert state.event_counts()["started"] == 3
+
+
+def test_retry_is_a_new_run_and_the_old_record_stays(state):
+    for name in ("a", "b"):
+        add(state, name)
+        o = state.next_queued()
+        state.start(o)
+        state.finish(o, record("failed" if name == "a" else "done"))
+    before = state.find(Path("/in/a.ms"))
+    assert [o.name for o in state.retry()] == ["a"]
+    again = state.next_queued()
+    assert again.run_id != before.run_id
+    assert again.attempts == 0
+    state.start(again)
+    state.finish(again, record("done", "mended"))
+    assert [r["status"] for _, r in state.records()] == ["failed", "done", "done"]
+    assert [r["message"] for _, r in state.records(after=2)] == ["mended"]
+    assert state.record(again)["message"] == "mended"
+    assert state.retry([Path("/in/b.ms")])[0].name == "b"
+    with pytest.raises(InputError, match="queued already"):
+        state.retry([Path("/in/b.ms")])
+    with pytest.raises(InputError, match="unknown to the pipeline"):
+        state.retry([Path("/in/c.ms")])
+
+
+def test_readers_beside_a_writer(state):
+    """Metrics and contimg status read while the driver writes; nobody sees half a change."""
+    for k in range(50):
+        add(state, f"o{k}")
+    wrong = []
+
+    def read():
+        with State(state.path, create=False) as reader:
+            while not done.is_set():
+                if sum(reader.counts().values()) != 50:
+                    wrong.append(reader.counts())
+
+    done = threading.Event()
+    thread = threading.Thread(target=read)
+    thread.start()
+    while (o := state.next_queued()) is not None:
+        state.start(o)
+        state.finish(o, record())
+    done.set()
+    thread.join()
+    assert not wrong
+    assert state.counts()["done"] == 50
+
+
+def test_files_that_are_no_state(tmp_path):
+    with pytest.raises(InputError, match="no such state file"):
+        State(tmp_path / "none.sqlite3", create=False)
+    assert not (tmp_path / "none.sqlite3").exists()
+    (tmp_path / "text").write_text("hello" * 1000)
+    with pytest.raises(ResourceError, match="cannot be used as state"):
+        State(tmp_path / "text")
+    with sqlite3.connect(tmp_path / "other") as db:
+        db.execute("CREATE TABLE strip (x)")
+    db.close()
+    with pytest.raises(InputError, match="no state file of this version"):
+        State(tmp_path / "other")
