@@ -351,7 +351,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     os.environ.setdefault("MPLBACKEND", "Agg")
     try:
-        from dsa110_contimg import cli_compare  # noqa: F401  adds its commands
+        from dsa110_contimg import cli_compare, cli_pipeline  # noqa: F401  they add their commands
 
         stopped = app(args=arguments, standalone_mode=False)
         # An interrupt comes back as a status instead of an exception.
@@ -383,6 +383,3 @@ def main(arguments: list[str] | None = None) -> int:
 def _fail(text: str, status: int) -> int:
     sys.stderr.write(f"error: {text}\n")
     return status
-
-
-from dsa110_contimg import cli_pipeline as _pipeline  # noqa: E402, F401 - it adds its commands to the app above
