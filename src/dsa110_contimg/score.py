@@ -242,8 +242,10 @@ def _against_true_gains(
         apparent = mean_apparent_flux(sky, truth.beam, pointings, band)
         seed = Seed(sky, truth.beam, apparent, float(band.mean()), str(summary["catalog"]), "")
         observation.set_model(SeedModel(seed))
-    tables = true_gain_tables(truth)
-    noise = 0.0 if seed is None else float(np.sqrt(observation.residual_noise(tables).scale2 / 2))
+    tables, noise = true_gain_tables(truth), 0.0
+    if seed is not None:
+        noise = float(np.sqrt(observation.residual_noise(tables).scale2 / 2))
+        observation.mend_weights()
     subtract = seed if config.imaging == "subtracted" else None
     true = make_image(
         observation, tables, final.grid, config, "image with the true gains", seed=subtract, noise=noise

@@ -31,7 +31,7 @@ from dsa110_contimg.errors import (
 from dsa110_contimg.imaging import read_image
 from dsa110_contimg.progress import LogProgress
 from dsa110_contimg.score import gain_errors, score_run
-from dsa110_contimg.simulate import simulate
+from dsa110_contimg.simulate import Truth, simulate
 from dsa110_contimg.sky import SkyModel
 from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set
 from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
@@ -656,3 +656,25 @@ def test_a_drift_scan_is_taken_whole(fields, tmp_path):
     # One amplitude for all dumps, although each is a field and scan of its own.
     assert read_gain_table(tmp_path / "out" / result.summary["gaintables"][-1]).gains[0].time_s.size == 1
     assert np.hypot(*result.summary["final"]["offset_arcsec"]) < 3
+
+
+def test_noisy_antennas_weigh_less(transit, tmp_path):
+    """Two antennas of ten times the noise that their weights say do not spoil the image."""
+    simulate(tmp_path / "n.ms", SimulationConfig(random_phases=True, bad=2, **SMALL))
+    build_strips("nvss", tmp_path / "n.catalog.ecsv", tmp_path / "c")
+    lines = []
+
+    class Notes(LogProgress):
+        def note(self, text):
+            lines.append(text)
+
+    config = SelfCalConfig(catalog_dir=tmp_path / "c", **IMAGE)
+    result = selfcal_ms(tmp_path / "n.ms", tmp_path / "out", config, progress=Notes())
+    truth = Truth.read(tmp_path / "n.truth.npz")
+    names = open_measurement_set(tmp_path / "n.ms").antennas.name
+    told = next(line for line in lines if "weighted down" in line)
+    assert {w.strip() for w in told.split(":")[1].split(",")} == {
+        names[k] for k in np.flatnonzero(truth.instrument.bad)
+    }
+    assert result.summary["iterations"][-1]["chi2_heldout"] < 1.1
+    assert result.summary["final"]["thermal_ratio"] < 1.25

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dsa110_contimg.visibilities import NoiseEstimator
+from dsa110_contimg.visibilities import AntennaNoise, NoiseEstimator
 
 SIGMA = 3.0
 
@@ -77,3 +77,28 @@ def test_noiseless_data_have_no_noise():
     estimator = NoiseEstimator()
     estimator.add(np.ones((3, 4, 2), np.complex64), np.ones((3, 4, 2), np.float32))
     assert estimator.scale2 == 0.0
+
+
+def test_noisy_antennas_are_told_from_their_baselines():
+    rng = np.random.default_rng(8)
+    first, second = np.triu_indices(12, 1)
+    factor = np.ones((12, 2))
+    factor[3], factor[7, 1] = 100.0, 4.0
+    estimator = AntennaNoise(12)
+    for _ in range(3):
+        scale = np.sqrt(factor[first] * factor[second])[:, None, :]
+        weight = rng.uniform(0.5, 2, (first.size, 40, 2)).astype(np.float32)
+        noise = rng.standard_normal(weight.shape) + 1j * rng.standard_normal(weight.shape)
+        vis = 5 + scale * noise / np.sqrt(weight)
+        weight[:, ::9] = 0
+        estimator.add(vis.astype(np.complex64), weight, first, second)
+    np.testing.assert_allclose(estimator.factors(), factor, rtol=0.2)
+
+
+def test_antennas_without_data_are_taken_as_the_others():
+    assert (AntennaNoise(5).factors() == 1).all()
+    estimator = AntennaNoise(3)
+    estimator.add(
+        np.ones((1, 1, 2), np.complex64), np.ones((1, 1, 2), np.float32), np.array([0]), np.array([1])
+    )
+    assert (estimator.factors() == 1).all()

@@ -18,7 +18,7 @@ from dsa110_contimg.imaging import ImageGrid, StokesI, average_channels, stokes_
 from dsa110_contimg.predict import predict_components
 from dsa110_contimg.progress import Progress
 from dsa110_contimg.sky import Seed
-from dsa110_contimg.visibilities import Block, NoiseEstimator, VisibilityReader, turn_phases
+from dsa110_contimg.visibilities import AntennaNoise, Block, NoiseEstimator, VisibilityReader, turn_phases
 
 __all__ = ["ImageModel", "Model", "Observation", "SeedModel"]
 
@@ -35,6 +35,8 @@ OUTLIER = 30.0
 WILD = 1000.0
 #: Where more than this fraction of a block stands out, it is not a matter of single visibilities.
 MOST_OUTLIERS = 0.2
+#: From this many times the variance that its weights say, an antenna is noisier than they say.
+NOISY = 2.0
 
 
 class Model(Protocol):
@@ -171,6 +173,8 @@ class Observation:
         self.n_channels = channel
         self._model: Model | None = None
         self._model_cache: dict[int, NDArray[np.complex64]] = {}
+        self._noisy: Float | None = None
+        self._measured_noise = np.ones((len(reader.ms.antennas), 2))
         self._found: dict[int, NDArray[np.int64]] = {}
         self._left_out: dict[int, NDArray[np.int64]] = {}
         self.data_hash = ""
@@ -206,9 +210,14 @@ class Observation:
         weight : ndarray of float32, same shape
             Inverse variances up to one common scale.
         """
+        weight = block.weight
+        if self._noisy is not None:
+            ends = [p for p, _ in block.spw.receptors], [q for _, q in block.spw.receptors]
+            excess = self._noisy[block.antenna1][:, ends[0]] * self._noisy[block.antenna2][:, ends[1]]
+            weight = (weight / excess[:, None, :]).astype(np.float32)
         applied = [*self.initial, *tables]
         if not applied:
-            return block.data, block.weight
+            return block.data, weight
         slots, index = np.unique(block.slot, return_inverse=True)
         gain, flag = chain(
             applied,
@@ -218,7 +227,7 @@ class Observation:
             len(self.reader.ms.antennas),
         )
         return correct(
-            block.data, block.weight, block.antenna1, block.antenna2, index, gain, flag, block.spw.receptors
+            block.data, weight, block.antenna1, block.antenna2, index, gain, flag, block.spw.receptors
         )
 
     def blocks(self, label: str, with_model: bool) -> Iterator[tuple[Block, NDArray[np.complex64] | None]]:
@@ -304,13 +313,17 @@ class Observation:
 
     def residual_noise(self, tables: Sequence[GainTable]) -> NoiseEstimator:
         """Measure the noise of the calibrated data minus the model, all baselines; notes outliers."""
-        noise = NoiseEstimator()
+        noise, of_antennas = NoiseEstimator(), AntennaNoise(len(self.reader.ms.antennas))
         for number, (block, model) in enumerate(self.blocks("measure the noise", with_model=True)):
             assert model is not None
             vis, weight = self._parallel(block, *self.corrected(block, tables))
             residual = vis - model[:, :, None]
-            self._note_outliers(number, block, outliers(residual, weight, OUTLIER))
+            wild = outliers(residual, weight, OUTLIER)
+            self._note_outliers(number, block, wild)
             noise.add(residual, weight)
+            weight = np.where(wild, np.float32(0), weight)
+            of_antennas.add(residual, weight, block.antenna1, block.antenna2)
+        self._measured_noise = of_antennas.factors()
         return noise
 
     def _note_outliers(self, number: int, block: Block, wild: NDArray[np.bool_]) -> None:
@@ -323,14 +336,30 @@ class Observation:
         known = self._found.get(number, np.zeros(0, np.int64))
         self._found[number] = np.union1d(known, np.flatnonzero(of_hands))
 
-    def leave_out_outliers(self) -> int:
-        """Give the outliers found so far no weight in all later passes; return how many are new.
+    def mend_weights(self) -> tuple[int, list[str]]:
+        """Weigh all later passes by what the last residual showed.
 
-        FLAG on disk knows nothing of it.
+        Outliers have no weight from here on, and antennas that are much noisier
+        than their weights say get lower ones. Nothing on disk knows of it.
+
+        Returns
+        -------
+        left_out : int
+            Outliers that are new.
+        noisy : list of str
+            Names of antennas that are newly found noisy.
         """
         before = sum(x.size for x in self._left_out.values())
         self._left_out = dict(self._found)
-        return sum(x.size for x in self._left_out.values()) - before
+        known = np.ones_like(self._measured_noise) if self._noisy is None else self._noisy
+        # Measured with the weights as they were: what is still too much.
+        still = self._measured_noise > NOISY
+        if still.any():
+            self._noisy = np.where(still, known * self._measured_noise, known)
+        self._measured_noise = np.ones_like(known)
+        names = self.reader.ms.antennas.name
+        noisy = [names[k] for k in np.flatnonzero(still.any(axis=1))]
+        return sum(x.size for x in self._left_out.values()) - before, noisy
 
     def stokes(
         self,

@@ -288,14 +288,18 @@ class _Run:
         # With gains at hand the model can be taken out, and wide channels no longer show the sky as noise.
         refined = self.observation.residual_noise(rounds[-1].tables).scale2
         # Interference and the like, of no weight from here on, must not bend the gains.
-        left_out = self.observation.leave_out_outliers()
+        left_out, noisy = self.observation.mend_weights()
         if left_out:
             self.progress.note(f"{left_out} visibilities far beyond the noise are left out")
+        if noisy:
+            self.progress.note(f"noisier than their weights say, and weighted down: {', '.join(noisy)}")
+        mended = bool(left_out or noisy)
+        if mended:
             statistics = self._gather()
         lower = 0 < refined < REFINED_NOISE * 2 * self.noise**2
         if lower:
             self.noise = float(np.sqrt(refined / 2))
-        if lower or left_out:
+        if lower or mended:
             rounds, before = self._rounds(self._solver(statistics))
         return rounds, before
 

@@ -20,11 +20,12 @@ from dsa110_contimg.visibilities.measurement_set import (
     SpectralWindow,
     open_measurement_set,
 )
-from dsa110_contimg.visibilities.noise import NoiseEstimator
+from dsa110_contimg.visibilities.noise import AntennaNoise, NoiseEstimator
 from dsa110_contimg.visibilities.rephase import turn_phases
 from dsa110_contimg.visibilities.rephase_ms import rephase_measurement_set
 
 __all__ = [
+    "AntennaNoise",
     "Antennas",
     "Block",
     "ColumnStage",

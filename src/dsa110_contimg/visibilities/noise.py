@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NoiseEstimator"]
+__all__ = ["AntennaNoise", "NoiseEstimator"]
 
 #: Samples kept per block for the median; the error of the scale is then far below 1 %.
 SAMPLES_PER_BLOCK = 200_000
@@ -76,3 +76,64 @@ class NoiseEstimator:
         for _ in range(5):
             scale2 = float(np.median(samples[samples <= OUTLIER * scale2]) / np.log(2.0))
         return scale2
+
+
+class AntennaNoise:
+    """Noise of each antenna over what its weights say, by differences of adjacent channels.
+
+    Noise powers of two receivers multiply: the variance of the baseline (i, j) is taken
+    as f_i f_j times that of its weight. The factors are those of the logarithms,
+    by least squares over all baselines.
+
+    Parameters
+    ----------
+    n_antennas : int
+        Antennas.
+    """
+
+    def __init__(self, n_antennas: int) -> None:
+        self._power = np.zeros((n_antennas, n_antennas, 2))
+        self._count = np.zeros((n_antennas, n_antennas, 2))
+
+    def add(
+        self,
+        vis: NDArray[np.complex64],
+        weight: NDArray[np.float32],
+        antenna1: NDArray[np.int64],
+        antenna2: NDArray[np.int64],
+    ) -> None:
+        """Take in one block.
+
+        Parameters
+        ----------
+        vis : ndarray of complex64, shape (nrow, nchan, 2)
+            Visibilities with a model subtracted; nothing is learnt of a single channel.
+        weight : ndarray of float32, same shape
+            Weights, zero where flagged or far out.
+        antenna1, antenna2 : ndarray of int, shape (nrow,)
+            Antennas.
+        """
+        both = (weight[:, 1:] > 0) & (weight[:, :-1] > 0)
+        with np.errstate(divide="ignore"):
+            variance = np.where(both, 1 / weight[:, 1:] + 1 / weight[:, :-1], np.float32(1))
+        power = np.where(both, np.abs(vis[:, 1:] - vis[:, :-1]) ** 2 / variance, 0)
+        pair = (np.minimum(antenna1, antenna2), np.maximum(antenna1, antenna2))
+        np.add.at(self._power, pair, power.sum(axis=1))
+        np.add.at(self._count, pair, both.sum(axis=1))
+
+    def factors(self) -> NDArray[np.float64]:
+        """Variance of each antenna and receptor over the median one's, shape (nant, 2); 1 if unknown."""
+        n = len(self._power)
+        out = np.ones((n, 2))
+        for p in range(2):
+            seen = (self._count[:, :, p] > 0) & (self._power[:, :, p] > 0)
+            first, second = np.nonzero(seen)
+            if first.size < n:
+                continue
+            design = np.zeros((first.size, n))
+            design[np.arange(first.size), first] = design[np.arange(first.size), second] = 1
+            value = np.log(self._power[first, second, p] / self._count[first, second, p])
+            known = design.any(axis=0)
+            fitted = np.linalg.lstsq(design[:, known], value, rcond=None)[0]
+            out[known, p] = np.exp(fitted - np.median(fitted))
+        return out
