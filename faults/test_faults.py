@@ -44,7 +44,7 @@ def during(call_is_on, act):
 
 def numbers_of(fits):
     """Numbers of the processes whose command line fits."""
-    listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-wweo", "pid=,args="], capture_output=True, text=True, check=True).stdout
     split = (line.split(maxsplit=1) for line in listed.splitlines())
     return [int(pid) for pid, command in split if fits(command)]
 
@@ -290,9 +290,12 @@ def test_200_calls_and_8_threads(engine, container, ms, tmp_path):
 
     def children():
         listed = subprocess.run(
-            ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=True
+            ["ps", "-wwo", "pid=,args=", "--ppid", str(os.getpid())],
+            capture_output=True,
+            text=True,
+            check=True,
         )
-        return [line for line in listed.stdout.splitlines() if " ps -o" not in line]
+        return [line for line in listed.stdout.splitlines() if " ps -wwo" not in line]
 
     def inside():
         return len(container.exec(["sh", "-c", "ls /proc | grep '^[0-9]'"]).stdout.split())
