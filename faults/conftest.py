@@ -38,10 +38,8 @@ def container(engine: str, ms: Path, tmp_path: Path) -> Iterator[WSCleanContaine
 @pytest.fixture
 def long_call() -> list[str]:
     """Arguments of a WSClean that works on for a minute and more."""
-    options = (
-        "-name /out/w -size 4096 4096 -scale 2asec -use-wgridder -reorder -temp-dir /out -pol I -mgain 0.3"
-    )
-    depth = "-niter 1000000 -auto-threshold 0.5 -no-update-model-required -data-column DATA"
+    options = "-name /out/w -size 2048 2048 -scale 3asec -use-wgridder -j 1 -reorder -temp-dir /out -pol I"
+    depth = "-mgain 0.3 -niter 1000000 -auto-threshold 0.5 -no-update-model-required -data-column DATA"
     return [*options.split(), *depth.split(), "/data/f1.ms"]
 
 
@@ -51,7 +49,7 @@ def fault(request: pytest.FixtureRequest, ms: Path) -> Callable[..., contextlib.
     label = request.node.name.removeprefix("test_").replace("_", " ")
 
     @contextlib.contextmanager
-    def recorded(kind: type[ContimgError] | None, match: str = "", within: float = 30.0) -> Iterator[None]:
+    def recorded(kind: type[ContimgError] | None, match: str = "", within: float = 120.0) -> Iterator[None]:
         before, started, said = state(ms), time.monotonic(), "goes on"
         if kind is None:
             yield

@@ -38,7 +38,9 @@ def test_a_container_for_each_call_hangs(hung_disk):
         assert call.stdout.readline() == "done\n"
         with pytest.raises(subprocess.TimeoutExpired):
             call.wait(PATIENCE_S)
-        stuck = subprocess.run(["ps", "-eo", "state,args"], capture_output=True, text=True, check=True).stdout
+        stuck = subprocess.run(
+            ["ps", "-wweo", "state,args"], capture_output=True, text=True, check=True
+        ).stdout
         stuck = [line for line in stuck.splitlines() if line.startswith("D")]
         assert stuck
         FIGURES.append(

@@ -41,5 +41,5 @@ def state(ms: Path) -> dict[Path, tuple[int, bytes]]:
 
 def processes(word: str) -> list[str]:
     """Command lines of all processes that have a word in them."""
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    listed = subprocess.run(["ps", "-wweo", "args"], capture_output=True, text=True, check=True)
     return [line for line in listed.stdout.splitlines() if word in line]

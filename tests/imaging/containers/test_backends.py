@@ -168,6 +168,25 @@ def test_options_reach_wsclean(small, tmp_path):
         peak_and_model(wsclean="nowhere")
 
 
+def test_options_reach_the_embedded_engine(small, tmp_path):
+    base = ImagingConfig(**SMALL)
+    plain = image_ms(small / "f1.ms", tmp_path / "i", base)
+    deep = np.count_nonzero(read_image(plain.model).image)
+    for threshold in ("200mJy", "20sigma"):
+        made = image_ms(small / "f1.ms", tmp_path / "t", base.with_options(threshold=threshold))
+        assert np.count_nonzero(read_image(made.model).image) < deep
+    beams = []
+    for dish in (None, 3.0):
+        made = image_ms(
+            small / "f1.ms", tmp_path / "b", base.with_options(pb_correct=True, dish_diameter_m=dish)
+        )
+        image, beam, corrected = (read_image(p).image for p in (made.image, made.pb, made.image_pb))
+        y, x = divmod(int(image.argmax()), image.shape[1])
+        assert corrected[y, x] == pytest.approx(image[y, x] / beam[y, x], rel=1e-5)
+        beams.append(beam)
+    assert beams[1][100, 100] > beams[0][100, 100]
+
+
 @pytest.mark.parametrize("backend", ["embedded", "wsclean"])
 def test_masks(backend, small, tmp_path):
     """Components lie in the mask alone; an empty or foreign mask is refused."""
