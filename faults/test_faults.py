@@ -180,7 +180,7 @@ def test_docker_daemon_stopped_during_a_call(
 
 def test_docker_daemon_is_down(engines, ms, tmp_path, fault, monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
-    config = ImagingConfig(size=512, cell_arcsec=12.0, backend="container", container_engine="docker")
+    config = ImagingConfig(size=512, cell_arcsec=8.0, backend="container", container_engine="docker")
     with fault(ContainerEngineError, "does not answer.*systemctl start docker|does not answer"):
         image_ms(ms, tmp_path / "i", config)
 
@@ -190,7 +190,7 @@ def test_engine_is_not_installed(ms, tmp_path, fault, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     for name in ("sh", "mktemp", "sync", "rm", "find"):
         (tmp_path / "bin" / name).symlink_to(f"/usr/bin/{name}")
-    config = ImagingConfig(size=512, cell_arcsec=12.0, backend="container")
+    config = ImagingConfig(size=512, cell_arcsec=8.0, backend="container")
     with fault(ContainerEngineError, "docker is not installed; podman is not installed"):
         image_ms(ms, tmp_path / "i", config)
 
@@ -231,14 +231,14 @@ def test_disk_full_inside(engine, ms, small_disk, fault):
 
 def test_products_on_a_read_only_mount(engine, ms, tmp_path, fault):
     mounts = f"{ms.parent}:/data:ro,{tmp_path}:/out:ro"
-    config = ImagingConfig(size=512, cell_arcsec=12.0, backend="container", container_engine=engine)
+    config = ImagingConfig(size=512, cell_arcsec=8.0, backend="container", container_engine=engine)
     with fault(WSCleanError, "[Rr]ead-only|exit status"):
         image_ms(ms, tmp_path / "i", config.with_options(container_mounts=mounts))
     assert not list(tmp_path.glob("*i*"))
 
 
 def test_path_outside_the_mount(engine, ms, tmp_path, fault):
-    config = ImagingConfig(size=512, cell_arcsec=12.0, backend="container", container_engine=engine)
+    config = ImagingConfig(size=512, cell_arcsec=8.0, backend="container", container_engine=engine)
     with fault(PathOutsideMountError, "outside of what the container sees"):
         image_ms(ms, tmp_path / "i", config.with_options(container_mounts=str(tmp_path)))
 

@@ -43,7 +43,15 @@ from dsa110_contimg.errors import (
     WSCleanError,
 )
 from dsa110_contimg.imaging.container_engine import Engine, find_engine, owner_labels, reap_leftovers
-from dsa110_contimg.imaging.processes import GRACE_S, Finished, end, probe_folder, run_program, wait_for
+from dsa110_contimg.imaging.processes import (
+    GRACE_S,
+    Finished,
+    end,
+    probe_folder,
+    run_program,
+    wait_for,
+    wsclean_failure,
+)
 
 __all__ = [
     "Mount",
@@ -266,6 +274,9 @@ class WSCleanContainer:
 
     def _start(self) -> None:
         self.require_mounts()
+        if self._client is not None:
+            _close_pipes(self._client)
+            self._client = None
         engine = self.engine
         for leftover, problem in reap_leftovers(engine):
             log.warning(
@@ -436,7 +447,7 @@ class WSCleanContainer:
         """
         done = self.exec(["wsclean", *args], timeout, folder=folder, outputs=outputs)
         if done.returncode:
-            raise WSCleanError(f"exit status {done.returncode}: {done.last_words}", "wsclean")
+            raise wsclean_failure(done, f"wsclean in container {self.container_name}")
         return done
 
     def _call(

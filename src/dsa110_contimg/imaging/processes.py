@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsa110_contimg.errors import ContainerEngineError, DeadMountError, ResourceError
+from dsa110_contimg.errors import ContainerEngineError, DeadMountError, ResourceError, WSCleanError
 
-__all__ = ["Finished", "probe_folder", "run_program", "wait_for"]
+__all__ = ["Finished", "probe_folder", "run_program", "wait_for", "wsclean_failure"]
 
 log = logging.getLogger("dsa110_contimg.imaging")
 
@@ -196,3 +196,12 @@ def probe_folder(folder: Path, *, writable: bool = True, timeout_s: float = PROB
             folder,
             "check folder, mount and space",
         )
+
+
+def wsclean_failure(done: Finished, where: str) -> WSCleanError:
+    """Error with the reason that WSClean gave: it frames its exceptions with plus signs."""
+    lines = (done.stdout + "\n" + done.stderr).splitlines()
+    framed = " ".join(line.strip("+ >\t") for line in lines if line.startswith("+ >>>"))
+    plain = [line.strip() for line in lines if line.strip(" +")]
+    reason = framed or (plain[-1] if plain else "it printed nothing")
+    return WSCleanError(f"exit status {done.returncode}: {reason}", where, "see its output with contimg -v")

@@ -26,7 +26,7 @@ from dsa110_contimg.imaging.container import Mount, WSCleanContainer, get_wsclea
 from dsa110_contimg.imaging.fits import FitsImage, read_image
 from dsa110_contimg.imaging.grid import ARCSEC, ImageGrid
 from dsa110_contimg.imaging.measure import mad_rms
-from dsa110_contimg.imaging.processes import run_program
+from dsa110_contimg.imaging.processes import run_program, wsclean_failure
 from dsa110_contimg.visibilities import VisibilityReader, rephase_measurement_set
 
 __all__ = [
@@ -131,7 +131,7 @@ class HostWSClean:
                 "give it longer with --timeout-s",
             )
         if done.returncode:
-            raise _failure(done.returncode, done.stdout + "\n" + done.stderr, self.program)
+            raise wsclean_failure(done, self.program)
         lacking = [output.name for output in outputs if not output.is_file() or not output.stat().st_size]
         if lacking:
             raise WSCleanError(f"ended without {', '.join(lacking)}: {done.last_words}", self.program)
@@ -167,16 +167,8 @@ class ContainerWSClean:
         """Run it; see `WSClean.call`."""
         done = self.container.exec(["wsclean", *arguments], timeout_s, folder="/tmp", outputs=outputs)
         if done.returncode:
-            raise _failure(done.returncode, done.stdout + "\n" + done.stderr, self.name)
+            raise wsclean_failure(done, self.name)
         return done.stdout
-
-
-def _failure(status: int | None, said: str, where: str) -> WSCleanError:
-    """Name the reason: WSClean frames exceptions with plus signs."""
-    framed = [line.strip("+ >\t") for line in said.splitlines() if line.startswith("+ >>>")]
-    lines = [line.strip() for line in said.splitlines() if line.strip(" +")]
-    reason = " ".join(framed) or (lines[-1] if lines else "it printed nothing")
-    return WSCleanError(f"exit status {status}: {reason}", where, "see its output with contimg -v")
 
 
 @dataclass(frozen=True)
