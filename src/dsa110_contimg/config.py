@@ -320,7 +320,7 @@ class StudyConfig(Settings):
         return ",".join(words)
 
 
-class PipelineConfig(SelfCalConfig):
+class PipelineConfig(SelfCalConfig, ImagingConfig):
     """Options of the pipeline, and of the self-calibrations that it makes."""
 
     # Where the work is done

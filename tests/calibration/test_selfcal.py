@@ -365,6 +365,7 @@ CHANGES = {
     "mask_sigma": 30.0,
     "clean_iterations": 3,
     "multiscale": True,
+    "catalog_mask": True,
     "nvss_min_mjy": 100.0,
     "seed_min_apparent_mjy": 50.0,
     "spectral_index": 0.5,
@@ -409,6 +410,7 @@ PROVED_ELSEWHERE = {
     "use_nvss_seeding",
     "catalog",
     "catalog_dir",
+    "mask_radius_arcsec",
     "field",
     "spw",
     "combine_spw",
@@ -422,6 +424,16 @@ PROVED_ELSEWHERE = {
 
 def test_no_option_is_forgotten():
     assert set(SelfCalConfig.model_fields) == set(CHANGES) | PROVED_ELSEWHERE
+
+
+def test_the_radius_of_the_mask_counts(ms, config, tmp_path):
+    masks = []
+    for radius in (60.0, 240.0):
+        options = config.with_options(catalog_mask=True, mask_radius_arcsec=radius)
+        selfcal_ms(ms, tmp_path / "out", options)
+        masks.append(read_image(tmp_path / "out" / "selfcal-mask.fits").image.astype(bool))
+    assert 0 < masks[0].sum() < masks[1].sum()
+    assert not (masks[0] & ~masks[1]).any()
 
 
 def test_killed_at_any_moment_and_run_again(transit, finished, tmp_path):

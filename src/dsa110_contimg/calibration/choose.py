@@ -179,7 +179,7 @@ class GainSolver:
             gain, solved = gain * g, solved & s
         return self._mean([(gain, solved)] * 2)
 
-    def best(self, mode: CalMode, solint: str) -> Solution:
+    def best(self, mode: CalMode, solint: str, near: str | None = None) -> Solution:
         """Solve with an interval, or with the one that should predict new data best.
 
         Parameters
@@ -188,12 +188,17 @@ class GainSolver:
             Phases only, or amplitudes and phases.
         solint : str
             ``"auto"``, or an interval as :func:`solution_intervals` takes it.
+        near : str, optional
+            Try only this interval and the next shorter and longer ones.
 
         Returns
         -------
         Solution
         """
         words = self.candidates() if solint == "auto" else [solint]
+        if near in words:
+            at = words.index(near)
+            words = words[max(0, at - 1) : at + 2]
         scored = [(score, word, how) for word in words for how, score in self.scores(mode, word).items()]
         score, word, how = min(scored, key=lambda item: item[0].expected)
         trials = tuple(

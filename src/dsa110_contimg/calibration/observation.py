@@ -29,12 +29,12 @@ Float = NDArray[np.float64]
 SHORT_BASELINES = 1 / 3
 #: With fewer visibilities averaging saves less than the transforms of another grid cost.
 MANY_VISIBILITIES = 20_000_000
-#: Noise exceeds this many times its mean square once in 10^13 samples.
-OUTLIER = 30.0
+#: Noise exceeds this many times its mean square in three samples of ten million.
+OUTLIER = 15.0
 #: Uncalibrated data vary with the sky: only what exceeds this many times their mean square is not of it.
 WILD = 1000.0
 #: Where more than this fraction of a block stands out, it is not a matter of single visibilities.
-MOST_OUTLIERS = 0.2
+MOST_OUTLIERS = 0.4
 #: From this many times the variance that its weights say, an antenna is noisier than they say.
 NOISY = 2.0
 

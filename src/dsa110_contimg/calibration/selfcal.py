@@ -201,6 +201,7 @@ class _Run:
         #: The model of a seeded run: the catalogue's sources, the bright ones where they were measured.
         self.seed: Seed | None = plan.seed
         self.improved = False
+        self.statistics: BaselineStatistics | None = None
         self.measured: SeedMeasurement | None = None
         #: Clean components that joined the catalogue's sources.
         self.extra: Seed | None = None
@@ -263,11 +264,11 @@ class _Run:
             return _State((), initial, rounds), initial, "refused", self._too_little(rounds[0])
         if rounds[-1].verdict.accepted:
             rounds, before = self._anchored_rounds(rounds, before)
-            for _ in range(MOST_COMPLETIONS):
-                completed = self._completed_rounds(rounds, before)
-                if completed is None:
-                    break
-                rounds, before = self._anchored_rounds(*completed)
+        for _ in range(MOST_COMPLETIONS):
+            completed = self._completed_rounds(rounds)
+            if completed is None:
+                break
+            rounds, before = self._anchored_rounds(*completed)
         # All images that are compared take their weights and flags from the last solution.
         weights = next((r.tables for r in reversed(rounds) if r.verdict.accepted), ())
         initial = self._image((), "image before", weight_tables=weights)
@@ -280,11 +281,14 @@ class _Run:
             initial = self._image((), "image of the input")
         return _State((), initial, rounds), initial, *outcome
 
-    def _seeded_rounds(self, seed: Seed) -> tuple[list[_Round], Score]:
-        """Solve phases, then amplitudes where the signal allows; also the score of the input."""
+    def _seeded_rounds(self, seed: Seed, like: Sequence[_Round] = ()) -> tuple[list[_Round], Score]:
+        """Solve phases, then amplitudes where the signal allows; also the score of the input.
+
+        Intervals are looked for near those of rounds made `like` these.
+        """
         self.observation.set_model(SeedModel(seed))
-        statistics = self._gather()
-        rounds, before = self._rounds(self._solver(statistics))
+        self.statistics = self._gather()
+        rounds, before = self._rounds(self._solver(), like)
         # With gains at hand the model can be taken out, and wide channels no longer show the sky as noise.
         refined = self.observation.residual_noise(rounds[-1].tables).scale2
         # Interference and the like, of no weight from here on, must not bend the gains.
@@ -295,20 +299,21 @@ class _Run:
             self.progress.note(f"noisier than their weights say, and weighted down: {', '.join(noisy)}")
         mended = bool(left_out or noisy)
         if mended:
-            statistics = self._gather()
+            self.statistics = self._gather()
         lower = 0 < refined < REFINED_NOISE * 2 * self.noise**2
         if lower:
             self.noise = float(np.sqrt(refined / 2))
         if lower or mended:
-            rounds, before = self._rounds(self._solver(statistics))
+            rounds, before = self._rounds(self._solver(), like)
         return rounds, before
 
-    def _rounds(self, solver: GainSolver) -> tuple[list[_Round], Score]:
+    def _rounds(self, solver: GainSolver, like: Sequence[_Round] = ()) -> tuple[list[_Round], Score]:
         before = solver.unit_score()
-        rounds = [self._solve(solver, "p", self.config.solint, "seed", (), before)]
+        near: dict[str, str | None] = {r.solution.mode: r.solution.solint for r in like}
+        rounds = [self._solve(solver, "p", self.config.solint, "seed", (), before, near.get("p"))]
         if self.config.amplitude != "off" and rounds[0].solution.median_snr >= MIN_SIGNAL_SNR:
             base = rounds[0] if rounds[0].verdict.accepted else None
-            second = self._amplitude_round(solver, base, before, "seed")
+            second = self._amplitude_round(solver, base, before, "seed", near.get("ap"))
             if second is not None:
                 rounds.append(second)
         return rounds, before
@@ -342,11 +347,19 @@ class _Run:
                 "flux_scale": measured.scale,
                 "offset_arcsec": [east, north],
             }
+        if gained < np.inf:
+            # All intervals once more, against the model as it is now.
+            rounds, before = self._rounds(self._solver())
         return rounds, before
 
-    def _completed_rounds(self, rounds: list[_Round], before: Score) -> tuple[list[_Round], Score] | None:
-        """Solve again with what the image shows and the catalogue lacks; None if there is nothing of it."""
-        tables, model = rounds[-1].tables, self.seed or self._catalogue
+    def _completed_rounds(self, rounds: list[_Round]) -> tuple[list[_Round], Score] | None:
+        """Solve again with what the image shows and the catalogue lacks; None if there is nothing of it.
+
+        Where the catalogue alone explains nothing, the image of the input may: it
+        is there where the catalogue lacks the brightest source of a nearly calibrated field.
+        """
+        tables = rounds[-1].tables if rounds[-1].verdict.accepted else ()
+        model = self.seed or self._catalogue
         image = self._image(tables, "image of what the model leaves", subtract=True)
         self.left = (tables, image)
         reader = self.plan.reader
@@ -369,8 +382,8 @@ class _Run:
         Returns the rounds, the score of the input, and the factor by which the
         held-out chi-squared fell; None if the old model stays.
         """
-        kept, noise = self.seed or self._catalogue, self.noise
-        again, before = self._seeded_rounds(seed)
+        kept, noise, statistics = self.seed or self._catalogue, self.noise, self.statistics
+        again, before = self._seeded_rounds(seed, rounds)
         # Both at the noise that the better model leaves.
         old = rounds[-1].solution.score.chi2_heldout * (noise / self.noise) ** 2
         new = again[-1].solution.score.chi2_heldout
@@ -378,6 +391,7 @@ class _Run:
             self.seed, self.left = seed, None
             return again, before, old / new
         self.observation.set_model(SeedModel(kept))
+        self.statistics, self.noise = statistics, noise
         return None
 
     def _unseeded(self) -> tuple[_State, CalibratedImage, str, str]:
@@ -391,7 +405,8 @@ class _Run:
                 message = "refused: the image holds nothing to calibrate on"
                 return state, initial, "refused", message
             self.observation.set_model(ImageModel(state.image.cleaned.model, self.grid, self.config.threads))
-            solver = self._solver(self._gather())
+            self.statistics = self._gather()
+            solver = self._solver()
             now = solver.fixed_score(state.tables)
             before = before or now
             fresh = [self._solve(solver, "p", self.config.solint, "clean", (), now)]
@@ -437,8 +452,9 @@ class _Run:
         self.noise = min(measured, self.noise) if self.noise > 0 else measured
         return statistics
 
-    def _solver(self, statistics: BaselineStatistics) -> GainSolver:
-        reader = self.plan.reader
+    def _solver(self) -> GainSolver:
+        statistics, reader = self.statistics, self.plan.reader
+        assert statistics is not None
         windows = [self.plan.ms.spectral_window(s) for s in self.plan.selection.spw_ids]
         return GainSolver(
             statistics,
@@ -466,10 +482,11 @@ class _Run:
         model: str,
         earlier: tuple[GainTable, ...],
         before: Score,
+        near: str | None = None,
     ) -> _Round:
         started = time.perf_counter()
         with self._timed("solve"):
-            solution = solver.best(mode, solint)
+            solution = solver.best(mode, solint, near)
         verdict = appraise_solution(
             before.chi2_heldout,
             solution.score.chi2_heldout,
@@ -491,13 +508,13 @@ class _Run:
         )
 
     def _amplitude_round(
-        self, solver: GainSolver, base: _Round | None, before: Score, model: str
+        self, solver: GainSolver, base: _Round | None, before: Score, model: str, near: str | None = None
     ) -> _Round | None:
         """Solve amplitudes on top of an accepted phase round; None if there is too little signal."""
         if base is not None:
             solver, before = solver.after(base.solution.table), base.solution.score
         new = self._solve(
-            solver, "ap", self.config.amplitude_solint, model, base.tables if base else (), before
+            solver, "ap", self.config.amplitude_solint, model, base.tables if base else (), before, near
         )
         if self.config.amplitude == "auto" and new.solution.median_snr < MIN_AMPLITUDE_SNR:
             self.progress.note(
