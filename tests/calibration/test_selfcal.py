@@ -34,6 +34,7 @@ from dsa110_contimg.score import gain_errors, score_run
 from dsa110_contimg.simulate import Truth, simulate
 from dsa110_contimg.sky import SkyModel
 from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set
+from dsa110_contimg.visibilities.lock import lock_path
 from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
 
 SMALL = {"array": str(Path(__file__).with_name("compact.txt")), "channels": 8, "dumps": 6, "sefd_jy": 2000.0}
@@ -434,6 +435,27 @@ def test_the_radius_of_the_mask_counts(ms, config, tmp_path):
         masks.append(read_image(tmp_path / "out" / "selfcal-mask.fits").image.astype(bool))
     assert 0 < masks[0].sum() < masks[1].sum()
     assert not (masks[0] & ~masks[1]).any()
+
+
+def test_a_measurement_set_of_another_owner_is_left_alone(ms, config, tmp_path):
+    owner = {"job": "x", "host": "far", "pid": 1, "boot_id": "y", "started": 1, "since": "z"}
+    lock_path(ms).write_text(json.dumps(owner))
+    before = tree(ms)
+    with pytest.raises(ResourceError, match="process 1 on far"):
+        selfcal_ms(ms, tmp_path / "out", config)
+    assert tree(ms) == before
+    assert not (tmp_path / "out").exists()
+
+
+def test_each_stage_has_a_record_and_the_lock_is_gone(finished):
+    ms, out, result, _ = finished
+    records = [json.loads(line) for line in (out / "selfcal_stages.jsonl").read_text().splitlines()]
+    assert records[0]["stage"] == "check"
+    assert {"predict and gather", "image of what the model leaves", "write columns"} <= {r["stage"] for r in records}
+    assert any("signal to noise" in line for r in records for line in r["noted"])
+    total = sum(r["seconds"] for r in records)
+    assert total >= 0.9 * result.summary["seconds"]["total"]
+    assert not lock_path(ms).exists()
 
 
 def test_killed_at_any_moment_and_run_again(transit, finished, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,16 +12,24 @@ import numpy as np
 
 from dsa110_contimg.calibration.caltables import read_gain_table
 from dsa110_contimg.calibration.gains import GainTable
+from dsa110_contimg.calibration.memory import require_available_memory
 from dsa110_contimg.calibration.observation import Observation
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.errors import ConfigError, ResourceError
 from dsa110_contimg.imaging.cli_imaging import grid_for, require_memory, require_one_field
-from dsa110_contimg.progress import LogProgress
+from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.sky import AiryBeam, Seed, beam_for_antenna, build_seed
-from dsa110_contimg.visibilities import MeasurementSet, Selection, VisibilityReader, open_recovered
+from dsa110_contimg.visibilities import (
+    MeasurementSet,
+    Selection,
+    VisibilityReader,
+    lock_measurement_set,
+    open_measurement_set,
+    open_recovered,
+)
 from dsa110_contimg.visibilities.columns import require_space
 
-__all__ = ["IMAGES", "Plan", "make_plan"]
+__all__ = ["IMAGES", "Plan", "make_plan", "owned"]
 
 #: FITS images that a run can write.
 IMAGES = (
@@ -46,6 +55,21 @@ class Plan:
     config: SelfCalConfig
     output_dir: Path
     reference_antennas: tuple[int, ...]
+
+
+def owned(ms_path: Path, progress: Progress) -> AbstractContextManager[None]:
+    """Own a Measurement Set for the whole run, from the first look to the last column.
+
+    Raises
+    ------
+    MeasurementSetError
+        If there is none.
+    ResourceError
+        If it has another owner.
+    """
+    if not (ms_path / "table.dat").is_file():
+        open_measurement_set(ms_path)  # which says what is there instead
+    return lock_measurement_set(ms_path, "contimg selfcal", progress)
 
 
 def make_plan(
@@ -103,8 +127,9 @@ def make_plan(
     if not os.access(there, os.W_OK):
         raise ResourceError("cannot be written", there, "choose another output folder")
     require_memory(reader, config)
-    Observation(reader, initial, LogProgress()).require_unflagged()
     pixels = grid_for(reader, config, beam.fwhm_rad(float(reader.freq_hz.min()))).size ** 2
+    require_available_memory(reader, config, pixels)
+    Observation(reader, initial, LogProgress()).require_unflagged()
     require_space(there, 4 * pixels * len(IMAGES), "the images")
     cells = sum(w.freq_hz.size * len(w.corr_type) for w in ms.spectral_windows) * (
         ms.n_rows // len(ms.spectral_windows)

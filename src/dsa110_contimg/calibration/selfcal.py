@@ -36,7 +36,7 @@ from dsa110_contimg.calibration.images import (
     region_for,
 )
 from dsa110_contimg.calibration.observation import ImageModel, Observation, SeedModel
-from dsa110_contimg.calibration.plan import IMAGES, Plan, make_plan
+from dsa110_contimg.calibration.plan import IMAGES, Plan, make_plan, owned
 from dsa110_contimg.calibration.products import (
     PICTURE,
     SUMMARY,
@@ -45,6 +45,7 @@ from dsa110_contimg.calibration.products import (
     write_json,
 )
 from dsa110_contimg.calibration.solver import rank_reference_antennas
+from dsa110_contimg.calibration.stages import STAGES, StageRecords
 from dsa110_contimg.calibration.statistics import BaselineStatistics
 from dsa110_contimg.calibration.trust import QUALITY, seed_quality
 from dsa110_contimg.config import SelfCalConfig
@@ -180,16 +181,16 @@ def selfcal_ms(
     EngineError
         If an engine fails; the Measurement Set is as it was then.
     """
-    return _Run(
-        make_plan(Path(ms_path), Path(output_dir), config or SelfCalConfig(), initial_caltables or ()),
-        progress or LogProgress(),
-    ).execute()
+    path, out = Path(ms_path), Path(output_dir)
+    with StageRecords(progress or LogProgress()) as records, owned(path, records):
+        plan = make_plan(path, out, config or SelfCalConfig(), initial_caltables or ())
+        return _Run(plan, records).execute()
 
 
 class _Run:
     """One self-calibration from plan to products."""
 
-    def __init__(self, plan: Plan, progress: Progress) -> None:
+    def __init__(self, plan: Plan, progress: StageRecords) -> None:
         self.plan = plan
         self.config = plan.config
         self.progress = progress
@@ -230,6 +231,7 @@ class _Run:
         earlier = earlier_tables(out / SUMMARY)
         # The summary marks a finished run: an old one goes first.
         (out / SUMMARY).unlink(missing_ok=True)
+        self.progress.write_to(out / STAGES)
         recover_columns(self.plan.ms)
         state, initial, status, message = self._seeded() if self.plan.seed else self._unseeded()
         final = self._final_image(state, initial)
@@ -752,6 +754,7 @@ class _Run:
             products["mask"] = f"{MASK}.fits"
         if (out / PICTURE).exists():
             products["picture"] = PICTURE
+        products["stages"] = STAGES
         return {
             "schema_version": SCHEMA_VERSION,
             "status": status,

@@ -28,6 +28,7 @@ from dsa110_contimg.simulate.truth import Truth
 from dsa110_contimg.simulate.writer import Layout, MeasurementSetWriter
 from dsa110_contimg.sky import SkyModel, beam_for_antenna
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
+from dsa110_contimg.visibilities.lock import lock_measurement_set
 
 __all__ = ["SimulationConfig", "Truth", "simulate"]
 
@@ -100,8 +101,7 @@ def simulate(out: Path, config: SimulationConfig | None = None, sky: SkyModel | 
     arcsec a degree off the phase centre): the option `differential_aberration`.
     """
     config = config or SimulationConfig()
-    if out.exists():
-        raise ResourceError("is there already", out, "choose another name or remove it")
+    _require_absent(out)
     if config.high_mhz <= config.low_mhz:
         raise InputError("the band is empty", "low_mhz, high_mhz", "high_mhz must be above low_mhz")
     array = _chosen(read_array(config.array), config.antennas)
@@ -109,23 +109,30 @@ def simulate(out: Path, config: SimulationConfig | None = None, sky: SkyModel | 
     streams = {name: np.random.default_rng(s) for name, s in zip(STREAMS, seeds, strict=True)}
     truth = _truth(config, array, streams, sky)
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".{out.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        _observe(beside, config, array, truth, streams["noise"])
-        stem = out.with_suffix("")
-        truth.write(stem.with_name(stem.name + ".truth.npz"))
-        reach = float(np.degrees(_reach(config, truth.freq_hz, array))) + MARGIN_DEG
-        write_catalog(
-            stem.with_name(stem.name + ".catalog.ecsv"),
-            truth.scene.catalog,
-            max(-90.0, config.dec - reach),
-            min(90.0, config.dec + reach),
-        )
-        beside.rename(out)
-    finally:
+    with lock_measurement_set(out, "contimg simulate"):
+        _require_absent(out)
+        beside = out.with_name(f".{out.name}.{os.getpid()}")
         shutil.rmtree(beside, ignore_errors=True)
+        try:
+            _observe(beside, config, array, truth, streams["noise"])
+            stem = out.with_suffix("")
+            truth.write(stem.with_name(stem.name + ".truth.npz"))
+            reach = float(np.degrees(_reach(config, truth.freq_hz, array))) + MARGIN_DEG
+            write_catalog(
+                stem.with_name(stem.name + ".catalog.ecsv"),
+                truth.scene.catalog,
+                max(-90.0, config.dec - reach),
+                min(90.0, config.dec + reach),
+            )
+            beside.rename(out)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
     return truth
+
+
+def _require_absent(out: Path) -> None:
+    if out.exists():
+        raise ResourceError("is there already", out, "choose another name or remove it")
 
 
 def _reach(config: SimulationConfig, freq_hz: Float, array: Array) -> float:

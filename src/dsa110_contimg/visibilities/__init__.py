@@ -12,6 +12,7 @@ from dsa110_contimg.visibilities.columns import (
     recover_columns,
     restore_columns,
 )
+from dsa110_contimg.visibilities.lock import lock_measurement_set
 from dsa110_contimg.visibilities.measurement_set import (
     Antennas,
     Field,
@@ -36,6 +37,7 @@ __all__ = [
     "SpectralWindow",
     "VisibilityReader",
     "back_up_columns",
+    "lock_measurement_set",
     "open_measurement_set",
     "open_recovered",
     "recover_columns",

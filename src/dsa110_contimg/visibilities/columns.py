@@ -22,6 +22,7 @@ from casacore.tables import makearrcoldesc
 from numpy.typing import NDArray
 
 from dsa110_contimg.errors import ResourceError
+from dsa110_contimg.visibilities.lock import lock_measurement_set
 from dsa110_contimg.visibilities.measurement_set import (
     MeasurementSet,
     first_line,
@@ -106,16 +107,20 @@ class ColumnStage:
         self._names = tuple(names)
         self._table: Any = None
         self._flushed = self._committing = False
+        self._lock = contextlib.ExitStack()
 
     def __enter__(self) -> ColumnStage:
         self._ms.require_writable()
-        recover_columns(self._ms)
         what = f"writing {' and '.join(self._names)}"
-        require_space(self._ms.path, 8 * _samples(self._ms) * len(self._names), what)
-        with _writing(self._ms, what):
-            self._table = open_table(self._ms.path, writable=True)
-            for name in self._names:
-                _add_complex_column(self._table, STAGED + name)
+        with contextlib.ExitStack() as lock:
+            lock.enter_context(lock_measurement_set(self._ms.path, what))
+            recover_columns(self._ms)
+            require_space(self._ms.path, 8 * _samples(self._ms) * len(self._names), what)
+            with _writing(self._ms, what):
+                self._table = open_table(self._ms.path, writable=True)
+                for name in self._names:
+                    _add_complex_column(self._table, STAGED + name)
+            self._lock = lock.pop_all()
         return self
 
     def put(self, name: str, rows: NDArray[np.int64], values: NDArray[np.complex64]) -> None:
@@ -182,8 +187,11 @@ class ColumnStage:
         trace: TracebackType | None,
     ) -> None:
         main, self._table = self._table, None
-        if main is None:
-            return
+        with self._lock:
+            if main is not None:
+                self._clear_away(main)
+
+    def _clear_away(self, main: Any) -> None:
         # What failed is on its way up already; what cannot be cleared away now, recover_columns will.
         with contextlib.suppress(RuntimeError):
             if not self._committing:
@@ -210,19 +218,34 @@ def open_recovered(path: Path | str) -> MeasurementSet:
 
 
 def recover_columns(ms: MeasurementSet) -> None:
-    """Finish a commit that was cut short, or drop staged columns that never came to one."""
-    with open_table(ms.path) as main:
-        staged = [c for c in main.colnames() if c.startswith(STAGED)]
-        journal = JOURNAL in main.keywordnames()
-    if not (staged or journal or interrupted_removals(ms.path)):
+    """Finish a commit that was cut short, or drop staged columns that never came to one.
+
+    Raises
+    ------
+    ResourceError
+        If there is something to do but it cannot be written, or if what looks
+        interrupted is at work in another process.
+    """
+    if not _interrupted(ms):
         return
     ms.require_writable()
-    with _writing(ms, "tidying up after an interrupted run"), open_table(ms.path, writable=True) as main:
-        finish_removals(main)
-        if journal:
-            _finish_commit(main)
-        else:
-            remove_columns(main, staged)
+    what = "tidying up after an interrupted run"
+    with lock_measurement_set(ms.path, what):
+        # Its owner may just have finished.
+        if not _interrupted(ms):
+            return
+        with _writing(ms, what), open_table(ms.path, writable=True) as main:
+            finish_removals(main)
+            if JOURNAL in main.keywordnames():
+                _finish_commit(main)
+            else:
+                remove_columns(main, [c for c in main.colnames() if c.startswith(STAGED)])
+
+
+def _interrupted(ms: MeasurementSet) -> bool:
+    with open_table(ms.path) as main:
+        staged = any(c.startswith(STAGED) for c in main.colnames())
+        return staged or JOURNAL in main.keywordnames() or bool(interrupted_removals(ms.path))
 
 
 def _finish_commit(main: Any) -> None:
@@ -263,7 +286,11 @@ def back_up_columns(ms: MeasurementSet, names: Iterable[str]) -> None:
     if forbidden:
         raise ValueError(f"{', '.join(sorted(forbidden))} is never changed and needs no copy")
     what = f"keeping {' and '.join(names)}"
-    with _writing(ms, what), open_table(ms.path, writable=True) as main:
+    with (
+        lock_measurement_set(ms.path, what),
+        _writing(ms, what),
+        open_table(ms.path, writable=True) as main,
+    ):
         absent = _keyword(main, ABSENT)
         for name in names:
             columns = main.colnames()
@@ -299,7 +326,11 @@ def restore_columns(ms: MeasurementSet, names: Iterable[str] | None = None) -> l
     ms.require_writable()
     recover_columns(ms)
     done = []
-    with _writing(ms, "restoring"), open_table(ms.path, writable=True) as main:
+    with (
+        lock_measurement_set(ms.path, "restoring"),
+        _writing(ms, "restoring"),
+        open_table(ms.path, writable=True) as main,
+    ):
         absent = _keyword(main, ABSENT)
         kept = [c.removeprefix(KEPT) for c in main.colnames() if c.startswith(KEPT)]
         for name in list(names) if names is not None else kept + absent:

@@ -13,6 +13,7 @@ from dsa110_contimg.errors import ResourceError
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.visibilities.blocks import VisibilityReader
 from dsa110_contimg.visibilities.columns import require_space
+from dsa110_contimg.visibilities.lock import lock_measurement_set
 from dsa110_contimg.visibilities.measurement_set import first_line, open_measurement_set, open_table
 from dsa110_contimg.visibilities.rephase import turn_phases
 
@@ -62,26 +63,27 @@ def rephase_measurement_set(
     """
     source, target, progress = Path(source), Path(target), progress or LogProgress()
     ms = open_measurement_set(source)
-    if target.exists():
-        raise ResourceError("is there already", target, "choose another name or remove it")
+    _require_absent(target)
     there = next(p for p in target.absolute().parents if p.exists())
     require_space(there, sum(f.stat().st_size for f in source.rglob("*") if f.is_file()), "the copy")
     fields = list(field_ids) if field_ids is not None else [f.id for f in ms.fields]
     center = center or VisibilityReader(ms, ms.select(",".join(map(str, fields)))).phase_center
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        _copy(source, beside, fields if field_ids is not None else None, column)
-        copied = open_measurement_set(beside)
-        reader = VisibilityReader(copied, copied.select())
-        _move(beside, reader, center, progress)
-        _one_field(beside, reader, center)
-        beside.rename(target)
-    except RuntimeError as error:
-        raise ResourceError(f"writing failed ({first_line(error)})", target, "check the disk") from error
-    finally:
+    with lock_measurement_set(target, "contimg rephase", progress):
+        _require_absent(target)
+        beside = target.with_name(f".{target.name}.{os.getpid()}")
         shutil.rmtree(beside, ignore_errors=True)
+        try:
+            _copy(source, beside, fields if field_ids is not None else None, column)
+            copied = open_measurement_set(beside)
+            reader = VisibilityReader(copied, copied.select())
+            _move(beside, reader, center, progress)
+            _one_field(beside, reader, center)
+            beside.rename(target)
+        except RuntimeError as error:
+            raise ResourceError(f"writing failed ({first_line(error)})", target, "check the disk") from error
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
     return center
 
 
@@ -98,6 +100,11 @@ def _copy(source: Path, target: Path, fields: Sequence[int] | None, column: str 
     if column not in (None, "DATA"):
         with open_table(target, writable=True) as copied:
             copied.renamecol(column, "DATA")
+
+
+def _require_absent(target: Path) -> None:
+    if target.exists():
+        raise ResourceError("is there already", target, "choose another name or remove it")
 
 
 def _move(path: Path, reader: VisibilityReader, center: tuple[float, float], progress: Progress) -> None:

@@ -1,0 +1,103 @@
+"""A record of each stage of a run: what it was, when it began, how long it took, what was found."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from dsa110_contimg.progress import Progress
+
+__all__ = ["STAGES", "StageRecords"]
+
+logger = logging.getLogger(__name__)
+
+STAGES = "selfcal_stages.jsonl"
+
+T = TypeVar("T")
+
+
+class StageRecords:
+    """Progress that is passed on, and kept as one JSON object a line.
+
+    A stage begins with the first pass or picture of its name and ends where the
+    next one begins, so that no time is left out. Its line is written when it
+    ends; after a kill the last line is that of the last stage that was finished.
+
+    Parameters
+    ----------
+    progress : Progress
+        Where everything is passed on to.
+    first : str
+        Name of the stage that begins at once.
+
+    Notes
+    -----
+    A context manager: leaving it ends the last stage, after an exception with
+    the error noted. Lines that were made before :meth:`write_to` are kept until
+    then. Keys: ``stage``, ``start`` (UTC, ISO 8601), ``seconds``, ``noted`` (list
+    of lines) and, of a stage that failed, ``error``.
+    """
+
+    def __init__(self, progress: Progress, first: str = "check") -> None:
+        self._progress = progress
+        self._path: Path | None = None
+        self._ended: list[str] = []
+        self._begin(first)
+
+    def write_to(self, path: Path) -> None:
+        """Start the file anew with the stages so far."""
+        path.write_text("".join(self._ended), encoding="utf-8")
+        self._path = path
+
+    def track(self, items: Iterable[T], total: int, label: str) -> Iterator[T]:
+        """Pass items through; a new label begins a stage."""
+        if label != self._stage:
+            self._end()
+            self._begin(label)
+        yield from self._progress.track(items, total, label)
+
+    def note(self, text: str) -> None:
+        """Note a line with the present stage."""
+        self._noted.append(text)
+        self._progress.note(text)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end(
+            **({} if error is None else {"error": " ".join(str(error).split()) or type(error).__name__})
+        )
+
+    def _begin(self, stage: str) -> None:
+        self._stage, self._noted = stage, list[str]()
+        self._since, self._clock = datetime.now(UTC), time.perf_counter()
+
+    def _end(self, **more: Any) -> None:
+        record = {
+            "stage": self._stage,
+            "start": self._since.isoformat(timespec="milliseconds"),
+            "seconds": round(time.perf_counter() - self._clock, 3),
+            "noted": self._noted,
+            **more,
+        }
+        line = json.dumps(record) + "\n"
+        self._ended.append(line)
+        if self._path is not None:
+            try:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(line)
+            except OSError as error:
+                # A record must never fail a run.
+                logger.warning("%s: no record of the stage %s: %s", self._path, self._stage, error)
