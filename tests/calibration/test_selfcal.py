@@ -451,7 +451,8 @@ def test_each_stage_has_a_record_and_the_lock_is_gone(finished):
     ms, out, result, _ = finished
     records = [json.loads(line) for line in (out / "selfcal_stages.jsonl").read_text().splitlines()]
     assert records[0]["stage"] == "check"
-    assert {"predict and gather", "image of what the model leaves", "write columns"} <= {r["stage"] for r in records}
+    stages = {r["stage"] for r in records}
+    assert {"predict and gather", "image of what the model leaves", "write columns"} <= stages
     assert any("signal to noise" in line for r in records for line in r["noted"])
     total = sum(r["seconds"] for r in records)
     assert total >= 0.9 * result.summary["seconds"]["total"]
