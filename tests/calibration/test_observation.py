@@ -233,6 +233,6 @@ def test_outliers_stand_out_of_noise_and_not_of_a_sky(rng):
     hit = rng.uniform(size=vis.shape) < 0.01
     assert (outliers(np.where(hit, 30, vis).astype(np.complex64), weight, OUTLIER) == hit).all()
     # A source of any brightness on some of the data is not a matter of single visibilities.
-    half = np.broadcast_to(np.arange(500)[:, None, None] < 200, vis.shape)
+    half = np.broadcast_to(np.arange(500)[:, None, None] < 220, vis.shape)
     assert not outliers(np.where(half, 30, vis).astype(np.complex64), weight, OUTLIER).any()
     assert not outliers(vis, np.zeros_like(weight), OUTLIER).any()

@@ -266,11 +266,11 @@ class _Run:
             return _State((), initial, rounds), initial, "refused", self._too_little(rounds[0])
         if rounds[-1].verdict.accepted:
             rounds, before = self._anchored_rounds(rounds, before)
-        for _ in range(MOST_COMPLETIONS):
-            completed = self._completed_rounds(rounds)
-            if completed is None:
-                break
-            rounds, before = self._anchored_rounds(*completed)
+            for _ in range(MOST_COMPLETIONS):
+                completed = self._completed_rounds(rounds)
+                if completed is None:
+                    break
+                rounds, before = self._anchored_rounds(*completed)
         # All images that are compared take their weights and flags from the last solution.
         weights = next((r.tables for r in reversed(rounds) if r.verdict.accepted), ())
         initial = self._image((), "image before", weight_tables=weights)
@@ -355,13 +355,8 @@ class _Run:
         return rounds, before
 
     def _completed_rounds(self, rounds: list[_Round]) -> tuple[list[_Round], Score] | None:
-        """Solve again with what the image shows and the catalogue lacks; None if there is nothing of it.
-
-        Where the catalogue alone explains nothing, the image of the input may: it
-        is there where the catalogue lacks the brightest source of a nearly calibrated field.
-        """
-        tables = rounds[-1].tables if rounds[-1].verdict.accepted else ()
-        model = self.seed or self._catalogue
+        """Solve again with what the image shows and the catalogue lacks; None if there is nothing of it."""
+        tables, model = rounds[-1].tables, self.seed or self._catalogue
         image = self._image(tables, "image of what the model leaves", subtract=True)
         self.left = (tables, image)
         reader = self.plan.reader
