@@ -143,7 +143,9 @@ def _write(rows: Any, catalog: str, out: Path) -> None:
         finally:
             beside.unlink(missing_ok=True)
     except OSError as error:
-        raise ResourceError(f"cannot be written ({error.strerror})", out, "check its permissions") from error
+        raise ResourceError(
+            f"cannot be written ({error.strerror})", out, "check the folder and its permissions"
+        ) from error
 
 
 @catalog_app.command("info")

@@ -164,7 +164,7 @@ def build_calibrators(source: str | Path, catalog_dir: str | Path | None = None)
         beside.replace(final)
     except OSError as error:
         raise ResourceError(
-            f"cannot be written ({error.strerror})", final, "check its permissions"
+            f"cannot be written ({error.strerror})", final, "check the folder and its permissions"
         ) from error
     finally:
         beside.unlink(missing_ok=True)

@@ -77,6 +77,8 @@ def draw_coverage(strips: Sequence[StripInfo], path: Path) -> None:
     except ValueError as error:
         raise InputError(f"cannot be drawn ({error})", path, "name it .png, .pdf or .svg") from None
     except OSError as error:
-        raise ResourceError(f"cannot be written ({error.strerror})", path, "check its permissions") from error
+        raise ResourceError(
+            f"cannot be written ({error.strerror})", path, "check the folder and its permissions"
+        ) from error
     finally:
         beside.unlink(missing_ok=True)

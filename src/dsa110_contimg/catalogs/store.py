@@ -447,7 +447,9 @@ def _lock(directory: Path, catalog: str) -> Iterator[None]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise ResourceError(
-            f"strips cannot be written here ({error.strerror})", directory, "check its permissions"
+            f"strips cannot be written here ({error.strerror})",
+            directory,
+            "check the folder and its permissions",
         ) from error
     try:
         try:
