@@ -125,12 +125,16 @@ def test_the_real_sky_is_that_of_the_strips(tmp_path):
     strip = SkyModel.points(RA + np.array([0.0, 0.01]), np.full(2, DEC), np.array([1.0, 0.5]))
     write_catalog(tmp_path / "s.ecsv", strip, 45.0, 65.0)
     build_strips("nvss", tmp_path / "s.ecsv", tmp_path)
-    made = scene(real_sky=True, catalog_dir=tmp_path, index_scatter=0.1)
+    made = scene(real_sky=True, catalog_dir=tmp_path, index_scatter=0.1, min_mjy=500.0)
     listed = made.sky.select(of_kind(made.sky_kind, "listed"))
     np.testing.assert_allclose(listed.flux_jy, [1.0, 0.5])
     np.testing.assert_allclose(listed.ra_rad, strip.ra_rad)
     assert listed.spectral_index.std() > 0
     assert len(scene(real_sky=True, catalog_dir=tmp_path, min_mjy=600.0).catalog) == 1
+    # Where the catalogue ends, drawn sources go on.
+    deeper = scene(real_sky=True, catalog_dir=tmp_path).catalog
+    assert len(deeper) > 100
+    assert np.count_nonzero(deeper.flux_jy >= 0.5) == 2
 
 
 def test_real_sources_keep_their_sizes_in_the_catalogue(tmp_path):
@@ -146,6 +150,6 @@ def test_real_sources_keep_their_sizes_in_the_catalogue(tmp_path):
     )
     write_catalog(tmp_path / "s.ecsv", wide, 45.0, 65.0)
     build_strips("nvss", tmp_path / "s.ecsv", tmp_path)
-    made = scene(real_sky=True, catalog_dir=tmp_path)
+    made = scene(real_sky=True, catalog_dir=tmp_path, min_mjy=1000.0)
     listed = made.sky.select(of_kind(made.sky_kind, "listed"))
     np.testing.assert_allclose(listed.major_rad / ARCSEC, 20)

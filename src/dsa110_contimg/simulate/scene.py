@@ -186,8 +186,9 @@ def _base(
     """
     if config.real_sky:
         folder: Path | None = config.catalog_dir
-        base = catalogued_sky(ra_rad, dec_rad, radius_rad, catalog_dir=folder, min_mjy=config.min_mjy)
+        base = catalogued_sky(ra_rad, dec_rad, radius_rad, catalog_dir=folder)
         ends_mjy = 1e3 * float(base.flux_jy.min(initial=np.inf))
+        base = base.select(base.flux_jy >= 1e-3 * config.min_mjy)
         if config.min_mjy < ends_mjy < np.inf:
             fainter = draw_sky(
                 streams["sky"], ra_rad, dec_rad, radius_rad, config.min_mjy, below_mjy=ends_mjy

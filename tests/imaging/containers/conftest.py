@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dsa110_contimg.config import SimulationConfig
+from dsa110_contimg.imaging.container import _SHARED
 from dsa110_contimg.imaging.container_engine import find_engine
 from dsa110_contimg.imaging.container_image import build_image
 from dsa110_contimg.simulate import simulate
@@ -64,6 +65,15 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             subprocess.run(["podman", "rm", "--all", "--force"], capture_output=True, check=False, timeout=60)
             script("down", folder / "docker")
             subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_shared_containers_of_others() -> Iterator[None]:
+    """Each file of tests ends the containers that it shared within this process."""
+    yield
+    for container in list(_SHARED.values()):
+        container.stop()
+    _SHARED.clear()
 
 
 @pytest.fixture(params=["docker", "podman"])

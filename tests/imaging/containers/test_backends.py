@@ -141,10 +141,9 @@ def test_options_reach_wsclean(small, tmp_path):
         return made, read_image(made.model).image
 
     plain, model = peak_and_model()
-    assert (
-        np.abs(read_image(peak_and_model(weighting="natural")[0].psf).image).sum()
-        != np.abs(read_image(plain.psf).image).sum()
-    )
+    # Read before the next image takes its name.
+    psf = read_image(plain.psf).image
+    assert (read_image(peak_and_model(weighting="natural")[0].psf).image != psf).any()
     assert (peak_and_model(robust=2.0)[1] != model).any()
     assert np.count_nonzero(peak_and_model(threshold="200mJy")[1]) < np.count_nonzero(model)
     assert np.count_nonzero(peak_and_model(threshold="20sigma")[1]) < np.count_nonzero(model)
