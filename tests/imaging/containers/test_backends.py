@@ -148,7 +148,7 @@ def test_options_reach_wsclean(small, tmp_path):
     assert np.count_nonzero(peak_and_model(threshold="200mJy")[1]) < np.count_nonzero(model)
     assert np.count_nonzero(peak_and_model(threshold="20sigma")[1]) < np.count_nonzero(model)
     assert np.count_nonzero(peak_and_model(mask_sigma=30.0)[1]) < np.count_nonzero(model)
-    assert np.count_nonzero(peak_and_model(multiscale=True)[1]) != np.count_nonzero(model)
+    assert (peak_and_model(multiscale=True)[1] != model).any()
     assert np.count_nonzero(peak_and_model(clean_iterations=5)[1]) <= 5
     dirty, nothing = peak_and_model(clean_iterations=0)
     assert not nothing.any()
