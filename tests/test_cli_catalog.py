@@ -45,6 +45,7 @@ def test_tables_show_every_column_in_full(
     for text in (*found.colnames, f"{found['ra_deg'][0]:.6f}", f"{found['separation_deg'][-1]:.5f}"):
         assert text in shown
     assert "…" not in shown
+    assert "within 3 deg of RA 100.0000 Dec +54.0000" in shown
     info = run(capfd, "info", "--catalog-dir", strips)
     assert "…" not in info
     for text in ("nvss_dec+55.0.sqlite3", "+49.00 .. +61.00", "0.00 .. 360.00", "nvss.csv", "90 % complete"):
@@ -63,6 +64,8 @@ def test_info_says_that_limits_below_the_floor_are_one(
     assert all(
         s["completeness_mjy"] == pytest.approx(2.1, abs=0.6) for s in told["strips"] if s["n_sources"] > 1500
     )
+    assert main(["catalog", "query", *CONE, "--min-mjy", "0.1", "--catalog-dir", str(strips)]) == 0
+    assert "note: a limit of 0.1 mJy selects every row" in capfd.readouterr().err
     both = [
         query_nvss_sources(100, 54, 3, limit, catalog_dir=strips)["source_id"].tolist()
         for limit in (0.1, 1.0)
@@ -75,7 +78,7 @@ def test_info_draws_the_sky(capfd: pytest.CaptureFixture[str], strips: Path, tmp
     assert (tmp_path / "sky.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("suffix", ["ecsv", "vot", "reg", "txt"])
+@pytest.mark.parametrize("suffix", ["ecsv", "fits", "vot", "xml", "reg", "txt"])
 def test_query_writes_each_form(
     capfd: pytest.CaptureFixture[str], strips: Path, tmp_path: Path, suffix: str
 ) -> None:
@@ -84,8 +87,8 @@ def test_query_writes_each_form(
     assert f"{len(found)} NVSS sources as" in run(
         capfd, "query", *CONE, "--catalog-dir", strips, "--out", out
     )
-    if suffix in ("ecsv", "vot"):
-        table = Table.read(out, format="ascii.ecsv" if suffix == "ecsv" else "votable")
+    if suffix not in ("reg", "txt"):
+        table = Table.read(out, format={"ecsv": "ascii.ecsv", "fits": "fits"}.get(suffix, "votable"))
         assert table.colnames == found.colnames
         for name in found.colnames:
             values = np.ma.asarray(table[name]).astype(float).filled(np.nan)
@@ -141,7 +144,9 @@ def test_build_from_a_url_and_again_without_it(capfd: pytest.CaptureFixture[str]
 def test_calibrator(capfd: pytest.CaptureFixture[str], shared_data: Path, tmp_path: Path) -> None:
     where = ("--catalog-dir", tmp_path)
     assert "catalog build calibrators" in run(capfd, "calibrator", "0834+555", *where, status=2)
-    run(capfd, "build", "calibrators", shared_data / "catalogues" / "vlacalibrators.txt", *where)
+    assert ": 1865 calibrators" in run(
+        capfd, "build", "calibrators", shared_data / "catalogues" / "vlacalibrators.txt", *where
+    )
     shown = run(capfd, "calibrator", "0834+555", *where)
     for text in ("0834+555 (0831+557)", "128.7287672", "+55.5725197", "8.8"):
         assert text in shown

@@ -22,7 +22,14 @@ CatalogDir = Annotated[
 ]
 
 #: Forms of `contimg catalog query --out`, by the ending of the file's name.
-FORMS = {".ecsv": "ECSV", ".vot": "VOTable", ".xml": "VOTable", ".reg": "DS9 regions", ".txt": "WSClean list"}
+FORMS = {
+    ".ecsv": "ECSV",
+    ".fits": "FITS",
+    ".vot": "VOTable",
+    ".xml": "VOTable",
+    ".reg": "DS9 regions",
+    ".txt": "WSClean list",
+}
 #: Spectral index in a WSClean list, as catalogues at one frequency tell none.
 SPECTRAL_INDEX = -0.75
 
@@ -57,8 +64,11 @@ def catalog_build(
     else:
         path = Path(source)
     if catalog == "calibrators":
-        made = build_calibrators(path, folder)
-        print_json({"catalog": catalog, "table": str(made)}) if as_json else typer.echo(f"{made} written")
+        made, count = build_calibrators(path, folder)
+        if as_json:
+            print_json({"catalog": catalog, "table": str(made), "n_calibrators": count})
+        else:
+            typer.echo(f"{made}: {count} calibrators")
         return
     report = build_strips(catalog, path, folder, dec_range, progress)
     values = {
@@ -68,6 +78,7 @@ def catalog_build(
         "n_sources": report.n_sources,
         "built": [str(s.path) for s in report.built],
         "kept": [str(s.path) for s in report.kept],
+        "notes": list(report.notes),
         "seconds": round(report.seconds, 3),
     }
     if as_json:
@@ -77,6 +88,8 @@ def catalog_build(
         f"{report.catalog}: {report.n_sources} sources; {len(report.built)} strips built, {len(report.kept)} "
         f"already there, in {folder} ({report.seconds:.1f} s)"
     )
+    for note in report.notes:
+        typer.echo(f"note: {note}")
 
 
 @catalog_app.command("query")
@@ -87,7 +100,8 @@ def catalog_query(
     min_mjy: Annotated[float | None, typer.Option(help="Faintest flux in mJy")] = None,
     catalog: Annotated[str, typer.Option(help="Catalogue: nvss, first or merged")] = "nvss",
     out: Annotated[
-        Path | None, typer.Option(help="File to write: .ecsv, .vot, .reg (DS9) or .txt (WSClean)")
+        Path | None,
+        typer.Option(help="File: .ecsv, .fits, .vot or .xml (VOTable), .reg (DS9), .txt (WSClean)"),
     ] = None,
     catalog_dir: CatalogDir = None,
     as_json: JsonFlag = False,
@@ -103,12 +117,16 @@ def catalog_query(
         _write(rows, catalog, out)
     if as_json:
         listed = [{n: plain(row[n]) for n in rows.colnames} for row in rows]
-        print_json({"catalog": catalog, "n_sources": len(listed), "sources": listed})
+        told = {"catalog": catalog, "n_sources": len(listed), "notes": rows.meta["notes"]}
+        print_json({**told, "sources": listed})
         return
+    for note in rows.meta["notes"]:
+        typer.echo(f"note: {note}", err=True)
     if out is not None:
         typer.echo(f"{out}: {len(rows)} {catalog.upper()} sources as {FORMS[out.suffix]}")
         return
-    table = Table(*rows.colnames, title=f"{len(rows)} {catalog.upper()} sources")
+    place = f"within {radius:g} deg of RA {rows.meta['ra_deg']:.4f} Dec {dec:+.4f}"
+    table = Table(*rows.colnames, title=f"{len(rows)} {catalog.upper()} sources {place}")
     for row in rows:
         table.add_row(*(_cell(name, plain(row[name])) for name in rows.colnames))
     print_table(table)
@@ -135,10 +153,10 @@ def _write(rows: Any, catalog: str, out: Path) -> None:
             if out.suffix == ".ecsv":
                 rows.write(beside, format="ascii.ecsv")
             else:
-                # A VOTable has no place for lists and blanks in its header.
+                # Neither has a place for lists and blanks in its header.
                 bare = rows.copy()
                 bare.meta = {}
-                bare.write(beside, format="votable")
+                bare.write(beside, format="fits" if out.suffix == ".fits" else "votable")
             beside.replace(out)
         finally:
             beside.unlink(missing_ok=True)
@@ -185,6 +203,7 @@ def catalog_info(
                         "source": s.source_name,
                         "source_sha256": s.source_sha256,
                         "build_time": s.build_time,
+                        "notes": list(s.notes),
                     }
                     for s in strips
                 ],
@@ -211,6 +230,8 @@ def catalog_info(
         if floors[name] is not None:
             line += f"; flux limits below {floors[name]:.3g} mJy, its faintest, all select the same rows"
         typer.echo(line)
+        for note in sorted({note for s in strips if s.catalog == name for note in s.notes}):
+            typer.echo(f"{name}: {note}")
 
 
 @catalog_app.command("migrate")

@@ -44,7 +44,7 @@ def test_position_flux_and_codes(built: Path) -> None:
     assert (south.flux_jy, south.aliases) == ({}, ())
 
 
-@pytest.mark.parametrize("name", ["J1331+305", "1328+307", "B1328+307", "3c286", " 3C286 "])
+@pytest.mark.parametrize("name", ["J1331+305", "1328+307", "B1328+307", " 3c286 ", "J1331+3030", "1331+3030"])
 def test_every_name_of_a_source_finds_it(built: Path, name: str) -> None:
     assert calibrator(name, built).name == "1331+305"
 
@@ -86,6 +86,7 @@ def test_whole_list(shared_data: Path, tmp_path: Path) -> None:
     found = calibrator("0834+555", tmp_path)
     assert (found.ra_deg, found.dec_deg) == pytest.approx((128.728767154, 55.572519717), abs=1e-8)
     assert found.flux_jy["L"] == 8.8
+    assert calibrator("J0834+5534", tmp_path) == found
     assert calibrator("3C48", tmp_path).name == "0137+331"
     # Listed twice, once without a flux, with places 0.1 arcsec and 5 arcmin apart.
     assert calibrator("0354+801", tmp_path).flux_jy["L"] == 0.6

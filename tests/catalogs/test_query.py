@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from dsa110_contimg.calibration import catalogs as users_module
 from dsa110_contimg.catalogs.query import query_cone, query_nvss_sources
-from dsa110_contimg.catalogs.store import STRIP_EDGES, build_strips
+from dsa110_contimg.catalogs.store import build_strips
+from dsa110_contimg.catalogs.strips import STRIP_EDGES
 from dsa110_contimg.errors import (
     CatalogCoverageError,
     CatalogFormatError,
@@ -65,7 +66,7 @@ def sky(tmp_path_factory: pytest.TempPathFactory) -> Sky:
     return Sky(tmp_path_factory.mktemp("sky"))
 
 
-right_ascensions = st.floats(-720, 720) | st.sampled_from([0.0, 360.0, -1e-20, 359.999999, 180.0])
+right_ascensions = st.floats(-360, 360) | st.sampled_from([0.0, 360.0, -1e-20, 359.999999, 180.0])
 declinations = st.floats(-90, 90) | st.sampled_from([*STRIP_EDGES, 0.0, 89.999999, -89.999999])
 radii = st.floats(0.01, 90) | st.floats(0.01, 5) | st.sampled_from([1.0, 7.0, 12.0, 90.0])
 
@@ -112,7 +113,7 @@ def test_right_ascension_wrap(sky: Sky) -> None:
     sides = [sky.ra[identifier - 1] > 180 for identifier in wanted]
     assert any(sides)
     assert not all(sides)
-    for ra in (360.0, -360.0, 720.0, -1e-20):
+    for ra in (360.0, -360.0, -1e-20):
         assert (
             set(query_nvss_sources(ra, 10.0, 3.0, catalog_dir=sky.directory)["source_id"].tolist()) == wanted
         )
@@ -164,6 +165,7 @@ def test_table_columns_units_and_meta(sky: Sky) -> None:
         5.0,
     )
     assert (meta["min_flux_mjy"], meta["max_sources"]) == (2.0, 7)
+    assert meta["notes"] == ["sizes are not known: all sources are taken as points"]
     assert meta["faintest_mjy"] <= np.min(sky.flux[(sky.dec >= 49) & (sky.dec < 61)])
     other = query_nvss_sources(200.0, 55.0, 1.0, catalog_dir=sky.directory)
     assert len(meta["catalog_hash"]) == 64
@@ -172,6 +174,22 @@ def test_table_columns_units_and_meta(sky: Sky) -> None:
         query_nvss_sources(200.0, 61.0, 1.0, catalog_dir=sky.directory).meta["catalog_hash"]
         != meta["catalog_hash"]
     )
+
+
+def test_notes_tell_of_peaks_and_of_a_limit_that_selects_every_row(tmp_path: Path) -> None:
+    coverage = "# meta: {coverage: {ra_min: 10, ra_max: 20, dec_min: 50, dec_max: 60}}"
+    names = ("ra_deg", "dec_deg", "peak_jy_beam", "major_arcsec", "minor_arcsec", "pa_deg")
+    header = [f"# - {{name: {name}, datatype: float64}}" for name in names]
+    lines = ["# %ECSV 1.0", "# ---", "# datatype:", *header, coverage, " ".join(names), "15 55 0.004 0 0 0"]
+    (tmp_path / "a.ecsv").write_text("\n".join(lines) + "\n")
+    report = build_strips("nvss", tmp_path / "a.ecsv", tmp_path)
+    assert report.notes == ("fluxes are peaks: extended sources have more",)
+    assert build_strips("nvss", tmp_path / "a.ecsv", tmp_path).notes == report.notes
+    for limit, told in ((None, 1), (4.0, 1), (0.1, 2)):
+        notes = query_nvss_sources(15.0, 55.0, 1.0, limit, catalog_dir=tmp_path).meta["notes"]
+        assert notes[0] == report.notes[0]
+        assert len(notes) == told
+    assert notes[1] == "a limit of 0.1 mJy selects every row: the faintest of these strips has 4 mJy"
 
 
 def test_empty_cone_keeps_its_columns(sky: Sky) -> None:
@@ -252,6 +270,8 @@ def test_read_only_directory_with_odd_characters(tmp_path: Path) -> None:
     [
         ((float("nan"), 0.0, 1.0), "ra_deg"),
         ((float("inf"), 0.0, 1.0), "ra_deg"),
+        ((400.0, 0.0, 1.0), "ra_deg"),
+        ((-361.0, 0.0, 1.0), "ra_deg"),
         ((0.0, 90.5, 1.0), "dec_deg"),
         ((0.0, float("nan"), 1.0), "dec_deg"),
         ((0.0, 0.0, 0.0), "radius_deg"),

@@ -14,10 +14,11 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
-from dsa110_contimg.catalogs import store
+from dsa110_contimg.catalogs import store, strips
 from dsa110_contimg.catalogs.coverage import Coverage, measure_coverage
 from dsa110_contimg.catalogs.query import query_cone
-from dsa110_contimg.catalogs.store import STRIP_EDGES, build_strips, catalog_info
+from dsa110_contimg.catalogs.store import build_strips, catalog_info
+from dsa110_contimg.catalogs.strips import STRIP_EDGES
 from dsa110_contimg.errors import CatalogFormatError, CatalogMissingError, InputError, ResourceError
 from dsa110_contimg.progress import LogProgress
 
@@ -211,8 +212,8 @@ def test_build_killed_in_the_middle_leaves_the_old_store(tmp_path: Path) -> None
     before = contents(tmp_path / "cat")
     new = write_csv(tmp_path / "b.csv", ra, dec, flux=20.0)
     code = (
-        "import os, signal\nfrom pathlib import Path\nfrom dsa110_contimg.catalogs import store\n"
-        "store._verify = lambda path, rows: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import os, signal\nfrom pathlib import Path\nfrom dsa110_contimg.catalogs import store, strips\n"
+        "strips._verify = lambda path, rows: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"store.build_strips('nvss', Path({str(new)!r}), Path({str(tmp_path / 'cat')!r}))\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
@@ -232,7 +233,7 @@ def test_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.
     def full(path: Path, rows: np.ndarray) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "_verify", full)
+    monkeypatch.setattr(strips, "_verify", full)
     with pytest.raises(ResourceError, match="No space left"):
         build_strips("nvss", source, tmp_path / "cat")
     assert [path.name for path in (tmp_path / "cat").iterdir()] == [".nvss.lock"]

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dsa110_contimg.catalogs import store
+from dsa110_contimg.catalogs import strips
 from dsa110_contimg.catalogs.query import query_cone, query_nvss_sources
 from dsa110_contimg.catalogs.store import build_strips, catalog_info, migrate_strips
 from dsa110_contimg.errors import CatalogFormatError, CatalogMissingError, ResourceError
@@ -223,8 +223,8 @@ def test_a_strip_that_reads_back_differently_is_never_put_in_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_csv(tmp_path / "a.csv", draw(2000))
-    lost = store._in_order
-    monkeypatch.setattr(store, "_in_order", lambda rows: list(lost(rows))[1:])
+    lost = strips._in_order
+    monkeypatch.setattr(strips, "_in_order", lambda rows: list(lost(rows))[1:])
     with pytest.raises(ResourceError, match="read back"):
         build_strips("nvss", tmp_path / "a.csv", tmp_path / "cat")
     assert catalog_info(tmp_path / "cat") == []

@@ -14,7 +14,7 @@ import numpy as np
 from astropy import units as u
 from astropy.table import Table
 
-from dsa110_contimg.catalogs.store import default_catalog_dir
+from dsa110_contimg.catalogs.strips import default_catalog_dir
 from dsa110_contimg.errors import CatalogFormatError, CatalogMissingError, InputError, ResourceError
 
 __all__ = ["Calibrator", "build_calibrators", "calibrator", "read_calibrators"]
@@ -139,7 +139,7 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(word for word in words if word not in _ORIGINS)
 
 
-def build_calibrators(source: str | Path, catalog_dir: str | Path | None = None) -> Path:
+def build_calibrators(source: str | Path, catalog_dir: str | Path | None = None) -> tuple[Path, int]:
     """Keep the VLA calibrator list as a table beside the strips.
 
     Parameters
@@ -151,8 +151,10 @@ def build_calibrators(source: str | Path, catalog_dir: str | Path | None = None)
 
     Returns
     -------
-    Path
+    path : Path
         The table, in ECSV.
+    n_calibrators : int
+        Its length.
     """
     table = read_calibrators(source)
     directory = Path(catalog_dir or default_catalog_dir())
@@ -168,7 +170,17 @@ def build_calibrators(source: str | Path, catalog_dir: str | Path | None = None)
         ) from error
     finally:
         beside.unlink(missing_ok=True)
-    return final
+    return final, len(table)
+
+
+def _by_position(table: Table) -> dict[str, int]:
+    """Return the rows by HHMM+DDMM, cut and not rounded, as names made of positions are."""
+    names = {}
+    for k, (ra, dec) in enumerate(zip(table["ra_deg"], table["dec_deg"], strict=True)):
+        ra_min, dec_min = int(float(ra) * 4), int(abs(float(dec)) * 60)
+        sign = "-" if dec < 0 else "+"
+        names[f"{ra_min // 60:02d}{ra_min % 60:02d}{sign}{dec_min // 60:02d}{dec_min % 60:02d}"] = k
+    return names
 
 
 def calibrator(name: str, catalog_dir: str | Path | None = None) -> Calibrator:
@@ -177,7 +189,8 @@ def calibrator(name: str, catalog_dir: str | Path | None = None) -> Calibrator:
     Parameters
     ----------
     name : str
-        J2000 or B1950 name, with or without its letter, or any other name of the list (3C286).
+        J2000 or B1950 name, with or without its letter, any other name of the list (3C286), or the name
+        that its position makes (J0834+5534).
     catalog_dir : str or Path, optional
         Where `build_calibrators` put the table; `default_catalog_dir` if not given.
 
@@ -222,6 +235,8 @@ def calibrator(name: str, catalog_dir: str | Path | None = None) -> Calibrator:
     found = None if wanted.startswith("B") and bare != wanted else names.get(bare)
     if found is None and not (wanted.startswith("J") and bare != wanted):
         found = aliases.get(bare)
+    if found is None and (place := re.fullmatch(r"J?(\d{4}[+-]\d{4})", wanted)):
+        found = _by_position(table).get(place[1])
     if found is None:
         close = difflib.get_close_matches(bare, [*names, *aliases], n=3)
         raise InputError(

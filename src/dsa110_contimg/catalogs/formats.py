@@ -71,7 +71,8 @@ def read_catalog(path: str | Path, catalog: str = "nvss", progress: Progress | N
         (deconvolved FWHM, arcsec; unresolved or unknown 0), ``pa_deg`` (north through east). NVSS also has
         ``major_limit_arcsec`` and ``minor_limit_arcsec`` (upper limits of unresolved axes, otherwise NaN),
         FIRST ``peak_mjy``, ``rms_mjy`` (mJy/beam) and ``sidelobe_probability``. ``meta`` holds ``columns``
-        (the family) and, where the file declares it, ``coverage``.
+        (the family), ``notes`` (what to know of fluxes and sizes) and, where the file declares it,
+        ``coverage``.
 
     Raises
     ------
@@ -107,7 +108,7 @@ def read_catalog(path: str | Path, catalog: str = "nvss", progress: Progress | N
         raise CatalogFormatError(
             f"has {n_rows} rows, its header promises {stated}", path, "fetch the file again"
         )
-    meta: dict[str, Any] = {"columns": family.name}
+    meta: dict[str, Any] = {"columns": family.name, "notes": _notes(family, raw.names)}
     if declared is not None:
         meta["coverage"] = _declared_coverage(declared, path)
     elif n_rows == 0:
@@ -122,6 +123,17 @@ def read_catalog(path: str | Path, catalog: str = "nvss", progress: Progress | N
     for name, unit in survey.units.items():
         table[name].unit = unit
     return table
+
+
+def _notes(family: _Family, names: tuple[str, ...]) -> list[str]:
+    """Say what a user should know of the fluxes and sizes of a file of no known survey."""
+    notes = []
+    if family.convert is _generic:
+        if "flux_mjy" not in names:
+            notes.append("fluxes are peaks: extended sources have more")
+        if "major_arcsec" not in names:
+            notes.append("sizes are not known: all sources are taken as points")
+    return notes
 
 
 class _Rows:

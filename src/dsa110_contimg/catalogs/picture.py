@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dsa110_contimg.catalogs.cells import cell_centres, cell_of
-from dsa110_contimg.catalogs.store import StripInfo, sources_by_cell
+from dsa110_contimg.catalogs.strips import StripInfo, sources_by_cell
 from dsa110_contimg.errors import InputError, ResourceError
 
 __all__ = ["draw_coverage"]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dsa110_contimg.catalogs.cells import cells_in_cone, cells_near
 from dsa110_contimg.catalogs.coverage import Coverage, Footprint
 from dsa110_contimg.catalogs.merge import LARGEST_RADIUS_DEG, Columns, merge_nvss_first
-from dsa110_contimg.catalogs.store import (
+from dsa110_contimg.catalogs.strips import (
     STRIP_EDGES,
     StripInfo,
     default_catalog_dir,
@@ -107,7 +107,7 @@ def query_cone(
     catalog : str
         ``"nvss"``, ``"first"`` or ``"merged"`` (see `dsa110_contimg.catalogs.merge`).
     ra_deg, dec_deg : float
-        Centre, ICRS degrees; RA is taken modulo 360.
+        Centre, ICRS degrees; RA from -360 to 360.
     radius_deg : float
         Radius of the cone in degrees, above 0 and up to 90; a source at exactly this distance is inside.
     min_flux_mjy : float, optional
@@ -123,7 +123,8 @@ def query_cone(
         Shape (n_sources,): ``source_id``, the columns of `dsa110_contimg.catalogs.formats` with their units,
         and ``separation_deg`` from the centre. ``meta`` holds ``catalog``, ``catalog_hash`` (SHA-256 over the
         names and source hashes of the strips used), ``n_strips``, ``strips`` (file names),
-        ``faintest_mjy`` (of these strips) and the parameters of the query; for ``"merged"`` also
+        ``faintest_mjy`` (of these strips), ``notes`` (what to know of the rows) and the parameters of the
+        query; for ``"merged"`` also
         ``first_fraction``, how much of the cone FIRST covers.
 
     Raises
@@ -157,12 +158,20 @@ def query_cone(
         )
     table = _cut(rows, ra_deg, dec_deg, radius_deg, min_flux_mjy, max_sources)
     fingerprint = "\n".join(f"{info.path.name}:{info.source_sha256}" for info in strips)
+    faintest = min((info.faintest_mjy for info in strips if info.n_sources), default=math.nan)
+    notes = sorted({note for info in strips for note in info.notes})
+    if min_flux_mjy is not None and min_flux_mjy < faintest:
+        notes.append(
+            f"a limit of {min_flux_mjy:g} mJy selects every row: the faintest of these strips has "
+            f"{faintest:.3g} mJy"
+        )
     table.meta.update(
         catalog=catalog,
         catalog_hash=hashlib.sha256(fingerprint.encode()).hexdigest(),
         n_strips=len(strips),
         strips=[info.path.name for info in strips],
-        faintest_mjy=min((info.faintest_mjy for info in strips if info.n_sources), default=math.nan),
+        faintest_mjy=faintest,
+        notes=notes,
         ra_deg=ra_deg,
         dec_deg=float(dec_deg),
         radius_deg=float(radius_deg),
@@ -308,8 +317,8 @@ def _checked(
     ra_deg: float, dec_deg: float, radius_deg: float, min_flux_mjy: float | None, max_sources: int | None
 ) -> float:
     """Refuse arguments that make no cone; return the right ascension in [0, 360)."""
-    if not math.isfinite(ra_deg):
-        raise InputError(f"the right ascension is {ra_deg}", "ra_deg", "give degrees")
+    if not -360.0 <= ra_deg <= 360.0:
+        raise InputError(f"the right ascension is {ra_deg}", "ra_deg", "give degrees from -360 to 360")
     if not -90.0 <= dec_deg <= 90.0:
         raise InputError(f"the declination is {dec_deg}", "dec_deg", "give degrees from -90 to 90")
     if not 0.0 < radius_deg <= 90.0:
