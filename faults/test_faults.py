@@ -163,7 +163,8 @@ def test_docker_daemon_stopped_during_a_call(
         # A daemon that was asked to end takes its containers along; one that was killed leaves them.
         if number == signal.SIGKILL:
             left = len(running("/out/w"))
-            script("up", folder)
+            again = script("up", folder)
+            assert again.returncode == 0, again.stderr
             gone = wait_until(lambda: not running("/out/w"), 30)
             FIGURES.append(f"... killed daemon: {left} wsclean left, ended when it starts again: {gone}")
             assert gone

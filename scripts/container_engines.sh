@@ -26,6 +26,12 @@ install)
 up)
     folder=$2
     mkdir -p "$folder"
+    # Where nobody reaps them killed daemons stay as zombies, which the next take for running ones.
+    for file in "$folder/dockerd.pid" "$folder/exec/containerd/containerd.pid"; do
+        if [ -s "$file" ] && ! grep -qs '^State:.[RSD]' "/proc/$(cat "$file")/status"; then
+            rm "$file"
+        fi
+    done
     dockerd --host="unix://$folder/docker.sock" --data-root="$folder/data" --exec-root="$folder/exec" \
         --pidfile="$folder/dockerd.pid" --iptables=false --bridge=none --storage-driver=overlay2 \
         --default-ulimit nofile=20000:20000 >"$folder/dockerd.log" 2>&1 </dev/null &

@@ -35,7 +35,7 @@ _GIVEN_UP_LOCK = threading.Lock()
 
 # A probe that reads or writes is the only proof: attributes come from a cache. It removes its file when a
 # file system that hung comes back.
-_PROBE_WRITE = 'f=$(mktemp "$1/.contimg-probe.XXXXXX") || exit; sync "$f"; s=$?; rm -f "$f"; exit $s'
+_PROBE_WRITE = 'f=$(mktemp -p "$1" --suffix=.contimg-probe) || exit; sync "$f"; s=$?; rm -f "$f"; exit $s'
 _PROBE_READ = 'find "$1" -mindepth 1 -maxdepth 1 -print -quit >/dev/null'
 
 
