@@ -7,7 +7,7 @@ export MPLBACKEND := Agg
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults judge batch lint format lock clean
+.PHONY: help demo test packages faults judge batch lint format lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -16,13 +16,16 @@ help: ## list the commands
 demo: $(VENV)/.ready ## simulate a transit, self-calibrate it from random phases, write demo-output/
 	$(BIN)/contimg demo demo-output
 
-test: lint ## lint, type-check and run the tests
+test: lint packages ## lint, type-check and run the tests
 	$(BIN)/python -m pytest
 
-faults: $(VENV)/.ready-test ## break Docker and podman in every way that was seen, and the disk below (root, 6 minutes)
+packages: # what the tests need of Debian
+	scripts/test_packages.sh
+
+faults: $(VENV)/.ready-test packages ## break Docker and podman in every way that was seen, and the disk below (root, 7 minutes)
 	$(BIN)/python -m pytest faults -q
 
-judge: $(VENV)/.ready-test $(JUDGE)/.ready ## compare with CASA (2 GB in .venv-judge)
+judge: $(VENV)/.ready-test $(JUDGE)/.ready packages ## compare with CASA (2 GB in .venv-judge)
 	CONTIMG_JUDGE_PYTHON="$${CONTIMG_JUDGE_PYTHON:-$(CURDIR)/$(JUDGE)/bin/python}" $(BIN)/python -m pytest judge -q
 
 batch: $(VENV)/.ready-test ## 200 small observations, ten of them bad, through every kind of death (10 minutes, in build/batch)

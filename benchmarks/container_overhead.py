@@ -19,8 +19,9 @@ from pathlib import Path, PurePosixPath
 
 from dsa110_contimg.config import DEFAULT_IMAGE
 from dsa110_contimg.errors import ContainerError
-from dsa110_contimg.imaging.container import Mount, WSCleanContainer
+from dsa110_contimg.imaging.container import WSCleanContainer
 from dsa110_contimg.imaging.container_engine import find_engine
+from dsa110_contimg.imaging.mounts import Mount
 from dsa110_contimg.imaging.wsclean import HostWSClean
 
 

@@ -12,12 +12,21 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from dsa110_contimg.errors import ContimgError
-from dsa110_contimg.imaging.container import Mount, WSCleanContainer
+from dsa110_contimg.imaging.container import WSCleanContainer, stop_wsclean_containers
+from dsa110_contimg.imaging.mounts import Mount
 from tests.conftest import small_disk
 from tests.imaging.containers.conftest import engine, engines, pytest_terminal_summary, transit
-from tests.imaging.containers.support import FIGURES, containers, processes, state, unavailable
+from tests.imaging.containers.support import FIGURES, containers, processes, state
+from tests.needs import unavailable
 
 __all__ = ["engine", "engines", "pytest_terminal_summary", "small_disk", "transit"]
+
+
+@pytest.fixture(autouse=True)
+def none_shared() -> Iterator[None]:
+    """No container of one test lives on into the next, which counts them."""
+    yield
+    stop_wsclean_containers()
 
 
 @pytest.fixture

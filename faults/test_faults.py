@@ -22,9 +22,10 @@ from dsa110_contimg.errors import (
     WSCleanError,
 )
 from dsa110_contimg.imaging.cli_imaging import image_ms
-from dsa110_contimg.imaging.container import Mount, WSCleanContainer
+from dsa110_contimg.imaging.container import WSCleanContainer
 from dsa110_contimg.imaging.container_engine import find_engine
 from dsa110_contimg.imaging.container_image import build_image
+from dsa110_contimg.imaging.mounts import Mount
 from faults.conftest import running, wait_until
 from tests.imaging.containers.support import FIGURES, containers, processes, script, state
 
@@ -247,7 +248,8 @@ def test_path_outside_the_mount(engine, ms, tmp_path, fault):
 CHILD = """
 import sys
 from pathlib import Path, PurePosixPath
-from dsa110_contimg.imaging.container import Mount, WSCleanContainer
+from dsa110_contimg.imaging.container import WSCleanContainer
+from dsa110_contimg.imaging.mounts import Mount
 mounts = [Mount(Path(sys.argv[1]), PurePosixPath("/data")), Mount(Path(sys.argv[2]), PurePosixPath("/out"))]
 made = WSCleanContainer(mounts=mounts, engine=sys.argv[3])
 print("begin", flush=True)

@@ -8,7 +8,8 @@ from pathlib import PurePosixPath
 import pytest
 
 from dsa110_contimg.errors import ContainerError, DeadMountError
-from dsa110_contimg.imaging.container import Mount, WSCleanContainer
+from dsa110_contimg.imaging.container import WSCleanContainer
+from dsa110_contimg.imaging.mounts import Mount
 from faults.conftest import wait_until
 from tests.imaging.containers.support import FIGURES, containers
 

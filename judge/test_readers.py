@@ -5,7 +5,6 @@ measurement set with 4 polarizations"), and the DSA-110 writes two.
 """
 
 import json
-import shutil
 import subprocess
 
 import numpy as np
@@ -15,6 +14,7 @@ from casacore.tables import table
 from dsa110_contimg.imaging import fit_source, read_image
 from dsa110_contimg.simulate import SimulationConfig, Truth, simulate
 from judge.casa import casa_python
+from tests.needs import program
 
 # Prints what pyuvdata makes of a Measurement Set, and one channel of it with its sky subtracted. The list of
 # observatories, for which astropy would go online, is left empty: the table describes its own.
@@ -24,6 +24,7 @@ import numpy as np
 from astropy.coordinates import EarthLocation
 EarthLocation.get_site_names = classmethod(lambda cls, **kwargs: [])
 from pyuvdata import UVData
+from tests.needs import program
 warnings.simplefilter("ignore")
 data = UVData()
 data.read_ms(sys.argv[1])
@@ -89,14 +90,11 @@ def test_pyuvdata(made, fields, tmp_path):
 
 
 def test_wsclean(made, tmp_path):
-    program = shutil.which("wsclean")
-    if program is None:
-        pytest.skip("no wsclean on the path (Debian: apt-get install wsclean)")
     # Pixels of a tenth of the beam: components on larger ones would broaden the peaks.
     options = "-size 2560 2560 -scale 1asec -weight briggs 0 -niter 20000 -threshold 0.001 -mgain 0.8"
     fixed = "-use-wgridder -no-update-model-required -data-column DATA -pol I"
     done = subprocess.run(
-        [program, "-name", tmp_path / "w", *options.split(), *fixed.split(), made / "f1.ms"],
+        [program("wsclean"), "-name", tmp_path / "w", *options.split(), *fixed.split(), made / "f1.ms"],
         capture_output=True,
         text=True,
         check=False,

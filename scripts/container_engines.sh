@@ -1,28 +1,11 @@
 #!/usr/bin/env bash
 # Docker and podman for the container tests, on a Debian machine without a service manager.
 #
-#   container_engines.sh install       the packages that are missing, by apt-get (needs root)
 #   container_engines.sh up FOLDER     a Docker daemon of its own, all in FOLDER; prints its DOCKER_HOST
 #   container_engines.sh down FOLDER   end it, with its containers and mounts
 set -euo pipefail
-export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 # RUNLEVEL: the packages' services are not started
-
-need() {
-    missing=()
-    for pair in dockerd:docker.io podman:podman runc:runc mmdebstrap:mmdebstrap bindfs:bindfs wsclean:wsclean; do
-        command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
-    done
-}
 
 case ${1:-} in
-install)
-    need
-    [ ${#missing[@]} -gt 0 ] || exit 0
-    [ "$(id -u)" = 0 ] || { echo "${missing[*]} missing, and only root may install them" >&2; exit 2; }
-    command -v apt-get >/dev/null || { echo "${missing[*]} missing, and no apt-get to install them" >&2; exit 2; }
-    apt-get update -qq
-    apt-get install -y -qq --no-install-recommends "${missing[@]}"
-    ;;
 up)
     folder=$2
     mkdir -p "$folder"
@@ -58,7 +41,7 @@ down)
     grep -o " $folder[^ ]*" /proc/mounts | sort -r | xargs -r -n 1 umount -l 2>/dev/null || true
     ;;
 *)
-    sed -n '2,6p' "$0" >&2
+    sed -n '2,5p' "$0" >&2
     exit 2
     ;;
 esac

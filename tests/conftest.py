@@ -1,12 +1,13 @@
 """The real observations of the reference data, each test with its own copy."""
 
-import os
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.needs import unavailable
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -29,10 +30,7 @@ def unpack(archive: Path, into: Path) -> None:
 def shared_data() -> Path:
     """The folder of real observations and catalogues beside the repository."""
     if not SHARED_DATA.is_dir():
-        message = f"no reference data at {SHARED_DATA}"
-        if os.environ.get("CONTIMG_REQUIRE_SHARED_DATA") == "1":
-            pytest.fail(f"{message}, and CONTIMG_REQUIRE_SHARED_DATA=1")
-        pytest.skip(message)
+        unavailable(f"no reference data at {SHARED_DATA}")
     return SHARED_DATA
 
 
@@ -69,10 +67,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
         tried = subprocess.run(command, capture_output=True, text=True, check=False)
         if tried.returncode:
-            message = f"cannot mount a small disk: {tried.stderr.strip()}"
-            if os.environ.get("CONTIMG_REQUIRE_SHARED_DATA") == "1":
-                pytest.fail(message)
-            pytest.skip(message)
+            unavailable(f"cannot mount a small disk: {tried.stderr.strip()}")
         mounted.append(folder)
         return folder
 

@@ -296,7 +296,7 @@ def _warn_of_unknown_variables() -> None:
     """Say which CONTIMG_ variables no option reads: a misspelt one would be silently without effect."""
     classes = (ImagingConfig, PipelineConfig, SelfCalConfig, SimulationConfig, ComparisonConfig, StudyConfig)
     known = {f"CONTIMG_{name.upper()}" for cls in classes for name in cls.model_fields}
-    known |= {"CONTIMG_DEBUG", "CONTIMG_JUDGE_PYTHON", "CONTIMG_REQUIRE_SHARED_DATA"}
+    known |= {"CONTIMG_DEBUG", "CONTIMG_JUDGE_PYTHON", "CONTIMG_REQUIRE_ALL"}
     for name in sorted(os.environ):
         if name.upper().startswith("CONTIMG_") and name.upper() not in known:
             close = difflib.get_close_matches(name.upper(), known, n=1)

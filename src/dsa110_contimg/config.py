@@ -22,6 +22,7 @@ from pydantic_settings.exceptions import SettingsError
 from dsa110_contimg.errors import ConfigError
 
 __all__ = [
+    "BackendConfig",
     "CleanConfig",
     "ComparisonConfig",
     "ImagingConfig",
@@ -152,20 +153,11 @@ class SeedConfig(Settings):
     catalog_dir: Path = Field(Path("state/catalogs"), description="Folder of the catalogue strips")
 
 
-class ImagingConfig(SeedConfig, CleanConfig):
-    """Options of imaging a Measurement Set, whatever the imager."""
+class BackendConfig(CleanConfig):
+    """Options of images and of what makes them."""
 
     backend: Literal["embedded", "wsclean", "container"] = Field(
         "embedded", description="Imager: embedded, wsclean on this machine, or wsclean in a container"
-    )
-    threshold: str | None = Field(
-        None, description="CLEAN depth with its unit, for example 0.1mJy or 5sigma, instead of clean_sigma"
-    )
-    mask: Path | None = Field(None, description="FITS mask: CLEAN only where it is not zero")
-    pb_correct: bool = Field(False, description="Write the image divided by the primary beam too")
-    channels_out: int = Field(1, ge=1, description="WSClean: parts of the band that are CLEANed together")
-    spectral_terms: int = Field(
-        0, ge=0, description="WSClean: terms of the polynomial over frequency of each component; 0: none"
     )
     timeout_s: float = Field(7200.0, gt=0, description="WSClean: seconds after which it is ended")
     wsclean: Path | None = Field(None, description="WSClean's program; the one on the path if not given")
@@ -175,6 +167,20 @@ class ImagingConfig(SeedConfig, CleanConfig):
         None,
         description="Folders the container sees, HOST or HOST:INSIDE, separated by commas; those of "
         "Measurement Set and products if not given",
+    )
+
+
+class ImagingConfig(SeedConfig, BackendConfig):
+    """Options of imaging a Measurement Set, whatever the imager."""
+
+    threshold: str | None = Field(
+        None, description="CLEAN depth with its unit, for example 0.1mJy or 5sigma, instead of clean_sigma"
+    )
+    mask: Path | None = Field(None, description="FITS mask: CLEAN only where it is not zero")
+    pb_correct: bool = Field(False, description="Write the image divided by the primary beam too")
+    channels_out: int = Field(1, ge=1, description="WSClean: parts of the band that are CLEANed together")
+    spectral_terms: int = Field(
+        0, ge=0, description="WSClean: terms of the polynomial over frequency of each component; 0: none"
     )
 
     @field_validator("threshold")
@@ -198,8 +204,8 @@ class ImagingConfig(SeedConfig, CleanConfig):
         return (value, None) if unit == "sigma" else (0.0, value)
 
 
-class SelfCalConfig(SeedConfig, CleanConfig):
-    """Options of self-calibration."""
+class SelfCalConfig(SeedConfig, BackendConfig):
+    """Options of self-calibration; the `backend` makes the final image of a run that improved."""
 
     use_nvss_seeding: bool = Field(True, description="Start from the NVSS catalogue")
     field: str | None = Field(None, description="Field name or identifier")

@@ -420,6 +420,13 @@ PROVED_ELSEWHERE = {
     "initial_field",
     "initial_interpolation",
     "spw_map",
+    # test_production.py
+    "backend",
+    "timeout_s",
+    "wsclean",
+    "container_engine",
+    "container_image",
+    "container_mounts",
 }
 
 
@@ -559,7 +566,7 @@ def test_data_of_zeros_are_named(ms, config, tmp_path):
 
 
 def test_an_antenna_of_noise_is_flagged(ms, config, tmp_path):
-    """Its amplitude fits its own noise: only the residual tells."""
+    """Its gains fit their own noise: only the other half of the channels tells."""
     rng = np.random.default_rng(2)
     with open_table(ms, writable=True) as main:
         data = main.getcol("DATA")
@@ -569,8 +576,7 @@ def test_an_antenna_of_noise_is_flagged(ms, config, tmp_path):
         main.putcol("DATA", data)
     result = selfcal_ms(ms, tmp_path / "out", config)
     gains = read_gain_table(tmp_path / "out" / result.summary["gaintables"][-1]).gains[0]
-    # Not in every draw in both polarisations: what noise fits to itself can pass the limit.
-    assert gains.flag[:, 5].any()
+    assert gains.flag[:, 5].all()
     assert gains.flag[:, :5].mean() < 0.05
 
 

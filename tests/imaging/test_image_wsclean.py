@@ -1,7 +1,6 @@
 """The runner: what a binary can do, how options are said to it, and how its failures come back."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from dsa110_contimg.simulate import simulate
 from dsa110_contimg.sky import SkyModel
 from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set
 from tests.imaging.containers.support import state
+from tests.needs import program
 
 GRID = ImageGrid(512, 3 * ARCSEC, 2.5, 0.9)
 ALL = frozenset(
@@ -61,16 +61,10 @@ ALL = frozenset(
 
 @pytest.fixture
 def wsclean():
-    program = shutil.which("wsclean")
-    if program is None:
-        message = "no wsclean on the path (Debian: apt-get install wsclean)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    return HostWSClean(program)
+    return HostWSClean(program("wsclean"))
 
 
-def program(folder, text):
+def fake(folder, text):
     made = folder / "wsclean"
     made.write_text(f"#!/bin/sh\n{text}\n")
     made.chmod(0o755)
@@ -112,7 +106,7 @@ def test_capabilities_of_the_real_one(wsclean):
 
 def test_what_is_not_wsclean_is_told(tmp_path):
     with pytest.raises(WSCleanError, match="does not answer like WSClean"):
-        detect_capabilities(program(tmp_path, "echo hello"))
+        detect_capabilities(fake(tmp_path, "echo hello"))
 
 
 def test_options_are_said_in_its_words():
@@ -169,7 +163,7 @@ def test_its_own_words_about_a_failure(wsclean, tmp_path):
 
 
 def test_deadline_on_the_host(tmp_path):
-    slow = program(tmp_path, f"sleep 60 & echo $! > {tmp_path}/pid; wait")
+    slow = fake(tmp_path, f"sleep 60 & echo $! > {tmp_path}/pid; wait")
     with pytest.raises(DeadlineError, match=r"ran past its deadline of 0.5 s and was ended"):
         slow.call([], 0.5)
     assert ends(tmp_path / "pid")
@@ -177,7 +171,7 @@ def test_deadline_on_the_host(tmp_path):
 
 def test_it_ends_with_its_caller(tmp_path):
     """SIGKILL of Python takes the program on the host along."""
-    program(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 60")
+    fake(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 60")
     code = f"from dsa110_contimg.imaging.wsclean import *\nHostWSClean('{tmp_path}/wsclean').call([], 60)"
     caller = subprocess.Popen([sys.executable, "-c", code])
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():

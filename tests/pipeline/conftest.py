@@ -20,6 +20,7 @@ from dsa110_contimg.config import PipelineConfig, SimulationConfig
 from dsa110_contimg.pipeline.job import Job
 from dsa110_contimg.simulate import simulate
 from dsa110_contimg.visibilities.measurement_set import open_table
+from tests.needs import REQUIRE_ALL
 
 ARRAY = str(Path(__file__).parents[1] / "calibration" / "compact.txt")
 OPTIONS = {"array": ARRAY, "antennas": 12, "channels": 4, "dumps": 2, "sefd_jy": 500.0, "drift": False}
@@ -28,7 +29,7 @@ OPTIONS = {"array": ARRAY, "antennas": 12, "channels": 4, "dumps": 2, "sefd_jy":
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch):
     for name in [n for n in os.environ if n.upper().startswith("CONTIMG_")]:
-        if name != "CONTIMG_REQUIRE_SHARED_DATA":
+        if name != REQUIRE_ALL:
             monkeypatch.delenv(name)
 
 
@@ -136,17 +137,3 @@ def assert_same_columns(one: dict[str, np.ndarray], other: dict[str, np.ndarray]
 
 def log_lines(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()]
-
-
-def tool(name: str) -> str:
-    """Find a program that the set-up of the tests installs."""
-    found = shutil.which(name)
-    if found is None:
-        message = f"{name} is not installed; on Debian: apt-get install {PACKAGES[name]}"
-        if os.environ.get("CONTIMG_REQUIRE_SHARED_DATA") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
-
-
-PACKAGES = {"prometheus": "prometheus", "promtool": "prometheus", "systemd-analyze": "systemd"}

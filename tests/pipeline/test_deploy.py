@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dsa110_contimg.config import PipelineConfig
-from tests.pipeline.conftest import tool
+from tests.needs import program
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -23,7 +23,7 @@ def service(tmp_path):
 
 
 def analyze(*words):
-    done = subprocess.run([tool("systemd-analyze"), *map(str, words)], capture_output=True, text=True)
+    done = subprocess.run([program("systemd-analyze"), *map(str, words)], capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
 
 

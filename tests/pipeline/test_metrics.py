@@ -1,4 +1,4 @@
-"""Metrics, and what reads them: Prometheus itself, promtool, the alert rules, the dashboard."""
+"""Metrics, and what reads them: Prometheus itself, promthe alert rules, the dashboard."""
 
 import json
 import re
@@ -15,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from dsa110_contimg.errors import ResourceError
 from dsa110_contimg.pipeline.metrics import FIGURES, Metrics
 from dsa110_contimg.pipeline.state import State
-from tests.pipeline.conftest import tool, wait_until
+from tests.needs import program
+from tests.pipeline.conftest import wait_until
 from tests.pipeline.test_driver import free_port
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -138,7 +139,7 @@ def test_a_port_that_is_taken_and_another_address(state, config):
 
 
 def promtool(*words, text=None):
-    done = subprocess.run([tool("promtool"), *map(str, words)], input=text, capture_output=True, text=True)
+    done = subprocess.run([program("promtool"), *map(str, words)], input=text, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -207,7 +208,7 @@ def test_dashboard_and_alerts_ask_for_metrics_that_exist(metrics):
 
 def test_a_real_prometheus_scrapes_it(metrics, state, config, tmp_path):
     """The server of the Debian package, with the rules of this project, asked through its own interface."""
-    server = tool("prometheus")
+    server = program("prometheus")
     ours, theirs = free_port(), free_port()
     (tmp_path / "contimg-alerts.yml").write_text((DEPLOY / "contimg-alerts.yml").read_text())
     text = (DEPLOY / "prometheus.yml").read_text()

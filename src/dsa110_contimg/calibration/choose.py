@@ -18,6 +18,10 @@ Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
 
+#: An antenna whose gains predict the other half of its channels with less than this is noise alone.
+MIN_HELDOUT_SNR = 3.0
+
+
 @dataclass(frozen=True)
 class Score:
     """Mean weighted squared residual, in units of thermal variance.
@@ -84,6 +88,10 @@ class Solution:
         Unflagged fraction of the solutions of antennas that have data.
     median_snr : float
         Median signal to noise of the solutions of antennas that have data.
+    heldout_snr : ndarray, shape (nspw, nant, npol)
+        How far each antenna's gains from one half of the channels stand out of the
+        noise on the other half, in sigma over the whole observation; about zero
+        for an antenna of noise alone.
     trials : tuple of Trial
         All intervals that were tried, shortest first.
     """
@@ -95,6 +103,7 @@ class Solution:
     score: Score
     solved_fraction: float
     median_snr: float
+    heldout_snr: Float
     trials: tuple[Trial, ...] = ()
 
 
@@ -251,8 +260,29 @@ class GainSolver:
         n = max(1.0, float(self.statistics.count.sum())) * self._noise
         return Score(train / n, held / n)
 
+    def _heldout_snr(self, mode: CalMode, solint: str, how: Interpolation) -> Float:
+        """How well gains from one half of the channels predict the other, by antenna; see :class:`Solution`.
+
+        Noise that was fitted to itself passes any limit on its signal to noise
+        now and then, but noise of other channels knows nothing of it.
+        """
+        sums, errors = [], []
+        for half in (0, 1):
+            gain, solved = self._on_dumps(self._table(mode, solint, how, [half], min_snr=0.0))
+            scale = self.statistics.scale(gain, solved, 1 - half)
+            aligned, error = self.statistics.by_antenna(np.where(solved, gain, 0), 1 - half, scale)
+            if self._common:
+                aligned, error = aligned.sum(-1, keepdims=True), np.sqrt((error**2).sum(-1, keepdims=True))
+            sums.append(aligned)
+            errors.append(error)
+        # Both halves tell the same where there is noise alone: their errors add, not their squares.
+        error = errors[0] + errors[1]
+        return np.asarray(np.where(error > 0, (sums[0] + sums[1]) / np.where(error > 0, error, 1.0), 0.0))
+
     def _solution(self, mode: CalMode, solint: str, how: Interpolation, score: Score) -> Solution:
-        table = self._table(mode, solint, how, [0, 1])
+        heldout = self._heldout_snr(mode, solint, how)
+        noise_alone = heldout < MIN_HELDOUT_SNR
+        table = self._table(mode, solint, how, [0, 1], noise_alone=noise_alone)
         present: NDArray[np.bool_] = self.statistics.present()
         if self._common:
             present = np.asarray(present.any(axis=1, keepdims=True))
@@ -272,10 +302,18 @@ class GainSolver:
             score,
             float(1 - flags[of_present].mean()) if of_present.any() else 0.0,
             float(np.median(snr[of_present])) if of_present.any() else 0.0,
+            heldout,
         )
 
     def _table(
-        self, mode: CalMode, solint: str, interpolation: Interpolation, halves: Sequence[int]
+        self,
+        mode: CalMode,
+        solint: str,
+        interpolation: Interpolation,
+        halves: Sequence[int],
+        *,
+        min_snr: float | None = None,
+        noise_alone: NDArray[np.bool_] | None = None,
     ) -> GainTable:
         gains: dict[int, Gains] = solve(
             self.statistics,
@@ -287,7 +325,8 @@ class GainSolver:
             common=self._common,
             combine_spw=False,  # already added up
             reference_antennas=self._ranked,
-            min_snr=self._min_snr,
+            min_snr=self._min_snr if min_snr is None else min_snr,
+            unusable=noise_alone,
             min_baselines=self._min_baselines,
             noise_scale2=self._noise,
             freq_hz=self._freq_hz,

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from dsa110_contimg.errors import CalTableError
 from dsa110_contimg.sky import angular_separation
 
-__all__ = ["GainTable", "Gains", "Interpolation", "chain", "correct"]
+__all__ = [
+    "GainTable",
+    "Gains",
+    "Interpolation",
+    "chain",
+    "correct",
+    "phase_scatter_deg",
+    "typical_amplitude",
+]
 
 Float = NDArray[np.float64]
 Complex = NDArray[np.complex128]
@@ -367,3 +375,24 @@ def _interpolate_frequency(
         bad = bad | outside[:, None]
     shape = (len(freq_hz), *moved.shape[1:])
     return np.moveaxis(out.reshape(shape), 0, 2), np.moveaxis(bad.reshape(shape), 0, 2)
+
+
+def typical_amplitude(tables: Sequence[GainTable]) -> float:
+    """Return the median of |g_i g_j| of the product of tables."""
+    total = 1.0
+    for table in tables:
+        sizes = np.concatenate([np.abs(g.gain[~g.flag]) for g in table.gains.values()])
+        total *= float(np.median(sizes)) ** 2 if sizes.size else 1.0
+    return total
+
+
+def phase_scatter_deg(table: GainTable) -> float | None:
+    """Return the rms phase of the gains about their mean at each time, degrees; None if none is solved."""
+    squares, count = 0.0, 0
+    for g in table.gains.values():
+        unit = np.where(g.flag, 0.0, g.gain / np.maximum(np.abs(g.gain), 1e-30))
+        turned = unit * np.conj(unit.sum(axis=1, keepdims=True))
+        angles = np.angle(turned[~g.flag])
+        squares += float(np.sum(angles**2))
+        count += angles.size
+    return float(np.degrees(np.sqrt(squares / count))) if count else None

@@ -30,7 +30,7 @@ from dsa110_contimg.sky import Seed
 from dsa110_contimg.sky.components import ARCSEC
 from dsa110_contimg.sky.directions import angular_separation
 
-__all__ = ["CalibratedImage", "make_image", "measure", "metrics_dict", "region_for"]
+__all__ = ["CalibratedImage", "make_image", "measure", "metrics_dict", "region_for", "with_sources"]
 
 Image = NDArray[np.float32]
 Float = NDArray[np.float64]
@@ -140,15 +140,43 @@ def make_image(
     cleaned = shallow = deconvolve(max(depth_jy or 0.0, floor), None)
     if depth_jy is not None and shallow.threshold_jy <= depth_jy:
         cleaned = deconvolve(floor, shallow)
+    return with_sources(cleaned, shallow, grid, imager.thermal_rms(1.0), seed, catalogue)
+
+
+def with_sources(
+    cleaned: CleanResult,
+    shallow: CleanResult,
+    grid: ImageGrid,
+    thermal_per_noise: float,
+    seed: Seed | None,
+    catalogue: Seed | None,
+) -> CalibratedImage:
+    """Put what was subtracted back into an image, and take the catalogue out of that.
+
+    Parameters
+    ----------
+    cleaned, shallow : CleanResult
+        Image, and the same at the common depth.
+    grid : ImageGrid
+        Their grid.
+    thermal_per_noise : float
+        Thermal rms for a noise of one jansky at unit weight.
+    seed, catalogue : Seed or None
+        As of :func:`make_image`.
+
+    Returns
+    -------
+    CalibratedImage
+    """
     restored, difference = cleaned.restored, None
     if seed is not None:
-        restored = _with_sources(cleaned, grid, seed, seed.apparent_jy, cleaned.restored)
+        restored = _add_sources(cleaned, grid, seed, seed.apparent_jy, cleaned.restored)
         listed = _in_place(seed, catalogue or seed)
-        difference = _with_sources(cleaned, grid, listed, -listed.apparent_jy, restored)
-    return CalibratedImage(cleaned, restored, difference, shallow, imager.thermal_rms(1.0))
+        difference = _add_sources(cleaned, grid, listed, -listed.apparent_jy, restored)
+    return CalibratedImage(cleaned, restored, difference, shallow, thermal_per_noise)
 
 
-def _with_sources(cleaned: CleanResult, grid: ImageGrid, seed: Seed, flux_jy: Float, image: Image) -> Image:
+def _add_sources(cleaned: CleanResult, grid: ImageGrid, seed: Seed, flux_jy: Float, image: Image) -> Image:
     """Add sources to an image, as wide as its beam."""
     sky = seed.sky
     l, m = grid.sky_to_lm(sky.ra_rad, sky.dec_rad)  # noqa: E741

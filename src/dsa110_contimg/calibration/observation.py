@@ -185,6 +185,11 @@ class Observation:
         """Selected spectral windows."""
         return self.reader.selection.spw_ids
 
+    @property
+    def noise_factors(self) -> Float:
+        """System noise over what the weights say, shape (nant, 2); 1 unless it is much more."""
+        return np.ones((len(self.reader.ms.antennas), 2)) if self._noisy is None else self._noisy
+
     def set_model(self, model: Model) -> None:
         """Change the model; predictions of the old one are forgotten."""
         self._model = model

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from dsa110_contimg.calibration.images import CalibratedImage
 from dsa110_contimg.calibration.observation import Observation
 from dsa110_contimg.calibration.picture import save_overview
 from dsa110_contimg.calibration.plan import Plan
-from dsa110_contimg.calibration.trust import QUALITY, write_quality
+from dsa110_contimg.calibration.trust import write_report
 from dsa110_contimg.imaging import ImageGrid
 from dsa110_contimg.imaging.cli_imaging import write_products
 from dsa110_contimg.visibilities import ColumnStage
@@ -40,7 +40,7 @@ def write_everything(
     initial: CalibratedImage,
     final: CalibratedImage,
     earlier: Sequence[str],
-    quality: Table | None = None,
+    reports: Mapping[str, Table | None],
 ) -> list[str]:
     """Write tables, images, picture, and at the very end the columns of the Measurement Set.
 
@@ -58,8 +58,8 @@ def write_everything(
         Images before and after.
     earlier : sequence of str
         Tables of an earlier run into the same folder.
-    quality : astropy.table.Table, optional
-        The seeds held against the data.
+    reports : mapping of str to astropy.table.Table or None
+        Tables for the user by file name; None removes one of an earlier run.
 
     Returns
     -------
@@ -79,10 +79,11 @@ def write_everything(
         names.append(path.name)
     if plan.seed is not None:
         plan.seed.write(out / "selfcal")
-    if quality is not None:
-        write_quality(out / QUALITY, quality)
-    else:
-        (out / QUALITY).unlink(missing_ok=True)
+    for name, report in reports.items():
+        if report is not None:
+            write_report(out / name, report)
+        else:
+            (out / name).unlink(missing_ok=True)
     write_products(
         out / "initial", {"image": (initial.restored, "JY/BEAM")}, initial.cleaned, grid, plan.reader
     )

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
+from astropy.table import Table
 from numpy.typing import NDArray
 
-from dsa110_contimg import __version__
 from dsa110_contimg.calibration.accept import (
     MIN_SOLVED_FRACTION,
     Appraisal,
@@ -24,21 +23,22 @@ from dsa110_contimg.calibration.accept import (
     appraise_image,
     appraise_solution,
 )
+from dsa110_contimg.calibration.account import MASK, Round, State, summary_of
 from dsa110_contimg.calibration.anchor import SeedMeasurement, measure_seeds, tied_seed
-from dsa110_contimg.calibration.choose import GainSolver, Score, Solution
+from dsa110_contimg.calibration.antennas import ANTENNAS, antenna_report, antenna_verdicts
+from dsa110_contimg.calibration.choose import GainSolver, Score
 from dsa110_contimg.calibration.completion import joined, lacking_sources
-from dsa110_contimg.calibration.gains import GainTable
+from dsa110_contimg.calibration.gains import GainTable, typical_amplitude
 from dsa110_contimg.calibration.images import (
     CalibratedImage,
     make_image,
     measure,
-    metrics_dict,
     region_for,
 )
 from dsa110_contimg.calibration.observation import ImageModel, Observation, SeedModel
-from dsa110_contimg.calibration.plan import IMAGES, Plan, make_plan, owned
+from dsa110_contimg.calibration.plan import Plan, make_plan, owned
+from dsa110_contimg.calibration.production import make_image_with_wsclean
 from dsa110_contimg.calibration.products import (
-    PICTURE,
     SUMMARY,
     earlier_tables,
     write_everything,
@@ -50,9 +50,10 @@ from dsa110_contimg.calibration.statistics import BaselineStatistics
 from dsa110_contimg.calibration.trust import QUALITY, seed_quality
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.errors import MeasurementSetError
-from dsa110_contimg.imaging import ImageGrid, ImageMetrics, RestoringBeam
+from dsa110_contimg.imaging import ImageGrid, RestoringBeam
 from dsa110_contimg.imaging.cli_imaging import grid_for
 from dsa110_contimg.imaging.masks import catalog_mask, write_mask
+from dsa110_contimg.imaging.wsclean import WSClean, detect_capabilities, open_wsclean
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.sky import Seed
 from dsa110_contimg.visibilities import (
@@ -63,10 +64,6 @@ __all__ = ["SelfCalConfig", "SelfCalResult", "selfcal_ms"]
 
 logger = logging.getLogger(__name__)
 
-#: Product of masked self-calibration.
-MASK = "selfcal-mask"
-
-SCHEMA_VERSION = 1
 #: An amplitude solution needs this signal to noise per antenna, or it adds more noise than it takes away.
 MIN_AMPLITUDE_SNR = 10.0
 #: Solutions this good in the median mean that there is a signal to calibrate on.
@@ -117,28 +114,6 @@ class SelfCalResult:
     def improved(self) -> bool:
         """True if the Measurement Set now holds a better calibration than before."""
         return self.status == "improved"
-
-
-@dataclass
-class _Round:
-    """One solution and its fate."""
-
-    solution: Solution
-    model: str
-    tables: tuple[GainTable, ...]
-    verdict: Verdict
-    seconds: float
-    predicted_snr: float = 0.0
-    image: CalibratedImage | None = None
-
-
-@dataclass
-class _State:
-    """The best calibration so far."""
-
-    tables: tuple[GainTable, ...]
-    image: CalibratedImage
-    rounds: list[_Round] = field(default_factory=list)
 
 
 def selfcal_ms(
@@ -210,6 +185,8 @@ class _Run:
         self.left: tuple[tuple[GainTable, ...], CalibratedImage] | None = None
         self.anchor: dict[str, Any] | None = None
         self.mask: NDArray[np.bool_] | None = None
+        #: Maker of the final image, where it is not the embedded engine.
+        self.wsclean: WSClean | None = None
         self.started = time.perf_counter()
         if plan.config.threads:
             numba.set_num_threads(min(plan.config.threads, os.cpu_count() or 1))
@@ -228,6 +205,10 @@ class _Run:
     def execute(self) -> SelfCalResult:
         out = self.plan.output_dir
         out.mkdir(parents=True, exist_ok=True)
+        if self.config.backend != "embedded":
+            # Asked first: what is missing shall not show at the end.
+            self.wsclean = open_wsclean(self.config, self.plan.ms.path, out)
+            detect_capabilities(self.wsclean)
         earlier = earlier_tables(out / SUMMARY)
         # The summary marks a finished run: an old one goes first.
         (out / SUMMARY).unlink(missing_ok=True)
@@ -238,21 +219,58 @@ class _Run:
         quality = None
         if self.plan.seed is not None and self.seed is not None:
             quality = seed_quality(self.plan.seed, self.seed, self.measured)
+        antennas = self._antennas(state)
+        reports = {QUALITY: quality, ANTENNAS: antennas}
         with self._timed("write"):
             tables = write_everything(
-                self.plan, self.observation, self.grid, state.tables, initial, final, earlier, quality
+                self.plan, self.observation, self.grid, state.tables, initial, final, earlier, reports
             )
-        summary = self._summary(state, initial, final, status, message, tables)
-        if quality is not None:
-            names, counts = np.unique(quality["verdict"], return_counts=True)
-            summary["seed_verdicts"] = {str(n): int(c) for n, c in zip(names, counts, strict=True)}
-            summary["products"]["seed_quality"] = QUALITY
+        self.seconds["read"] = self.plan.reader.seconds
+        self.seconds["predict"] = self.observation.predict_seconds
+        self.seconds["total"] = time.perf_counter() - self.started
+        summary = summary_of(
+            self.plan,
+            state,
+            initial,
+            final,
+            grid=self.grid,
+            noise=self.noise,
+            status=status,
+            message=message,
+            tables=tables,
+            anchor=self.anchor,
+            quality=quality,
+            antennas=antennas,
+            data_hash=self.observation.data_hash,
+            seconds=self.seconds,
+        )
         write_json(out / SUMMARY, summary)
         return SelfCalResult(status, message, summary, out)
 
+    def _antennas(self, state: State) -> Table | None:
+        """Say of each antenna what became of it, if the calibration is kept."""
+        last = next((r.solution for r in reversed(state.rounds) if r.tables == state.tables), None)
+        if not state.tables or last is None or self.statistics is None:
+            return None
+        n = len(self.plan.ms.antennas)
+        present = np.zeros((n, 2), dtype=bool)
+        known = self.statistics.present()
+        present[: len(known)] = known
+        report = antenna_report(
+            self.plan.ms.antennas.name,
+            state.tables,
+            last,
+            self.plan.reader.times,
+            present,
+            self.observation.noise_factors,
+        )
+        for verdict, names in antenna_verdicts(report).items():
+            self.progress.note(f"antennas, {verdict}: {', '.join(names)}")
+        return report
+
     # Rounds
 
-    def _seeded(self) -> tuple[_State, CalibratedImage, str, str]:
+    def _seeded(self) -> tuple[State, CalibratedImage, str, str]:
         """Solve phases, then amplitudes, against the seed; image once before and once after."""
         seed = self._catalogue
         self.progress.note(
@@ -263,7 +281,7 @@ class _Run:
         if rounds[0].solution.median_snr < MIN_SIGNAL_SNR:
             rounds[0].verdict = Verdict(False, "too little signal")
             initial = self._image((), "image before")
-            return _State((), initial, rounds), initial, "refused", self._too_little(rounds[0])
+            return State((), initial, rounds), initial, "refused", self._too_little(rounds[0])
         if rounds[-1].verdict.accepted:
             rounds, before = self._anchored_rounds(rounds, before)
             for _ in range(MOST_COMPLETIONS):
@@ -274,16 +292,16 @@ class _Run:
         # All images that are compared take their weights and flags from the last solution.
         weights = next((r.tables for r in reversed(rounds) if r.verdict.accepted), ())
         initial = self._image((), "image before", weight_tables=weights)
-        chosen = self._accept_from_last(rounds, _State((), initial), weights, before)
+        chosen = self._accept_from_last(rounds, State((), initial), weights, before)
         outcome = self._outcome(rounds, initial, before)
         if chosen is not None and chosen.image is not None:
-            return _State(chosen.tables, chosen.image, rounds), initial, *outcome
+            return State(chosen.tables, chosen.image, rounds), initial, *outcome
         if weights:
             # The input is kept: its image is that of the input alone, as it was found.
             initial = self._image((), "image of the input")
-        return _State((), initial, rounds), initial, *outcome
+        return State((), initial, rounds), initial, *outcome
 
-    def _seeded_rounds(self, seed: Seed, like: Sequence[_Round] = ()) -> tuple[list[_Round], Score]:
+    def _seeded_rounds(self, seed: Seed, like: Sequence[Round] = ()) -> tuple[list[Round], Score]:
         """Solve phases, then amplitudes where the signal allows; also the score of the input.
 
         Intervals are looked for near those of rounds made `like` these.
@@ -293,8 +311,9 @@ class _Run:
         rounds, before = self._rounds(self._solver(), like)
         # With gains at hand the model can be taken out, and wide channels no longer show the sky as noise.
         refined = self.observation.residual_noise(rounds[-1].tables).scale2
-        # Interference and the like, of no weight from here on, must not bend the gains.
-        left_out, noisy = self.observation.mend_weights()
+        # Interference and the like, of no weight from here on, must not bend the gains. Found once: rounds
+        # that are compared see the same data.
+        left_out, noisy = (0, []) if like else self.observation.mend_weights()
         if left_out:
             self.progress.note(f"{left_out} visibilities far beyond the noise are left out")
         if noisy:
@@ -309,7 +328,7 @@ class _Run:
             rounds, before = self._rounds(self._solver(), like)
         return rounds, before
 
-    def _rounds(self, solver: GainSolver, like: Sequence[_Round] = ()) -> tuple[list[_Round], Score]:
+    def _rounds(self, solver: GainSolver, like: Sequence[Round] = ()) -> tuple[list[Round], Score]:
         before = solver.unit_score()
         near: dict[str, str | None] = {r.solution.mode: r.solution.solint for r in like}
         rounds = [self._solve(solver, "p", self.config.solint, "seed", (), before, near.get("p"))]
@@ -320,7 +339,7 @@ class _Run:
                 rounds.append(second)
         return rounds, before
 
-    def _anchored_rounds(self, rounds: list[_Round], before: Score) -> tuple[list[_Round], Score]:
+    def _anchored_rounds(self, rounds: list[Round], before: Score) -> tuple[list[Round], Score]:
         """Solve again with the bright seeds tied to the median of all, while that predicts better."""
         catalogue, gained = self._catalogue, np.inf
         for _ in range(MOST_ANCHORS):
@@ -354,7 +373,7 @@ class _Run:
             rounds, before = self._rounds(self._solver())
         return rounds, before
 
-    def _completed_rounds(self, rounds: list[_Round]) -> tuple[list[_Round], Score] | None:
+    def _completed_rounds(self, rounds: list[Round]) -> tuple[list[Round], Score] | None:
         """Solve again with what the image shows and the catalogue lacks; None if there is nothing of it."""
         tables, model = rounds[-1].tables, self.seed or self._catalogue
         image = self._image(tables, "image of what the model leaves", subtract=True)
@@ -373,7 +392,7 @@ class _Run:
         self.extra = joined(self.extra, found) if self.extra else found
         return again[:2]
 
-    def _if_better(self, seed: Seed, rounds: list[_Round]) -> tuple[list[_Round], Score, float] | None:
+    def _if_better(self, seed: Seed, rounds: list[Round]) -> tuple[list[Round], Score, float] | None:
         """Solve against another model; keep it if held-out channels are predicted better.
 
         Returns the rounds, the score of the input, and the factor by which the
@@ -391,10 +410,10 @@ class _Run:
         self.statistics, self.noise = statistics, noise
         return None
 
-    def _unseeded(self) -> tuple[_State, CalibratedImage, str, str]:
+    def _unseeded(self) -> tuple[State, CalibratedImage, str, str]:
         """Take the model from the image, round by round."""
         initial = self._image((), "image before")
-        state = _State((), initial)
+        state = State((), initial)
         before: Score | None = None
         amplitude = False
         while len(state.rounds) < self.config.max_rounds:
@@ -429,7 +448,7 @@ class _Run:
             worthwhile = False
             if chosen is not None and chosen.image is not None:
                 worthwhile = chosen.image.cleaned.rms * WORTHWHILE_SNR < earlier.rms
-                state = _State(chosen.tables, chosen.image, state.rounds)
+                state = State(chosen.tables, chosen.image, state.rounds)
             if amplitude or (not worthwhile and self.config.amplitude == "off"):
                 break
             amplitude = not worthwhile
@@ -480,7 +499,7 @@ class _Run:
         earlier: tuple[GainTable, ...],
         before: Score,
         near: str | None = None,
-    ) -> _Round:
+    ) -> Round:
         started = time.perf_counter()
         with self._timed("solve"):
             solution = solver.best(mode, solint, near)
@@ -495,7 +514,7 @@ class _Run:
             f"signal to noise {solution.median_snr:.1f} per antenna, "
             f"{100 * solution.solved_fraction:.1f} % solved, {verdict.reason}"
         )
-        return _Round(
+        return Round(
             solution,
             model,
             (*earlier, solution.table),
@@ -505,8 +524,8 @@ class _Run:
         )
 
     def _amplitude_round(
-        self, solver: GainSolver, base: _Round | None, before: Score, model: str, near: str | None = None
-    ) -> _Round | None:
+        self, solver: GainSolver, base: Round | None, before: Score, model: str, near: str | None = None
+    ) -> Round | None:
         """Solve amplitudes on top of an accepted phase round; None if there is too little signal."""
         if base is not None:
             solver, before = solver.after(base.solution.table), base.solution.score
@@ -523,18 +542,18 @@ class _Run:
 
     def _accept_from_last(
         self,
-        rounds: list[_Round],
-        state: _State,
+        rounds: list[Round],
+        state: State,
         weights: tuple[GainTable, ...],
         before: Score | None = None,
-    ) -> _Round | None:
+    ) -> Round | None:
         """Image the last round its solution speaks for; if the image speaks against it, the one before."""
         for k in range(len(rounds) - 1, -1, -1):
             this, number = rounds[k], len(state.rounds) + k + 1
             if not this.verdict.accepted:
                 continue
             started = time.perf_counter()
-            amplitude = _amplitude(this.tables) / _amplitude(state.tables)
+            amplitude = typical_amplitude(this.tables) / typical_amplitude(state.tables)
             this.image = self._image(
                 this.tables,
                 f"image after round {number}",
@@ -558,7 +577,7 @@ class _Run:
                 return this
         return None
 
-    def _worth_second_look(self, this: _Round, before: Score | None) -> bool:
+    def _worth_second_look(self, this: Round, before: Score | None) -> bool:
         """Whether the held-out channels say much better of a round than its image does."""
         return (
             self.plan.seed is not None
@@ -567,7 +586,7 @@ class _Run:
         )
 
     def _second_look(
-        self, this: _Round, state: _State, weights: tuple[GainTable, ...], first: Verdict
+        self, this: Round, state: State, weights: tuple[GainTable, ...], first: Verdict
     ) -> Verdict:
         """Compare the seed-subtracted images.
 
@@ -607,11 +626,11 @@ class _Run:
             compared.rms_jy,
             image.cleaned.beam.solid_angle_sr,
             deep.flux_ratio,
-            _amplitude(tables),
+            typical_amplitude(tables),
         )
 
     def _outcome(
-        self, rounds: list[_Round], initial: CalibratedImage, before: Score | None
+        self, rounds: list[Round], initial: CalibratedImage, before: Score | None
     ) -> tuple[str, str]:
         accepted = [k for k, r in enumerate(rounds, 1) if r.verdict.accepted and r.image is not None]
         if accepted:
@@ -636,7 +655,7 @@ class _Run:
             return "converged", f"already calibrated, input kept: {reason}"
         return "no_improvement", f"input kept: {reason}"
 
-    def _too_little(self, this: _Round) -> str:
+    def _too_little(self, this: Round) -> str:
         return (
             f"refused: signal to noise {this.solution.median_snr:.1f} per antenna in "
             f"{this.solution.solint_s:.0f} s is under {MIN_SIGNAL_SNR:g} ({this.predicted_snr:.1f} was to be "
@@ -679,125 +698,29 @@ class _Run:
             self.progress.note(f"CLEAN in {100 * self.mask.mean():.2f} % of the image, around the seed")
         return self.mask
 
-    def _final_image(self, state: _State, initial: CalibratedImage) -> CalibratedImage:
+    def _final_image(self, state: State, initial: CalibratedImage) -> CalibratedImage:
         """Make the image that is delivered: of the best round at its own depth, or the initial one."""
         if not state.tables:
             return initial
         with self._timed("image"):
             self.noise = float(np.sqrt(self.observation.residual_noise(state.tables).scale2 / 2))
-        if self.plan.seed is None or self.config.imaging != "subtracted":
+        subtract = self.plan.seed is not None and self.config.imaging == "subtracted"
+        if self.wsclean is not None:
+            with self._timed("image"):
+                return make_image_with_wsclean(
+                    self.wsclean,
+                    self.observation,
+                    state.tables,
+                    self.grid,
+                    self.config,
+                    self.plan.output_dir,
+                    seed=self.seed if subtract else None,
+                    catalogue=self.plan.seed,
+                    noise=self.noise,
+                    mask_for=self._mask_for if self.config.catalog_mask else None,
+                )
+        if not subtract:
             return self._image(state.tables, "final image")
         if self.left is not None and self.left[0] is state.tables:
             return self.left[1]
         return self._image(state.tables, "final image", subtract=True)
-
-    def _summary(
-        self,
-        state: _State,
-        initial: CalibratedImage,
-        final: CalibratedImage,
-        status: str,
-        message: str,
-        tables: list[str],
-    ) -> dict[str, Any]:
-        seed, out = self.plan.seed, self.plan.output_dir
-        region = region_for(final, self.grid, seed, self.noise)
-
-        def measured(image: CalibratedImage) -> ImageMetrics:
-            return measure(image, self.grid, region, seed, self.noise)
-
-        first, last = measured(initial), measured(final)
-        best = next((r for r in reversed(state.rounds) if r.tables == state.tables and state.tables), None)
-        standard = last if final.difference is None else measured(best.image) if best and best.image else None
-        iterations = []
-        for number, r in enumerate(state.rounds, 1):
-            of_round = (
-                measure(r.image, self.grid, region, seed, self.noise, shallow=True) if r.image else None
-            )
-            kept = r.solution.table in state.tables
-            name = tables[state.tables.index(r.solution.table)] if kept else None
-            iterations.append(
-                {
-                    "iteration": number,
-                    "calmode": r.solution.mode,
-                    "solint_s": r.solution.solint_s,
-                    "interpolation": r.solution.table.interpolation,
-                    "model": r.model,
-                    "solved_fraction": r.solution.solved_fraction,
-                    "median_snr": r.solution.median_snr,
-                    "predicted_snr": r.predicted_snr,
-                    "curve": [asdict(trial) for trial in r.solution.trials],
-                    "phase_change_deg": _phase_change_deg(r.solution.table),
-                    "chi2_train": r.solution.score.chi2_train,
-                    "chi2_heldout": r.solution.score.chi2_heldout,
-                    "snr": of_round.snr if of_round else None,
-                    "rms_jy": of_round.rms_jy if of_round else None,
-                    "accepted": r.verdict.accepted,
-                    "reason": r.verdict.reason,
-                    "gaintable": name,
-                    "seconds": round(r.seconds, 3),
-                }
-            )
-        self.seconds["read"] = self.plan.reader.seconds
-        self.seconds["predict"] = self.observation.predict_seconds
-        self.seconds["total"] = time.perf_counter() - self.started
-        present = [p.name for p in (out / f"{n}.fits" for n in IMAGES) if p.exists()]
-        products = {Path(n).stem.replace("-", "_"): n for n in present}
-        if seed is not None:
-            products |= {"seed_list": "selfcal-seed.txt", "seed_regions": "selfcal-seed.reg"}
-        if self.mask is not None:
-            products["mask"] = f"{MASK}.fits"
-        if (out / PICTURE).exists():
-            products["picture"] = PICTURE
-        products["stages"] = STAGES
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "status": status,
-            "message": message,
-            "seeded": seed is not None,
-            "catalog": seed.catalog if seed else None,
-            "nvss_min_mjy": self.config.nvss_min_mjy if seed else None,
-            "n_seeds": len(seed) if seed else 0,
-            "seed_flux_jy": float(seed.apparent_jy.sum()) if seed else 0.0,
-            "anchor": self.anchor,
-            "flux_units_changed": bool(abs(np.log(_amplitude(state.tables))) > np.log(2.0)),
-            "initial": metrics_dict(first),
-            "final": metrics_dict(last),
-            "final_standard": metrics_dict(standard) if standard else metrics_dict(last),
-            "snr_improvement": last.snr / first.snr if first.snr > 0 else None,
-            "best_iteration": state.rounds.index(best) + 1 if best else 0,
-            "iterations": iterations,
-            "gaintables": tables,
-            "products": products,
-            "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
-            "provenance": {
-                "version": __version__,
-                "config": json.loads(self.config.model_dump_json()),
-                "ms": str(self.plan.ms.path.absolute()),
-                "field": self.plan.reader.field_name,
-                "initial_caltables": [str(Path(t.label).absolute()) for t in self.plan.initial],
-                "data_hash": self.observation.data_hash,
-                "catalog_hash": seed.catalog_hash if seed else None,
-            },
-        }
-
-
-def _amplitude(tables: Sequence[GainTable]) -> float:
-    """Median of |g_i g_j| of the product of tables."""
-    total = 1.0
-    for table in tables:
-        sizes = np.concatenate([np.abs(g.gain[~g.flag]) for g in table.gains.values()])
-        total *= float(np.median(sizes)) ** 2 if sizes.size else 1.0
-    return total
-
-
-def _phase_change_deg(table: GainTable) -> float | None:
-    """Rms phase of the gains about their mean at each time, degrees."""
-    squares, count = 0.0, 0
-    for g in table.gains.values():
-        unit = np.where(g.flag, 0.0, g.gain / np.maximum(np.abs(g.gain), 1e-30))
-        turned = unit * np.conj(unit.sum(axis=1, keepdims=True))
-        angles = np.angle(turned[~g.flag])
-        squares += float(np.sum(angles**2))
-        count += angles.size
-    return float(np.degrees(np.sqrt(squares / count))) if count else None

@@ -129,6 +129,7 @@ def solve(
     freq_hz: Float | None = None,
     field_id: Int | None = None,
     scan: Int | None = None,
+    unusable: NDArray[np.bool_] | None = None,
 ) -> dict[int, Gains]:
     """Solve for antenna gains.
 
@@ -161,6 +162,8 @@ def solve(
         Centre of each window.
     field_id, scan : ndarray of int, shape (ntime,), optional
         Field and scan of each dump.
+    unusable : ndarray of bool, shape (nspw, nant, npol), optional
+        Antennas to flag whatever their signal to noise.
 
     Returns
     -------
@@ -200,6 +203,8 @@ def solve(
         snr /= np.sqrt(_excess(statistics, gain, cross, power, data, count))
         error = np.abs(gain) / snr
     flag = ~((snr >= min_snr) & (baselines >= min_baselines))
+    if unusable is not None:
+        flag |= unusable[:, None]
     error = np.where(np.isfinite(error), error, 0.0)
     # All of them, so that no interval is left with phases of its own.
     ranked = list(dict.fromkeys([*reference_antennas, *range(statistics.n_antennas)]))

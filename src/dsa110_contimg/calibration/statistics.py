@@ -153,6 +153,39 @@ class BaselineStatistics:
         aligned, power = self._fit(gain, solved, half)
         return np.where(power > 0, np.maximum(0.0, aligned) / np.where(power > 0, power, 1.0), 0.0)
 
+    def by_antenna(self, gain: Complex, half: int, scale: Float) -> tuple[Float, Float]:
+        """How much of each antenna's data on one half of the channels gains account for.
+
+        Parameters
+        ----------
+        gain : ndarray of complex128, shape (nspw, ntime, nant, npol)
+            Gains by dump, not solved on this half.
+        half : int
+            Half of the channels, 0 or 1.
+        scale : ndarray, shape (npol,)
+            Real factor on the model by polarisation.
+
+        Returns
+        -------
+        aligned : ndarray, shape (nspw, nant, npol)
+            Sum of ``w Re(D conj(g_i M) g_j)`` over the antenna's baselines.
+        error : ndarray, same shape
+            Its standard deviation if the antenna's data were what the residual is: noise.
+        """
+        first, second = self.antenna1, self.antenna2
+        gi, gj = gain[:, :, first], gain[:, :, second]
+        aligned = (np.conj(gi) * gj * self.cross[half]).real.sum(axis=1)
+        power = (np.abs(gi * gj) ** 2 * self.model[half]).sum(axis=1)
+        residual = self.data[half].sum(axis=1) - 2 * scale * aligned + scale**2 * power
+        belongs = np.zeros((first.size, self.n_antennas))
+        belongs[np.arange(first.size), first] = belongs[np.arange(first.size), second] = 1
+        sums, powers, left, number = (
+            np.moveaxis(np.moveaxis(x, 1, -1) @ belongs, -1, 1)
+            for x in (aligned, power, residual, self.count[half].sum(axis=1))
+        )
+        variance = powers * left / np.maximum(number, 1.0) / 2
+        return sums, np.sqrt(np.maximum(variance, 0.0))
+
     def _fit(self, gain: Complex, solved: NDArray[np.bool_], half: int) -> tuple[Float, Float]:
         """Sum ``w Re(D conj(g_i) g_j conj(M))`` and ``w |g_i g_j M|^2``, shape (npol,) each."""
         sums = _fit_sums(

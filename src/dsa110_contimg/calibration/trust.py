@@ -13,7 +13,7 @@ from dsa110_contimg.errors import InputError
 from dsa110_contimg.sky import Seed, SkyModel
 from dsa110_contimg.sky.components import ARCSEC
 
-__all__ = ["QUALITY", "read_model", "seed_quality", "write_quality"]
+__all__ = ["QUALITY", "read_model", "seed_quality", "write_report"]
 
 QUALITY = "seed_quality.ecsv"
 
@@ -90,8 +90,8 @@ def seed_quality(catalogue: Seed, model: Seed, measured: SeedMeasurement | None)
     return table
 
 
-def write_quality(path: Path, table: Table) -> None:
-    """Write it as ECSV, beside its final name and renamed."""
+def write_report(path: Path, table: Table) -> None:
+    """Write a table as ECSV, beside its final name and renamed."""
     beside = path.with_name(f".{os.getpid()}.{path.name}")
     table.write(beside, format="ascii.ecsv", overwrite=True)
     beside.replace(path)
@@ -103,7 +103,7 @@ def read_model(path: Path) -> SkyModel:
     Raises
     ------
     InputError
-        If there is no such file, or not as :func:`write_quality` leaves it.
+        If there is no such file, or not as :func:`write_report` leaves it.
     """
     try:
         table = Table.read(path, format="ascii.ecsv")

@@ -28,6 +28,7 @@ from dsa110_contimg.imaging.wsclean import (
     open_wsclean,
     working_folder,
     wsclean_arguments,
+    wsclean_input,
 )
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.sky import AiryBeam, Seed, angular_separation, beam_for_antenna, build_seed
@@ -291,11 +292,12 @@ def image_ms(
             if mask is not None:
                 mask_file = folder / "mask.fits"
                 write_mask(mask_file, mask, grid, float(reader.freq_hz.mean()), float(np.ptp(reader.freq_hz)))
+            source, selecting = wsclean_input(reader, column, folder)
             result, parts = clean_with_wsclean(
                 wsclean,
                 capabilities,
-                reader,
-                column,
+                source,
+                selecting,
                 grid,
                 config,
                 folder,

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import csv
-import io
 import logging
 import os
 import secrets
@@ -26,7 +24,6 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -38,11 +35,11 @@ from dsa110_contimg.errors import (
     ContimgError,
     DeadlineError,
     DeadMountError,
-    PathOutsideMountError,
     ResourceError,
     WSCleanError,
 )
 from dsa110_contimg.imaging.container_engine import Engine, find_engine, owner_labels, reap_leftovers
+from dsa110_contimg.imaging.mounts import Mount, inside_of
 from dsa110_contimg.imaging.processes import (
     GRACE_S,
     Finished,
@@ -53,13 +50,7 @@ from dsa110_contimg.imaging.processes import (
     wsclean_failure,
 )
 
-__all__ = [
-    "Mount",
-    "WSCleanContainer",
-    "convert_host_path_to_container",
-    "get_wsclean_container",
-    "parse_mounts",
-]
+__all__ = ["WSCleanContainer", "get_wsclean_container", "stop_wsclean_containers"]
 
 log = logging.getLogger("dsa110_contimg.imaging")
 
@@ -70,88 +61,6 @@ OUTSIDE_S = GRACE_S + 5.0
 #: `timeout` of coreutils: its own limit has come; killed, by itself or by somebody else.
 TIMED_OUT, KILLED = 124, 137
 DEFAULT_TIMEOUT_S = 7200.0
-
-
-@dataclass(frozen=True)
-class Mount:
-    """A folder of the host that a container sees.
-
-    Attributes
-    ----------
-    host : Path
-        The folder.
-    inside : PurePosixPath
-        Where the container has it.
-    read_only : bool
-        Whether the container may only read it.
-    """
-
-    host: Path
-    inside: PurePosixPath
-    read_only: bool = False
-
-    def option(self) -> str:
-        """Value of `--mount`; unlike `-v` it refuses a folder that is not there."""
-        fields = ["type=bind", f"src={self.host}", f"dst={self.inside}"] + ["readonly"] * self.read_only
-        text = io.StringIO()
-        csv.writer(text, lineterminator="").writerow(fields)
-        return text.getvalue()
-
-
-def parse_mounts(text: str) -> tuple[Mount, ...]:
-    """Read mounts from text: HOST, HOST:INSIDE or HOST:INSIDE:ro, separated by commas.
-
-    Raises
-    ------
-    ResourceError
-        If a path is not absolute or the form is another one.
-    """
-    mounts = []
-    for word in (w.strip() for w in text.split(",") if w.strip()):
-        host, _, rest = word.partition(":")
-        inside, _, mode = (rest or f"/host{host}").partition(":")
-        if not (host.startswith("/") and inside.startswith("/") and mode in ("", "ro", "rw")):
-            raise ResourceError(f"{word!r} is no mount", "container_mounts", "write HOST or HOST:INSIDE[:ro]")
-        mounts.append(Mount(Path(host), PurePosixPath(inside), mode == "ro"))
-    return tuple(mounts)
-
-
-def convert_host_path_to_container(
-    host_path: Path | str,
-    host_mount: Path | str = "/stage/dsa110-contimg",
-    container_mount: str = "/data",
-) -> str:
-    """Path inside a container of a path on the host.
-
-    Parameters
-    ----------
-    host_path : Path or str
-        A path below `host_mount`, component by component, after symbolic links.
-    host_mount : Path or str
-        Folder of the host that is mounted.
-    container_mount : str
-        Where the container has it.
-
-    Raises
-    ------
-    PathOutsideMountError
-        If it lies elsewhere.
-    """
-    return _inside([Mount(Path(host_mount), PurePosixPath(container_mount))], Path(host_path))
-
-
-def _inside(mounts: Sequence[Mount], path: Path) -> str:
-    real = path.resolve()
-    within = [(m, m.host.resolve()) for m in mounts]
-    fitting = [(m, host) for m, host in within if real.is_relative_to(host)]
-    if not fitting:
-        raise PathOutsideMountError(
-            f"is outside of what the container sees ({', '.join(str(m.host) for m in mounts)})",
-            path,
-            "move it there, or mount its folder with --container-mounts",
-        )
-    mount, host = max(fitting, key=lambda pair: len(pair[1].parts))
-    return str(mount.inside / real.relative_to(host))
 
 
 class _ClientLost(Exception):
@@ -249,7 +158,7 @@ class WSCleanContainer:
         PathOutsideMountError
             If the container does not see it.
         """
-        return _inside(self.mounts, Path(host_path))
+        return inside_of(self.mounts, Path(host_path))
 
     def require_mounts(self) -> None:
         """Raise DeadMountError if a mounted file system does not answer."""
@@ -610,13 +519,16 @@ def _register(container: WSCleanContainer) -> None:
     with _LOCK:
         _ALL.add(container)
         if not _registered:
-            atexit.register(_stop_all)
+            atexit.register(stop_wsclean_containers)
             os.register_at_fork(after_in_child=_forget_all)
             _registered = True
 
 
-def _stop_all() -> None:
-    """At the end of the process; one that does not stop is told, and the pipe ends it when it can end."""
+def stop_wsclean_containers() -> None:
+    """Stop all containers of this process, as happens at its end by itself.
+
+    One that does not stop is told; its pipe ends it as soon as it can end.
+    """
     for container in list(_ALL):
         try:
             container.stop()

@@ -1,9 +1,6 @@
-"""Published import path of the container: one line that re-exports it."""
+"""Published import path of the container: re-exports."""
 
-from dsa110_contimg.imaging.container import (
-    WSCleanContainer,
-    convert_host_path_to_container,
-    get_wsclean_container,
-)
+from dsa110_contimg.imaging.container import WSCleanContainer, get_wsclean_container
+from dsa110_contimg.imaging.mounts import convert_host_path_to_container
 
 __all__ = ["WSCleanContainer", "convert_host_path_to_container", "get_wsclean_container"]

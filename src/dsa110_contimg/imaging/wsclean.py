@@ -18,14 +18,15 @@ from typing import Protocol
 
 import numpy as np
 
-from dsa110_contimg.config import ImagingConfig
+from dsa110_contimg.config import BackendConfig, ImagingConfig
 from dsa110_contimg.errors import ConfigError, DeadlineError, WSCleanError
 from dsa110_contimg.imaging.beamfit import RestoringBeam
 from dsa110_contimg.imaging.clean import MAX_MAJOR, CleanResult
-from dsa110_contimg.imaging.container import Mount, WSCleanContainer, get_wsclean_container, parse_mounts
+from dsa110_contimg.imaging.container import WSCleanContainer, get_wsclean_container
 from dsa110_contimg.imaging.fits import FitsImage, read_image
 from dsa110_contimg.imaging.grid import ARCSEC, ImageGrid
 from dsa110_contimg.imaging.measure import mad_rms
+from dsa110_contimg.imaging.mounts import Mount, parse_mounts
 from dsa110_contimg.imaging.processes import run_program, wsclean_failure
 from dsa110_contimg.visibilities import VisibilityReader, rephase_measurement_set
 
@@ -219,13 +220,13 @@ def detect_capabilities(wsclean: WSClean) -> Capabilities:
     return Capabilities(version[1], options)
 
 
-def open_wsclean(config: ImagingConfig, ms: Path, products: Path) -> WSClean:
+def open_wsclean(config: BackendConfig, ms: Path, products: Path) -> WSClean:
     """Give the WSClean that the options ask for.
 
     Parameters
     ----------
-    config : ImagingConfig
-        `backend` and what belongs to it.
+    config : BackendConfig
+        Which, and what belongs to it.
     ms : Path
         Measurement Set; its folder is mounted read-only, unless the products go there.
     products : Path
@@ -409,8 +410,8 @@ def wsclean_arguments(
 def clean_with_wsclean(
     wsclean: WSClean,
     capabilities: Capabilities,
-    reader: VisibilityReader,
-    column: str,
+    ms: Path,
+    selecting: Sequence[str],
     grid: ImageGrid,
     config: ImagingConfig,
     folder: Path,
@@ -419,7 +420,7 @@ def clean_with_wsclean(
     beam: RestoringBeam,
     mask: Path | None = None,
 ) -> tuple[CleanResult, list[Path]]:
-    """Image and CLEAN a selection of a Measurement Set with WSClean.
+    """Image and CLEAN a Measurement Set with WSClean.
 
     Parameters
     ----------
@@ -427,10 +428,10 @@ def clean_with_wsclean(
         Which.
     capabilities : Capabilities
         What it can do.
-    reader : VisibilityReader
-        The selection.
-    column : str
-        Column to image.
+    ms : Path
+        Measurement Set.
+    selecting : sequence of str
+        Arguments that select its data.
     grid : ImageGrid
         Where.
     config : ImagingConfig
@@ -457,13 +458,12 @@ def clean_with_wsclean(
     arguments = wsclean_arguments(config, grid, capabilities, thermal_rms_jy=thermal_rms_jy, beam=beam)
     if mask is not None:
         arguments += ["-fits-mask", wsclean.path(mask)]
-    ms, selecting = wsclean_input(reader, column, folder)
     prefix = folder / "w"
     joined = "-MFS" if config.channels_out > 1 else ""
     names = ["dirty", "psf"] if not config.clean_iterations else ["image", "residual", "model", "psf"]
     files = {name: folder / f"w{joined}-{name}.fits" for name in names}
     command = ["-name", wsclean.path(prefix), "-temp-dir", wsclean.path(folder), *arguments, *selecting]
-    with unchanged(reader.ms.path):
+    with unchanged(ms):
         said = wsclean.call([*command, wsclean.path(ms)], config.timeout_s, list(files.values()))
     for line in said.splitlines():
         log.debug("%s", line)

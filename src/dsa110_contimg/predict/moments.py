@@ -95,9 +95,17 @@ def sampled_coupling(
     """
     uvw = 2 * np.pi / SPEED_OF_LIGHT * uvw_m.T * freq_hz
     phase = lmn @ uvw
-    response = (np.sqrt(weight) * flux_jy * np.exp(1j * phase)).astype(np.complex64)
-    columns = np.concatenate([response, 1j * uvw[0] * response, 1j * uvw[1] * response]).astype(np.complex64)
-    parts = np.concatenate([columns.real, columns.imag], axis=1)
+    # In single precision, which is fast, once whole turns are taken out in double precision.
+    phase -= 2 * np.pi * np.rint(phase / (2 * np.pi))
+    size = (np.sqrt(weight) * flux_jy).astype(np.float32)
+    turned = phase.astype(np.float32)
+    real, imag = size * np.cos(turned), size * np.sin(turned)
+    u, v = uvw[:2].astype(np.float32)
+    parts = np.empty((3 * len(lmn), 2 * weight.size), dtype=np.float32)
+    # A source's own visibilities, and i u, i v times them.
+    for k, (first, second) in enumerate([(real, imag), (-u * imag, u * real), (-v * imag, v * real)]):
+        rows = slice(k * len(lmn), (k + 1) * len(lmn))
+        parts[rows, : weight.size], parts[rows, weight.size :] = first, second
     return np.asarray(parts @ parts.T, dtype=np.float64)
 
 

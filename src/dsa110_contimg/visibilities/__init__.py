@@ -23,7 +23,7 @@ from dsa110_contimg.visibilities.measurement_set import (
 )
 from dsa110_contimg.visibilities.noise import AntennaNoise, NoiseEstimator
 from dsa110_contimg.visibilities.rephase import turn_phases
-from dsa110_contimg.visibilities.rephase_ms import rephase_measurement_set
+from dsa110_contimg.visibilities.rephase_ms import rephase_measurement_set, write_selection
 
 __all__ = [
     "AntennaNoise",
@@ -44,4 +44,5 @@ __all__ = [
     "rephase_measurement_set",
     "restore_columns",
     "turn_phases",
+    "write_selection",
 ]

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from casacore.tables import makearrcoldesc
@@ -33,6 +33,7 @@ from dsa110_contimg.visibilities.removal import finish_removals, interrupted_rem
 
 __all__ = [
     "ColumnStage",
+    "add_spectrum_column",
     "back_up_columns",
     "open_recovered",
     "recover_columns",
@@ -119,7 +120,7 @@ class ColumnStage:
             with _writing(self._ms, what):
                 self._table = open_table(self._ms.path, writable=True)
                 for name in self._names:
-                    _add_complex_column(self._table, STAGED + name)
+                    add_spectrum_column(self._table, STAGED + name)
             self._lock = lock.pop_all()
         return self
 
@@ -356,13 +357,19 @@ def restore_columns(ms: MeasurementSet, names: Iterable[str] | None = None) -> l
     return done
 
 
-def _add_complex_column(main: Any, name: str) -> None:
+def add_spectrum_column(main: Any, name: str, kind: Literal["complex", "float"] = "complex") -> None:
+    """Add a column of values by channel and correlation to a main table, stored as DATA usually is."""
     if name in main.colnames():
         main.removecols([name])
     shape = np.asarray(main.getcell("DATA", 0)).shape
     group = _manager_name(main, name)
     description = makearrcoldesc(
-        name, 0j, ndim=2, valuetype="complex", datamanagertype="TiledShapeStMan", datamanagergroup=group
+        name,
+        0j if kind == "complex" else 0.0,
+        ndim=2,
+        valuetype=kind,
+        datamanagertype="TiledShapeStMan",
+        datamanagergroup=group,
     )
     # One tile: all correlations, up to 64 channels, rows up to about 1 MB, as DATA is usually stored.
     channels = min(shape[0], 64)

@@ -1,23 +1,24 @@
-"""Writing a copy of a Measurement Set with one phase centre."""
+"""Writing copies of a Measurement Set with one phase centre."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dsa110_contimg.errors import ResourceError
 from dsa110_contimg.progress import LogProgress, Progress
-from dsa110_contimg.visibilities.blocks import VisibilityReader
-from dsa110_contimg.visibilities.columns import require_space
+from dsa110_contimg.visibilities.blocks import Block, VisibilityReader
+from dsa110_contimg.visibilities.columns import add_spectrum_column, require_space
 from dsa110_contimg.visibilities.lock import lock_measurement_set
 from dsa110_contimg.visibilities.measurement_set import first_line, open_measurement_set, open_table
 from dsa110_contimg.visibilities.rephase import turn_phases
 
-__all__ = ["rephase_measurement_set"]
+__all__ = ["rephase_measurement_set", "write_selection"]
 
 COLUMNS = ("DATA", "MODEL_DATA", "CORRECTED_DATA")
 
@@ -85,6 +86,60 @@ def rephase_measurement_set(
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     return center
+
+
+def write_selection(
+    target: Path,
+    reader: VisibilityReader,
+    visibilities: Iterable[tuple[Block, NDArray[np.complex64], NDArray[np.float32]]],
+) -> None:
+    """Copy a selection at the reader's phase centre, with other visibilities and weights in it.
+
+    Parameters
+    ----------
+    target : Path
+        Measurement Set to write; it must not exist.
+    reader : VisibilityReader
+        The selection.
+    visibilities : iterable of (Block, ndarray, ndarray)
+        Each block once, the visibilities that become its DATA, and their weights, which become
+        WEIGHT_SPECTRUM; both of shape (nrow, nchan, ncorr). What has no weight is flagged.
+
+    Raises
+    ------
+    ResourceError
+        If the copy does not fit on its disk or cannot be written.
+    """
+    rows = np.sort(np.concatenate([part for part, _, _ in reader.row_sets()]))
+    require_space(target.parent, 25 * reader.samples, "a copy for the imager")
+    try:
+        with open_table(reader.ms.path) as main:
+            described = {n: main.getcoldesc(n)["valueType"] for n in main.colnames()}
+            names = [
+                n
+                for n, kind in described.items()
+                if n == "DATA" or not ("complex" in kind or n.endswith("_SPECTRUM"))
+            ]
+            # A query on a table of chosen rows: their order is kept.
+            main.selectrows(rows).query(columns=",".join(names)).copy(
+                str(target), deep=True, valuecopy=True
+            ).close()
+        with open_table(target, writable=True) as main:
+            add_spectrum_column(main, "WEIGHT_SPECTRUM", "float")
+            for block, vis, weight in visibilities:
+                part = main.selectrows(np.searchsorted(rows, block.rows))
+                uvw, path_m = reader.move_to_center(block)
+                if path_m.any():
+                    vis = turn_phases(vis, path_m, block.spw.freq_hz)
+                part.putcol("UVW", uvw)
+                part.putcol("DATA", vis)
+                part.putcol("WEIGHT_SPECTRUM", weight)
+                part.putcol("FLAG", weight == 0)
+                part.putcol("FLAG_ROW", (weight == 0).all(axis=(1, 2)))
+            main.putcol("FIELD_ID", np.zeros(main.nrows(), dtype=np.int32))
+        _one_field(target, reader, reader.phase_center)
+    except RuntimeError as error:
+        raise ResourceError(f"writing failed ({first_line(error)})", target, "check the disk") from error
 
 
 def _copy(source: Path, target: Path, fields: Sequence[int] | None, column: str | None) -> None:

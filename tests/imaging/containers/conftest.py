@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,10 @@ from dsa110_contimg.imaging.container import _SHARED
 from dsa110_contimg.imaging.container_engine import find_engine
 from dsa110_contimg.imaging.container_image import build_image
 from dsa110_contimg.simulate import simulate
-from tests.imaging.containers.support import FIGURES, script, unavailable
+from tests.imaging.containers.support import FIGURES, script
+from tests.needs import unavailable
 
+PACKAGES = Path(__file__).resolve().parents[3] / "scripts" / "test_packages.sh"
 PERFECT = {"phase_rms": 0, "phase_drift": 0, "amplitude_rms": 0}
 
 
@@ -32,9 +35,10 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Docker and podman as the environment names them, and the folder that they live in."""
     if os.getuid() != 0:
         unavailable("container engines can be set up by root only (a daemon, mounts)")
-    installed = script("install")
-    if installed.returncode:
-        unavailable(f"no container engines: {installed.stderr.strip()}")
+    packages = subprocess.run([PACKAGES], capture_output=True, text=True, check=False, timeout=600)
+    missing = [name for name in ("dockerd", "podman", "runc", "mmdebstrap") if shutil.which(name) is None]
+    if missing:
+        unavailable(f"no container engines ({', '.join(missing)} missing): {packages.stderr.strip()}")
     folder = tmp_path_factory.mktemp("engines")
     # In memory: three copies of the image's ten thousand files come and go.
     mounted = subprocess.run(

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
-
-import pytest
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "container_engines.sh"
 #: Lines for the end of the run: what was measured.
 FIGURES: list[str] = []
-
-
-def unavailable(message: str) -> None:
-    """Skip with the reason; with CI=true nothing is skipped."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(message)
-    pytest.skip(message)
 
 
 def script(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -22,7 +22,8 @@ from dsa110_contimg.errors import (
 )
 from dsa110_contimg.imaging import fit_source, read_image
 from dsa110_contimg.imaging.cli_imaging import image_ms
-from dsa110_contimg.imaging.container import _SHARED, get_wsclean_container, parse_mounts
+from dsa110_contimg.imaging.container import _SHARED, get_wsclean_container
+from dsa110_contimg.imaging.mounts import parse_mounts
 from dsa110_contimg.simulate import simulate
 from tests.imaging.containers.support import FIGURES, containers, state
 

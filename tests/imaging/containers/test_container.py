@@ -17,13 +17,8 @@ from dsa110_contimg.errors import (
     ResourceError,
     WSCleanError,
 )
-from dsa110_contimg.imaging.container import (
-    Mount,
-    WSCleanContainer,
-    convert_host_path_to_container,
-    get_wsclean_container,
-    parse_mounts,
-)
+from dsa110_contimg.imaging.container import WSCleanContainer, get_wsclean_container
+from dsa110_contimg.imaging.mounts import Mount, convert_host_path_to_container, parse_mounts
 from tests.imaging.containers.support import containers
 
 
@@ -164,7 +159,8 @@ def test_a_forked_child_lets_go(engine, folder):
     code = """
 import os, sys, time
 from pathlib import Path, PurePosixPath
-from dsa110_contimg.imaging.container import Mount, WSCleanContainer
+from dsa110_contimg.imaging.container import WSCleanContainer
+from dsa110_contimg.imaging.mounts import Mount
 made = WSCleanContainer(mounts=[Mount(Path(sys.argv[1]), PurePosixPath("/data"))], engine=sys.argv[2])
 made.start()
 child = os.fork()
