@@ -128,5 +128,7 @@ def _on_dumps(
 def _median(values: Float, axis: int | tuple[int, ...]) -> Float:
     """Median of what is known; not a number, without a warning, where nothing is."""
     known = np.isfinite(values).any(axis=axis)
+    if not known.any():
+        return np.full(known.shape, np.nan)
     filled = np.where(np.expand_dims(known, axis), values, 0.0)
     return np.asarray(np.where(known, np.nanmedian(filled, axis=axis), np.nan))
