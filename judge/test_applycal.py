@@ -1,5 +1,7 @@
 """Tables written by the package, applied by CASA's applycal and by the package itself."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from casacore.tables import table
@@ -73,6 +75,31 @@ def test_real_bandpass_and_our_gains(
         flagbackup=False,
     )
     worst, compared = largest_difference(ngc5921_raw, tables, ms, "2")
+    assert compared > 5e4
+    assert worst < 1e-5
+
+
+def test_delays_of_ours(casa, ngc5921_crosscal, tmp_path):
+    """A gain for every channel, as a solution for delays and bandpass is written."""
+    ms = open_measurement_set(ngc5921_crosscal)
+    reader = VisibilityReader(ms, ms.select())
+    one = drawn_gains(reader, 1, 2, 0.0)
+    freq = reader.freq_hz
+    delay = np.random.default_rng(4).normal(0, 100e-9, (1, len(ms.antennas), 1, 2))
+    gain = one.gain * np.exp(2j * np.pi * delay * (freq - freq.mean())[:, None])
+    blank = np.zeros(gain.shape)
+    gains = replace(one, freq_hz=freq, gain=gain, flag=blank > 0, error=blank + 0.01, snr=blank + 50)
+    write_gain_table(tmp_path / "ours", "B Jones", {0: gains}, ms)
+    mine = read_gain_table(tmp_path / "ours", ms)
+    casa(
+        "applycal",
+        vis=ngc5921_crosscal,
+        gaintable=[mine.label],
+        interp=["nearest,linear"],
+        calwt=False,
+        flagbackup=False,
+    )
+    worst, compared = largest_difference(ngc5921_crosscal, [mine], ms, None)
     assert compared > 5e4
     assert worst < 1e-5
 

@@ -213,14 +213,24 @@ class SelfCalConfig(SeedConfig, BackendConfig):
     solint: str = Field("auto", description="Phase interval: auto, int, scan, inf or seconds")
     amplitude: Literal["auto", "on", "off"] = Field("auto", description="Solve for amplitudes too")
     amplitude_solint: str = Field("auto", description="Amplitude interval: auto, int, scan, inf or seconds")
-    gain_type: Literal["G", "T"] = Field("G", description="A gain per polarisation (G) or a common one (T)")
-    combine_spw: bool = Field(True, description="One gain for all spectral windows")
+    gain_type: Literal["auto", "G", "T"] = Field(
+        "auto", description="A gain per polarisation (G), a common one (T), or what predicts new data better"
+    )
+    combine_spw: Literal["auto", "on", "off"] = Field(
+        "auto", description="One gain for all spectral windows, or what predicts new data better"
+    )
     combine_scans: bool = Field(True, description="Let intervals in seconds cross scans and fields")
     refant: str | None = Field(
         None, description="Reference antennas by name, best first; chosen if not given"
     )
     min_snr: float = Field(5.0, ge=0, description="Flag solutions below this signal to noise")
     min_baselines: int = Field(4, ge=1, description="Flag antennas with fewer baselines in an interval")
+    spectral: Literal["off", "delay", "bandpass"] = Field(
+        "off", description="Solve for antenna delays too, or for delays and a smooth bandpass"
+    )
+    unsolved: Literal["keep", "flag"] = Field(
+        "keep", description="Visibilities of antennas without a solution: left as they are, or flagged"
+    )
     max_rounds: int = Field(8, ge=1, le=20, description="Most rounds of unseeded self-calibration")
     imaging: Literal["subtracted", "standard"] = Field(
         "subtracted", description="Final image of a seeded run: seed subtracted and restored, or plain CLEAN"

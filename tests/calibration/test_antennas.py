@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dsa110_contimg.calibration.antennas import antenna_report, antenna_verdicts
-from dsa110_contimg.calibration.choose import Score, Solution
+from dsa110_contimg.calibration.choose import Grouping, Score, Solution
 from dsa110_contimg.calibration.gains import Gains, GainTable
 
 N, T = 12, 40
@@ -31,7 +31,7 @@ def described():
     heldout = np.full((1, N, 2), 40.0)
     heldout[:, 9] = 0.4
     heldout[:, 10] = 0.0
-    solution = Solution(table, "ap", "int", 12.0, Score(1, 1), 1.0, 20.0, heldout)
+    solution = Solution(table, "ap", "int", 12.0, Score(1, 1), 1.0, 20.0, heldout, Grouping(False, True))
     present = np.ones((N, 2), dtype=bool)
     present[10] = False
     excess = np.ones((N, 2))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dsa110_contimg.calibration.choose import GainSolver
+from dsa110_contimg.calibration.choose import GainSolver, Grouping
 from tests.calibration.conftest import DUMP_S, observe, random_gains, turned
 
 
@@ -68,7 +68,7 @@ def test_the_chosen_interval_is_near_the_best_one_known_from_truth(rng, drift_de
     solver = solver_for(data)
 
     def phase_error(word, how):
-        table = solver._table("p", word, how, [0, 1])
+        table = solver._table("p", word, how, Grouping(False, True), [0, 1])
         gain, _ = table.gains[0].at_times(data.times_s, how)
         return float(np.angle(turned(gain[:, :, 0], data.gain)).std())
 
@@ -163,6 +163,37 @@ def test_a_gain_of_all_windows_is_given_under_each(rng):
     assert joined.gains[2] is joined.gains[5]
     apart = solver_for(data, statistics, freq_hz=freq, combine_spw=False).best("ap", "int").table
     assert [g.freq_hz[0] for g in apart.gains.values()] == [1.3e9, 1.5e9]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_polarisations_share_a_gain_where_that_predicts_better(rng, shared):
+    gain = random_gains(rng, 12, 10)
+    if shared:
+        gain[..., 1] = gain[..., 0]
+    found = solver_for(observe(rng, gain, sigma=4.0), common=None, min_snr=0.0).best("p", "auto")
+    assert found.grouping.common is shared
+    assert found.table.kind == ("T Jones" if shared else "G Jones")
+    assert {trial.common for trial in found.trials} == {False, True}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_windows_share_a_gain_where_that_predicts_better(rng, shared):
+    gains = [random_gains(rng, 12, 10) for _ in range(2)]
+    first, second = (observe(rng, gains[0 if shared else k], sigma=3.0).statistics() for k in range(2))
+    both = {
+        n: np.concatenate([getattr(first, n), getattr(second, n)], axis=1)
+        for n in ("cross", "model", "data", "count")
+    }
+    statistics = type(first)(first.antenna1, first.antenna2, (0, 1), **both)
+    data = observe(rng, gains[0])
+    options = {"combine_spw": None, "freq_hz": np.array([1.3e9, 1.5e9]), "min_snr": 0.0}
+    solver = solver_for(data, statistics, **options)
+    found = solver.best("p", "auto")
+    assert found.grouping.combined is shared
+    assert (found.table.gains[0] is found.table.gains[1]) is shared
+    # What is left after it is phase noise: a further solution is no better than none.
+    left = solver.after(found.table)
+    assert left.unit_score().chi2_heldout == pytest.approx(found.score.chi2_heldout, rel=0.02)
 
 
 def test_predicted_signal_to_noise_is_that_of_the_solution(rng):

@@ -33,7 +33,7 @@ from dsa110_contimg.progress import LogProgress
 from dsa110_contimg.score import gain_errors, score_run
 from dsa110_contimg.simulate import Truth, simulate
 from dsa110_contimg.sky import SkyModel
-from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set
+from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set, restore_columns
 from dsa110_contimg.visibilities.lock import lock_path
 from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
 
@@ -420,6 +420,8 @@ PROVED_ELSEWHERE = {
     "initial_field",
     "initial_interpolation",
     "spw_map",
+    "unsolved",
+    "spectral",
     # test_production.py
     "backend",
     "timeout_s",
@@ -578,6 +580,38 @@ def test_an_antenna_of_noise_is_flagged(ms, config, tmp_path):
     gains = read_gain_table(tmp_path / "out" / result.summary["gaintables"][-1]).gains[0]
     assert gains.flag[:, 5].all()
     assert gains.flag[:, :5].mean() < 0.05
+    name = open_measurement_set(ms).antennas.name[5]
+    assert result.summary["antenna_verdicts"]["noise"] == [name]
+    report = Table.read(tmp_path / "out" / "antennas.ecsv", format="ascii.ecsv")
+    assert report["verdict"][report["antenna"] != name].tolist() == ["good"] * (len(report) - 2)
+
+
+def test_what_has_no_solution_is_flagged_if_asked_for(ms, config, tmp_path):
+    """And put back with the columns; by default FLAG is not written."""
+
+    def flags():
+        with open_table(ms) as main:
+            mine = (main.getcol("ANTENNA1") == 5) | (main.getcol("ANTENNA2") == 5)
+            return main.getcol("FLAG"), mine, main.colnames()
+
+    rng = np.random.default_rng(2)
+    found, mine, _ = flags()
+    with open_table(ms, writable=True) as main:
+        data = main.getcol("DATA")
+        noise = rng.standard_normal((2, *data[mine].shape)) * 3 * np.abs(data[~mine]).std()
+        data[mine] = noise[0] + 1j * noise[1]
+        main.putcol("DATA", data)
+    selfcal_ms(ms, tmp_path / "out", config)
+    assert np.array_equal(flags()[0], found)
+    assert selfcal_ms(ms, tmp_path / "out", config.with_options(unsolved="flag")).improved
+    now, _, columns = flags()
+    assert now[mine].all()
+    assert np.array_equal(now[~mine], found[~mine])
+    restore_columns(open_measurement_set(ms))
+    now, _, columns = flags()
+    assert np.array_equal(now, found)
+    assert not {"MODEL_DATA", "CORRECTED_DATA"} & set(columns)
+    assert not [c for c in columns if c.startswith("CONTIMG")]
 
 
 def test_strong_interference_is_left_out(ms, config, transit, finished, tmp_path):

@@ -14,6 +14,7 @@ from casacore.tables import table
 from dsa110_contimg.errors import ResourceError
 from dsa110_contimg.visibilities import (
     ColumnStage,
+    add_flags,
     back_up_columns,
     columns,
     open_measurement_set,
@@ -345,6 +346,34 @@ def test_trap_25_restoring_cut_short_at_any_step_can_be_repeated(templates, tmp_
         if not cut:
             break
     assert not cut
+
+
+def test_flagging_cut_short_at_any_step_is_undone_or_done(templates, tmp_path, monkeypatch):
+    original = snapshot(templates / "bare")
+    outcomes = set()
+    for step in range(1, 200):
+        path = tmp_path / f"{step}.ms"
+        shutil.copytree(templates / "bare", path)
+
+        def job(path=path):
+            ms = open_measurement_set(path)
+            shape = [cell.shape for cell in contents(path, "FLAG")]
+            add_flags(ms, [(np.array([r]), np.ones((1, *shape[r]), bool)) for r in range(1, ms.n_rows)])
+
+        cut = run_until(step, "kill", job, monkeypatch)
+        recover_columns(open_measurement_set(path))
+        now = snapshot(path)
+        done = all(cell.all() for cell in contents(path, "FLAG")[1:])
+        assert done or now["FLAG"] == original["FLAG"], step
+        assert now["FLAG"][0] == original["FLAG"][0]
+        outcomes.add(done)
+        restore_columns(open_measurement_set(path))
+        assert snapshot(path) == original, step
+        shutil.rmtree(path)
+        if not cut:
+            break
+    assert not cut
+    assert outcomes == {False, True}
 
 
 def test_trap_25_killed_between_the_table_and_its_lock_file(make_ms):

@@ -117,6 +117,8 @@ def summary_of(
                 "calmode": r.solution.mode,
                 "solint_s": r.solution.solint_s,
                 "interpolation": r.solution.table.interpolation,
+                "gain_type": r.solution.table.kind[0],
+                "combined_spw": r.solution.grouping.combined,
                 "model": r.model,
                 "solved_fraction": r.solution.solved_fraction,
                 "median_snr": r.solution.median_snr,

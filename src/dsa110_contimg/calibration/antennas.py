@@ -40,7 +40,8 @@ def antenna_report(
     names : sequence of str
         Antennas.
     tables : sequence of GainTable
-        The calibration, all for the same windows; their product is described.
+        The calibration, all for the same windows; the product of what does not depend on frequency is
+        described.
     solution : Solution
         The last of them.
     times_s : ndarray, shape (ntime,)
@@ -62,7 +63,7 @@ def antenna_report(
         ``heldout_snr`` of the last solution; ``noise_factor``; and ``verdict``: good, no
         data, noise (its gains predict nothing), amplitude, jumps, noisy, or unsolved.
     """
-    n = len(names)
+    n, tables = len(names), [table for table in tables if table.kind != "B Jones"]
     gain, solved, step, jumps = _on_dumps(tables, times_s, n)
     size = np.where(solved, np.abs(gain), np.nan)
     with np.errstate(invalid="ignore"):

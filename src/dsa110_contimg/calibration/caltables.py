@@ -137,6 +137,10 @@ def _field_directions(path: Path) -> dict[int, tuple[float, float]]:
     return {k: (float(ra), float(dec)) for k, (ra, dec) in enumerate(pairs)}
 
 
+#: Columns kept in single precision, as CASA's are.
+SINGLE = {"CPARAM": np.complex64, "PARAMERR": np.float32, "SNR": np.float32, "WEIGHT": np.float32}
+
+
 def write_gain_table(path: Path, kind: str, gains: Mapping[int, Gains], ms: MeasurementSet) -> None:
     """Write a CASA calibration table, beside its final name and renamed.
 
@@ -145,9 +149,10 @@ def write_gain_table(path: Path, kind: str, gains: Mapping[int, Gains], ms: Meas
     path : Path
         Table to write; an older one of that name is replaced.
     kind : str
-        ``"G Jones"`` or ``"T Jones"``.
+        ``"G Jones"``, ``"T Jones"`` or ``"B Jones"``.
     gains : mapping of int to Gains
-        By spectral-window identifier; one-channel gains. A gain found from
+        By spectral-window identifier; B Jones with the channels of the data, the
+        others with one. A gain found from
         several windows together is given under each of them, so that no
         spectral-window map is needed to apply it.
     ms : MeasurementSet
@@ -192,7 +197,7 @@ def _write(path: Path, kind: str, gains: Mapping[int, Gains], ms: MeasurementSet
     ]
     rows: dict[str, list[NDArray[Any]]] = {n: [] for n in (*scalar, *arrays)}
     for spw, g in sorted(gains.items()):
-        nt, nant = g.gain.shape[:2]
+        nt, nant, nchan = g.gain.shape[:3]
         repeat: dict[str, NDArray[Any]] = {
             "TIME": g.time_s,
             "FIELD_ID": g.field_id,
@@ -205,7 +210,7 @@ def _write(path: Path, kind: str, gains: Mapping[int, Gains], ms: MeasurementSet
         rows["SPECTRAL_WINDOW_ID"].append(np.full(nt * nant, spw))
         rows["OBSERVATION_ID"].append(np.zeros(nt * nant, dtype=np.int64))
         rows["ANTENNA1"].append(np.tile(np.arange(nant), nt))
-        cells = (nt * nant, 1, npol)
+        cells = (nt * nant, nchan, npol)
         rows["CPARAM"].append(np.where(g.flag, 1.0, g.gain).reshape(cells))
         rows["PARAMERR"].append(g.error.reshape(cells))
         rows["FLAG"].append(g.flag.reshape(cells))
@@ -218,14 +223,13 @@ def _write(path: Path, kind: str, gains: Mapping[int, Gains], ms: MeasurementSet
     main = table(str(path), maketabdesc(described), nrow=n_rows, ack=False)
     try:
         for name, parts in rows.items():
+            if name in arrays and len({part.shape[1] for part in parts}) > 1:
+                _put_cells(main, name, parts, order)
+                continue
             values = np.concatenate(parts)[order]
             if name in scalar and isinstance(scalar[name], int):
                 values = values.astype(np.int32)
-            if name == "CPARAM":
-                values = values.astype(np.complex64)
-            elif name in ("PARAMERR", "SNR", "WEIGHT"):
-                values = values.astype(np.float32)
-            main.putcol(name, values)
+            main.putcol(name, values.astype(SINGLE.get(name, values.dtype)))
         seconds = {"QuantumUnits": ["s"]}
         main.putcolkeywords("TIME", {**seconds, "MEASINFO": {"type": "epoch", "Ref": "UTC"}})
         main.putcolkeywords("INTERVAL", seconds)
@@ -246,13 +250,20 @@ def _write(path: Path, kind: str, gains: Mapping[int, Gains], ms: MeasurementSet
                         str(path / name), deep=True, valuecopy=True, copynorows=name == "HISTORY"
                     )
                     copy.close()
-                if name == "SPECTRAL_WINDOW":
+                if name == "SPECTRAL_WINDOW" and kind != "B Jones":
                     with open_table(path / name, writable=True) as spectral:
                         _one_channel(spectral)
                 main.putkeyword(name, "Table: " + str(path / name))
         main.flush(recursive=True)
     finally:
         main.close()
+
+
+def _put_cells(main: Any, name: str, parts: list[NDArray[Any]], order: NDArray[np.int64]) -> None:
+    """Write cells of windows that differ in their number of channels."""
+    cells = [cell for part in parts for cell in part]
+    for row, k in enumerate(order):
+        main.putcell(name, row, cells[k].astype(SINGLE.get(name, cells[k].dtype)))
 
 
 def _one_channel(spectral: Any) -> None:

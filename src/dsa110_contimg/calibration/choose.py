@@ -12,7 +12,7 @@ from dsa110_contimg.calibration.gains import Gains, GainTable, Interpolation
 from dsa110_contimg.calibration.solver import CalMode, solution_intervals, solve
 from dsa110_contimg.calibration.statistics import BaselineStatistics
 
-__all__ = ["GainSolver", "Score", "Solution", "Trial"]
+__all__ = ["GainSolver", "Grouping", "Score", "Solution", "Trial"]
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -48,6 +48,22 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Grouping:
+    """What shares a gain.
+
+    Attributes
+    ----------
+    common : bool
+        Both polarisations (T Jones) instead of each its own (G Jones).
+    combined : bool
+        All spectral windows instead of each its own.
+    """
+
+    common: bool
+    combined: bool
+
+
+@dataclass(frozen=True)
 class Trial:
     """One interval that was tried.
 
@@ -55,6 +71,8 @@ class Trial:
     ----------
     solint_s : float
         Its length in seconds.
+    common, combined : bool
+        As in :class:`Grouping`.
     interpolation : {"linear", "nearest"}
         Between solutions.
     chi2_train, chi2_heldout, chi2_expected : float
@@ -62,6 +80,8 @@ class Trial:
     """
 
     solint_s: float
+    common: bool
+    combined: bool
     interpolation: Interpolation
     chi2_train: float
     chi2_heldout: float
@@ -92,8 +112,10 @@ class Solution:
         How far each antenna's gains from one half of the channels stand out of the
         noise on the other half, in sigma over the whole observation; about zero
         for an antenna of noise alone.
+    grouping : Grouping
+        What shares a gain, as asked for or chosen.
     trials : tuple of Trial
-        All intervals that were tried, shortest first.
+        All that was tried.
     """
 
     table: GainTable
@@ -104,6 +126,7 @@ class Solution:
     solved_fraction: float
     median_snr: float
     heldout_snr: Float
+    grouping: Grouping
     trials: tuple[Trial, ...] = ()
 
 
@@ -124,8 +147,10 @@ class GainSolver:
         Best first.
     noise_scale2 : float
         Variance of a complex visibility times its weight.
-    common, combine_spw, combine_scans : bool
-        One gain for both polarisations; for all windows; intervals across scans.
+    common, combine_spw : bool or None
+        One gain for both polarisations; for all windows. None: whichever predicts held-out channels better.
+    combine_scans : bool
+        Intervals across scans.
     min_snr, min_baselines : float, int
         Limits under which solutions are flagged.
     """
@@ -141,26 +166,52 @@ class GainSolver:
         freq_hz: Float,
         reference_antennas: Sequence[int],
         noise_scale2: float,
-        common: bool,
-        combine_spw: bool,
+        common: bool | None,
+        combine_spw: bool | None,
         combine_scans: bool,
         min_snr: float,
         min_baselines: int,
     ) -> None:
         self._spw_ids = statistics.spw_ids
         self._freq_hz = freq_hz
-        # With one gain for all windows their sums simply add.
-        self.statistics = statistics.combined() if combine_spw else statistics
+        # The first is what the others have to be better than: most signal to noise without an assumption.
+        windows: tuple[bool, ...] = (combine_spw is not False,)
+        if combine_spw is None and len(statistics.spw_ids) > 1:
+            windows = (True, False)
+        hands = (False, True) if common is None else (common,)
+        self._groupings = [Grouping(hand, window) for window in windows for hand in hands]
+        # With one gain for all windows their sums simply add; before that only if nothing else is asked for.
+        together = all(g.combined for g in self._groupings)
+        self._set(statistics.combined() if together else statistics)
         self._times, self._dump_s, self._scan, self._field = times_s, dump_s, scan, field_id
         self._ranked = tuple(reference_antennas)
         self._noise = noise_scale2
-        self._common, self._combine_scans = common, combine_scans
+        self._combine_scans = combine_scans
         self._min_snr, self._min_baselines = min_snr, min_baselines
+
+    def _set(self, statistics: BaselineStatistics) -> None:
+        self.statistics = statistics
+        single = len(statistics.spw_ids) == 1
+        self._by_combined = {True: statistics if single else statistics.combined(), False: statistics}
 
     def after(self, table: GainTable) -> GainSolver:
         """Return a solver for what a table leaves to be solved."""
         other = object.__new__(GainSolver)
-        other.__dict__ = {**self.__dict__, "statistics": self.statistics.after(*self._on_dumps(table))}
+        other.__dict__ = dict(self.__dict__)
+        other._set(self.statistics.after(*self._on_dumps(table)))
+        return other
+
+    def together(self) -> GainSolver:
+        """Return a solver for gains that all windows share."""
+        return self._with([Grouping(self._groupings[0].common, True)])
+
+    def apart(self) -> GainSolver:
+        """Return a solver for a gain of each window."""
+        return self._with([Grouping(self._groupings[0].common, False)])
+
+    def _with(self, groupings: list[Grouping]) -> GainSolver:
+        other = object.__new__(GainSolver)
+        other.__dict__ = {**self.__dict__, "_groupings": groupings}
         return other
 
     def candidates(self) -> list[str]:
@@ -174,7 +225,7 @@ class GainSolver:
 
     def unit_score(self) -> Score:
         """Score of the data as they are."""
-        return self._mean([self._unit()] * 2)
+        return self._mean([self._unit()] * 2, self.statistics)
 
     def _unit(self) -> tuple[NDArray[np.complex128], NDArray[np.bool_]]:
         shape = (*self.statistics.cross.shape[1:3], self.statistics.n_antennas, 2)
@@ -186,10 +237,16 @@ class GainSolver:
         for table in tables:
             g, s = self._on_dumps(table)
             gain, solved = gain * g, solved & s
-        return self._mean([(gain, solved)] * 2)
+        return self._mean([(gain, solved)] * 2, self.statistics)
 
-    def best(self, mode: CalMode, solint: str, near: str | None = None) -> Solution:
+    def best(
+        self, mode: CalMode, solint: str, near: str | None = None, grouping: Grouping | None = None
+    ) -> Solution:
         """Solve with an interval, or with the one that should predict new data best.
+
+        Where it is left open what shares a gain, the interval is chosen for the first
+        grouping; the others are tried at that interval, and one that predicts better
+        looks for its own.
 
         Parameters
         ----------
@@ -199,23 +256,37 @@ class GainSolver:
             ``"auto"``, or an interval as :func:`solution_intervals` takes it.
         near : str, optional
             Try only this interval and the next shorter and longer ones.
+        grouping : Grouping, optional
+            Try this one alone.
 
         Returns
         -------
         Solution
         """
+        first, *others = [grouping] if grouping in self._groupings else self._groupings
         words = self.candidates() if solint == "auto" else [solint]
         if near in words:
             at = words.index(near)
             words = words[max(0, at - 1) : at + 2]
-        scored = [(score, word, how) for word in words for how, score in self.scores(mode, word).items()]
-        score, word, how = min(scored, key=lambda item: item[0].expected)
+        tried = [self._try(mode, word, first) for word in words]
+        found = [way for ways in tried for way in ways]
+        best = min(found, key=_expected)
+        for other in others:
+            ways = self._try(mode, best[1], other)
+            if min(map(_expected, ways)) < _expected(best):
+                ways += [way for word in words if word != best[1] for way in self._try(mode, word, other)]
+                best = min(ways, key=_expected)
+            found += ways
         trials = tuple(
-            Trial(self._length_s(w), h, s.chi2_train, s.chi2_heldout, s.expected) for s, w, h in scored
+            Trial(self._length_s(word), by.common, by.combined, how, s.chi2_train, s.chi2_heldout, s.expected)
+            for s, word, how, by in found
         )
-        return replace(self._solution(mode, word, how, score), trials=trials)
+        return replace(self._solution(mode, *best), trials=trials)
 
-    def predicted_snr(self, solint: str) -> float:
+    def _try(self, mode: CalMode, word: str, by: Grouping) -> list[_Way]:
+        return [(score, word, how, by) for how, score in self.scores(mode, word, by).items()]
+
+    def predicted_snr(self, solint: str, grouping: Grouping | None = None) -> float:
         """Signal to noise per antenna that the model promises, before anything is solved.
 
         Median over antennas, intervals, polarisations and windows of ``sqrt(2 sum_j B_ij / s2)``,
@@ -225,12 +296,15 @@ class GainSolver:
         ----------
         solint : str
             Interval as :func:`solution_intervals` takes it.
+        grouping : Grouping, optional
+            What shares a gain; the first to be tried if not given.
         """
-        interval = self._intervals(solint)
+        interval, by = self._intervals(solint), grouping or self._groupings[0]
         starts = np.searchsorted(interval, np.arange(int(interval.max()) + 1))
-        power = np.add.reduceat(self.statistics.model.sum(axis=0), starts, axis=1)
-        present = np.add.reduceat(self.statistics.count.sum(axis=0), starts, axis=1)
-        if self._common:
+        gathered = self._by_combined[by.combined]
+        power = np.add.reduceat(gathered.model.sum(axis=0), starts, axis=1)
+        present = np.add.reduceat(gathered.count.sum(axis=0), starts, axis=1)
+        if by.common:
             power, present = (x.sum(axis=-1, keepdims=True) for x in (power, present))
         belongs = np.zeros((self.statistics.antenna1.size, self.statistics.n_antennas))
         for antenna in (self.statistics.antenna1, self.statistics.antenna2):
@@ -244,47 +318,58 @@ class GainSolver:
         interval = self._intervals(solint)
         return float(np.median(np.bincount(interval, weights=self._dump_s)))
 
-    def scores(self, mode: CalMode, solint: str) -> dict[Interpolation, Score]:
+    def scores(
+        self, mode: CalMode, solint: str, grouping: Grouping | None = None
+    ) -> dict[Interpolation, Score]:
         """Cross-validate: solve on either half of the channels, score on both; by way of interpolation."""
-        tables = [self._table(mode, solint, "linear", [half]) for half in (0, 1)]
+        by = grouping or self._groupings[0]
+        sums = self._by_combined[by.combined]
+        tables = [self._table(mode, solint, "linear", by, [half]) for half in (0, 1)]
         return {
-            how: self._mean([self._on_dumps(replace(t, interpolation=how)) for t in tables]) for how in _WAYS
+            how: self._mean([self._on_dumps(replace(t, interpolation=how), sums) for t in tables], sums)
+            for how in _WAYS
         }
 
-    def _mean(self, solved_on: Sequence[tuple[NDArray[np.complex128], NDArray[np.bool_]]]) -> Score:
+    def _mean(
+        self,
+        solved_on: Sequence[tuple[NDArray[np.complex128], NDArray[np.bool_]]],
+        sums: BaselineStatistics,
+    ) -> Score:
         train = held = 0.0
         for half, (gain, solved) in enumerate(solved_on):
-            scale = self.statistics.scale(gain, solved, half)
-            train += self.statistics.residual(gain, solved, half, scale)
-            held += self.statistics.residual(gain, solved, 1 - half, scale)
-        n = max(1.0, float(self.statistics.count.sum())) * self._noise
+            scale = sums.scale(gain, solved, half)
+            train += sums.residual(gain, solved, half, scale)
+            held += sums.residual(gain, solved, 1 - half, scale)
+        n = max(1.0, float(sums.count.sum())) * self._noise
         return Score(train / n, held / n)
 
-    def _heldout_snr(self, mode: CalMode, solint: str, how: Interpolation) -> Float:
+    def _heldout_snr(self, mode: CalMode, solint: str, how: Interpolation, by: Grouping) -> Float:
         """How well gains from one half of the channels predict the other, by antenna; see :class:`Solution`.
 
         Noise that was fitted to itself passes any limit on its signal to noise
         now and then, but noise of other channels knows nothing of it.
         """
-        sums, errors = [], []
+        sums, told, errors = self._by_combined[by.combined], [], []
         for half in (0, 1):
-            gain, solved = self._on_dumps(self._table(mode, solint, how, [half], min_snr=0.0))
-            scale = self.statistics.scale(gain, solved, 1 - half)
-            aligned, error = self.statistics.by_antenna(np.where(solved, gain, 0), 1 - half, scale)
-            if self._common:
+            gain, solved = self._on_dumps(self._table(mode, solint, how, by, [half], min_snr=0.0), sums)
+            scale = sums.scale(gain, solved, 1 - half)
+            aligned, error = sums.by_antenna(np.where(solved, gain, 0), 1 - half, scale)
+            if by.common:
                 aligned, error = aligned.sum(-1, keepdims=True), np.sqrt((error**2).sum(-1, keepdims=True))
-            sums.append(aligned)
+            told.append(aligned)
             errors.append(error)
         # Both halves tell the same where there is noise alone: their errors add, not their squares.
         error = errors[0] + errors[1]
-        return np.asarray(np.where(error > 0, (sums[0] + sums[1]) / np.where(error > 0, error, 1.0), 0.0))
+        return np.asarray(np.where(error > 0, (told[0] + told[1]) / np.where(error > 0, error, 1.0), 0.0))
 
-    def _solution(self, mode: CalMode, solint: str, how: Interpolation, score: Score) -> Solution:
-        heldout = self._heldout_snr(mode, solint, how)
+    def _solution(
+        self, mode: CalMode, score: Score, solint: str, how: Interpolation, by: Grouping
+    ) -> Solution:
+        heldout = self._heldout_snr(mode, solint, how, by)
         noise_alone = heldout < MIN_HELDOUT_SNR
-        table = self._table(mode, solint, how, [0, 1], noise_alone=noise_alone)
+        table = self._table(mode, solint, how, by, [0, 1], noise_alone=noise_alone)
         present: NDArray[np.bool_] = self.statistics.present()
-        if self._common:
+        if by.common:
             present = np.asarray(present.any(axis=1, keepdims=True))
         flags = np.stack([g.flag[:, :, 0, :] for g in table.gains.values()])
         snr = np.stack([g.snr[:, :, 0, :] for g in table.gains.values()])
@@ -303,6 +388,7 @@ class GainSolver:
             float(1 - flags[of_present].mean()) if of_present.any() else 0.0,
             float(np.median(snr[of_present])) if of_present.any() else 0.0,
             heldout,
+            by,
         )
 
     def _table(
@@ -310,19 +396,21 @@ class GainSolver:
         mode: CalMode,
         solint: str,
         interpolation: Interpolation,
+        by: Grouping,
         halves: Sequence[int],
         *,
         min_snr: float | None = None,
         noise_alone: NDArray[np.bool_] | None = None,
     ) -> GainTable:
+        sums = self._by_combined[by.combined]
         gains: dict[int, Gains] = solve(
-            self.statistics,
+            sums,
             self._intervals(solint),
             self._times,
             self._dump_s,
             mode=mode,
             halves=halves,
-            common=self._common,
+            common=by.common,
             combine_spw=False,  # already added up
             reference_antennas=self._ranked,
             min_snr=self._min_snr if min_snr is None else min_snr,
@@ -333,19 +421,19 @@ class GainSolver:
             field_id=self._field,
             scan=self._scan,
         )
-        return GainTable("T Jones" if self._common else "G Jones", gains, mode, interpolation)
+        return GainTable("T Jones" if by.common else "G Jones", gains, mode, interpolation)
 
     def _intervals(self, solint: str) -> Int:
         return solution_intervals(
             self._times, float(np.median(self._dump_s)), self._scan, solint, self._combine_scans
         )
 
-    def _on_dumps(self, table: GainTable) -> tuple[NDArray[np.complex128], NDArray[np.bool_]]:
+    def _on_dumps(
+        self, table: GainTable, sums: BaselineStatistics | None = None
+    ) -> tuple[NDArray[np.complex128], NDArray[np.bool_]]:
         """Gains and where they are solved, shape (nspw, ntime, nant, 2)."""
-        pairs = [
-            table.for_window(spw).at_times(self._times, table.interpolation)
-            for spw in self.statistics.spw_ids
-        ]
+        windows = (sums or self.statistics).spw_ids
+        pairs = [table.for_window(spw).at_times(self._times, table.interpolation) for spw in windows]
         gain = np.stack([g[:, :, 0, :] for g, _ in pairs])
         solved = ~np.stack([f[:, :, 0, :] for _, f in pairs])
         shape = (*gain.shape[:3], 2)
@@ -353,3 +441,8 @@ class GainSolver:
 
 
 _WAYS: tuple[Interpolation, ...] = ("linear", "nearest")
+_Way = tuple[Score, str, Interpolation, Grouping]
+
+
+def _expected(way: _Way) -> float:
+    return way[0].expected

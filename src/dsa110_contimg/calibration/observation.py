@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import ducc0
@@ -20,7 +21,7 @@ from dsa110_contimg.progress import Progress
 from dsa110_contimg.sky import Seed
 from dsa110_contimg.visibilities import AntennaNoise, Block, NoiseEstimator, VisibilityReader, turn_phases
 
-__all__ = ["ImageModel", "Model", "Observation", "SeedModel"]
+__all__ = ["ImageModel", "Model", "Observation", "SeedModel", "sub_band_edges"]
 
 Float = NDArray[np.float64]
 
@@ -37,6 +38,11 @@ WILD = 1000.0
 MOST_OUTLIERS = 0.4
 #: From this many times the variance that its weights say, an antenna is noisier than they say.
 NOISY = 2.0
+
+
+def sub_band_edges(n_channels: int, sub_bands: int) -> list[int]:
+    """Return the channels at which the sub-bands of a window begin, and the number of channels."""
+    return [k * n_channels // sub_bands for k in range(sub_bands + 1)]
 
 
 class Model(Protocol):
@@ -255,13 +261,23 @@ class Observation:
             self._model_cache[k] = model
         return model
 
-    def gather(self) -> tuple[BaselineStatistics, NoiseEstimator]:
+    def gather(
+        self, tables: Sequence[GainTable] = (), sub_bands: int = 1
+    ) -> tuple[BaselineStatistics, NoiseEstimator]:
         """Gather the baseline statistics and the noise in one pass.
+
+        Parameters
+        ----------
+        tables : sequence of GainTable
+            Gains applied after the initial tables.
+        sub_bands : int
+            Parts of each window that are kept apart; they take the place of the
+            windows, numbered from zero.
 
         Returns
         -------
         statistics : BaselineStatistics
-            Of the data after the initial tables against the model.
+            Of the data after the tables against the model.
         noise : NoiseEstimator
             Noise of the short baselines.
 
@@ -270,31 +286,32 @@ class Observation:
         MeasurementSetError
             If nothing is left after flags.
         """
-        statistics = BaselineStatistics.empty(
-            len(self.reader.ms.antennas), self.spw_ids, self.reader.times.size
-        )
+        parts = self.spw_ids if sub_bands == 1 else range(len(self.spw_ids) * sub_bands)
+        statistics = BaselineStatistics.empty(len(self.reader.ms.antennas), parts, self.reader.times.size)
         noise = NoiseEstimator()
         digest = hashlib.sha256()
         for number, (block, model) in enumerate(self.blocks("predict and gather", with_model=True)):
             assert model is not None
-            vis, weight = self._parallel(block, *self.corrected(block))
+            vis, weight = self._parallel(block, *self.corrected(block, tables))
             wild = outliers(vis, weight, WILD)
             if wild.any():
                 self._note_outliers(number, block, wild)
                 weight = np.where(wild, np.float32(0), weight)
             if not self.data_hash:
                 digest.update(np.ascontiguousarray(block.data).tobytes())
-            accumulate(
-                statistics,
-                self.spw_ids.index(block.spw.id),
-                block.slot,
-                block.antenna1,
-                block.antenna2,
-                vis,
-                weight,
-                model,
-                self._first_channel[block.spw.id],
-            )
+            window, edges = self.spw_ids.index(block.spw.id), sub_band_edges(model.shape[1], sub_bands)
+            for k, (start, end) in enumerate(pairwise(edges)):
+                accumulate(
+                    statistics,
+                    window * sub_bands + k,
+                    block.slot,
+                    block.antenna1,
+                    block.antenna2,
+                    vis[:, start:end],
+                    weight[:, start:end],
+                    np.ascontiguousarray(model[:, start:end]),
+                    self._first_channel[block.spw.id] + start,
+                )
             length = np.hypot(block.uvw_m[:, 0], block.uvw_m[:, 1])
             short = length <= np.quantile(length, SHORT_BASELINES)
             noise.add(vis[short], weight[short])

@@ -6,12 +6,13 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from astropy.table import Table
+from numpy.typing import NDArray
 
 from dsa110_contimg.calibration.caltables import write_gain_table
 from dsa110_contimg.calibration.gains import GainTable
@@ -22,7 +23,7 @@ from dsa110_contimg.calibration.plan import Plan
 from dsa110_contimg.calibration.trust import write_report
 from dsa110_contimg.imaging import ImageGrid
 from dsa110_contimg.imaging.cli_imaging import write_products
-from dsa110_contimg.visibilities import ColumnStage
+from dsa110_contimg.visibilities import ColumnStage, add_flags
 
 __all__ = ["PICTURE", "SUMMARY", "earlier_tables", "write_everything", "write_json"]
 
@@ -73,7 +74,7 @@ def write_everything(
             shutil.rmtree(out / old, ignore_errors=True)
     names = []
     for number, table in enumerate(tables, 1):
-        suffix = "tcal" if table.kind.startswith("T") else "gcal"
+        suffix = f"{table.kind[0].lower()}cal"
         path = out / f"selfcal_{number}_{table.label}.{suffix}"
         write_gain_table(path, table.kind, table.gains, plan.ms)
         names.append(path.name)
@@ -106,6 +107,8 @@ def write_everything(
         logger.warning("no picture: %s", error)
     if tables:
         _write_columns(plan, observation, tables)
+        if plan.config.unsolved == "flag":
+            _flag_unsolved(plan, observation, tables)
     return names
 
 
@@ -123,6 +126,18 @@ def _write_columns(plan: Plan, observation: Observation, tables: Sequence[GainTa
             rows.append(block.rows)
         stage.fill_rest(np.concatenate(rows))
         stage.commit()
+
+
+def _flag_unsolved(plan: Plan, observation: Observation, tables: Sequence[GainTable]) -> None:
+    """Flag what has no solution: in CORRECTED_DATA it is as it was."""
+
+    def unsolved() -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+        for block, _ in observation.blocks("flag what has no solution", with_model=False):
+            _, weight = observation.corrected(block, tables)
+            yield block.rows, (weight == 0) & (block.weight > 0)
+
+    count = add_flags(plan.ms, unsolved())
+    logger.info("%d visibilities without a solution flagged", count)
 
 
 def earlier_tables(summary: Path) -> list[str]:

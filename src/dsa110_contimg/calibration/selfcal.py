@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from dsa110_contimg.calibration.accept import (
 from dsa110_contimg.calibration.account import MASK, Round, State, summary_of
 from dsa110_contimg.calibration.anchor import SeedMeasurement, measure_seeds, tied_seed
 from dsa110_contimg.calibration.antennas import ANTENNAS, antenna_report, antenna_verdicts
-from dsa110_contimg.calibration.choose import GainSolver, Score
+from dsa110_contimg.calibration.choose import GainSolver, Score, Solution
 from dsa110_contimg.calibration.completion import joined, lacking_sources
 from dsa110_contimg.calibration.gains import GainTable, typical_amplitude
 from dsa110_contimg.calibration.images import (
@@ -35,7 +36,7 @@ from dsa110_contimg.calibration.images import (
     measure,
     region_for,
 )
-from dsa110_contimg.calibration.observation import ImageModel, Observation, SeedModel
+from dsa110_contimg.calibration.observation import ImageModel, Observation, SeedModel, sub_band_edges
 from dsa110_contimg.calibration.plan import Plan, make_plan, owned
 from dsa110_contimg.calibration.production import make_image_with_wsclean
 from dsa110_contimg.calibration.products import (
@@ -45,6 +46,7 @@ from dsa110_contimg.calibration.products import (
     write_json,
 )
 from dsa110_contimg.calibration.solver import rank_reference_antennas
+from dsa110_contimg.calibration.spectral import SUB_BANDS, solve_spectral
 from dsa110_contimg.calibration.stages import STAGES, StageRecords
 from dsa110_contimg.calibration.statistics import BaselineStatistics
 from dsa110_contimg.calibration.trust import QUALITY, seed_quality
@@ -64,6 +66,9 @@ __all__ = ["SelfCalConfig", "SelfCalResult", "selfcal_ms"]
 
 logger = logging.getLogger(__name__)
 
+#: What time is charged to: `gather` makes the statistics, `solve` chooses and solves on them, `measure` is
+#: for the fluxes and positions of the seeds.
+STAGE_NAMES = ("total", "read", "predict", "gather", "solve", "measure", "image", "write")
 #: An amplitude solution needs this signal to noise per antenna, or it adds more noise than it takes away.
 MIN_AMPLITUDE_SNR = 10.0
 #: Solutions this good in the median mean that there is a signal to calibrate on.
@@ -79,6 +84,8 @@ MOST_ANCHORS = 4
 ANCHORED_SCALE = 0.005
 ANCHORED_ARCSEC = 0.05
 ANCHORED_CHI2 = 1.01
+#: With fewer parts of the band there is no telling a delay.
+FEWEST_SUB_BANDS = 4
 #: What the catalogue lacks is looked for at most this often.
 MOST_COMPLETIONS = 3
 #: A noise measured on the calibrated residual counts where it is below this fraction of the one before.
@@ -172,13 +179,15 @@ class _Run:
         self.observation = Observation(plan.reader, plan.initial, progress)
         fwhm = plan.beam.fwhm_rad(float(plan.reader.freq_hz.min()))
         self.grid: ImageGrid = grid_for(plan.reader, plan.config, fwhm)
-        self.seconds = dict.fromkeys(("total", "read", "predict", "solve", "image", "write"), 0.0)
+        self.seconds = dict.fromkeys(STAGE_NAMES, 0.0)
         self.noise = 0.0
         #: The model of a seeded run: the catalogue's sources, the bright ones where they were measured.
         self.seed: Seed | None = plan.seed
         self.improved = False
         self.statistics: BaselineStatistics | None = None
         self.measured: SeedMeasurement | None = None
+        #: Delays and bandpass, where they were asked for and help.
+        self.spectral: tuple[GainTable, ...] = ()
         #: Clean components that joined the catalogue's sources.
         self.extra: Seed | None = None
         #: Image of what the present model leaves, and the tables it was made with.
@@ -277,6 +286,7 @@ class _Run:
             f"seed: {len(seed)} {seed.catalog.upper()} sources, {seed.apparent_jy.sum():.3f} Jy apparent, "
             f"the brightest {seed.apparent_jy[0]:.3f} Jy"
         )
+        self._find_spectral(seed)
         rounds, before = self._seeded_rounds(seed)
         if rounds[0].solution.median_snr < MIN_SIGNAL_SNR:
             rounds[0].verdict = Verdict(False, "too little signal")
@@ -310,7 +320,8 @@ class _Run:
         self.statistics = self._gather()
         rounds, before = self._rounds(self._solver(), like)
         # With gains at hand the model can be taken out, and wide channels no longer show the sky as noise.
-        refined = self.observation.residual_noise(rounds[-1].tables).scale2
+        with self._timed("measure"):
+            refined = self.observation.residual_noise(rounds[-1].tables).scale2
         # Interference and the like, of no weight from here on, must not bend the gains. Found once: rounds
         # that are compared see the same data.
         left_out, noisy = (0, []) if like else self.observation.mend_weights()
@@ -330,8 +341,8 @@ class _Run:
 
     def _rounds(self, solver: GainSolver, like: Sequence[Round] = ()) -> tuple[list[Round], Score]:
         before = solver.unit_score()
-        near: dict[str, str | None] = {r.solution.mode: r.solution.solint for r in like}
-        rounds = [self._solve(solver, "p", self.config.solint, "seed", (), before, near.get("p"))]
+        near = {r.solution.mode: r.solution for r in like}
+        rounds = [self._solve(solver, "p", self.config.solint, "seed", self.spectral, before, near.get("p"))]
         if self.config.amplitude != "off" and rounds[0].solution.median_snr >= MIN_SIGNAL_SNR:
             base = rounds[0] if rounds[0].verdict.accepted else None
             second = self._amplitude_round(solver, base, before, "seed", near.get("ap"))
@@ -339,11 +350,46 @@ class _Run:
                 rounds.append(second)
         return rounds, before
 
+    def _find_spectral(self, seed: Seed) -> None:
+        """Solve for delays and bandpass first, and keep them if other channels are predicted better.
+
+        Before anything else: without them what is left would be taken for interference and noise.
+        """
+        kind = self.config.spectral
+        if kind == "off":
+            return
+        windows = [self.plan.ms.spectral_window(s) for s in self.plan.selection.spw_ids]
+        parts = min(-(-SUB_BANDS // len(windows)), min(w.freq_hz.size for w in windows))
+        if parts * len(windows) < FEWEST_SUB_BANDS:
+            self.progress.note(f"no delays: fewer than {FEWEST_SUB_BANDS} channels")
+            return
+        self.observation.set_model(SeedModel(seed))
+        self.statistics = self._gather()
+        plain = self._rounds(self._solver())[0][-1].solution.score.chi2_heldout
+        with self._timed("solve"):
+            statistics, _ = self.observation.gather((), parts)
+            edges = [pairwise(sub_band_edges(w.freq_hz.size, parts)) for w in windows]
+            freq = [w.freq_hz[a:b].mean() for w, e in zip(windows, edges, strict=True) for a, b in e]
+            solver = self._solver(statistics, np.array(freq)).apart()
+            found = solve_spectral(solver, np.array(freq), {w.id: w.freq_hz for w in windows}, kind)
+        if found is None:
+            self.progress.note("no delays: too little signal in each sub-band")
+            return
+        noise, self.spectral = self.noise, (found.table,)
+        self.statistics = self._gather()
+        chi2 = self._rounds(self._solver())[0][-1].solution.score.chi2_heldout * (self.noise / noise) ** 2
+        if chi2 >= plain:
+            self.spectral = ()
+        self.progress.note(
+            f"{kind}: delays of {1e9 * np.nanstd(found.delay_s):.2f} ns rms, held-out chi2 "
+            f"{plain:.3f} -> {chi2:.3f}: {'kept' if self.spectral else 'left out'}"
+        )
+
     def _anchored_rounds(self, rounds: list[Round], before: Score) -> tuple[list[Round], Score]:
         """Solve again with the bright seeds tied to the median of all, while that predicts better."""
         catalogue, gained = self._catalogue, np.inf
         for _ in range(MOST_ANCHORS):
-            with self._timed("solve"):
+            with self._timed("measure"):
                 measured = measure_seeds(
                     self.observation, rounds[-1].tables, self.seed or catalogue, catalogue, 2 * self.noise**2
                 )
@@ -456,8 +502,8 @@ class _Run:
 
     def _gather(self) -> BaselineStatistics:
         """Gather the statistics; the noise is the lowest that was measured so far."""
-        with self._timed("solve"):
-            statistics, noise = self.observation.gather()
+        with self._timed("gather"):
+            statistics, noise = self.observation.gather(self.spectral)
         if not 0 < noise.scale2 < np.inf:
             raise MeasurementSetError(
                 "no noise can be measured: the visibilities are all zero or infinite",
@@ -468,8 +514,11 @@ class _Run:
         self.noise = min(measured, self.noise) if self.noise > 0 else measured
         return statistics
 
-    def _solver(self) -> GainSolver:
-        statistics, reader = self.statistics, self.plan.reader
+    def _solver(
+        self, statistics: BaselineStatistics | None = None, freq_hz: NDArray[np.float64] | None = None
+    ) -> GainSolver:
+        """Solver on the statistics at hand, or on others with windows of their own."""
+        statistics, reader = statistics or self.statistics, self.plan.reader
         assert statistics is not None
         windows = [self.plan.ms.spectral_window(s) for s in self.plan.selection.spw_ids]
         return GainSolver(
@@ -478,13 +527,13 @@ class _Run:
             dump_s=reader.interval_s,
             scan=reader.scan,
             field_id=reader.field_id,
-            freq_hz=np.array([float(w.freq_hz.mean()) for w in windows]),
+            freq_hz=np.array([float(w.freq_hz.mean()) for w in windows]) if freq_hz is None else freq_hz,
             reference_antennas=rank_reference_antennas(
                 statistics, self.plan.ms.antennas.position_m, self.plan.reference_antennas
             ),
             noise_scale2=2 * self.noise**2,
-            common=self.config.gain_type == "T",
-            combine_spw=self.config.combine_spw,
+            common={"auto": None, "G": False, "T": True}[self.config.gain_type],
+            combine_spw={"auto": None, "on": True, "off": False}[self.config.combine_spw],
             combine_scans=self.config.combine_scans,
             min_snr=self.config.min_snr,
             min_baselines=self.config.min_baselines,
@@ -498,16 +547,17 @@ class _Run:
         model: str,
         earlier: tuple[GainTable, ...],
         before: Score,
-        near: str | None = None,
+        near: Solution | None = None,
     ) -> Round:
         started = time.perf_counter()
         with self._timed("solve"):
-            solution = solver.best(mode, solint, near)
+            nearby = (near.solint, near.grouping) if near else ()
+            solution = solver.best(mode, solint, *nearby)
         verdict = appraise_solution(
             before.chi2_heldout,
             solution.score.chi2_heldout,
             solution.solved_fraction,
-            of_input=not earlier and not self.improved,
+            of_input=earlier == self.spectral and not self.improved,
         )
         self.progress.note(
             f"{'phases' if mode == 'p' else 'amplitudes and phases'} every {solution.solint_s:.0f} s: "
@@ -520,17 +570,23 @@ class _Run:
             (*earlier, solution.table),
             verdict,
             time.perf_counter() - started,
-            solver.predicted_snr(solution.solint),
+            solver.predicted_snr(solution.solint, solution.grouping),
         )
 
     def _amplitude_round(
-        self, solver: GainSolver, base: Round | None, before: Score, model: str, near: str | None = None
+        self, solver: GainSolver, base: Round | None, before: Score, model: str, near: Solution | None = None
     ) -> Round | None:
         """Solve amplitudes on top of an accepted phase round; None if there is too little signal."""
         if base is not None:
             solver, before = solver.after(base.solution.table), base.solution.score
         new = self._solve(
-            solver, "ap", self.config.amplitude_solint, model, base.tables if base else (), before, near
+            solver,
+            "ap",
+            self.config.amplitude_solint,
+            model,
+            base.tables if base else self.spectral,
+            before,
+            near,
         )
         if self.config.amplitude == "auto" and new.solution.median_snr < MIN_AMPLITUDE_SNR:
             self.progress.note(

@@ -129,7 +129,10 @@ TABLES: tuple[tuple[str, str, tuple[Column, ...]], ...] = (
         "Wall clock of each stage, measured by the run itself; process is from its start to its end.",
         (
             ("arm", _of("name")),
-            *((stage, _stage(stage)) for stage in ("total", "read", "predict", "solve", "image", "write")),
+            *(
+                (stage, _stage(stage))
+                for stage in ("total", "read", "predict", "gather", "solve", "measure", "image", "write")
+            ),
             ("process", _of("wall_s", ".1f")),
         ),
     ),

@@ -7,6 +7,7 @@ renamed into place, so that what was found can be put back.
 from dsa110_contimg.visibilities.blocks import Block, VisibilityReader
 from dsa110_contimg.visibilities.columns import (
     ColumnStage,
+    add_flags,
     back_up_columns,
     open_recovered,
     recover_columns,
@@ -36,6 +37,7 @@ __all__ = [
     "Selection",
     "SpectralWindow",
     "VisibilityReader",
+    "add_flags",
     "back_up_columns",
     "lock_measurement_set",
     "open_measurement_set",

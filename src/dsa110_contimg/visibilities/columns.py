@@ -33,6 +33,7 @@ from dsa110_contimg.visibilities.removal import finish_removals, interrupted_rem
 
 __all__ = [
     "ColumnStage",
+    "add_flags",
     "add_spectrum_column",
     "back_up_columns",
     "open_recovered",
@@ -45,6 +46,7 @@ STAGED = "CONTIMG_NEW_"
 KEPT = "CONTIMG_OLD_"
 JOURNAL = "CONTIMG_COMMIT"
 ABSENT = "CONTIMG_ABSENT"
+FLAGGING = "CONTIMG_FLAGGING"
 #: Never staged, kept or restored: the observation itself.
 UNTOUCHABLE = frozenset({"DATA", "UVW", "TIME", "ANTENNA1", "ANTENNA2", "WEIGHT", "SIGMA"})
 #: Rows copied at a time when a column is duplicated.
@@ -237,6 +239,10 @@ def recover_columns(ms: MeasurementSet) -> None:
             return
         with _writing(ms, what), open_table(ms.path, writable=True) as main:
             finish_removals(main)
+            if FLAGGING in main.keywordnames():
+                _copy(main, KEPT + "FLAG", "FLAG")
+                main.removekeyword(FLAGGING)
+                main.flush()
             if JOURNAL in main.keywordnames():
                 _finish_commit(main)
             else:
@@ -246,7 +252,8 @@ def recover_columns(ms: MeasurementSet) -> None:
 def _interrupted(ms: MeasurementSet) -> bool:
     with open_table(ms.path) as main:
         staged = any(c.startswith(STAGED) for c in main.colnames())
-        return staged or JOURNAL in main.keywordnames() or bool(interrupted_removals(ms.path))
+        begun = {JOURNAL, FLAGGING}.intersection(main.keywordnames())
+        return staged or bool(begun) or bool(interrupted_removals(ms.path))
 
 
 def _finish_commit(main: Any) -> None:
@@ -307,6 +314,44 @@ def back_up_columns(ms: MeasurementSet, names: Iterable[str]) -> None:
             _copy(main, name, staged)
             main.renamecol(staged, KEPT + name)
             main.flush()
+
+
+def add_flags(ms: MeasurementSet, flags: Iterable[tuple[NDArray[np.int64], NDArray[np.bool_]]]) -> int:
+    """Flag visibilities in FLAG, after what it holds was kept for :func:`restore_columns`.
+
+    Cut short, it is undone by :func:`recover_columns`.
+
+    Parameters
+    ----------
+    ms : MeasurementSet
+        Measurement Set.
+    flags : iterable of (ndarray of int, ndarray of bool)
+        Rows, and where they are to be flagged besides what is; shape (nrow, nchan, ncorr).
+
+    Returns
+    -------
+    int
+        Visibilities newly flagged, correlations counted singly.
+    """
+    back_up_columns(ms, ["FLAG"])
+    what, count = "flagging", 0
+    with (
+        lock_measurement_set(ms.path, what),
+        _writing(ms, what),
+        open_table(ms.path, writable=True) as main,
+    ):
+        main.putkeyword(FLAGGING, True)
+        main.flush()
+        for rows, flag in flags:
+            if flag.any():
+                part = main.selectrows(rows)
+                present = part.getcol("FLAG")
+                part.putcol("FLAG", present | flag)
+                count += int(np.count_nonzero(flag & ~present))
+        main.flush(recursive=True)
+        main.removekeyword(FLAGGING)
+        main.flush()
+    return count
 
 
 def restore_columns(ms: MeasurementSet, names: Iterable[str] | None = None) -> list[str]:
