@@ -39,8 +39,11 @@ TROUBLES: dict[str, dict[str, Any]] = {
     "catalogue": {"variables": 0.1, "missing": 0.05},
     "calibrator": {},
 }
-#: Worse than this factor in noise, or this much further off in flux or position, is worse.
+MEASURED = ("rms_jy", "flux_ratio", "flux_ratio_n", "offset_arcsec", "snr")
+#: Worse than this factor in noise, or this much further off in flux or position, is worse; at least two sigma
+#: of the median of so many sources of signal to noise 10, the faintest compared, in a beam of 100 arcsec.
 WORSE_RMS, WORSE_FLUX, WORSE_ARCSEC = 1.02, 0.01, 0.5
+SIGMAS, SNR, BEAM_ARCSEC = 2.0, 10.0, 100.0
 #: An input this far from the noise of the true gains is limited by calibration.
 LIMITED = 1.1
 
@@ -95,8 +98,8 @@ def run(folder: Path, number: int, sky: str, start: float | None, trouble: str) 
         "trouble": trouble,
         "status": summary["status"],
         "message": summary["message"],
-        "initial": {k: first[k] for k in ("rms_jy", "flux_ratio", "offset_arcsec", "snr")},
-        "final": {k: last[k] for k in ("rms_jy", "flux_ratio", "offset_arcsec", "snr", "thermal_ratio")},
+        "initial": {k: first[k] for k in MEASURED},
+        "final": {k: last[k] for k in (*MEASURED, "thermal_ratio")},
         "standard": {k: summary["final_standard"][k] for k in ("rms_jy", "thermal_ratio")},
         "score": score,
         "seconds": summary["seconds"],
@@ -132,9 +135,10 @@ def main() -> None:
         # Before calibration fluxes are in the units of the gains: rms is compared through signal to noise.
         if last["snr"] * WORSE_RMS < first["snr"]:
             worse.append(f"{name}: signal to noise {first['snr']:.0f} -> {last['snr']:.0f}")
-        if flux1 > flux0 + WORSE_FLUX:
+        noise = SIGMAS / SNR / np.sqrt(max(1, last["flux_ratio_n"]))
+        if flux1 > flux0 + max(WORSE_FLUX, noise):
             worse.append(f"{name}: flux off by {flux0:.3f} -> {flux1:.3f}")
-        if offset1 > offset0 + WORSE_ARCSEC:
+        if offset1 > offset0 + max(WORSE_ARCSEC, noise * BEAM_ARCSEC / 2):
             worse.append(f"{name}: position off by {offset0:.2f} -> {offset1:.2f} arcsec")
         if first["rms_jy"] > LIMITED * score["true_gain_rms_jy"] or r["status"] == "improved":
             limited += 1

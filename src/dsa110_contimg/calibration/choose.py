@@ -153,6 +153,8 @@ class GainSolver:
         Intervals across scans.
     min_snr, min_baselines : float, int
         Limits under which solutions are flagged.
+    min_heldout_snr : float
+        Limit under which an antenna is flagged altogether.
     """
 
     def __init__(
@@ -171,6 +173,7 @@ class GainSolver:
         combine_scans: bool,
         min_snr: float,
         min_baselines: int,
+        min_heldout_snr: float = MIN_HELDOUT_SNR,
     ) -> None:
         self._spw_ids = statistics.spw_ids
         self._freq_hz = freq_hz
@@ -188,6 +191,7 @@ class GainSolver:
         self._noise = noise_scale2
         self._combine_scans = combine_scans
         self._min_snr, self._min_baselines = min_snr, min_baselines
+        self._min_heldout_snr = min_heldout_snr
 
     def _set(self, statistics: BaselineStatistics) -> None:
         self.statistics = statistics
@@ -366,7 +370,7 @@ class GainSolver:
         self, mode: CalMode, score: Score, solint: str, how: Interpolation, by: Grouping
     ) -> Solution:
         heldout = self._heldout_snr(mode, solint, how, by)
-        noise_alone = heldout < MIN_HELDOUT_SNR
+        noise_alone = heldout < self._min_heldout_snr
         table = self._table(mode, solint, how, by, [0, 1], noise_alone=noise_alone)
         present: NDArray[np.bool_] = self.statistics.present()
         if by.common:

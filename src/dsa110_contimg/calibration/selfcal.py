@@ -27,7 +27,7 @@ from dsa110_contimg.calibration.accept import (
 from dsa110_contimg.calibration.account import MASK, Round, State, summary_of
 from dsa110_contimg.calibration.anchor import SeedMeasurement, measure_seeds, tied_seed
 from dsa110_contimg.calibration.antennas import ANTENNAS, antenna_report, antenna_verdicts
-from dsa110_contimg.calibration.choose import GainSolver, Score, Solution
+from dsa110_contimg.calibration.choose import MIN_HELDOUT_SNR, GainSolver, Score, Solution
 from dsa110_contimg.calibration.completion import joined, lacking_sources
 from dsa110_contimg.calibration.gains import GainTable, typical_amplitude
 from dsa110_contimg.calibration.images import (
@@ -86,12 +86,18 @@ ANCHORED_ARCSEC = 0.05
 ANCHORED_CHI2 = 1.01
 #: With fewer parts of the band there is no telling a delay.
 FEWEST_SUB_BANDS = 4
+#: After amplitudes are solved the flux scale of the seeds is near one, or the sky is another.
+CREDIBLE_SCALE = 2.0
+#: Outliers and noisy antennas are looked for at most this often.
+MOST_MENDINGS = 3
 #: What the catalogue lacks is looked for at most this often.
 MOST_COMPLETIONS = 3
 #: A noise measured on the calibrated residual counts where it is below this fraction of the one before.
 REFINED_NOISE = 0.98
 #: Where the held-out chi-squared falls by this factor, a bad image is looked at again without the seed.
 SECOND_LOOK_CHI2 = 1.1
+#: Where the image lost this much, a second look would only show that the model was subtracted twice.
+HOPELESS_SNR = 0.5
 #: A model that leaves more than this times the thermal variance does not explain the data.
 EXPLAINED_CHI2 = 2.0
 
@@ -190,6 +196,8 @@ class _Run:
         self.spectral: tuple[GainTable, ...] = ()
         #: Clean components that joined the catalogue's sources.
         self.extra: Seed | None = None
+        #: Whether the sky has shown itself to be another than the catalogue's.
+        self.foreign = False
         #: Image of what the present model leaves, and the tables it was made with.
         self.left: tuple[tuple[GainTable, ...], CalibratedImage] | None = None
         self.anchor: dict[str, Any] | None = None
@@ -295,7 +303,7 @@ class _Run:
         if rounds[-1].verdict.accepted:
             rounds, before = self._anchored_rounds(rounds, before)
             for _ in range(MOST_COMPLETIONS):
-                completed = self._completed_rounds(rounds)
+                completed = None if self.foreign else self._completed_rounds(rounds)
                 if completed is None:
                     break
                 rounds, before = self._anchored_rounds(*completed)
@@ -318,26 +326,37 @@ class _Run:
         """
         self.observation.set_model(SeedModel(seed))
         self.statistics = self._gather()
-        rounds, before = self._rounds(self._solver(), like)
-        # With gains at hand the model can be taken out, and wide channels no longer show the sky as noise.
+        if like:
+            # Rounds that are compared see the same data.
+            rounds, before = self._rounds(self._solver(), like)
+            if self._refine_noise(rounds):
+                rounds, before = self._rounds(self._solver(), like)
+            return rounds, before
+        for _ in range(MOST_MENDINGS):
+            # Interference can bury every antenna: none is dropped for good before it is found.
+            rounds, before = self._rounds(self._solver(preliminary=True))
+            lower = self._refine_noise(rounds)
+            # Interference and the like, of no weight from here on, must not bend the gains.
+            left_out, noisy = self.observation.mend_weights()
+            if left_out:
+                self.progress.note(f"{left_out} visibilities far beyond the noise are left out")
+            if noisy:
+                self.progress.note(f"noisier than their weights say, and weighted down: {', '.join(noisy)}")
+            if not (left_out or noisy or lower):
+                break
+            if left_out or noisy:
+                self.statistics = self._gather()
+        rounds, before = self._rounds(self._solver())
+        return rounds, before
+
+    def _refine_noise(self, rounds: list[Round]) -> bool:
+        """Measure the noise on what the model leaves: wide channels no longer show the sky as noise then."""
         with self._timed("measure"):
             refined = self.observation.residual_noise(rounds[-1].tables).scale2
-        # Interference and the like, of no weight from here on, must not bend the gains. Found once: rounds
-        # that are compared see the same data.
-        left_out, noisy = (0, []) if like else self.observation.mend_weights()
-        if left_out:
-            self.progress.note(f"{left_out} visibilities far beyond the noise are left out")
-        if noisy:
-            self.progress.note(f"noisier than their weights say, and weighted down: {', '.join(noisy)}")
-        mended = bool(left_out or noisy)
-        if mended:
-            self.statistics = self._gather()
         lower = 0 < refined < REFINED_NOISE * 2 * self.noise**2
         if lower:
             self.noise = float(np.sqrt(refined / 2))
-        if lower or mended:
-            rounds, before = self._rounds(self._solver(), like)
-        return rounds, before
+        return lower
 
     def _rounds(self, solver: GainSolver, like: Sequence[Round] = ()) -> tuple[list[Round], Score]:
         before = solver.unit_score()
@@ -395,6 +414,14 @@ class _Run:
                 )
             if measured is None:
                 break
+            with_amplitudes = any(r.solution.mode == "ap" for r in rounds)
+            if with_amplitudes and abs(np.log(max(measured.scale, 1e-9))) > np.log(CREDIBLE_SCALE):
+                self.progress.note(
+                    f"{measured.n_good} bright seeds have {measured.scale:.2f} times the flux that the "
+                    "amplitudes were solved for: the sky is not that of the catalogue"
+                )
+                self.foreign = True
+                break
             self.measured = measured
             east, north = (float(np.degrees(x) * 3600) for x in measured.offset_rad)
             near = abs(measured.scale - 1) < ANCHORED_SCALE and np.hypot(east, north) < ANCHORED_ARCSEC
@@ -427,6 +454,11 @@ class _Run:
         reader = self.plan.reader
         found = lacking_sources(model, image, self.grid, reader.pointing, reader.freq_hz)
         if found is None:
+            return None
+        if found.apparent_jy.sum() > model.apparent_jy.sum():
+            self.progress.note(
+                f"{found.apparent_jy.sum():.3f} Jy that the catalogue lacks, more than it has: left out"
+            )
             return None
         again = self._if_better(joined(model, found), rounds)
         self.progress.note(
@@ -515,12 +547,25 @@ class _Run:
         return statistics
 
     def _solver(
-        self, statistics: BaselineStatistics | None = None, freq_hz: NDArray[np.float64] | None = None
+        self,
+        statistics: BaselineStatistics | None = None,
+        freq_hz: NDArray[np.float64] | None = None,
+        *,
+        preliminary: bool = False,
     ) -> GainSolver:
-        """Solver on the statistics at hand, or on others with windows of their own."""
+        """Solver on the statistics at hand, or on others with windows of their own.
+
+        A preliminary one assumes nothing of what shares a gain, and drops no antenna.
+        """
         statistics, reader = statistics or self.statistics, self.plan.reader
         assert statistics is not None
         windows = [self.plan.ms.spectral_window(s) for s in self.plan.selection.spw_ids]
+        shared: dict[str, bool | None] = {
+            "common": {"auto": None, "G": False, "T": True}[self.config.gain_type],
+            "combined": {"auto": None, "on": True, "off": False}[self.config.combine_spw],
+        }
+        if preliminary:
+            shared = {"common": shared["common"] or False, "combined": shared["combined"] is not False}
         return GainSolver(
             statistics,
             times_s=reader.times,
@@ -532,11 +577,12 @@ class _Run:
                 statistics, self.plan.ms.antennas.position_m, self.plan.reference_antennas
             ),
             noise_scale2=2 * self.noise**2,
-            common={"auto": None, "G": False, "T": True}[self.config.gain_type],
-            combine_spw={"auto": None, "on": True, "off": False}[self.config.combine_spw],
+            common=shared["common"],
+            combine_spw=shared["combined"],
             combine_scans=self.config.combine_scans,
             min_snr=self.config.min_snr,
             min_baselines=self.config.min_baselines,
+            min_heldout_snr=-np.inf if preliminary else MIN_HELDOUT_SNR,
         )
 
     def _solve(
@@ -617,11 +663,11 @@ class _Run:
                 weight_tables=None if this.tables is weights else weights,
             )
             region = region_for(this.image, self.grid, self.plan.seed, self.noise)
-            verdict = appraise_image(
-                self._appraisal(state.image, region, state.tables),
-                self._appraisal(this.image, region, this.tables),
-            )
-            if not verdict.accepted and self._worth_second_look(this, before):
+            was = self._appraisal(state.image, region, state.tables)
+            now = self._appraisal(this.image, region, this.tables)
+            verdict = appraise_image(was, now)
+            credible = now.snr > HOPELESS_SNR * was.snr
+            if not verdict.accepted and credible and self._worth_second_look(this, before):
                 verdict = self._second_look(this, state, weights, verdict)
             this.verdict = Verdict(verdict.accepted, f"{this.verdict.reason}; {verdict.reason}")
             this.seconds += time.perf_counter() - started
