@@ -126,7 +126,9 @@ class CleanConfig(Settings):
     mask_sigma: float = Field(5.0, gt=0, description="Mask CLEAN automatically at this many times the rms")
     clean_iterations: int = Field(100_000, ge=0, description="Most CLEAN iterations; 0 gives dirty images")
     multiscale: bool = Field(False, description="CLEAN on several scales")
-    catalog_mask: bool = Field(False, description="CLEAN only inside discs around the catalogue's sources")
+    catalog_mask: bool = Field(
+        False, description="CLEAN only inside discs around the catalogue's sources, also without a seed"
+    )
     mask_radius_arcsec: float | None = Field(
         None, gt=0, description="Radius of these discs in arcsec; 1.5 beams if not given"
     )
@@ -277,7 +279,8 @@ class ComparisonConfig(Settings):
 
     arms: str = Field(
         "baseline_no_nvss,nvss_0.1mJy,nvss_1.0mJy,nvss_10.0mJy",
-        description="Arms, separated by commas: baseline_no_nvss, or nvss_<limit>mJy with any flux limit",
+        description="Arms, separated by commas: baseline_no_nvss, nvss_<limit>mJy with any flux limit, "
+        "masked_<limit>mJy, merged_<limit>mJy, mask_only_<limit>mJy",
     )
     arm_limit_s: float = Field(3600.0, gt=0, description="An arm that takes longer, in seconds, has hung")
 

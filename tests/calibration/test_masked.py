@@ -55,10 +55,19 @@ def test_components_lie_around_the_catalogue(tiny, tmp_path):
     assert np.sum(read_image(tmp_path / "small" / "selfcal-mask.fits").image) < mask.sum()
 
 
+def test_the_catalogue_can_be_a_mask_and_no_seed(tiny, tmp_path):
+    done = run(tiny, tmp_path / "out", "--no-seed", "--min-mjy", "100", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["seeded"], summary["n_seeds"], summary["catalog"]) == (False, 0, None)
+    assert summary["products"]["mask"] == "selfcal-mask.fits"
+    mask = read_image(tmp_path / "out" / "selfcal-mask.fits").image
+    assert not read_image(tmp_path / "out" / "final-model.fits").image[mask == 0].any()
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--no-seed"], "catalog_mask: is given without the catalogue"),
         (["--mask-radius-arcsec", "1"], "mask_radius_arcsec: a radius of 1 arcsec is less than half a pixel"),
         (["--mask-radius-arcsec", "-1"], "mask_radius_arcsec"),
     ],

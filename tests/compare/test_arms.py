@@ -16,10 +16,26 @@ def test_names_of_arms():
     arms = parse_arms("baseline_no_nvss, nvss_0.1mJy,nvss_30mJy")
     assert [a.seeded for a in arms] == [False, True, True]
     assert [a.limit_mjy for a in arms] == [None, 0.1, 30.0]
+    masked, only, merged = parse_arms("masked_10.0mJy,mask_only_3.5mJy,merged_1mJy")
+    assert (masked.seeded, only.seeded, merged.seeded) == (True, False, True)
+    assert (masked.limit_mjy, only.limit_mjy, merged.limit_mjy) == (10.0, 3.5, 1.0)
+    assert (masked.options["catalog_mask"], only.options["catalog_mask"]) == (True, True)
+    assert merged.options["catalog"] == "merged"
 
 
 @pytest.mark.parametrize(
-    "text", ["", "baseline", "nvss_mJy", "nvss_0.1", "nvss_-1mJy", "nvss_infmJy", "0.1mJy"]
+    "text",
+    [
+        "",
+        "baseline",
+        "nvss_mJy",
+        "nvss_0.1",
+        "nvss_-1mJy",
+        "nvss_infmJy",
+        "0.1mJy",
+        "mask_1mJy",
+        "masked_mJy",
+    ],
 )
 def test_no_such_arm(text):
     with pytest.raises(ConfigError, match="arm"):

@@ -44,7 +44,7 @@ IMAGES = (
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a run needs, checked."""
+    """Everything a run needs, checked; `listed` are the sources of a catalogue mask, also without a seed."""
 
     ms: MeasurementSet
     selection: Selection
@@ -52,6 +52,7 @@ class Plan:
     initial: tuple[GainTable, ...]
     beam: AiryBeam
     seed: Seed | None
+    listed: Seed | None
     config: SelfCalConfig
     output_dir: Path
     reference_antennas: tuple[int, ...]
@@ -94,9 +95,9 @@ def make_plan(
     else:
         beam = beam_for_antenna(ms.telescope, float(np.median(ms.antennas.dish_diameter_m)))
     require_one_field(reader, beam.fwhm_rad(float(reader.freq_hz.min())))
-    seed = None
-    if config.use_nvss_seeding:
-        seed = build_seed(
+    seed = listed = None
+    if config.use_nvss_seeding or config.catalog_mask:
+        listed = build_seed(
             reader.pointing,
             reader.freq_hz,
             beam,
@@ -106,6 +107,7 @@ def make_plan(
             min_apparent_mjy=config.seed_min_apparent_mjy,
             spectral_index=config.spectral_index,
         )
+        seed = listed if config.use_nvss_seeding else None
     inside = ms_path.resolve()
     if inside == output_dir.resolve() or inside in output_dir.resolve().parents:
         raise ResourceError("lies inside the Measurement Set", output_dir, "choose another output folder")
@@ -115,8 +117,6 @@ def make_plan(
     for path in resolved:
         if output_dir.resolve() in path.parents:
             raise ConfigError("an initial table lies in the output folder", path, "choose another folder")
-    if config.catalog_mask and not config.use_nvss_seeding:
-        raise ConfigError("is given without the catalogue", "catalog_mask", "leave out --no-seed")
     if config.mask_radius_arcsec is not None and not config.catalog_mask:
         raise ConfigError("is given without a catalogue mask", "mask_radius_arcsec", "add --catalog-mask")
     if config.spw_map and not caltables:
@@ -146,6 +146,7 @@ def make_plan(
         tuple(initial),
         beam,
         seed,
+        listed,
         config,
         output_dir,
         tuple(ms.antennas.name.index(n) for n in names),

@@ -793,7 +793,9 @@ class _Run:
     def _mask_for(self, beam: RestoringBeam) -> NDArray[np.bool_]:
         """Catalogue mask, made for the beam of the first image: all are compared at the same mask."""
         if self.mask is None:
-            self.mask = catalog_mask(self._catalogue.sky, self.grid, beam, self.config.mask_radius_arcsec)
+            assert self.plan.listed is not None
+            radius = self.config.mask_radius_arcsec
+            self.mask = catalog_mask(self.plan.listed.sky, self.grid, beam, radius)
             freq = self.plan.reader.freq_hz
             path = self.plan.output_dir / f"{MASK}.fits"
             write_mask(path, self.mask, self.grid, float(freq.mean()), float(np.ptp(freq)))

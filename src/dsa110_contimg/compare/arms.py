@@ -20,11 +20,18 @@ from dsa110_contimg.config import PREFIX, SelfCalConfig
 from dsa110_contimg.errors import ConfigError
 from dsa110_contimg.sky import Seed
 
-__all__ = ["Arm", "Outcome", "parse_arms", "run_arm", "same_seed"]
+__all__ = ["BASELINE", "Arm", "Outcome", "parse_arms", "run_arm", "same_seed"]
 
 BASELINE = "baseline_no_nvss"
 #: Unseeded self-calibration is given no catalogue to look into: it could not be seeded if it tried.
 NO_CATALOG = "no-catalogue-for-the-baseline"
+#: What arms with a flux limit do, by the word before it.
+KINDS: dict[str, dict[str, Any]] = {
+    "nvss": {"use_nvss_seeding": True},
+    "masked": {"use_nvss_seeding": True, "catalog_mask": True},
+    "mask_only": {"use_nvss_seeding": False, "catalog_mask": True},
+    "merged": {"use_nvss_seeding": True, "catalog": "merged"},
+}
 RECORD = "arm.json"
 LOG = "selfcal.log"
 
@@ -56,7 +63,8 @@ class Arm:
 
     def configure(self, config: SelfCalConfig, folder: Path) -> SelfCalConfig:
         """Options of this arm's self-calibration."""
-        catalog = {} if self.seeded else {"catalog_dir": folder / NO_CATALOG}
+        needed = self.seeded or self.options.get("catalog_mask")
+        catalog = {} if needed else {"catalog_dir": folder / NO_CATALOG}
         return config.with_options(**{**self.options, **catalog})
 
 
@@ -64,7 +72,9 @@ def parse_arms(text: str) -> list[Arm]:
     """Read names of arms separated by commas.
 
     ``baseline_no_nvss`` is unseeded; ``nvss_10.0mJy`` is seeded with the sources
-    of the catalogue above 10 mJy, and so for any other number.
+    of the catalogue above 10 mJy, and so for any other number; ``masked_10.0mJy`` is
+    the same and CLEANs around these sources alone; ``mask_only_10.0mJy`` does that
+    without a seed; ``merged_10.0mJy`` is seeded with NVSS and FIRST merged.
 
     Raises
     ------
@@ -81,16 +91,18 @@ def parse_arms(text: str) -> list[Arm]:
 def _arm(name: str) -> Arm:
     if name == BASELINE:
         return Arm(name, {"use_nvss_seeding": False})
-    number = name.removeprefix("nvss_").removesuffix("mJy")
+    kind, _, number = name.removesuffix("mJy").rpartition("_")
     try:
         limit = float(number)
     except ValueError:
         limit = float("nan")
-    if not (name == f"nvss_{number}mJy" and 0 <= limit < float("inf")):
+    if not (kind in KINDS and name.endswith("mJy") and 0 <= limit < float("inf")):
         raise ConfigError(
-            f"no arm {name!r}", "arms", f"allowed: {BASELINE} and nvss_<limit>mJy, for example nvss_10.0mJy"
+            f"no arm {name!r}",
+            "arms",
+            f"allowed: {BASELINE} and {', '.join(KINDS)} with a flux limit, for example nvss_10.0mJy",
         )
-    return Arm(name, {"use_nvss_seeding": True, "nvss_min_mjy": limit})
+    return Arm(name, {**KINDS[kind], "nvss_min_mjy": limit})
 
 
 def same_seed(arm: Arm, seed: Seed, other: Arm, other_seed: Seed, floor_mjy: float) -> str | None:
@@ -105,7 +117,8 @@ def same_seed(arm: Arm, seed: Seed, other: Arm, other_seed: Seed, floor_mjy: flo
     floor_mjy : float
         Faintest source that the catalogue lists in this field, mJy.
     """
-    if seed.sky.name != other_seed.sky.name:
+    kinds = [{k: v for k, v in a.options.items() if k != "nvss_min_mjy"} for a in (arm, other)]
+    if kinds[0] != kinds[1] or seed.sky.name != other_seed.sky.name:
         return None
     limits = [a.limit_mjy or 0.0 for a in (arm, other)]
     n = f"the same {len(seed)} sources"

@@ -122,7 +122,7 @@ class Judge:
     def __init__(
         self, ms: Path, outdir: Path, config: SelfCalConfig, caltables: Sequence[Path], progress: Progress
     ) -> None:
-        self.config = config.with_options(use_nvss_seeding=False)
+        self.config = config.with_options(use_nvss_seeding=False, catalog_mask=False)
         self.plan: Plan = make_plan(ms, outdir, self.config, caltables)
         self.observation = Observation(self.plan.reader, self.plan.initial, progress)
         fwhm = self.plan.beam.fwhm_rad(float(self.plan.reader.freq_hz.min()))
@@ -132,7 +132,7 @@ class Judge:
         #: Faintest source that the catalogue lists in the field, jansky, seen or not.
         self.faintest_jy = float(self.seed(0.0, 0.0).sky.flux_jy.min())
 
-    def seed(self, limit_mjy: float, apparent_mjy: float | None = None) -> Seed:
+    def seed(self, limit_mjy: float, apparent_mjy: float | None = None, catalog: str = "nvss") -> Seed:
         """Seed of an arm: sources above a catalogue flux, and above one as seen through the beam, in mJy."""
         if apparent_mjy is None:
             apparent_mjy = self.config.seed_min_apparent_mjy
@@ -140,6 +140,7 @@ class Judge:
             self.plan.reader.pointing,
             self.plan.reader.freq_hz,
             self.plan.beam,
+            catalog=catalog,
             catalog_dir=self.config.catalog_dir,
             min_mjy=limit_mjy,
             min_apparent_mjy=apparent_mjy,

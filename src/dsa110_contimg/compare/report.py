@@ -12,6 +12,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from dsa110_contimg.compare.arms import BASELINE
 from dsa110_contimg.compare.metrics import CommonImages
 from dsa110_contimg.imaging import ImageGrid
 from dsa110_contimg.imaging.picture import Panel, add_panel
@@ -167,7 +168,7 @@ def _notes(results: Mapping[str, Any]) -> list[str]:
         if not arm["identical_to"] and not 0.5 < scale < 2:
             notes.append(f"{arm['name']} set the flux scale: fluxes are {1 / scale:.4g} times those before.")
     for arm in results["arms"]:
-        if not arm["seeded"] and arm["status"] == "completed":
+        if arm["name"] == BASELINE and arm["status"] == "completed":
             notes.append(
                 f"{arm['name']} had no catalogue to look into; its gains were solved against clean "
                 f"components alone ({arm['n_seeds']} seeds)."

@@ -193,7 +193,8 @@ class _Runs:
             entries.append(entry)
             if arm.seeded:
                 try:
-                    seed = self.judge.seed(arm.limit_mjy or 0.0)
+                    catalog = arm.options.get("catalog", "nvss")
+                    seed = self.judge.seed(arm.limit_mjy or 0.0, catalog=catalog)
                 except ContimgError as error:
                     entry |= {"status": "failed", "reason": str(error)}
                     continue

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dsa110_contimg.compare.arms import BASELINE
+
 __all__ = ["RULE", "judge_comparison", "snr_uncertainty"]
 
 #: The rms is a median absolute deviation: its variance is that of a standard deviation over its efficiency
@@ -71,7 +73,7 @@ def judge_comparison(
     """
     error = snr_uncertainty(region_beams)
     measured = {a["name"]: a for a in arms if a["figures"] is not None and not a["identical_to"]}
-    base = next((a for a in measured.values() if not a["seeded"]), None)
+    base = measured.get(BASELINE)
     seeded = [a for a in measured.values() if a["seeded"]]
     chosen, because = _recommend(list(measured.values()), error, beam_arcsec)
     same = [a["name"] for a in arms if chosen and a["identical_to"] == chosen]
@@ -184,7 +186,7 @@ def _recommend(arms: Sequence[Mapping[str, Any]], error: float, beam_arcsec: flo
         return None, "no arm improved the data with fluxes and positions of the catalogue"
     within = 1 + MEASURABLE_SIGMA * math.sqrt(2) * error
     equal = [a for a in able if _snr(a) * within >= max(map(_snr, able))]
-    base = next((a for a in equal if not a["seeded"]), None)
+    base = next((a for a in equal if a["name"] == BASELINE), None)
     left = [a for a in equal if a["seeded"]]
     if base is not None:
         left = [a for a in left if _seconds(a) <= (1 + MAX_OVERHEAD) * _seconds(base)]
