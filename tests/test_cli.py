@@ -18,6 +18,7 @@ from casacore.tables import table
 from dsa110_contimg.cli import main
 from dsa110_contimg.config import SimulationConfig
 from dsa110_contimg.simulate import simulate
+from dsa110_contimg.visibilities.lock import lock_path
 
 ARRAY = str(Path(__file__).parent / "calibration" / "compact.txt")
 OPTIONS = {"array": ARRAY, "antennas": 12, "channels": 4, "dumps": 2, "sefd_jy": 500.0, "random_phases": True}
@@ -284,7 +285,8 @@ def test_rephase(capfd, tmp_path, ms):
     assert run(capfd, "rephase", ms, tmp_path / "r2.ms", "--ra", 150.1)[0] == 2
 
 
-def test_ctrl_c_is_told_by_the_status(tmp_path, ms, catalogs):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_are_told_by_the_status(tmp_path, ms, catalogs, number):
     command = [sys.executable, "-m", "dsa110_contimg", "selfcal", str(ms), str(tmp_path / "out")]
     process = subprocess.Popen(
         [*command, "--catalog-dir", catalogs, "--size", "1024", "--cell", "20"],
@@ -296,10 +298,11 @@ def test_ctrl_c_is_told_by_the_status(tmp_path, ms, catalogs):
     while not (tmp_path / "out").exists():
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert "interrupted" in err.splitlines()[-1]
+    assert not lock_path(ms).exists()
 
 
 def test_a_misspelt_variable_is_told(capfd, catalogs, monkeypatch):

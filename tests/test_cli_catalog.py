@@ -73,6 +73,11 @@ def test_info_says_that_limits_below_the_floor_are_one(
     assert both[0] == both[1]
 
 
+def test_info_of_no_strips_is_an_error(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    said = run(capfd, "info", "--catalog-dir", tmp_path / "none", status=2)
+    assert "no catalogue strips are there" in said
+
+
 def test_info_draws_the_sky(capfd: pytest.CaptureFixture[str], strips: Path, tmp_path: Path) -> None:
     run(capfd, "info", "--catalog-dir", strips, "--picture", tmp_path / "sky.png")
     assert (tmp_path / "sky.png").read_bytes().startswith(b"\x89PNG")
@@ -99,6 +104,9 @@ def test_query_writes_each_form(
     else:
         rows = [line.split(",") for line in out.read_text().splitlines()[1:]]
         np.testing.assert_allclose([float(row[4]) for row in rows], found["flux_mjy"] / 1e3)
+    if suffix in ("fits", "xml"):
+        told = str(table.meta)
+        assert found.meta["catalog_hash"] in told
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
     again = run(capfd, "query", *CONE, "--catalog-dir", strips, "--out", out, "--json")
     assert json.loads(again)["n_sources"] == len(found)

@@ -218,3 +218,11 @@ def test_trap_23_clean_depths_that_are_none(given):
 def test_terms_need_channels():
     assert "at least as many channels_out" in refusal(ImagingConfig, spectral_terms=3, channels_out=2)
     assert ImagingConfig(spectral_terms=2, channels_out=2).spectral_terms == 2
+
+
+def test_options_that_do_not_fit_together_are_named():
+    with pytest.raises(ConfigError) as caught:
+        ImagingConfig(channels_out=2, spectral_terms=5)
+    said = str(caught.value)
+    assert said.startswith("options: spectral_terms=5 needs at least as many channels_out")
+    assert "{" not in said

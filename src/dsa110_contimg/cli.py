@@ -12,8 +12,11 @@ import inspect
 import logging
 import math
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -347,9 +350,36 @@ def main(arguments: list[str] | None = None) -> int:
     Returns
     -------
     int
-        0, 2, 3 or 4; every failure has printed one line on stderr.
+        0, 2, 3 or 4; 130 or 143 after SIGINT or SIGTERM; every failure has printed one line on stderr.
     """
     os.environ.setdefault("MPLBACKEND", "Agg")
+    with _termination() as received:
+        status = _run(arguments)
+    return 128 + received[0] if received and status == INTERRUPTED else status
+
+
+@contextmanager
+def _termination() -> Iterator[list[int]]:
+    """Let SIGTERM, which schedulers send, end the work as Ctrl-C does; yields the signals that came."""
+    received: list[int] = []
+
+    def interrupt(number: int, _: Any) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    # Whoever has a handler of its own, or runs this in a thread, keeps it.
+    ours = threading.current_thread() is threading.main_thread()
+    ours = ours and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield received
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         from dsa110_contimg import cli_compare, cli_pipeline  # noqa: F401  they add their commands
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from dsa110_contimg.errors import InputError, ResourceError
+from dsa110_contimg.errors import CatalogMissingError, InputError, ResourceError
 from dsa110_contimg.terminal import JsonFlag, TerminalProgress, plain, print_json, print_table
 
 __all__ = ["catalog_app"]
@@ -153,9 +153,9 @@ def _write(rows: Any, catalog: str, out: Path) -> None:
             if out.suffix == ".ecsv":
                 rows.write(beside, format="ascii.ecsv")
             else:
-                # Neither has a place for lists and blanks in its header.
-                bare = rows.copy()
-                bare.meta = {}
+                # Neither header has a place for lists: what they say goes into words.
+                bare, told = rows.copy(), [f"{k}: {v}" for k, v in rows.meta.items() if v not in (None, [])]
+                bare.meta = {"comments": told} if out.suffix == ".fits" else {"description": "\n".join(told)}
                 bare.write(beside, format="fits" if out.suffix == ".fits" else "votable")
             beside.replace(out)
         finally:
@@ -179,6 +179,10 @@ def catalog_info(
 
     folder = catalog_dir or default_catalog_dir()
     strips = strips_in(folder)
+    if not strips:
+        raise CatalogMissingError(
+            "no catalogue strips are there", folder, "run `contimg catalog build`, or check --catalog-dir"
+        )
     if picture is not None:
         draw_coverage(strips, picture)
     catalogs = sorted({s.catalog for s in strips}, reverse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -78,7 +77,6 @@ def run(
             except InputError as error:
                 progress.note(str(error))
                 misnamed.append(error)
-        _end_on_sigterm()
         driver.run()
         observations = [state.find(ms) for ms in dict.fromkeys(wanted)]
         if as_json:
@@ -110,7 +108,6 @@ def watch(
     settings = PipelineConfig.load(config, options)
     with State(settings.state_file) as state:
         driver = Driver(state, outdir, settings, TerminalProgress(), folder, _tables(caltable))
-        _end_on_sigterm()
         driver.run()
 
 
@@ -187,15 +184,6 @@ def _tables(given: list[Path] | None) -> tuple[Path, ...] | None:
 
 def _state_file(given: Path | None) -> Path:
     return PipelineConfig.load(None, {"state_file": given}).state_file
-
-
-def _end_on_sigterm() -> None:
-    """End as on an interrupt when the service manager says so: what runs is queued again."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
 
 
 def _date(seconds: float) -> str:

@@ -530,6 +530,8 @@ def _config_error(
     from_environment = name not in values and variable in {v.upper() for v in os.environ}
     where = f"{variable} ({name})" if from_environment else name
     message = str(first["msg"]).removeprefix("Value error, ")
+    if not first["loc"]:  # several options do not fit together: the message names them
+        return ConfigError(message, "options", "change one of them")
     remedy = message[0].lower() + message[1:]
     bounds = _bounds(cls, name)
     # pydantic names the bound that was broken, but none where the value is no number at all.

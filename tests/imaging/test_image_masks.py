@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dsa110_contimg.errors import ConfigError, ImagingError, SeedError
+from dsa110_contimg.errors import ConfigError, SeedError
 from dsa110_contimg.imaging import ImageGrid, RestoringBeam, write_image
 from dsa110_contimg.imaging.masks import catalog_mask, read_mask, write_mask
 from dsa110_contimg.sky import SkyModel
@@ -63,10 +63,10 @@ def test_on_disk(tmp_path):
         ImageGrid(256, 2 * CELL, 2.5, 0.9),
         ImageGrid(256, CELL, 2.5, 0.91),
     ):
-        with pytest.raises(ImagingError, match="not on the grid"):
+        with pytest.raises(ConfigError, match="not on the grid"):
             read_mask(tmp_path / "m.fits", other)
     write_image(tmp_path / "e.fits", np.zeros((256, 256), np.float32), GRID, freq_hz=1e9, bandwidth_hz=1e8)
-    with pytest.raises(ImagingError, match="mask is empty"):
+    with pytest.raises(ConfigError, match="mask is empty"):
         read_mask(tmp_path / "e.fits", GRID)
-    with pytest.raises(ImagingError, match="cannot read"):
+    with pytest.raises(ConfigError, match="no FITS image that can be a mask"):
         read_mask(tmp_path / "none.fits", GRID)

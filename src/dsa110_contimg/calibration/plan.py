@@ -23,7 +23,7 @@ from dsa110_contimg.visibilities import (
     MeasurementSet,
     Selection,
     VisibilityReader,
-    lock_measurement_set,
+    lock_beside,
     open_measurement_set,
     open_recovered,
 )
@@ -70,7 +70,7 @@ def owned(ms_path: Path, progress: Progress) -> AbstractContextManager[None]:
     """
     if not (ms_path / "table.dat").is_file():
         open_measurement_set(ms_path)  # which says what is there instead
-    return lock_measurement_set(ms_path, "contimg selfcal", progress)
+    return lock_beside(ms_path, "contimg selfcal", progress)
 
 
 def make_plan(

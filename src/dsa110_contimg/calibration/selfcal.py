@@ -229,6 +229,7 @@ class _Run:
         earlier = earlier_tables(out / SUMMARY)
         # The summary marks a finished run: an old one goes first.
         (out / SUMMARY).unlink(missing_ok=True)
+        (out / f"{MASK}.fits").unlink(missing_ok=True)
         self.progress.write_to(out / STAGES)
         recover_columns(self.plan.ms)
         state, initial, status, message = self._seeded() if self.plan.seed else self._unseeded()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -322,6 +323,7 @@ def image_ms(
     if mask is not None:
         images["mask"] = (mask.astype(np.float32), "")
     paths = write_products(prefix, images, result, grid, reader, label)
+    _remove_others(prefix, {*paths.values(), *channels})
     region = off_source_region(grid, [], [], result.model, result.beam)
     metrics = measure_image(result.restored, grid, result.beam, region, thermal_rms_jy=thermal)
     return ImageSet(
@@ -336,6 +338,18 @@ def image_ms(
         paths.get("mask"),
         tuple(channels),
     )
+
+
+def _remove_others(prefix: Path, made: set[Path]) -> None:
+    """Remove products of an earlier run of this name that this one does not make: they would not fit."""
+    optional = [prefix.with_name(f"{prefix.name}-{name}.fits") for name in ("image-pb", "pb", "mask")]
+    channels = [p for p in prefix.parent.iterdir() if re.fullmatch(r"-\d{4}-image\.fits", _after(prefix, p))]
+    for path in {*optional, *channels} - made:
+        path.unlink(missing_ok=True)
+
+
+def _after(prefix: Path, path: Path) -> str:
+    return path.name.removeprefix(prefix.name) if path.name.startswith(prefix.name) else ""
 
 
 def _require_consistent(config: ImagingConfig) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from dsa110_contimg.errors import ContainerEngineError, ContainerError
 from dsa110_contimg.imaging.processes import Finished, run_program
+from dsa110_contimg.visibilities.lock import boot_id
 
 __all__ = ["Engine", "Leftover", "find_engine", "owner_labels", "reap_leftovers"]
 
@@ -192,7 +193,7 @@ def owner_labels() -> dict[str, str]:
         f"{LABEL}.{key}": value
         for key, value in {
             "host": platform.node(),
-            "boot": _boot_id(),
+            "boot": boot_id(),
             "pidns": _pid_namespace(),
             "pid": str(os.getpid()),
             "start": _start_time(os.getpid()) or "",
@@ -221,7 +222,7 @@ def _leftover(entry: dict[str, Any]) -> Leftover:
     owner: Literal["alive", "gone", "elsewhere"]
     if get["host"] != platform.node():
         owner = "elsewhere"
-    elif get["boot"] != _boot_id():
+    elif get["boot"] != boot_id():
         owner = "gone"
     elif get["pidns"] != _pid_namespace():
         owner = "elsewhere"
@@ -230,10 +231,6 @@ def _leftover(entry: dict[str, Any]) -> Leftover:
         owner = "alive" if get["start"] and _start_time(pid) == get["start"] else "gone"
     image = entry["Config"].get("Image", "")
     return Leftover(entry["Name"].lstrip("/"), entry["State"]["Status"], image, pid, owner)
-
-
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
 
 
 def _pid_namespace() -> str:

@@ -96,14 +96,17 @@ def read_mask(path: Path, grid: ImageGrid) -> Mask:
 
     Raises
     ------
-    ImagingError
+    ConfigError
         If it cannot be read, is on another grid or is empty.
     """
-    image = read_image(path)
+    try:
+        image = read_image(path)
+    except ImagingError as error:
+        raise ConfigError("is no FITS image that can be a mask", path, "give a FITS mask") from error
     x, y = grid.sky_to_pixel(image.grid.ra_rad, image.grid.dec_rad)
     apart = max(abs(float(x) - grid.center), abs(float(y) - grid.center))
     if image.grid.size != grid.size or abs(image.grid.cell_rad / grid.cell_rad - 1) > 1e-6 or not apart < 0.5:
-        raise ImagingError(
+        raise ConfigError(
             f"mask of {image.grid.size} pixels of {image.grid.cell_rad / ARCSEC:.4g} arcsec is not on "
             f"the grid of the image, {grid.size} of {grid.cell_rad / ARCSEC:.4g}",
             path,
@@ -111,5 +114,5 @@ def read_mask(path: Path, grid: ImageGrid) -> Mask:
         )
     mask: Mask = np.nan_to_num(image.image) != 0
     if not mask.any():
-        raise ImagingError("mask is empty", path, "CLEAN without a mask, or look for the sources missing")
+        raise ConfigError("mask is empty", path, "CLEAN without a mask, or look for the sources missing")
     return mask

@@ -263,14 +263,13 @@ def _mounts_for(ms: Path, products: Path) -> tuple[Mount, ...]:
 def working_folder(prefix: Path) -> Iterator[Path]:
     """Make a folder beside the products for what is in the making; it goes in any case.
 
-    What killed runs left there is removed first.
+    What killed runs left there, whatever the name of their products, is removed first.
     """
-    stem = f".{prefix.name}.wsclean."
-    for old in prefix.parent.glob(f"{stem}*"):
-        pid = old.name.removeprefix(stem)
+    for old in prefix.parent.glob(".*.wsclean.*"):
+        pid = old.name.rpartition(".")[2]
         if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
             shutil.rmtree(old, ignore_errors=True)
-    folder = prefix.with_name(f"{stem}{os.getpid()}").absolute()
+    folder = prefix.with_name(f".{prefix.name}.wsclean.{os.getpid()}").absolute()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:

@@ -19,12 +19,12 @@ from dsa110_contimg.errors import ContimgError, EngineError, InputError, Resourc
 from dsa110_contimg.pipeline.arrivals import Arrivals
 from dsa110_contimg.pipeline.cluster import local_threads, open_cluster
 from dsa110_contimg.pipeline.job import Job, failure_record, process, read_record
-from dsa110_contimg.pipeline.lock import exclusive_lock
 from dsa110_contimg.pipeline.logs import json_log
 from dsa110_contimg.pipeline.metrics import Metrics
 from dsa110_contimg.pipeline.naming import check_name, observed_at, real_folder
 from dsa110_contimg.pipeline.state import Observation, State
 from dsa110_contimg.progress import Progress
+from dsa110_contimg.visibilities.lock import lock_beside
 
 __all__ = ["DRIVER_LOG", "Driver"]
 
@@ -118,9 +118,8 @@ class Driver:
         EngineError
             If scheduler or workers have gone and do not come back.
         """
-        lock = self.state.path.with_name(self.state.path.name + ".lock")
         with (
-            exclusive_lock(lock, what=self.state.path),
+            lock_beside(self.state.path, f"contimg run or watch into {self.outdir}"),
             json_log(self.outdir / DRIVER_LOG, rotate=True),
             self.metrics.serve(),
         ):

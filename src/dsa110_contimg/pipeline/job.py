@@ -25,19 +25,21 @@ from dsa110_contimg.calibration.selfcal import selfcal_ms
 from dsa110_contimg.config import ImagingConfig, PipelineConfig
 from dsa110_contimg.errors import CatalogError, ContimgError, ResourceError, SeedError
 from dsa110_contimg.imaging.cli_imaging import image_ms
-from dsa110_contimg.pipeline.lock import boot_id, measurement_set_lock
 from dsa110_contimg.pipeline.logs import json_log
 from dsa110_contimg.pipeline.naming import IMAGE, JOB, LOG, RECORD, find_caltables, real_folder
 from dsa110_contimg.pipeline.quality import QualityVerdict, judge, key_figures
 from dsa110_contimg.pipeline.rollout import choose_mode
 from dsa110_contimg.visibilities import open_recovered
 from dsa110_contimg.visibilities.columns import back_up_columns, restore_columns
+from dsa110_contimg.visibilities.lock import boot_id, lock_beside
 
 __all__ = ["Job", "failure_record", "process", "read_record", "revert"]
 
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
+#: What a run says that it holds a Measurement Set for; the same run goes on after it.
+OWNER = "contimg run"
 ARMS = ("seeded", "unseeded")
 COLUMNS = ("MODEL_DATA", "CORRECTED_DATA")
 FLAGS = ("FLAG", "FLAG_ROW")
@@ -90,7 +92,8 @@ def process(job: Job) -> dict[str, Any]:
     try:
         real_folder(job.folder)
         with contextlib.ExitStack() as stack:
-            stack.enter_context(measurement_set_lock(job.ms, job.run_id, job.config.job_timeout_s))
+            owner = f"{OWNER} {job.run_id}"
+            stack.enter_context(lock_beside(job.ms, owner, wait_s=job.config.job_timeout_s))
             done = read_record(job)
             if done is not None:
                 return done
@@ -131,7 +134,7 @@ def revert(ms: Path) -> list[str]:
     list of str
         The columns restored; empty if nothing had been changed.
     """
-    with measurement_set_lock(ms, "revert"):
+    with lock_beside(ms, "contimg revert"):
         return restore_columns(open_recovered(ms))
 
 

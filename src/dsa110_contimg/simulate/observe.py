@@ -28,7 +28,7 @@ from dsa110_contimg.simulate.truth import Truth
 from dsa110_contimg.simulate.writer import Layout, MeasurementSetWriter
 from dsa110_contimg.sky import SkyModel, beam_for_antenna
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
-from dsa110_contimg.visibilities.lock import lock_measurement_set
+from dsa110_contimg.visibilities.lock import lock_beside
 
 __all__ = ["SimulationConfig", "Truth", "simulate"]
 
@@ -109,7 +109,7 @@ def simulate(out: Path, config: SimulationConfig | None = None, sky: SkyModel | 
     streams = {name: np.random.default_rng(s) for name, s in zip(STREAMS, seeds, strict=True)}
     truth = _truth(config, array, streams, sky)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with lock_measurement_set(out, "contimg simulate"):
+    with lock_beside(out, "contimg simulate"):
         _require_absent(out)
         beside = out.with_name(f".{out.name}.{os.getpid()}")
         shutil.rmtree(beside, ignore_errors=True)

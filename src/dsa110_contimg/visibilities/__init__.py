@@ -13,7 +13,7 @@ from dsa110_contimg.visibilities.columns import (
     recover_columns,
     restore_columns,
 )
-from dsa110_contimg.visibilities.lock import lock_measurement_set
+from dsa110_contimg.visibilities.lock import lock_beside
 from dsa110_contimg.visibilities.measurement_set import (
     Antennas,
     Field,
@@ -39,7 +39,7 @@ __all__ = [
     "VisibilityReader",
     "add_flags",
     "back_up_columns",
-    "lock_measurement_set",
+    "lock_beside",
     "open_measurement_set",
     "open_recovered",
     "recover_columns",

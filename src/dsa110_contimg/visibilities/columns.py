@@ -22,7 +22,7 @@ from casacore.tables import makearrcoldesc
 from numpy.typing import NDArray
 
 from dsa110_contimg.errors import ResourceError
-from dsa110_contimg.visibilities.lock import lock_measurement_set
+from dsa110_contimg.visibilities.lock import lock_beside
 from dsa110_contimg.visibilities.measurement_set import (
     MeasurementSet,
     first_line,
@@ -70,7 +70,7 @@ def require_space(path: Any, needed_bytes: int, what: str) -> None:
     free = shutil.disk_usage(path).free
     if free < needed_bytes + SPARE_BYTES:
         raise ResourceError(
-            f"disk full: {what} needs {_megabytes(needed_bytes + SPARE_BYTES)}, {_megabytes(free)} are free",
+            f"disk full: {_megabytes(needed_bytes + SPARE_BYTES)} needed for {what}, {_megabytes(free)} free",
             path,
             "free some space or choose another disk",
         )
@@ -116,7 +116,7 @@ class ColumnStage:
         self._ms.require_writable()
         what = f"writing {' and '.join(self._names)}"
         with contextlib.ExitStack() as lock:
-            lock.enter_context(lock_measurement_set(self._ms.path, what))
+            lock.enter_context(lock_beside(self._ms.path, what))
             recover_columns(self._ms)
             require_space(self._ms.path, 8 * _samples(self._ms) * len(self._names), what)
             with _writing(self._ms, what):
@@ -233,7 +233,7 @@ def recover_columns(ms: MeasurementSet) -> None:
         return
     ms.require_writable()
     what = "tidying up after an interrupted run"
-    with lock_measurement_set(ms.path, what):
+    with lock_beside(ms.path, what):
         # Its owner may just have finished.
         if not _interrupted(ms):
             return
@@ -295,7 +295,7 @@ def back_up_columns(ms: MeasurementSet, names: Iterable[str]) -> None:
         raise ValueError(f"{', '.join(sorted(forbidden))} is never changed and needs no copy")
     what = f"keeping {' and '.join(names)}"
     with (
-        lock_measurement_set(ms.path, what),
+        lock_beside(ms.path, what),
         _writing(ms, what),
         open_table(ms.path, writable=True) as main,
     ):
@@ -336,7 +336,7 @@ def add_flags(ms: MeasurementSet, flags: Iterable[tuple[NDArray[np.int64], NDArr
     back_up_columns(ms, ["FLAG"])
     what, count = "flagging", 0
     with (
-        lock_measurement_set(ms.path, what),
+        lock_beside(ms.path, what),
         _writing(ms, what),
         open_table(ms.path, writable=True) as main,
     ):
@@ -373,7 +373,7 @@ def restore_columns(ms: MeasurementSet, names: Iterable[str] | None = None) -> l
     recover_columns(ms)
     done = []
     with (
-        lock_measurement_set(ms.path, "restoring"),
+        lock_beside(ms.path, "restoring"),
         _writing(ms, "restoring"),
         open_table(ms.path, writable=True) as main,
     ):

@@ -1,4 +1,4 @@
-"""One owner at a time for a Measurement Set.
+"""One owner at a time for a Measurement Set, or another file.
 
 The owner's lock is a file beside the Measurement Set that says who it is, and
 the owner keeps an flock on that file for as long as it lives. The kernel drops
@@ -25,11 +25,12 @@ from pathlib import Path
 from dsa110_contimg.errors import ResourceError
 from dsa110_contimg.progress import LogProgress, Progress
 
-__all__ = ["lock_measurement_set", "lock_path"]
+__all__ = ["boot_id", "lock_beside", "lock_path"]
 
 SUFFIX = ".contimg-lock"
 #: So long another process may take to judge a lock that was left behind, seconds.
 PATIENCE_S = 5.0
+POLL_S = 0.02
 #: What link() says on disks without hard links.
 NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
 
@@ -62,8 +63,10 @@ def lock_path(path: Path | str) -> Path:
 
 
 @contextlib.contextmanager
-def lock_measurement_set(path: Path | str, job: str, progress: Progress | None = None) -> Iterator[None]:
-    """Own a Measurement Set for as long as the context lasts.
+def lock_beside(
+    path: Path | str, job: str, progress: Progress | None = None, *, wait_s: float = 0.0
+) -> Iterator[None]:
+    """Own a Measurement Set, or another file, for as long as the context lasts.
 
     Within one thread locks nest; any other thread or process is refused. What a killed
     owner left behind is taken over with a note.
@@ -76,6 +79,8 @@ def lock_measurement_set(path: Path | str, job: str, progress: Progress | None =
         What it is locked for, told to others.
     progress : Progress, optional
         Where a take-over is noted.
+    wait_s : float
+        How long an owner with the same job is waited for, seconds: one that was given up for dead.
 
     Raises
     ------
@@ -90,10 +95,10 @@ def lock_measurement_set(path: Path | str, job: str, progress: Progress | None =
         yield
         return
     try:
-        descriptor = _take(lock, job, progress or LogProgress())
+        descriptor = _take(lock, job, progress or LogProgress(), wait_s)
     except OSError as error:
         raise ResourceError(
-            f"no lock can be made beside the Measurement Set ({error.strerror})",
+            f"no lock can be made beside {lock.name.removesuffix(SUFFIX)} ({error.strerror})",
             lock.parent,
             "make the folder writable, free some space or work on a copy",
         ) from None
@@ -109,12 +114,12 @@ def lock_measurement_set(path: Path | str, job: str, progress: Progress | None =
         os.close(descriptor)
 
 
-def _take(lock: Path, job: str, progress: Progress) -> int:
+def _take(lock: Path, job: str, progress: Progress, wait_s: float) -> int:
     """Put a file of our own, flocked and complete, under the lock's name; return its descriptor."""
     me = _myself(job)
     beside = lock.with_name(f".{lock.name}.{uuid.uuid4().hex}")
     descriptor = _write(beside, me)
-    patience = time.monotonic() + PATIENCE_S
+    begun = time.monotonic()
     taken = False
     try:
         while True:
@@ -130,9 +135,9 @@ def _take(lock: Path, job: str, progress: Progress) -> int:
                 with contextlib.suppress(FileExistsError):
                     return _write(lock, me)
             with contextlib.suppress(FileNotFoundError):  # released meanwhile
-                left = _left_behind(lock, me, time.monotonic() > patience)
+                left = _left_behind(lock, me, time.monotonic() - begun, wait_s)
                 if left is None:
-                    time.sleep(0.02)
+                    time.sleep(POLL_S)
                     continue
                 owner, old = left
                 try:
@@ -149,7 +154,7 @@ def _take(lock: Path, job: str, progress: Progress) -> int:
             os.close(descriptor)
 
 
-def _left_behind(lock: Path, me: _Owner, impatient: bool) -> tuple[_Owner, int] | None:
+def _left_behind(lock: Path, me: _Owner, waited_s: float, wait_s: float) -> tuple[_Owner, int] | None:
     """Return the dead owner of a lock and a flocked descriptor of it; None to look again.
 
     Raises
@@ -158,7 +163,8 @@ def _left_behind(lock: Path, me: _Owner, impatient: bool) -> tuple[_Owner, int] 
         If the owner lives, or may live.
     """
     where = lock.with_name(lock.name.removesuffix(SUFFIX))
-    old = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    impatient = waited_s > PATIENCE_S
+    old = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     keep = False
     try:
         free = _flock(old)
@@ -178,6 +184,8 @@ def _left_behind(lock: Path, me: _Owner, impatient: bool) -> tuple[_Owner, int] 
                 f"wait for it; if it no longer runs there, remove {lock}",
             )
         if owner.boot_id == me.boot_id and owner.is_alive():
+            if owner.job == me.job and waited_s < wait_s:
+                return None
             raise ResourceError(
                 f"is being worked on by {owner}", where, "wait until it has finished, or stop it"
             )
@@ -243,10 +251,15 @@ def _myself(job: str) -> _Owner:
         job,
         socket.gethostname(),
         pid,
-        Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
+        boot_id(),
         _started(pid) or 0,
         f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC",
     )
+
+
+def boot_id() -> str:
+    """Identify the present boot of this machine."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def _started(pid: int) -> int | None:

@@ -14,7 +14,7 @@ from dsa110_contimg.errors import ResourceError
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.visibilities.blocks import Block, VisibilityReader
 from dsa110_contimg.visibilities.columns import add_spectrum_column, require_space
-from dsa110_contimg.visibilities.lock import lock_measurement_set
+from dsa110_contimg.visibilities.lock import lock_beside
 from dsa110_contimg.visibilities.measurement_set import first_line, open_measurement_set, open_table
 from dsa110_contimg.visibilities.rephase import turn_phases
 
@@ -70,7 +70,7 @@ def rephase_measurement_set(
     fields = list(field_ids) if field_ids is not None else [f.id for f in ms.fields]
     center = center or VisibilityReader(ms, ms.select(",".join(map(str, fields)))).phase_center
     target.parent.mkdir(parents=True, exist_ok=True)
-    with lock_measurement_set(target, "contimg rephase", progress):
+    with lock_beside(target, "contimg rephase", progress):
         _require_absent(target)
         beside = target.with_name(f".{target.name}.{os.getpid()}")
         shutil.rmtree(beside, ignore_errors=True)

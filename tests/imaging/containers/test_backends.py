@@ -15,7 +15,6 @@ from dsa110_contimg.config import ImagingConfig, SimulationConfig
 from dsa110_contimg.errors import (
     ConfigError,
     ContainerImageError,
-    ImagingError,
     PathOutsideMountError,
     SeedError,
     WSCleanError,
@@ -206,7 +205,7 @@ def test_masks(backend, small, tmp_path):
     assert (read_image(again.mask).image == read_image(narrow.mask).image).all()
     with pytest.raises(SeedError, match="empty mask"):
         image_ms(small / "f1.ms", tmp_path / "e", base.with_options(nvss_min_mjy=1e5))
-    with pytest.raises(ImagingError, match="not on the grid"):
+    with pytest.raises(ConfigError, match="not on the grid"):
         image_ms(small / "f1.ms", tmp_path / "e", given.with_options(size=640))
 
 
@@ -279,3 +278,15 @@ def nothing_is_left(request):
         shared = {c.container_name for c in _SHARED.values() if c.is_running()}
         for engine in ("docker", "podman"):
             assert set(containers(engine)) <= shared
+
+
+def test_products_of_an_earlier_run_of_the_name_do_not_stay(small, tmp_path):
+    """The image divided by the beam would be that of another image."""
+    other = tmp_path / "other-0000-image.fits"
+    other.write_text("not ours")
+    first = ImagingConfig(**SMALL, backend="wsclean", pb_correct=True, channels_out=2)
+    assert len(image_ms(small / "f1.ms", tmp_path / "i", first).channels) == 2
+    (tmp_path / ".z.wsclean.4194304").mkdir()
+    image_ms(small / "f1.ms", tmp_path / "i", ImagingConfig(**SMALL, backend="wsclean"))
+    left = sorted(p.name for p in tmp_path.iterdir())
+    assert left == [*(f"i-{n}.fits" for n in ("image", "model", "psf", "residual")), other.name]
