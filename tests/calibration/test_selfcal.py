@@ -209,7 +209,8 @@ def test_summary_has_every_key_and_only_plain_values(finished):
     for state in ("initial", "final", "final_standard"):
         assert set(on_disk[state]) >= METRIC_KEYS
     assert all(set(i) >= ITERATION_KEYS for i in on_disk["iterations"])
-    assert set(on_disk["seconds"]) == {"total", "read", "predict", "solve", "image", "write"}
+    stages = {"total", "read", "predict", "gather", "solve", "measure", "image", "write"}
+    assert set(on_disk["seconds"]) == stages
     for name in [*on_disk["products"].values(), *on_disk["gaintables"]]:
         assert (out / name).exists(), name
 
@@ -503,7 +504,7 @@ def test_real_field_from_raw_units(ngc5921_raw, ngc5921_caltables, shared_data, 
     assert result.status == "improved"
     assert data_hash(ngc5921_raw) == before
     final = result.summary["final"]
-    assert final["rms_jy"] <= 0.72e-3
+    assert final["rms_jy"] <= 0.70e-3
     assert 0.072 <= final["peak_jy"] <= 0.084
     ra, dec = final["peak_ra_dec_deg"]
     assert abs(ra - 230.47875) * 3600 * np.cos(np.radians(4.975)) < 12
@@ -527,8 +528,8 @@ def test_real_field_from_raw_units(ngc5921_raw, ngc5921_caltables, shared_data, 
         # Phases of two interferometers' references differ by a constant per scan and polarisation.
         turn = np.exp(-1j * np.angle(np.nanmean(np.exp(1j * np.angle(ratio[mine])), axis=(0, 1))))
         ratio[mine] = ratio[mine] * turn
-    assert np.degrees(np.sqrt(np.nanmean(np.angle(ratio) ** 2))) <= 6
-    assert 0.95 <= np.nanmedian(np.abs(ratio)) <= 1.08
+    assert np.degrees(np.sqrt(np.nanmean(np.angle(ratio) ** 2))) <= 5
+    assert 0.95 <= np.nanmedian(np.abs(ratio)) <= 1.05
 
 
 def test_real_calibrated_field_is_not_made_worse(ngc5921_crosscal, shared_data, tmp_path):

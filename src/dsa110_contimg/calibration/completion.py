@@ -13,7 +13,7 @@ from dsa110_contimg.imaging import ImageGrid
 from dsa110_contimg.sky import Seed, SkyModel
 from dsa110_contimg.sky.seed import BAND_SAMPLES, mean_apparent_flux
 
-__all__ = ["joined", "lacking_sources"]
+__all__ = ["brighter", "joined", "lacking_sources"]
 
 Float = NDArray[np.float64]
 
@@ -89,3 +89,9 @@ def joined(seed: Seed, more: Seed | None) -> Seed:
         sky=SkyModel.concatenate([seed.sky, more.sky]),
         apparent_jy=np.concatenate([seed.apparent_jy, more.apparent_jy]),
     )
+
+
+def brighter(seed: Seed, factor: float) -> Seed:
+    """Return a seed with all fluxes multiplied by a factor."""
+    sky = replace(seed.sky, flux_jy=seed.sky.flux_jy * factor)
+    return replace(seed, sky=sky, apparent_jy=seed.apparent_jy * factor)

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,9 @@ def _flag_unsolved(plan: Plan, observation: Observation, tables: Sequence[GainTa
 
     def unsolved() -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
         for block, _ in observation.blocks("flag what has no solution", with_model=False):
-            _, weight = observation.corrected(block, tables)
-            yield block.rows, (weight == 0) & (block.weight > 0)
+            # Whatever its weight: outliers have none, and may well have a solution.
+            _, weight = observation.corrected(replace(block, weight=np.ones_like(block.weight)), tables)
+            yield block.rows, (weight == 0) & ~block.flag
 
     count = add_flags(plan.ms, unsolved())
     logger.info("%d visibilities without a solution flagged", count)

@@ -28,7 +28,7 @@ from dsa110_contimg.calibration.account import MASK, Round, State, summary_of
 from dsa110_contimg.calibration.anchor import SeedMeasurement, measure_seeds, tied_seed
 from dsa110_contimg.calibration.antennas import ANTENNAS, antenna_report, antenna_verdicts
 from dsa110_contimg.calibration.choose import MIN_HELDOUT_SNR, GainSolver, Score, Solution
-from dsa110_contimg.calibration.completion import joined, lacking_sources
+from dsa110_contimg.calibration.completion import brighter, joined, lacking_sources
 from dsa110_contimg.calibration.gains import GainTable, typical_amplitude
 from dsa110_contimg.calibration.images import (
     CalibratedImage,
@@ -90,6 +90,8 @@ FEWEST_SUB_BANDS = 4
 CREDIBLE_SCALE = 2.0
 #: Outliers and noisy antennas are looked for at most this often.
 MOST_MENDINGS = 3
+#: A change of the flux scale by what joins the catalogue's sources that is worth undoing.
+KEPT_SCALE = 0.005
 #: What the catalogue lacks is looked for at most this often.
 MOST_COMPLETIONS = 3
 #: A noise measured on the calibrated residual counts where it is below this fraction of the one before.
@@ -469,7 +471,19 @@ class _Run:
         if again is None:
             return None
         self.extra = joined(self.extra, found) if self.extra else found
-        return again[:2]
+        return self._scale_kept(again[0], again[1], typical_amplitude(tables))
+
+    def _scale_kept(self, rounds: list[Round], before: Score, amplitude: float) -> tuple[list[Round], Score]:
+        """Keep the flux scale of the catalogue's sources, where they are too few to be measured.
+
+        What the image adds beside them takes some of their flux, and the gains would grow for it.
+        """
+        factor = typical_amplitude(rounds[-1].tables) / amplitude
+        if self.measured is not None or self.seed is None or abs(factor - 1) < KEPT_SCALE:
+            return rounds, before
+        self.seed = brighter(self.seed, factor)
+        self.extra = brighter(self.extra, factor) if self.extra else None
+        return self._seeded_rounds(self.seed, rounds)
 
     def _if_better(self, seed: Seed, rounds: list[Round]) -> tuple[list[Round], Score, float] | None:
         """Solve against another model; keep it if held-out channels are predicted better.
