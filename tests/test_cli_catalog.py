@@ -105,8 +105,9 @@ def test_query_writes_each_form(
         rows = [line.split(",") for line in out.read_text().splitlines()[1:]]
         np.testing.assert_allclose([float(row[4]) for row in rows], found["flux_mjy"] / 1e3)
     if suffix in ("fits", "xml"):
-        told = str(table.meta)
-        assert found.meta["catalog_hash"] in told
+        # Cards of FITS break long lines.
+        told = "".join(table.meta["comments"]) if suffix == "fits" else table.meta["description"]
+        assert found.meta["catalog_hash"] in told.replace("\n", "").replace(" ", "")
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
     again = run(capfd, "query", *CONE, "--catalog-dir", strips, "--out", out, "--json")
     assert json.loads(again)["n_sources"] == len(found)

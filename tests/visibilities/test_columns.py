@@ -418,7 +418,7 @@ def test_a_full_disk_is_refused_in_one_line(templates, disk):
     before = snapshot(path)
     leave_free(disk, 100_000)
     for act in (lambda ms: ColumnStage(ms, NAMES).__enter__(), lambda ms: back_up_columns(ms, ["FLAG"])):
-        with pytest.raises(ResourceError, match=r"disk full: .* needs .* MB, 0 MB are free") as caught:
+        with pytest.raises(ResourceError, match=r"disk full: .* MB needed for .*, 0 MB free") as caught:
             act(open_measurement_set(path))
         assert "\n" not in str(caught.value)
     assert snapshot(path) == before

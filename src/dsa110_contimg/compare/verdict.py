@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dsa110_contimg.compare.arms import BASELINE
-
 __all__ = ["RULE", "judge_comparison", "snr_uncertainty"]
 
 #: The rms is a median absolute deviation: its variance is that of a standard deviation over its efficiency
@@ -73,7 +71,7 @@ def judge_comparison(
     """
     error = snr_uncertainty(region_beams)
     measured = {a["name"]: a for a in arms if a["figures"] is not None and not a["identical_to"]}
-    base = measured.get(BASELINE)
+    base = next((a for a in measured.values() if _plain(a)), None)
     seeded = [a for a in measured.values() if a["seeded"]]
     chosen, because = _recommend(list(measured.values()), error, beam_arcsec)
     same = [a["name"] for a in arms if chosen and a["identical_to"] == chosen]
@@ -94,6 +92,11 @@ def judge_comparison(
         "rule": RULE,
         "snr_standard_error": error,
     }
+
+
+def _plain(arm: Mapping[str, Any]) -> bool:
+    """Whether the catalogue has no part in an arm, neither as seed nor as mask."""
+    return not arm["seeded"] and arm["limit_mjy"] is None
 
 
 def _criterion(name: str, verdict: bool | None, evidence: str) -> dict[str, Any]:
@@ -186,7 +189,7 @@ def _recommend(arms: Sequence[Mapping[str, Any]], error: float, beam_arcsec: flo
         return None, "no arm improved the data with fluxes and positions of the catalogue"
     within = 1 + MEASURABLE_SIGMA * math.sqrt(2) * error
     equal = [a for a in able if _snr(a) * within >= max(map(_snr, able))]
-    base = next((a for a in equal if a["name"] == BASELINE), None)
+    base = next((a for a in equal if _plain(a)), None)
     left = [a for a in equal if a["seeded"]]
     if base is not None:
         left = [a for a in left if _seconds(a) <= (1 + MAX_OVERHEAD) * _seconds(base)]
