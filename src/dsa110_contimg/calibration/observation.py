@@ -181,6 +181,7 @@ class Observation:
         self._model_cache: dict[int, NDArray[np.complex64]] = {}
         self._noisy: Float | None = None
         self._measured_noise = np.ones((len(reader.ms.antennas), 2))
+        self._antennas_seen = np.ones((len(reader.ms.antennas), 2), dtype=bool)
         self._found: dict[int, NDArray[np.int64]] = {}
         self._left_out: dict[int, NDArray[np.int64]] = {}
         self.data_hash = ""
@@ -345,7 +346,7 @@ class Observation:
             noise.add(residual, weight)
             weight = np.where(wild, np.float32(0), weight)
             of_antennas.add(residual, weight, block.antenna1, block.antenna2)
-        self._measured_noise = of_antennas.factors()
+        self._measured_noise, self._antennas_seen = of_antennas.factors(), of_antennas.seen()
         return noise
 
     def _note_outliers(self, number: int, block: Block, wild: NDArray[np.bool_]) -> None:
@@ -382,6 +383,25 @@ class Observation:
         names = self.reader.ms.antennas.name
         noisy = [names[k] for k in np.flatnonzero(still.any(axis=1))]
         return sum(x.size for x in self._left_out.values()) - before, noisy
+
+    def measure_antennas(self, tables: Sequence[GainTable]) -> list[str]:
+        """Look anew for antennas noisier than their weights say, with the model and gains at hand.
+
+        A first model that lacks much makes the long baselines look noisy.
+
+        Returns
+        -------
+        list of str
+            Names of those that were found noisy before and are not, or the other way round.
+        """
+        known, self._noisy = self.noise_factors, None
+        self.residual_noise(tables)
+        self.mend_weights()
+        # One without a solution shows nothing: what was found of it holds.
+        self._noisy = np.where(self._antennas_seen, self.noise_factors, known)
+        before = known > 1
+        changed = (before != (self.noise_factors > 1)).any(axis=1)
+        return [self.reader.ms.antennas.name[k] for k in np.flatnonzero(changed)]
 
     def stokes(
         self,

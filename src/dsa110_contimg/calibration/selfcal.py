@@ -310,6 +310,7 @@ class _Run:
                 if completed is None:
                     break
                 rounds, before = self._anchored_rounds(*completed)
+            rounds, before = self._weighed_rounds(rounds, before)
         # All images that are compared take their weights and flags from the last solution.
         weights = next((r.tables for r in reversed(rounds) if r.verdict.accepted), ())
         initial = self._image((), "image before", weight_tables=weights)
@@ -406,6 +407,17 @@ class _Run:
             f"{kind}: delays of {1e9 * np.nanstd(found.delay_s):.2f} ns rms, held-out chi2 "
             f"{plain:.3f} -> {chi2:.3f}: {'kept' if self.spectral else 'left out'}"
         )
+
+    def _weighed_rounds(self, rounds: list[Round], before: Score) -> tuple[list[Round], Score]:
+        """Solve once more if the noise of antennas is another now that the model is what it will be."""
+        with self._timed("measure"):
+            changed = self.observation.measure_antennas(rounds[-1].tables)
+        if not changed:
+            return rounds, before
+        self.progress.note(f"of another noise than the first model made them seem: {', '.join(changed)}")
+        self.left = None
+        self.statistics = self._gather()
+        return self._anchored_rounds(*self._rounds(self._solver(), rounds))
 
     def _anchored_rounds(self, rounds: list[Round], before: Score) -> tuple[list[Round], Score]:
         """Solve again with the bright seeds tied to the median of all, while that predicts better."""

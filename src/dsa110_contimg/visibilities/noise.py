@@ -121,6 +121,10 @@ class AntennaNoise:
         np.add.at(self._power, pair, power.sum(axis=1))
         np.add.at(self._count, pair, both.sum(axis=1))
 
+    def seen(self) -> NDArray[np.bool_]:
+        """Antennas and polarisations that anything was added of, shape (nant, 2)."""
+        return np.asarray((self._count.sum(axis=0) + self._count.sum(axis=1)) > 0)
+
     def factors(self) -> NDArray[np.float64]:
         """Variance of each antenna and receptor over the median one's, shape (nant, 2); 1 if unknown."""
         n = len(self._power)
