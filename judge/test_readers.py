@@ -24,7 +24,6 @@ import numpy as np
 from astropy.coordinates import EarthLocation
 EarthLocation.get_site_names = classmethod(lambda cls, **kwargs: [])
 from pyuvdata import UVData
-from tests.needs import program
 warnings.simplefilter("ignore")
 data = UVData()
 data.read_ms(sys.argv[1])
