@@ -186,6 +186,12 @@ class WSCleanContainer:
         if self._client is not None:
             _close_pipes(self._client)
             self._client = None
+        if self._generation and not self._stopped:
+            log.warning(
+                "container %s has gone; started again",
+                self.container_name,
+                extra={"event": "container_restart"},
+            )
         engine = self.engine
         for leftover, problem in reap_leftovers(engine):
             log.warning(
@@ -329,8 +335,6 @@ class WSCleanContainer:
                         "has been stopped", f"container {self.container_name}", "start it again"
                     )
                 if not self.is_running():
-                    if self._generation:
-                        log.warning("container %s has gone; started again", self.container_name)
                     self._start()
                 generation = self._generation
             try:
