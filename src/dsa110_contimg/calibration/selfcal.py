@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 from astropy.table import Table
 from numpy.typing import NDArray
@@ -22,21 +18,17 @@ from dsa110_contimg.calibration.accept import (
     Appraisal,
     Verdict,
     appraise_image,
-    appraise_solution,
 )
 from dsa110_contimg.calibration.account import MASK, Round, State, summary_of
-from dsa110_contimg.calibration.anchor import SeedMeasurement, measure_seeds, tied_seed
 from dsa110_contimg.calibration.antennas import ANTENNAS, antenna_report, antenna_verdicts
-from dsa110_contimg.calibration.choose import MIN_HELDOUT_SNR, GainSolver, Score, Solution
-from dsa110_contimg.calibration.completion import brighter, joined, lacking_sources
+from dsa110_contimg.calibration.choose import Score
 from dsa110_contimg.calibration.gains import GainTable, typical_amplitude
 from dsa110_contimg.calibration.images import (
     CalibratedImage,
-    make_image,
     measure,
     region_for,
 )
-from dsa110_contimg.calibration.observation import ImageModel, Observation, SeedModel, sub_band_edges
+from dsa110_contimg.calibration.observation import ImageModel
 from dsa110_contimg.calibration.plan import Plan, make_plan, owned
 from dsa110_contimg.calibration.production import make_image_with_wsclean
 from dsa110_contimg.calibration.products import (
@@ -45,19 +37,13 @@ from dsa110_contimg.calibration.products import (
     write_everything,
     write_json,
 )
-from dsa110_contimg.calibration.solver import rank_reference_antennas
-from dsa110_contimg.calibration.spectral import SUB_BANDS, solve_spectral
+from dsa110_contimg.calibration.rounds import MIN_SIGNAL_SNR
+from dsa110_contimg.calibration.seeded import SeededRounds
 from dsa110_contimg.calibration.stages import STAGES, StageRecords
-from dsa110_contimg.calibration.statistics import BaselineStatistics
 from dsa110_contimg.calibration.trust import QUALITY, seed_quality
 from dsa110_contimg.config import SelfCalConfig
-from dsa110_contimg.errors import MeasurementSetError
-from dsa110_contimg.imaging import ImageGrid, RestoringBeam
-from dsa110_contimg.imaging.cli_imaging import grid_for
-from dsa110_contimg.imaging.masks import catalog_mask, write_mask
 from dsa110_contimg.imaging.wsclean import WSClean, detect_capabilities, open_wsclean
 from dsa110_contimg.progress import LogProgress, Progress
-from dsa110_contimg.sky import Seed
 from dsa110_contimg.visibilities import (
     recover_columns,
 )
@@ -66,36 +52,12 @@ __all__ = ["SelfCalConfig", "SelfCalResult", "selfcal_ms"]
 
 logger = logging.getLogger(__name__)
 
-#: What time is charged to: `gather` makes the statistics, `solve` chooses and solves on them, `measure` is
-#: for the fluxes and positions of the seeds.
-STAGE_NAMES = ("total", "read", "predict", "gather", "solve", "measure", "image", "write")
-#: An amplitude solution needs this signal to noise per antenna, or it adds more noise than it takes away.
-MIN_AMPLITUDE_SNR = 10.0
-#: Solutions this good in the median mean that there is a signal to calibrate on.
-MIN_SIGNAL_SNR = 3.0
 #: A round that loses this much of the signal to noise has diverged.
 DIVERGED_SNR = 0.8
 #: Unseeded rounds go on while the signal to noise grows by this factor.
 WORTHWHILE_SNR = 1.02
 #: A held-out chi-squared this near to the solution's own says that the input was calibrated already.
 CONVERGED_CHI2 = 1.01
-#: The seed is tied to the median of its sources at most this often, or until both are this near.
-MOST_ANCHORS = 4
-ANCHORED_SCALE = 0.005
-ANCHORED_ARCSEC = 0.05
-ANCHORED_CHI2 = 1.01
-#: With fewer parts of the band there is no telling a delay.
-FEWEST_SUB_BANDS = 4
-#: After amplitudes are solved the flux scale of the seeds is near one, or the sky is another.
-CREDIBLE_SCALE = 2.0
-#: Outliers and noisy antennas are looked for at most this often.
-MOST_MENDINGS = 3
-#: A change of the flux scale by what joins the catalogue's sources that is worth undoing.
-KEPT_SCALE = 0.005
-#: What the catalogue lacks is looked for at most this often.
-MOST_COMPLETIONS = 3
-#: A noise measured on the calibrated residual counts where it is below this fraction of the one before.
-REFINED_NOISE = 0.98
 #: Where the held-out chi-squared falls by this factor, a bad image is looked at again without the seed.
 SECOND_LOOK_CHI2 = 1.1
 #: Where the image lost this much, a second look would only show that the model was subtracted twice.
@@ -177,49 +139,13 @@ def selfcal_ms(
         return _Run(plan, records).execute()
 
 
-class _Run:
+class _Run(SeededRounds):
     """One self-calibration from plan to products."""
 
     def __init__(self, plan: Plan, progress: StageRecords) -> None:
-        self.plan = plan
-        self.config = plan.config
-        self.progress = progress
-        self.observation = Observation(plan.reader, plan.initial, progress)
-        fwhm = plan.beam.fwhm_rad(float(plan.reader.freq_hz.min()))
-        self.grid: ImageGrid = grid_for(plan.reader, plan.config, fwhm)
-        self.seconds = dict.fromkeys(STAGE_NAMES, 0.0)
-        self.noise = 0.0
-        #: The model of a seeded run: the catalogue's sources, the bright ones where they were measured.
-        self.seed: Seed | None = plan.seed
-        self.improved = False
-        self.statistics: BaselineStatistics | None = None
-        self.measured: SeedMeasurement | None = None
-        #: Delays and bandpass, where they were asked for and help.
-        self.spectral: tuple[GainTable, ...] = ()
-        #: Clean components that joined the catalogue's sources.
-        self.extra: Seed | None = None
-        #: Whether the sky has shown itself to be another than the catalogue's.
-        self.foreign = False
-        #: Image of what the present model leaves, and the tables it was made with.
-        self.left: tuple[tuple[GainTable, ...], CalibratedImage] | None = None
-        self.anchor: dict[str, Any] | None = None
-        self.mask: NDArray[np.bool_] | None = None
+        super().__init__(plan, progress)
         #: Maker of the final image, where it is not the embedded engine.
         self.wsclean: WSClean | None = None
-        self.started = time.perf_counter()
-        if plan.config.threads:
-            numba.set_num_threads(min(plan.config.threads, os.cpu_count() or 1))
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        """Charge the time to a stage, less what reading and predicting within it took."""
-        started = time.perf_counter()
-        inner = self.plan.reader.seconds + self.observation.predict_seconds
-        try:
-            yield
-        finally:
-            within = self.plan.reader.seconds + self.observation.predict_seconds - inner
-            self.seconds[stage] += time.perf_counter() - started - within
 
     def execute(self) -> SelfCalResult:
         out = self.plan.output_dir
@@ -288,8 +214,6 @@ class _Run:
             self.progress.note(f"antennas, {verdict}: {', '.join(names)}")
         return report
 
-    # Rounds
-
     def _seeded(self) -> tuple[State, CalibratedImage, str, str]:
         """Solve phases, then amplitudes, against the seed; image once before and once after."""
         seed = self._catalogue
@@ -304,13 +228,7 @@ class _Run:
             initial = self._image((), "image before")
             return State((), initial, rounds), initial, "refused", self._too_little(rounds[0])
         if rounds[-1].verdict.accepted:
-            rounds, before = self._anchored_rounds(rounds, before)
-            for _ in range(MOST_COMPLETIONS):
-                completed = None if self.foreign else self._completed_rounds(rounds)
-                if completed is None:
-                    break
-                rounds, before = self._anchored_rounds(*completed)
-            rounds, before = self._weighed_rounds(rounds, before)
+            rounds, before = self._perfected_rounds(rounds, before)
         # All images that are compared take their weights and flags from the last solution.
         weights = next((r.tables for r in reversed(rounds) if r.verdict.accepted), ())
         initial = self._image((), "image before", weight_tables=weights)
@@ -322,198 +240,6 @@ class _Run:
             # The input is kept: its image is that of the input alone, as it was found.
             initial = self._image((), "image of the input")
         return State((), initial, rounds), initial, *outcome
-
-    def _seeded_rounds(self, seed: Seed, like: Sequence[Round] = ()) -> tuple[list[Round], Score]:
-        """Solve phases, then amplitudes where the signal allows; also the score of the input.
-
-        Intervals are looked for near those of rounds made `like` these.
-        """
-        self.observation.set_model(SeedModel(seed))
-        self.statistics = self._gather()
-        if like:
-            # Rounds that are compared see the same data.
-            rounds, before = self._rounds(self._solver(), like)
-            if self._refine_noise(rounds):
-                rounds, before = self._rounds(self._solver(), like)
-            return rounds, before
-        for _ in range(MOST_MENDINGS):
-            # Interference can bury every antenna: none is dropped for good before it is found.
-            rounds, before = self._rounds(self._solver(preliminary=True))
-            lower = self._refine_noise(rounds)
-            # Interference and the like, of no weight from here on, must not bend the gains.
-            left_out, noisy = self.observation.mend_weights()
-            if left_out:
-                self.progress.note(f"{left_out} visibilities far beyond the noise are left out")
-            if noisy:
-                self.progress.note(f"noisier than their weights say, and weighted down: {', '.join(noisy)}")
-            if not (left_out or noisy or lower):
-                break
-            if left_out or noisy:
-                self.statistics = self._gather()
-        rounds, before = self._rounds(self._solver())
-        return rounds, before
-
-    def _refine_noise(self, rounds: list[Round]) -> bool:
-        """Measure the noise on what the model leaves: wide channels no longer show the sky as noise then."""
-        with self._timed("measure"):
-            refined = self.observation.residual_noise(rounds[-1].tables).scale2
-        lower = 0 < refined < REFINED_NOISE * 2 * self.noise**2
-        if lower:
-            self.noise = float(np.sqrt(refined / 2))
-        return lower
-
-    def _rounds(self, solver: GainSolver, like: Sequence[Round] = ()) -> tuple[list[Round], Score]:
-        before = solver.unit_score()
-        near = {r.solution.mode: r.solution for r in like}
-        rounds = [self._solve(solver, "p", self.config.solint, "seed", self.spectral, before, near.get("p"))]
-        if self.config.amplitude != "off" and rounds[0].solution.median_snr >= MIN_SIGNAL_SNR:
-            base = rounds[0] if rounds[0].verdict.accepted else None
-            second = self._amplitude_round(solver, base, before, "seed", near.get("ap"))
-            if second is not None:
-                rounds.append(second)
-        return rounds, before
-
-    def _find_spectral(self, seed: Seed) -> None:
-        """Solve for delays and bandpass first, and keep them if other channels are predicted better.
-
-        Before anything else: without them what is left would be taken for interference and noise.
-        """
-        kind = self.config.spectral
-        if kind == "off":
-            return
-        windows = [self.plan.ms.spectral_window(s) for s in self.plan.selection.spw_ids]
-        parts = min(-(-SUB_BANDS // len(windows)), min(w.freq_hz.size for w in windows))
-        if parts * len(windows) < FEWEST_SUB_BANDS:
-            self.progress.note(f"no delays: fewer than {FEWEST_SUB_BANDS} channels")
-            return
-        self.observation.set_model(SeedModel(seed))
-        self.statistics = self._gather()
-        plain = self._rounds(self._solver())[0][-1].solution.score.chi2_heldout
-        with self._timed("solve"):
-            statistics, _ = self.observation.gather((), parts)
-            edges = [pairwise(sub_band_edges(w.freq_hz.size, parts)) for w in windows]
-            freq = [w.freq_hz[a:b].mean() for w, e in zip(windows, edges, strict=True) for a, b in e]
-            solver = self._solver(statistics, np.array(freq)).apart()
-            found = solve_spectral(solver, np.array(freq), {w.id: w.freq_hz for w in windows}, kind)
-        if found is None:
-            self.progress.note("no delays: too little signal in each sub-band")
-            return
-        noise, self.spectral = self.noise, (found.table,)
-        self.statistics = self._gather()
-        chi2 = self._rounds(self._solver())[0][-1].solution.score.chi2_heldout * (self.noise / noise) ** 2
-        if chi2 >= plain:
-            self.spectral = ()
-        self.progress.note(
-            f"{kind}: delays of {1e9 * np.nanstd(found.delay_s):.2f} ns rms, held-out chi2 "
-            f"{plain:.3f} -> {chi2:.3f}: {'kept' if self.spectral else 'left out'}"
-        )
-
-    def _weighed_rounds(self, rounds: list[Round], before: Score) -> tuple[list[Round], Score]:
-        """Solve once more if the noise of antennas is another now that the model is what it will be."""
-        with self._timed("measure"):
-            changed = self.observation.measure_antennas(rounds[-1].tables)
-        if not changed:
-            return rounds, before
-        self.progress.note(f"of another noise than the first model made them seem: {', '.join(changed)}")
-        self.left = None
-        self.statistics = self._gather()
-        return self._anchored_rounds(*self._rounds(self._solver(), rounds))
-
-    def _anchored_rounds(self, rounds: list[Round], before: Score) -> tuple[list[Round], Score]:
-        """Solve again with the bright seeds tied to the median of all, while that predicts better."""
-        catalogue, gained = self._catalogue, np.inf
-        for _ in range(MOST_ANCHORS):
-            with self._timed("measure"):
-                measured = measure_seeds(
-                    self.observation, rounds[-1].tables, self.seed or catalogue, catalogue, 2 * self.noise**2
-                )
-            if measured is None:
-                break
-            with_amplitudes = any(r.solution.mode == "ap" for r in rounds)
-            if with_amplitudes and abs(np.log(max(measured.scale, 1e-9))) > np.log(CREDIBLE_SCALE):
-                self.progress.note(
-                    f"{measured.n_good} bright seeds have {measured.scale:.2f} times the flux that the "
-                    "amplitudes were solved for: the sky is not that of the catalogue"
-                )
-                self.foreign = True
-                break
-            self.measured = measured
-            east, north = (float(np.degrees(x) * 3600) for x in measured.offset_rad)
-            near = abs(measured.scale - 1) < ANCHORED_SCALE and np.hypot(east, north) < ANCHORED_ARCSEC
-            if near and gained < ANCHORED_CHI2:
-                break
-            self.progress.note(
-                f"{measured.n_good} bright seeds: flux scale off by {100 * (measured.scale - 1):+.1f} %, "
-                f"position by {east:+.2f}, {north:+.2f} arcsec; tied to their median"
-            )
-            tied = tied_seed(catalogue, measured, self.plan.reader.phase_center)
-            again = self._if_better(joined(tied, self.extra), rounds)
-            if again is None:
-                break
-            rounds, before, gained = again
-            self.anchor = self.anchor or {
-                "n_sources": measured.n_good,
-                "flux_scale": measured.scale,
-                "offset_arcsec": [east, north],
-            }
-        if gained < np.inf:
-            # All intervals once more, against the model as it is now.
-            rounds, before = self._rounds(self._solver())
-        return rounds, before
-
-    def _completed_rounds(self, rounds: list[Round]) -> tuple[list[Round], Score] | None:
-        """Solve again with what the image shows and the catalogue lacks; None if there is nothing of it."""
-        tables, model = rounds[-1].tables, self.seed or self._catalogue
-        image = self._image(tables, "image of what the model leaves", subtract=True)
-        self.left = (tables, image)
-        reader = self.plan.reader
-        found = lacking_sources(model, image, self.grid, reader.pointing, reader.freq_hz)
-        if found is None:
-            return None
-        if found.apparent_jy.sum() > model.apparent_jy.sum():
-            self.progress.note(
-                f"{found.apparent_jy.sum():.3f} Jy that the catalogue lacks, more than it has: left out"
-            )
-            return None
-        again = self._if_better(joined(model, found), rounds)
-        self.progress.note(
-            f"{len(found)} clean components of {found.apparent_jy.sum():.3f} Jy that the catalogue lacks "
-            f"{'join the seed' if again else 'do not help the gains and are left out'}"
-        )
-        if again is None:
-            return None
-        self.extra = joined(self.extra, found) if self.extra else found
-        return self._scale_kept(again[0], again[1], typical_amplitude(tables))
-
-    def _scale_kept(self, rounds: list[Round], before: Score, amplitude: float) -> tuple[list[Round], Score]:
-        """Keep the flux scale of the catalogue's sources, where they are too few to be measured.
-
-        What the image adds beside them takes some of their flux, and the gains would grow for it.
-        """
-        factor = typical_amplitude(rounds[-1].tables) / amplitude
-        if self.measured is not None or self.seed is None or abs(factor - 1) < KEPT_SCALE:
-            return rounds, before
-        self.seed = brighter(self.seed, factor)
-        self.extra = brighter(self.extra, factor) if self.extra else None
-        return self._seeded_rounds(self.seed, rounds)
-
-    def _if_better(self, seed: Seed, rounds: list[Round]) -> tuple[list[Round], Score, float] | None:
-        """Solve against another model; keep it if held-out channels are predicted better.
-
-        Returns the rounds, the score of the input, and the factor by which the
-        held-out chi-squared fell; None if the old model stays.
-        """
-        kept, noise, statistics = self.seed or self._catalogue, self.noise, self.statistics
-        again, before = self._seeded_rounds(seed, rounds)
-        # Both at the noise that the better model leaves.
-        old = rounds[-1].solution.score.chi2_heldout * (noise / self.noise) ** 2
-        new = again[-1].solution.score.chi2_heldout
-        if again[-1].verdict.accepted and new < old:
-            self.seed, self.left = seed, None
-            return again, before, old / new
-        self.observation.set_model(SeedModel(kept))
-        self.statistics, self.noise = statistics, noise
-        return None
 
     def _unseeded(self) -> tuple[State, CalibratedImage, str, str]:
         """Take the model from the image, round by round."""
@@ -558,116 +284,6 @@ class _Run:
                 break
             amplitude = not worthwhile
         return state, initial, *self._outcome(state.rounds, initial, before)
-
-    def _gather(self) -> BaselineStatistics:
-        """Gather the statistics; the noise is the lowest that was measured so far."""
-        with self._timed("gather"):
-            statistics, noise = self.observation.gather(self.spectral)
-        if not 0 < noise.scale2 < np.inf:
-            raise MeasurementSetError(
-                "no noise can be measured: the visibilities are all zero or infinite",
-                self.plan.ms.path,
-                "check DATA and WEIGHT",
-            )
-        measured = float(np.sqrt(noise.scale2 / 2))
-        self.noise = min(measured, self.noise) if self.noise > 0 else measured
-        return statistics
-
-    def _solver(
-        self,
-        statistics: BaselineStatistics | None = None,
-        freq_hz: NDArray[np.float64] | None = None,
-        *,
-        preliminary: bool = False,
-    ) -> GainSolver:
-        """Solver on the statistics at hand, or on others with windows of their own.
-
-        A preliminary one assumes nothing of what shares a gain, and drops no antenna.
-        """
-        statistics, reader = statistics or self.statistics, self.plan.reader
-        assert statistics is not None
-        windows = [self.plan.ms.spectral_window(s) for s in self.plan.selection.spw_ids]
-        shared: dict[str, bool | None] = {
-            "common": {"auto": None, "G": False, "T": True}[self.config.gain_type],
-            "combined": {"auto": None, "on": True, "off": False}[self.config.combine_spw],
-        }
-        if preliminary:
-            shared = {"common": shared["common"] or False, "combined": shared["combined"] is not False}
-        return GainSolver(
-            statistics,
-            times_s=reader.times,
-            dump_s=reader.interval_s,
-            scan=reader.scan,
-            field_id=reader.field_id,
-            freq_hz=np.array([float(w.freq_hz.mean()) for w in windows]) if freq_hz is None else freq_hz,
-            reference_antennas=rank_reference_antennas(
-                statistics, self.plan.ms.antennas.position_m, self.plan.reference_antennas
-            ),
-            noise_scale2=2 * self.noise**2,
-            common=shared["common"],
-            combine_spw=shared["combined"],
-            combine_scans=self.config.combine_scans,
-            min_snr=self.config.min_snr,
-            min_baselines=self.config.min_baselines,
-            min_heldout_snr=-np.inf if preliminary else MIN_HELDOUT_SNR,
-        )
-
-    def _solve(
-        self,
-        solver: GainSolver,
-        mode: Any,
-        solint: str,
-        model: str,
-        earlier: tuple[GainTable, ...],
-        before: Score,
-        near: Solution | None = None,
-    ) -> Round:
-        started = time.perf_counter()
-        with self._timed("solve"):
-            nearby = (near.solint, near.grouping) if near else ()
-            solution = solver.best(mode, solint, *nearby)
-        verdict = appraise_solution(
-            before.chi2_heldout,
-            solution.score.chi2_heldout,
-            solution.solved_fraction,
-            of_input=earlier == self.spectral and not self.improved,
-        )
-        self.progress.note(
-            f"{'phases' if mode == 'p' else 'amplitudes and phases'} every {solution.solint_s:.0f} s: "
-            f"signal to noise {solution.median_snr:.1f} per antenna, "
-            f"{100 * solution.solved_fraction:.1f} % solved, {verdict.reason}"
-        )
-        return Round(
-            solution,
-            model,
-            (*earlier, solution.table),
-            verdict,
-            time.perf_counter() - started,
-            solver.predicted_snr(solution.solint, solution.grouping),
-        )
-
-    def _amplitude_round(
-        self, solver: GainSolver, base: Round | None, before: Score, model: str, near: Solution | None = None
-    ) -> Round | None:
-        """Solve amplitudes on top of an accepted phase round; None if there is too little signal."""
-        if base is not None:
-            solver, before = solver.after(base.solution.table), base.solution.score
-        new = self._solve(
-            solver,
-            "ap",
-            self.config.amplitude_solint,
-            model,
-            base.tables if base else self.spectral,
-            before,
-            near,
-        )
-        if self.config.amplitude == "auto" and new.solution.median_snr < MIN_AMPLITUDE_SNR:
-            self.progress.note(
-                f"amplitudes left alone: signal to noise {new.solution.median_snr:.1f} per antenna "
-                f"is under {MIN_AMPLITUDE_SNR:g}"
-            )
-            return None
-        return new
 
     def _accept_from_last(
         self,
@@ -735,11 +351,6 @@ class _Run:
             return Verdict(True, f"{verdict.reason} with the seed subtracted (plain images: {first.reason})")
         return first
 
-    @property
-    def _catalogue(self) -> Seed:
-        assert self.plan.seed is not None
-        return self.plan.seed
-
     def _appraisal(
         self,
         image: CalibratedImage,
@@ -790,44 +401,6 @@ class _Run:
             f"{this.solution.solint_s:.0f} s is under {MIN_SIGNAL_SNR:g} ({this.predicted_snr:.1f} was to be "
             "expected of the model if the data are in jansky); nothing was touched"
         )
-
-    # Images and products
-
-    def _image(
-        self,
-        tables: tuple[GainTable, ...],
-        label: str,
-        *,
-        depth_jy: float | None = None,
-        subtract: bool = False,
-        weight_tables: tuple[GainTable, ...] | None = None,
-    ) -> CalibratedImage:
-        with self._timed("image"):
-            return make_image(
-                self.observation,
-                tables,
-                self.grid,
-                self.config,
-                label,
-                seed=self.seed if subtract else None,
-                catalogue=self.plan.seed,
-                depth_jy=depth_jy,
-                noise=self.noise,
-                weight_tables=weight_tables or None,
-                mask_for=self._mask_for if self.config.catalog_mask else None,
-            )
-
-    def _mask_for(self, beam: RestoringBeam) -> NDArray[np.bool_]:
-        """Catalogue mask, made for the beam of the first image: all are compared at the same mask."""
-        if self.mask is None:
-            assert self.plan.listed is not None
-            radius = self.config.mask_radius_arcsec
-            self.mask = catalog_mask(self.plan.listed.sky, self.grid, beam, radius)
-            freq = self.plan.reader.freq_hz
-            path = self.plan.output_dir / f"{MASK}.fits"
-            write_mask(path, self.mask, self.grid, float(freq.mean()), float(np.ptp(freq)))
-            self.progress.note(f"CLEAN in {100 * self.mask.mean():.2f} % of the image, around the seed")
-        return self.mask
 
     def _final_image(self, state: State, initial: CalibratedImage) -> CalibratedImage:
         """Make the image that is delivered: of the best round at its own depth, or the initial one."""
