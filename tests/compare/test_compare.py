@@ -37,7 +37,7 @@ def test_every_arm_is_measured_alike(compared):
         image = read_image(out / (arm["identical_to"] or arm["name"]) / "common-image.fits").image
         assert image.max() == pytest.approx(figures["deep"]["peak_jy"], rel=1e-5)
         assert mad_rms(image) == pytest.approx(figures["deep"]["rms_jy"], rel=0.3)
-        for which in ("shallow", "deep", "delivered"):
+        for which in ("shallow", "deep", "subtracted", "delivered"):
             f = figures[which]
             assert f["snr"] == pytest.approx(f["peak_jy"] / f["rms_jy"])
             assert f["thermal_ratio"] == pytest.approx(f["rms_jy"] / f["thermal_rms_jy"])
@@ -157,6 +157,7 @@ def arm(name, snr, seconds, *, limit=None, delivered=None, flux=1.0, offset=(0.0
     figures = {
         "shallow": {"snr": snr},
         "deep": {"flux_ratio": flux, "offset_arcsec": None if flux is None else list(offset)},
+        "subtracted": {"snr": delivered or snr},
         "delivered": {"snr": delivered or snr},
     }
     entry = {

@@ -113,7 +113,7 @@ def made_up(phase, jy, draw, ours, theirs):
         metrics = {"snr": 100 * scale, "thermal_ratio": 1 / scale}
         return {
             **{"status": "completed", "run_status": "improved", "reason": "", "n_seeds": 3},
-            "figures": {"shallow": metrics, "delivered": metrics},
+            "figures": dict.fromkeys(("shallow", "subtracted", "delivered"), metrics),
             "seconds": {"total": 10.0},
             "truth": {"phase_error_deg": 1 / scale, "offset_arcsec": [0.0, 3 / scale]},
         }

@@ -35,7 +35,7 @@ class CommonImages:
     before : dict
         Figures of the data as found.
     arms : dict of str to dict
-        By arm: ``shallow``, ``deep`` and ``delivered`` figures.
+        By arm: ``shallow``, ``deep``, ``subtracted`` and ``delivered`` figures.
     depth_jy : float
         Common CLEAN depth of ``before`` and ``shallow``, in the units of the data as found.
     region_fraction : float
@@ -157,7 +157,8 @@ class Judge:
 
         Weights are those of the data, whatever the gains; an antenna that some arm
         has no solution for is left out of all images. The depth is the one to which
-        the image before can be CLEANed; every arm is also CLEANed to its own.
+        the image before can be CLEANed; every arm is also CLEANed to its own, once
+        with the catalogue's sources subtracted first, the unseeded arms too.
 
         Parameters
         ----------
@@ -186,19 +187,19 @@ class Judge:
                 failed[name] = str(error)
         folders = {name: folder for name, folder in folders.items() if name in images}
         region = self._region(images, noise)
-        arms = {
-            name: self._figures(
-                images[name],
-                region,
-                noise,
-                units[name],
-                folder,
-                summaries[name]["final"]["thermal_rms_jy"],
-            )
-            for name, folder in folders.items()
+        figures = {
+            name: self._depths(images[name], region, noise)
+            | {"subtracted": self._subtracted(arm, name, region, common, noise)}
+            for name, arm in tables.items()
+            if name in images
         }
-        given = {
-            name: self._both_depths(images[name], region, noise) for name in references if name in images
+        arms = {
+            name: {
+                "amplitude": units[name],
+                **figures[name],
+                "delivered": self._delivered(images[name], region, folder, summaries[name]),
+            }
+            for name, folder in folders.items()
         }
         for name, folder in folders.items():
             restored = {"image": (images[name].restored, "JY/BEAM")}
@@ -215,7 +216,7 @@ class Judge:
             beam_arcsec=beam.major_rad / ARCSEC,
             flagged_fraction=float(flags.mean()),
             failed=failed,
-            references=given,
+            references={name: figures[name] for name in references if name in figures},
             images=images,
         )
 
@@ -253,6 +254,7 @@ class Judge:
         common: GainTable,
         noise: float,
         depth_jy: float | None = None,
+        seed: Seed | None = None,
     ) -> CalibratedImage:
         return make_image(
             self.observation,
@@ -260,6 +262,7 @@ class Judge:
             self.grid,
             self.config,
             label,
+            seed=seed,
             depth_jy=depth_jy,
             noise=noise,
             weight_tables=[common],
@@ -280,7 +283,7 @@ class Judge:
             # So many components that nothing is off source: false ones on bad data. The seeds alone then.
             return off_source_region(self.grid, l, m, None, best.cleaned.beam)
 
-    def _both_depths(
+    def _depths(
         self, image: CalibratedImage, region: NDArray[np.bool_], noise: float
     ) -> dict[str, dict[str, Any]]:
         return {
@@ -288,30 +291,36 @@ class Judge:
             for name, shallow in (("shallow", True), ("deep", False))
         }
 
-    def _figures(
+    def _subtracted(
         self,
-        image: CalibratedImage,
+        tables: Sequence[GainTable],
+        name: str,
         region: NDArray[np.bool_],
+        common: GainTable,
         noise: float,
-        units: float,
-        folder: Path,
-        thermal_rms_jy: float,
     ) -> dict[str, Any]:
+        """Figures with the catalogue's sources subtracted before CLEAN and restored after it.
+
+        What gains lack in phase, amplitude and position stays, whatever they were solved against.
+        """
+        image = self._image(tables, f"{name}, catalogue subtracted", common, noise, seed=self.reference)
+        return metrics_dict(measure(image, self.grid, region, self.reference, noise))
+
+    def _delivered(
+        self, image: CalibratedImage, region: NDArray[np.bool_], folder: Path, summary: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Figures of the image that the run left: weights of its own gains, its own seed subtracted."""
         left = read_image(folder / "final-image.fits")
-        delivered = measure_image(
-            left.image,
-            self.grid,
-            left.beam or image.cleaned.beam,
-            region,
-            thermal_rms_jy=thermal_rms_jy,
-            ra_rad=self.reference.sky.ra_rad,
-            dec_rad=self.reference.sky.dec_rad,
-            flux_jy=self.reference.apparent_jy,
-            is_point=self.reference.sky.is_point,
+        return metrics_dict(
+            measure_image(
+                left.image,
+                self.grid,
+                left.beam or image.cleaned.beam,
+                region,
+                thermal_rms_jy=summary["final"]["thermal_rms_jy"],
+                ra_rad=self.reference.sky.ra_rad,
+                dec_rad=self.reference.sky.dec_rad,
+                flux_jy=self.reference.apparent_jy,
+                is_point=self.reference.sky.is_point,
+            )
         )
-        return {
-            "amplitude": units,
-            **self._both_depths(image, region, noise),
-            # As the run left it: weights of its own gains, seed subtracted where it was seeded.
-            "delivered": metrics_dict(delivered),
-        }

@@ -110,16 +110,19 @@ TABLES: tuple[tuple[str, str, tuple[Column, ...]], ...] = (
         ),
     ),
     (
-        "Own depth, and as delivered",
-        "The same images CLEANed to 3 sigma of their own; and the final image that the arm left: weights of "
-        "its own gains, thermal rms by its own measurement, for seeded arms with the seed subtracted before "
-        "CLEAN and restored after it.",
+        "Own depth, catalogue subtracted, and as delivered",
+        "The same images CLEANed to 3 sigma of their own; the same again with all of the catalogue "
+        "subtracted before CLEAN and restored after it, from unseeded arms too, so that what is left is "
+        "theirs: errors of phase, flux and position; and the final image that the arm left: weights of its "
+        "own gains, thermal rms by its own measurement, for seeded arms with their seed subtracted.",
         (
             ("arm", _of("name")),
             ("SNR deep", _figure("deep", "snr", ".1f")),
             ("rms/thermal", _figure("deep", "thermal_ratio", ".2f")),
             ("flux ratio (n)", _flux("deep")),
             ("offset arcsec", _offset("deep")),
+            ("SNR subtracted", _figure("subtracted", "snr", ".1f")),
+            ("rms/thermal", _figure("subtracted", "thermal_ratio", ".2f")),
             ("SNR delivered", _figure("delivered", "snr", ".1f")),
             ("rms mJy", _figure("delivered", "rms_jy", ".4g", 1e3)),
             ("rms/thermal", _figure("delivered", "thermal_ratio", ".2f")),
@@ -288,14 +291,15 @@ def _draw(path: Path, results: Mapping[str, Any], common: CommonImages, grid: Im
     ]
     figure = Figure(figsize=(5.0 * len(shown), 9.5), layout="constrained")
     FigureCanvasAgg(figure)
-    cells = figure.add_gridspec(2, 3 * len(shown), height_ratios=[1.7, 1])
+    cells = figure.add_gridspec(2, 4 * len(shown), height_ratios=[1.7, 1])
     lowest = min(f["rms_jy"] * scale for _, _, f, scale in shown)
     for k, (name, image, figures, scale) in enumerate(shown):
         title = f"{name}\nSNR {figures['snr']:.0f}, {figures['thermal_ratio']:.2f} x thermal"
         panel = Panel(title, image.restored, lowest / scale)
-        add_panel(figure, cells[0, 3 * k : 3 * k + 3], panel, grid, image.cleaned.beam, label_dec=k == 0)
+        add_panel(figure, cells[0, 4 * k : 4 * k + 4], panel, grid, image.cleaned.beam, label_dec=k == 0)
     bars: list[tuple[str, list[float]]] = [
         ("signal to noise, equal conditions", [a["figures"]["shallow"]["snr"] or 0.0 for a in arms]),
+        ("the same, catalogue subtracted", [a["figures"]["subtracted"]["snr"] or 0.0 for a in arms]),
         ("rms / thermal, as delivered", [a["figures"]["delivered"]["thermal_ratio"] or 0.0 for a in arms]),
         ("seconds", [a["seconds"]["total"] for a in arms]),
     ]

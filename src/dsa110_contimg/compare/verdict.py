@@ -169,6 +169,9 @@ def _large(
         f"{ratio:.2f} x; over the data as found: {best['name']} {_snr(best) / before['snr']:.2f} x, "
         f"{base['name']} {_snr(base) / before['snr']:.2f} x"
     )
+    cleared = [a["figures"]["subtracted"]["snr"] or 0.0 for a in (best, base)]
+    if min(cleared) > 0:
+        text += f"; with the catalogue subtracted from both {cleared[0] / cleared[1]:.2f} x"
     return _criterion(name, ratio > LARGE_GAIN, text)
 
 
