@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -501,7 +502,7 @@ def _draw_maps(path: Path, study: _Study) -> None:
         axes.set_xticks(range(len(study.lists["jy"])), study.lists["jy"])
         axes.set_yticks(range(len(study.lists["phase"])), study.lists["phase"])
         axes.set(xlabel="bright source (Jy)", ylabel="start phase error, deg")
-        axes.set_title(measure.title.replace(" (", "\n("), fontsize=9)
+        axes.set_title(textwrap.fill(measure.title, 40), fontsize=9)
     bar = figure.colorbar(drawn, ax=figure.axes, extend="both", shrink=0.8)
     bar.set_label("seeded better: log2 of the factor")
     _save(figure, path)
