@@ -320,3 +320,11 @@ def test_images_are_of_visibilities_and_not_inside_the_measurement_set(capfd, tm
         capfd, tmp_path, "image", ms, "--name", tmp_path / "i", "--column", "FLAG", says="no visibilities"
     )
     refused(capfd, tmp_path, "image", ms, "--name", ms / "i", says="inside")
+
+
+def test_an_empty_argument_is_not_this_folder(capfd: pytest.CaptureFixture[str]) -> None:
+    """A variable of the shell that is not set must not fill the folder that one is in."""
+    assert main(["compare", "t.ms", ""]) == 2
+    assert capfd.readouterr().err == "error: an argument is empty; give it a value\n"
+    assert main(["study", "out", "--limit-arms", "", "--map-arms", "nvss_1mJy"]) == 2
+    assert "one unseeded and one seeded" in capfd.readouterr().err

@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -383,6 +384,10 @@ def _run(arguments: list[str] | None) -> int:
     try:
         from dsa110_contimg import cli_compare, cli_pipeline  # noqa: F401  they add their commands
 
+        given = sys.argv[1:] if arguments is None else arguments
+        if any(not word and not before.startswith("--") for before, word in pairwise(["", *given])):
+            # A variable of the shell that is not set: as a path it would be this folder.
+            return _fail("an argument is empty; give it a value", InputError.exit_code)
         stopped = app(args=arguments, standalone_mode=False)
         # An interrupt comes back as a status instead of an exception.
         if stopped == INTERRUPTED:

@@ -9,7 +9,7 @@ import typer
 
 from dsa110_contimg.cli import app, settings_flags
 from dsa110_contimg.config import ComparisonConfig, SelfCalConfig, StudyConfig
-from dsa110_contimg.errors import ConfigError
+from dsa110_contimg.errors import ConfigError, EngineError
 from dsa110_contimg.terminal import JsonFlag, TerminalProgress, print_json
 
 __all__ = ["compare", "study"]
@@ -81,3 +81,10 @@ def study(
         print_json({"page": str(where), "observations": len(cells), "failed": failed, "cells": cells})
     else:
         typer.echo(f"{len(cells)} observations, {failed} failed; {where}")
+    if failed:
+        first = next(c for c in cells if c["status"] != "completed")
+        raise EngineError(
+            f"{failed} of {len(cells)} observations failed, the first: {first['reason']}",
+            outdir,
+            "the same command tries them again",
+        )

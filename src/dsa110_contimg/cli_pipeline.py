@@ -72,7 +72,7 @@ def run(
             try:
                 if not driver.add(ms):
                     known = state.find(ms.resolve())
-                    progress.note(f"{ms} is {known.status} already; contimg retry makes it anew")
+                    progress.note(_known(known))
                 wanted.append(ms.resolve())
             except InputError as error:
                 progress.note(str(error))
@@ -85,10 +85,11 @@ def run(
             )
         else:
             counts = {s: sum(o.status == s for o in observations) for s in ("done", "failed", "reverted")}
-            typer.echo(", ".join(f"{n} {s}" for s, n in counts.items() if n) + f"; products in {outdir}")
-        raise_for_failures(state, observations)
-    if misnamed:
-        raise misnamed[0]
+            counts["refused"] = len(misnamed)
+            folders = dict.fromkeys(str(o.folder.parent) for o in observations)
+            where = f"; products in {', '.join(folders)}" if folders else ""
+            typer.echo(", ".join(f"{n} {s}" for s, n in counts.items() if n) + where)
+        raise_for_failures(state, observations, misnamed)
 
 
 @app.command("watch")
@@ -176,6 +177,13 @@ def revert(
         print_json({"ms": str(ms), "restored": restored})
         return
     typer.echo(f"{ms}: {text}")
+
+
+def _known(observation: Any) -> str:
+    """Say what becomes of a Measurement Set that is known already."""
+    then = {"queued": "taken up now", "running": "taken up where it stopped"}
+    kept = f"products in {observation.folder}; contimg retry makes it anew"
+    return f"{observation.ms} is {observation.status} already: {then.get(observation.status, kept)}"
 
 
 def _tables(given: list[Path] | None) -> tuple[Path, ...] | None:

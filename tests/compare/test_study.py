@@ -10,10 +10,12 @@ import time
 import numpy as np
 import pytest
 
+from dsa110_contimg.cli import main
 from dsa110_contimg.compare.page import Ratio, write_page
+from dsa110_contimg.compare.run import folder_lock
 from dsa110_contimg.compare.study import grid_points, run_study
 from dsa110_contimg.config import StudyConfig
-from dsa110_contimg.errors import ConfigError
+from dsa110_contimg.errors import ConfigError, ResourceError
 
 ONE_VALUE = {"amplitude_errors": "0.1", "flux_errors": "0.03", "position_errors": "0.5", "decs": "54.57"}
 TINY = {
@@ -94,12 +96,35 @@ def test_interrupted_and_resumed(tmp_path):
         assert (out / figure).stat().st_size > 1000
 
 
-def test_an_observation_that_fails_is_accounted_for(tmp_path):
-    """No antenna array can be made of two stations: the process of each observation ends with an error."""
-    config = StudyConfig(**{**TINY, "brightest": "1", "radius_m": 4.0})
+def test_folders_and_options_that_make_no_study(tmp_path):
+    """Refused before anything is simulated, and nothing is written."""
+    table = tmp_path / "t.ms"
+    table.mkdir()
+    (table / "table.dat").touch()
+    with pytest.raises(ResourceError, match="lies inside the table"):
+        run_study(table / "study", StudyConfig(**TINY))
+    assert list(table.iterdir()) == [table / "table.dat"]
+    (tmp_path / "file").touch()
+    with pytest.raises(ResourceError, match="cannot be made"):
+        run_study(tmp_path / "file", StudyConfig(**TINY))
+    with pytest.raises(ConfigError, match="leaves 1 antennas, fewer than 5"):
+        run_study(tmp_path / "study", StudyConfig(**{**TINY, "radius_m": 4.0}))
+    assert not (tmp_path / "study").exists()
+    with folder_lock(tmp_path / "study", wait=False), pytest.raises(ResourceError, match="works in this"):
+        run_study(tmp_path / "study", StudyConfig(**TINY), warm=True)
+
+
+def test_an_observation_that_fails_is_accounted_for(tmp_path, capfd):
+    """No image has pixels that large: the process of each observation ends with an error."""
+    options = {**TINY, "brightest": "1", "study_cell_arcsec": 500.0}
+    config = StudyConfig(**options)
     cells = run_study(tmp_path / "study", config, warm=True)
     assert [c["status"] for c in cells] == ["failed"]
-    assert "fewer than 3 antennas" in cells[0]["reason"]
+    assert cells[0]["reason"]
+    assert main(["study", str(tmp_path / "study"), *flags(options)]) == 3
+    err = capfd.readouterr().err.splitlines()[-1]
+    assert err.startswith("error: ")
+    assert "1 of 1 observations failed, the first: " in err
     write_page(tmp_path / "p.md", config, cells, "contimg study")
     page = (tmp_path / "p.md").read_text()
     assert "1 observations, 0 completed, 1 failed" in page

@@ -125,7 +125,11 @@ def test_bad_ones_among_the_good(contimg, make_ms, tmp_path, locked):
     shutil.rmtree(bad["flagged"])
     make_ms("flagged.ms")
     assert json.loads(contimg.here("retry", bad["flagged"], "--json")) == {"queued": [str(bad["flagged"])]}
-    assert contimg.run("run", *good, bad["flagged"], out)[0] == 0
+    status, text = contimg.run("run", *good, bad["flagged"], tmp_path / "elsewhere")
+    assert (status, text.splitlines()[-1]) == (0, f"{len(good) + 1} done; products in {out}")
+    assert f"{good[0]} is done already: products in {out / good[0].stem}" in contimg.errors()
+    assert contimg.run("run", good[0], good[1])[0] == 2
+    assert f"{good[1]}: lies inside the table {good[1]}" in contimg.errors()
     assert ends(out)[good[0].stem] == 1
     shown = json.loads(contimg.here("status", bad["flagged"], "--json"))
     assert shown["status"] == shown["record"]["status"] == "done"

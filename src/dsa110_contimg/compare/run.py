@@ -136,13 +136,18 @@ def folder_lock(folder: Path, wait: bool) -> Iterator[IO[str]]:
     ResourceError
         If another one holds it and `wait` is not set.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"cannot be made ({error.strerror})", folder, "choose another folder") from None
     with (folder / LOCK).open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError:
             raise ResourceError(
-                "another comparison works in this folder", folder, "wait for it or choose another folder"
+                "another comparison or study works in this folder",
+                folder,
+                "wait for it or choose another folder",
             ) from None
         yield lock
 

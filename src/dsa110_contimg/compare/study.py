@@ -23,10 +23,11 @@ from dsa110_contimg import __version__
 from dsa110_contimg.calibration.products import write_json
 from dsa110_contimg.compare.arms import parse_arms
 from dsa110_contimg.compare.cell import CELL, SPEC
-from dsa110_contimg.compare.run import compile_all
+from dsa110_contimg.compare.run import compile_all, folder_lock
 from dsa110_contimg.config import PREFIX, SelfCalConfig, SimulationConfig, StudyConfig
 from dsa110_contimg.errors import ConfigError
 from dsa110_contimg.progress import LogProgress, Progress
+from dsa110_contimg.visibilities.measurement_set import require_outside_tables
 
 __all__ = ["AXES", "Point", "grid_points", "run_study"]
 
@@ -41,6 +42,8 @@ AXES = {
     "dec": ("decs", "dec"),
 }
 MAP = ("phase", "jy")
+#: Each antenna needs `min_baselines` to others.
+FEWEST_ANTENNAS = 5
 #: Time for simulation, images and scores of a cell besides its arms, seconds.
 CELL_SPARE_S = 1800.0
 #: One core each: the observations are what runs in parallel.
@@ -124,11 +127,23 @@ def run_study(
     ------
     ConfigError
         If the options make no study.
+    ResourceError
+        If another study works in the folder, or it cannot be one of products.
     """
     config, progress = config or StudyConfig(), progress or LogProgress()
     points = grid_points(config)
-    outdir.mkdir(parents=True, exist_ok=True)
-    specs = {p.name: _spec(p, config, _array(outdir, config)) for p in points}
+    require_outside_tables(outdir)
+    array = _array(config)
+    with folder_lock(outdir, wait=False):
+        return _study(outdir, config, progress, points, array, warm=warm)
+
+
+def _study(
+    outdir: Path, config: StudyConfig, progress: Progress, points: list[Point], array: str, *, warm: bool
+) -> list[dict[str, Any]]:
+    file = outdir / "array.txt"
+    file.write_text(array, encoding="utf-8")
+    specs = {p.name: _spec(p, config, file) for p in points}
     folders = {p.name: outdir / "cells" / p.name for p in points}
     cells = {p.name: _finished(folders[p.name], specs[p.name]["key"]) for p in points}
     todo = [name for name, cell in cells.items() if cell is None]
@@ -250,14 +265,18 @@ def _spec(point: Point, config: StudyConfig, array: Path) -> dict[str, Any]:
     return {"key": hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest(), **spec}
 
 
-def _array(outdir: Path, config: StudyConfig) -> Path:
-    """Write the stations of the study: some of the core, so that an image of the whole beam is small."""
+def _array(config: StudyConfig) -> str:
+    """Choose the stations of the study: some of the core, so that an image of the whole beam is small."""
     text = (resources.files("dsa110_contimg.simulate") / "arrays" / "dsa110.txt").read_text("utf-8")
     lines = [line for line in text.splitlines() if line.strip()]
     stations = [line for line in lines if not line.startswith("#")]
     place = np.array([[float(x) for x in line.split()[1:3]] for line in stations])
     core = np.hypot(*(place - np.median(place, axis=0)).T) < config.radius_m
     chosen = [line for line, inside in zip(stations, core, strict=True) if inside][:: config.every]
-    path = outdir / "array.txt"
-    path.write_text("\n".join([*(x for x in lines if x.startswith("#")), *chosen]) + "\n", encoding="utf-8")
-    return path
+    if len(chosen) < FEWEST_ANTENNAS:
+        raise ConfigError(
+            f"leaves {len(chosen)} antennas, fewer than {FEWEST_ANTENNAS}",
+            f"radius_m={config.radius_m:g}, every={config.every}",
+            "raise radius_m or lower every",
+        )
+    return "\n".join([*(x for x in lines if x.startswith("#")), *chosen]) + "\n"

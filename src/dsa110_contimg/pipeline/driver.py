@@ -6,7 +6,7 @@ import contextlib
 import logging
 import queue
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from dsa110_contimg.pipeline.naming import check_name, observed_at, real_folder
 from dsa110_contimg.pipeline.state import Observation, State
 from dsa110_contimg.progress import Progress
 from dsa110_contimg.visibilities.lock import lock_beside
+from dsa110_contimg.visibilities.measurement_set import require_outside_tables
 
 __all__ = ["DRIVER_LOG", "Driver"]
 
@@ -79,6 +80,7 @@ class Driver:
         caltables: tuple[Path, ...] | None = None,
     ) -> None:
         self.state = state
+        require_outside_tables(outdir)
         self.outdir = real_folder(outdir.absolute())
         # Workers elsewhere have another working directory.
         tables = config.caltable_dir and config.caltable_dir.absolute()
@@ -342,21 +344,26 @@ class Driver:
         )
 
 
-def raise_for_failures(state: State, observations: list[Observation]) -> None:
-    """Raise the gravest of what failed, in one line.
+def raise_for_failures(
+    state: State, observations: list[Observation], refused: Sequence[InputError] = ()
+) -> None:
+    """Raise the gravest of what failed, in one line; what was `refused` for its name counts with it.
 
     Raises
     ------
     InputError or EngineError
-        If any of the observations failed.
+        If any of the observations failed or was refused.
     """
     failed = [o for o in observations if o.status == "failed"]
     if not failed:
+        if refused:
+            raise refused[0]
         return
     codes = [(state.record(o) or {}).get("exit_code", InputError.exit_code) for o in failed]
     kind: type[ContimgError] = EngineError if EngineError.exit_code in codes else InputError
     raise kind(
-        f"{len(failed)} of {len(observations)} failed, the first {failed[0].name}: {failed[0].message}",
+        f"{len(failed) + len(refused)} of {len(observations) + len(refused)} failed, the first "
+        f"{failed[0].name}: {failed[0].message}",
         state.path,
         "see contimg status; mend them and contimg retry",
     )

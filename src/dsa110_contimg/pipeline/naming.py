@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -106,13 +107,13 @@ def observed_at(ms: Path) -> float:
     Returns
     -------
     float
-        Unix time in seconds; 0 if there is nothing.
+        Unix time in seconds; now if there is nothing.
     """
     try:
         return datetime.strptime(ms.name, "%Y-%m-%dT%H:%M:%S.ms").replace(tzinfo=UTC).timestamp()
     except ValueError:
         found = next((p for p in (ms / "table.dat", ms) if os.path.lexists(p)), None)
-        return os.lstat(found).st_mtime if found else 0.0
+        return os.lstat(found).st_mtime if found else time.time()
 
 
 def find_caltables(

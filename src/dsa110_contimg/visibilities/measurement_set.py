@@ -26,6 +26,7 @@ __all__ = [
     "first_line",
     "open_measurement_set",
     "open_table",
+    "require_outside_tables",
 ]
 
 Float = NDArray[np.float64]
@@ -468,3 +469,11 @@ def data_hash(path: Path, limit_rows: int = 65536) -> str:
 def first_line(error: BaseException) -> str:
     """First line of what casacore says, for a message of one line."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def require_outside_tables(folder: Path) -> None:
+    """Raise ResourceError if a folder for products is a table, such as a Measurement Set, or lies in one."""
+    place = folder.absolute()
+    for part in (place, *place.parents):
+        if (part / "table.dat").is_file():
+            raise ResourceError(f"lies inside the table {part}", folder, "choose another output folder")
