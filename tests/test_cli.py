@@ -288,7 +288,16 @@ def test_rephase(capfd, tmp_path, ms):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_sigterm_are_told_by_the_status(tmp_path, ms, catalogs, number):
-    command = [sys.executable, "-m", "dsa110_contimg", "selfcal", str(ms), str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-X",
+        "faulthandler",
+        "-m",
+        "dsa110_contimg",
+        "selfcal",
+        str(ms),
+        str(tmp_path / "out"),
+    ]
     process = subprocess.Popen(
         [*command, "--catalog-dir", catalogs, "--size", "1024", "--cell", "20"],
         stdout=subprocess.PIPE,
@@ -304,7 +313,7 @@ def test_ctrl_c_and_sigterm_are_told_by_the_status(tmp_path, ms, catalogs, numbe
         with contextlib.suppress(subprocess.TimeoutExpired):
             _, err = process.communicate(timeout=5)
             break
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + number, err
     assert "interrupted" in err.splitlines()[-1]
     assert not lock_path(ms).exists()
 
