@@ -32,3 +32,11 @@ def test_one_line_with_what_where_and_remedy(error):
 
 def test_where_and_remedy_may_be_left_out():
     assert str(errors.ConfigError("nothing to do")) == "nothing to do"
+
+
+def test_the_unforeseen_is_one_line_too():
+    assert str(errors.UnforeseenError.of(ValueError("one\ntwo"))).startswith(
+        "internal error: ValueError: one two; "
+    )
+    assert str(errors.UnforeseenError.of(KeyError())).startswith("internal error: KeyError: KeyError; ")
+    assert str(errors.UnforeseenError.of(MemoryError())) == "out of memory; lower --memory-gb or --size"

@@ -37,7 +37,7 @@ from dsa110_contimg.config import (
     SimulationConfig,
     StudyConfig,
 )
-from dsa110_contimg.errors import ContimgError, InputError, NotImprovedError
+from dsa110_contimg.errors import ContimgError, InputError, NotImprovedError, UnforeseenError
 from dsa110_contimg.terminal import JsonFlag, TerminalProgress
 from dsa110_contimg.terminal import print_json as _print_json
 
@@ -405,13 +405,11 @@ def _run(arguments: list[str] | None) -> int:
         return _fail("interrupted; run the same command again to finish", INTERRUPTED)
     except BrokenPipeError:
         return 0
-    except MemoryError:
-        return _fail("out of memory; lower --memory-gb or --size", 3)
     except Exception as error:  # the last line of defence: one line, whatever happened
         if os.environ.get("CONTIMG_DEBUG"):
             raise
-        text = " ".join(str(error).split()) or type(error).__name__
-        return _fail(f"internal error: {type(error).__name__}: {text}; set CONTIMG_DEBUG=1 for details", 3)
+        told = UnforeseenError.of(error)
+        return _fail(str(told), told.exit_code)
     return 0
 
 

@@ -20,6 +20,7 @@
     │   │   └── WSCleanError                 WSClean failed, or left its work unfinished
     │   ├── SolverError
     │   ├── DeadlineError                    a program ran past its deadline and was ended
+    │   ├── UnforeseenError                  an exception that nobody raised on purpose
     │   └── ContainerError                   a container could not be started, used or stopped
     │       ├── ContainerEngineError         no Docker or podman that answers
     │       ├── ContainerImageError          the image is not there
@@ -54,6 +55,7 @@ __all__ = [
     "SeedError",
     "SelectionError",
     "SolverError",
+    "UnforeseenError",
     "WSCleanError",
 ]
 
@@ -176,3 +178,15 @@ class NotImprovedError(ContimgError):
     """The observation was not improved, and improvement was required."""
 
     exit_code = 4
+
+
+class UnforeseenError(EngineError):
+    """An exception that nobody raised on purpose."""
+
+    @classmethod
+    def of(cls, error: BaseException) -> UnforeseenError:
+        """Say what an exception means, memory that is lacking in plain words."""
+        if isinstance(error, MemoryError):
+            return cls("out of memory", remedy="lower --memory-gb or --size")
+        name = type(error).__name__
+        return cls(f"internal error: {name}: {str(error) or name}", remedy="set CONTIMG_DEBUG=1 for details")

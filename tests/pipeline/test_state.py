@@ -133,3 +133,17 @@ def test_files_that_are_no_state(tmp_path):
     db.close()
     with pytest.raises(InputError, match="no state file of this version"):
         State(tmp_path / "other")
+
+
+def test_a_full_disk_is_one_line_and_undoes_all(state):
+    """SQLite's own limit of pages stands in for the disk; the state goes on when there is room again."""
+    add(state, "a")
+    pages = state._db.execute("PRAGMA page_count").fetchone()[0]
+    state._db.execute(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(ResourceError, match=r"cannot be written \(database or disk is full\)"):
+        state.note("much", "x" * 100_000)
+    assert [o.name for o in state.observations()] == ["a"]
+    assert "much" not in state.event_counts()
+    state._db.execute("PRAGMA max_page_count=1000000")
+    state.note("much", "x" * 100_000)
+    assert state.event_counts()["much"] == 1

@@ -314,12 +314,12 @@ def test_rows_added_by_another_program_are_seen(make_ms):
     assert open_measurement_set(path).n_rows == 52
 
 
-def read_as_nobody(path, queue):
-    os.setuid(65534)
+def read_as_another(path, queue):
+    if os.getuid() == 0:  # who may write whatever the mode says
+        os.setuid(65534)
     queue.put(open_measurement_set(path).n_rows)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 @pytest.mark.parametrize("lock_file", [True, False])
 def test_somebody_elses_read_only_data_are_read(make_ms, lock_file):
     path = make_ms()
@@ -331,7 +331,7 @@ def test_somebody_elses_read_only_data_are_read(make_ms, lock_file):
         p.chmod(0o555 if p.is_dir() else 0o444)
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    other = context.Process(target=read_as_nobody, args=(path, queue))
+    other = context.Process(target=read_as_another, args=(path, queue))
     other.start()
     assert queue.get(timeout=60) == 45
     other.join()

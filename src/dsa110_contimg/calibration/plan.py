@@ -28,6 +28,7 @@ from dsa110_contimg.visibilities import (
     open_recovered,
 )
 from dsa110_contimg.visibilities.columns import require_space
+from dsa110_contimg.visibilities.measurement_set import require_outside_tables
 
 __all__ = ["IMAGES", "Plan", "make_plan", "owned"]
 
@@ -108,9 +109,7 @@ def make_plan(
             spectral_index=config.spectral_index,
         )
         seed = listed if config.use_nvss_seeding else None
-    inside = ms_path.resolve()
-    if inside == output_dir.resolve() or inside in output_dir.resolve().parents:
-        raise ResourceError("lies inside the Measurement Set", output_dir, "choose another output folder")
+    require_outside_tables(output_dir)
     resolved = [Path(t).resolve() for t in caltables]
     if len(set(resolved)) < len(resolved):
         raise ConfigError("the same initial table is given twice", "caltable", "give each once")

@@ -37,6 +37,7 @@ from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 from dsa110_contimg.sky.components import ARCSEC
 from dsa110_contimg.visibilities import NoiseEstimator, VisibilityReader, open_recovered, turn_phases
 from dsa110_contimg.visibilities.columns import require_space
+from dsa110_contimg.visibilities.measurement_set import require_outside_tables
 
 __all__ = ["ImageSet", "grid_for", "image_ms", "require_memory", "require_one_field", "write_products"]
 
@@ -239,9 +240,7 @@ def image_ms(
     config, progress, prefix = config or ImagingConfig(), progress or LogProgress(), Path(name)
     _require_consistent(config)
     ms = open_recovered(ms_path)
-    inside = ms.path.resolve()
-    if inside in prefix.resolve().parents:
-        raise ResourceError("lies inside the Measurement Set", prefix, "choose another --name")
+    require_outside_tables(prefix.parent)
     column = column or ("CORRECTED_DATA" if "CORRECTED_DATA" in ms.columns else "DATA")
     reader = VisibilityReader(ms, ms.select(field, spw), column)
     require_memory(reader, config)

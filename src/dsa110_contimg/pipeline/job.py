@@ -23,7 +23,7 @@ from typing import Any
 from dsa110_contimg.calibration.products import SUMMARY, write_json
 from dsa110_contimg.calibration.selfcal import selfcal_ms
 from dsa110_contimg.config import ImagingConfig, PipelineConfig
-from dsa110_contimg.errors import CatalogError, ContimgError, ResourceError, SeedError
+from dsa110_contimg.errors import CatalogError, ContimgError, ResourceError, SeedError, UnforeseenError
 from dsa110_contimg.imaging.cli_imaging import image_ms
 from dsa110_contimg.pipeline.logs import json_log
 from dsa110_contimg.pipeline.naming import IMAGE, JOB, LOG, RECORD, find_caltables, real_folder
@@ -109,13 +109,13 @@ def process(job: Job) -> dict[str, Any]:
 
 def failure_record(job: Job, started: float, error: BaseException) -> dict[str, Any]:
     """Return the record of a run that came to nothing."""
-    known = isinstance(error, ContimgError)
+    told = error if isinstance(error, ContimgError) else UnforeseenError.of(error)
     return {
         **_common(job, started),
         "status": "failed",
-        "message": str(error) if known else f"internal error: {type(error).__name__}: {error}",
+        "message": str(told),
         "error": type(error).__name__,
-        "exit_code": error.exit_code if isinstance(error, ContimgError) else 3,
+        "exit_code": told.exit_code,
         "seconds": {"total": round(time.time() - started, 3)},
     }
 

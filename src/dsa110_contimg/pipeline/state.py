@@ -158,13 +158,19 @@ class State:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            # SQLite ends a transaction by itself where the disk fails.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError):
+                raise ResourceError(
+                    f"cannot be written ({error})", self.path, "check disk and permission, then go on"
+                ) from None
             raise
-        self._db.execute("COMMIT")
 
     # What the driver does
 

@@ -473,7 +473,7 @@ def first_line(error: BaseException) -> str:
 
 def require_outside_tables(folder: Path) -> None:
     """Raise ResourceError if a folder for products is a table, such as a Measurement Set, or lies in one."""
-    place = folder.absolute()
+    place = folder.resolve()
     for part in (place, *place.parents):
         if (part / "table.dat").is_file():
             raise ResourceError(f"lies inside the table {part}", folder, "choose another output folder")

@@ -17,6 +17,9 @@ from dsa110_contimg.imaging.container_image import build_image
 from dsa110_contimg.simulate import simulate
 from tests.imaging.containers.support import FIGURES, script
 from tests.needs import unavailable
+from tests.pipeline.conftest import tiny
+
+__all__ = ["tiny"]
 
 PACKAGES = Path(__file__).resolve().parents[3] / "scripts" / "test_packages.sh"
 PERFECT = {"phase_rms": 0, "phase_drift": 0, "amplitude_rms": 0}

@@ -6,28 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from dsa110_contimg.catalogs import build_strips
 from dsa110_contimg.config import PipelineConfig
 from dsa110_contimg.imaging import read_image
 from dsa110_contimg.imaging.container import _SHARED
 from dsa110_contimg.pipeline.job import Job, process
-from dsa110_contimg.simulate import SimulationConfig, simulate
-from tests.pipeline.conftest import OPTIONS
 
 
-@pytest.fixture(scope="module")
-def observation(tmp_path_factory) -> Path:
-    """An observation with random phases and, beside it, its catalogue; not to be written to."""
-    folder = tmp_path_factory.mktemp("production")
-    simulate(folder / "v.ms", SimulationConfig(random_phases=True, **OPTIONS))
-    build_strips("nvss", folder / "v.catalog.ecsv", folder / "strips")
-    return folder
-
-
-def test_final_images_from_a_container_that_is_killed_between_them(engine, observation, tmp_path):
+def test_final_images_from_a_container_that_is_killed_between_them(engine, tiny, tmp_path):
     """Two runs share a container; the second has to start it again, and its record counts that."""
     config = PipelineConfig(
-        catalog_dir=observation / "strips",
+        catalog_dir=tiny / "c",
         size=256,
         threads=1,
         backend="container",
@@ -37,7 +25,7 @@ def test_final_images_from_a_container_that_is_killed_between_them(engine, obser
     records = []
     for number in range(2):
         name = f"run{number}"
-        ms = Path(shutil.copytree(observation / "v.ms", tmp_path / "in" / f"{name}.ms"))
+        ms = Path(shutil.copytree(tiny / "tiny.ms", tmp_path / "in" / f"{name}.ms"))
         record = process(Job(name, name, ms, tmp_path / "out" / name, config))
         assert (record["status"], record["published"]) == ("done", "seeded"), record["message"]
         records.append(record)
