@@ -1,13 +1,13 @@
 # One command each; `make help` lists them.
 PYTHON ?= python3
 VENV   := .venv
-JUDGE  := .venv-judge
+CASA   := .venv-casa
 BIN    := $(VENV)/bin
 export MPLBACKEND := Agg
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test packages faults judge batch lint format lock clean
+.PHONY: help demo test packages faults casa batch lint format lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -23,10 +23,10 @@ packages: # what the tests need of Debian
 	scripts/test_packages.sh
 
 faults: $(VENV)/.ready-test packages ## break Docker and podman in every way that was seen, and the disk below (root, 7 minutes)
-	$(BIN)/python -m pytest faults -q
+	$(BIN)/python -m pytest tests/faults -m faults -q
 
-judge: $(VENV)/.ready-test $(JUDGE)/.ready packages ## compare with CASA (2 GB in .venv-judge)
-	CONTIMG_JUDGE_PYTHON="$${CONTIMG_JUDGE_PYTHON:-$(CURDIR)/$(JUDGE)/bin/python}" $(BIN)/python -m pytest judge -q
+casa: $(VENV)/.ready-test $(CASA)/.ready packages ## compare with CASA (2 GB in .venv-casa)
+	CONTIMG_CASA_PYTHON="$${CONTIMG_CASA_PYTHON:-$(CURDIR)/$(CASA)/bin/python}" $(BIN)/python -m pytest tests/casa -m casa -q
 
 batch: $(VENV)/.ready-test ## 200 small observations, ten of them bad, through every kind of death (10 minutes, in build/batch)
 	rm -rf build/batch
@@ -44,15 +44,15 @@ format: $(VENV)/.ready-test ## rewrite the sources in the house format
 # The venv of pip-tools is kept apart, so that what it needs never enters a lock.
 COMPILE = build/lock/bin/pip-compile --quiet --strip-extras --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links --no-emit-options
-lock: ## pin the newest versions that fit pyproject.toml and judge/requirements.in
+lock: ## pin the newest versions that fit pyproject.toml and tests/casa/requirements.in
 	$(call make-venv,build/lock)
 	build/lock/bin/python -m pip install --quiet pip-tools
 	$(COMPILE) --upgrade --output-file requirements.lock pyproject.toml
 	$(COMPILE) --upgrade --extra test --constraint requirements.lock --output-file requirements-test.lock pyproject.toml
-	$(COMPILE) --upgrade --output-file judge/requirements.lock judge/requirements.in
+	$(COMPILE) --upgrade --output-file tests/casa/requirements.lock tests/casa/requirements.in
 
 clean: ## remove environments, caches and the demo's output
-	rm -rf $(VENV) $(JUDGE) build demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(CASA) build demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # A venv that was left half made has no working pip; it is made anew.
 define make-venv
@@ -73,7 +73,7 @@ $(VENV)/.ready-test: requirements-test.lock $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --requirement requirements-test.lock
 	@touch $@
 
-$(JUDGE)/.ready: judge/requirements.lock
-	$(call make-venv,$(JUDGE))
-	$(JUDGE)/bin/python -m pip install --quiet --requirement judge/requirements.lock
+$(CASA)/.ready: tests/casa/requirements.lock
+	$(call make-venv,$(CASA))
+	$(CASA)/bin/python -m pip install --quiet --requirement tests/casa/requirements.lock
 	@touch $@

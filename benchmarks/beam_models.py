@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dsa110_contimg.calibration.choose import GainSolver
-from dsa110_contimg.calibration.observation import Observation, SeedModel
-from dsa110_contimg.calibration.solver import rank_reference_antennas
+from dsa110_contimg.calibration.cross_validation import GainSolver
+from dsa110_contimg.calibration.reference_antenna import rank_reference_antennas
 from dsa110_contimg.progress import LogProgress
+from dsa110_contimg.selfcal.calibration_data import Observation, SeedModel
 from dsa110_contimg.simulate import Truth
 from dsa110_contimg.sky import AiryBeam, beam_for_antenna, build_seed
 from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set

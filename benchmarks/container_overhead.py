@@ -19,10 +19,10 @@ from pathlib import Path, PurePosixPath
 
 from dsa110_contimg.config import DEFAULT_IMAGE
 from dsa110_contimg.errors import ContainerError
-from dsa110_contimg.imaging.container import WSCleanContainer
-from dsa110_contimg.imaging.container_engine import find_engine
-from dsa110_contimg.imaging.mounts import Mount
-from dsa110_contimg.imaging.wsclean import HostWSClean
+from dsa110_contimg.imaging.wsclean.container import WSCleanContainer
+from dsa110_contimg.imaging.wsclean.container_engine import find_engine
+from dsa110_contimg.imaging.wsclean.mounts import Mount
+from dsa110_contimg.imaging.wsclean.runner import HostWSClean
 
 
 def plain(command: list[str]) -> None:

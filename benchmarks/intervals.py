@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.trust import core
-from dsa110_contimg.calibration.selfcal import selfcal_ms
 from dsa110_contimg.catalogs import build_strips
+from dsa110_contimg.compare.score import score_run
 from dsa110_contimg.config import SelfCalConfig, SimulationConfig
-from dsa110_contimg.score import score_run
+from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.simulate import simulate
 
 #: Drift of each antenna's phase over the observation, degrees rms, and system noise.

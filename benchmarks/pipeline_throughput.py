@@ -14,12 +14,12 @@ import shutil
 import time
 from pathlib import Path
 
-from dsa110_contimg.calibration.selfcal import selfcal_ms
 from dsa110_contimg.catalogs import build_strips
 from dsa110_contimg.config import PipelineConfig, SelfCalConfig, SimulationConfig
 from dsa110_contimg.pipeline.driver import Driver
 from dsa110_contimg.pipeline.state import State
 from dsa110_contimg.progress import LogProgress
+from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.simulate import simulate
 from tests.pipeline.conftest import OPTIONS
 

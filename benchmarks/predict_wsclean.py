@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.wsclean_predict import compare_predictions
 from dsa110_contimg.imaging import ImageGrid
 from dsa110_contimg.imaging.grid import ARCSEC
-from dsa110_contimg.imaging.wsclean import HostWSClean, detect_capabilities
-from dsa110_contimg.imaging.wsclean_predict import compare_predictions
+from dsa110_contimg.imaging.wsclean.arguments import detect_capabilities
+from dsa110_contimg.imaging.wsclean.runner import HostWSClean
 from dsa110_contimg.predict import predict_components
 from dsa110_contimg.sky import SkyModel
 from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set

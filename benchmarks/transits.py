@@ -16,11 +16,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dsa110_contimg.calibration.selfcal import selfcal_ms
 from dsa110_contimg.catalogs import build_strips
+from dsa110_contimg.compare.score import score_run
 from dsa110_contimg.config import SelfCalConfig, SimulationConfig
 from dsa110_contimg.progress import LogProgress
-from dsa110_contimg.score import score_run
+from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.simulate import simulate
 
 ERRORS = {"doubles": 0.05, "variables": 0.02, "missing": 0.02, "spurious": 0.02}

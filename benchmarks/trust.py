@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 
-from dsa110_contimg.calibration.selfcal import selfcal_ms
 from dsa110_contimg.catalogs import build_strips
+from dsa110_contimg.compare.score import score_run
 from dsa110_contimg.config import SelfCalConfig, SimulationConfig
-from dsa110_contimg.score import score_run
+from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.simulate import simulate
 
 SKIES: dict[str, dict[str, float]] = {

@@ -7,7 +7,7 @@ Writes ``comparison_report.txt`` and ``comparison_results.json`` into OUTDIR.
 
 import sys
 
-from dsa110_contimg.cli import main
+from dsa110_contimg.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["compare", *sys.argv[1:]]))

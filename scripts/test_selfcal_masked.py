@@ -9,7 +9,7 @@ The same as `contimg selfcal --catalog-mask`; OUTDIR/selfcal-mask.fits is the ma
 
 import sys
 
-from dsa110_contimg.cli import main
+from dsa110_contimg.cli.main import main
 
 if __name__ == "__main__":
     if len(sys.argv) < 3 or {"-h", "--help"} & set(sys.argv[1:]):

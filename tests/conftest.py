@@ -5,8 +5,12 @@ import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from dsa110_contimg.simulate import SimulationConfig, simulate
+from dsa110_contimg.visibilities import MeasurementSet, open_measurement_set
+from tests.imaging.wsclean.support import FIGURES
 from tests.needs import unavailable
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -74,3 +78,25 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     yield make
     for folder in mounted:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was measured."""
+    if FIGURES:
+        terminalreporter.section("measured")
+        for line in FIGURES:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+@pytest.fixture(scope="session")
+def small_ms(tmp_path_factory: pytest.TempPathFactory) -> MeasurementSet:
+    """Eight antennas, six dumps, four channels; not to be written to."""
+    out: Path = tmp_path_factory.mktemp("small") / "small.ms"
+    options = {"antennas": 8, "dumps": 6, "channels": 4, "min_mjy": 100.0, "drift": False}
+    simulate(out, SimulationConfig(random_phases=True, **options))
+    return open_measurement_set(out)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pytest
 
 from dsa110_contimg.calibration.solver import solve
 from dsa110_contimg.calibration.statistics import BaselineStatistics, accumulate
-from dsa110_contimg.simulate import SimulationConfig, simulate
-from dsa110_contimg.visibilities import MeasurementSet, open_measurement_set
 
 DUMP_S = 10.0
 
@@ -76,17 +72,3 @@ def turned(estimate, true):
     """Ratio of gains (..., nant, npol) with the phase that is free, the mean one, taken out."""
     ratio = estimate / true
     return ratio * np.exp(-1j * np.angle(ratio.mean(axis=-2, keepdims=True)))
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(7)
-
-
-@pytest.fixture(scope="session")
-def small_ms(tmp_path_factory: pytest.TempPathFactory) -> MeasurementSet:
-    """Eight antennas, six dumps, four channels; not to be written to."""
-    out: Path = tmp_path_factory.mktemp("small") / "small.ms"
-    options = {"antennas": 8, "dumps": 6, "channels": 4, "min_mjy": 100.0, "drift": False}
-    simulate(out, SimulationConfig(random_phases=True, **options))
-    return open_measurement_set(out)

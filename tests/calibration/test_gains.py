@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from dsa110_contimg.calibration.gains import Gains, GainTable, chain, correct
+from dsa110_contimg.calibration.apply import chain, correct
+from dsa110_contimg.calibration.gains import Gains, GainTable
 from dsa110_contimg.errors import CalTableError
 
 

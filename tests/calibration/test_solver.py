@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from dsa110_contimg.calibration.solver import _refer, rank_reference_antennas, solution_intervals
+from dsa110_contimg.calibration.reference_antenna import _refer, rank_reference_antennas
+from dsa110_contimg.calibration.solution_intervals import solution_intervals
 from dsa110_contimg.calibration.statistics import BaselineStatistics, accumulate
 from tests.calibration.conftest import observe, random_gains, turned
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dsa110_contimg.catalogs.column_families import read_catalog
 from dsa110_contimg.catalogs.completeness import completeness_limit
-from dsa110_contimg.catalogs.formats import read_catalog
 
 
 def fluxes(n: int, seed: int) -> np.ndarray:

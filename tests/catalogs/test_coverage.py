@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsa110_contimg.catalogs.cells import cell_of, cells_in_cone
 from dsa110_contimg.catalogs.coverage import Coverage, Footprint
+from dsa110_contimg.catalogs.healpix import cell_of, cells_in_cone
 
 
 def cap(n: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:

@@ -9,9 +9,9 @@ import pytest
 
 from dsa110_contimg.calibration import catalogs as users_module
 from dsa110_contimg.catalogs import query_first_sources, query_merged_nvss_first_sources, query_nvss_sources
+from dsa110_contimg.catalogs.build import build_strips, catalog_info
 from dsa110_contimg.catalogs.merge import FIRST_ID_OFFSET
 from dsa110_contimg.catalogs.query import query_cone
-from dsa110_contimg.catalogs.store import build_strips, catalog_info
 from dsa110_contimg.errors import CatalogCoverageError
 from tests.catalogs.files import Sources, draw, write_csv, write_first_fits
 

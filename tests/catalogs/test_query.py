@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsa110_contimg.calibration import catalogs as users_module
+from dsa110_contimg.catalogs.build import build_strips
 from dsa110_contimg.catalogs.query import query_cone, query_nvss_sources
-from dsa110_contimg.catalogs.store import build_strips
 from dsa110_contimg.catalogs.strips import STRIP_EDGES
 from dsa110_contimg.errors import (
     CatalogCoverageError,

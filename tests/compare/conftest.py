@@ -1,7 +1,5 @@
 """A tiny observation with its catalogue, and one whole comparison of it."""
 
-from pathlib import Path
-
 import pytest
 
 from dsa110_contimg.catalogs import build_strips
@@ -9,8 +7,8 @@ from dsa110_contimg.compare import compare_strategies
 from dsa110_contimg.config import ComparisonConfig, SelfCalConfig, SimulationConfig
 from dsa110_contimg.simulate import simulate
 from dsa110_contimg.visibilities.measurement_set import data_hash
+from tests.arrays import COMPACT
 
-ARRAY = str(Path(__file__).parents[1] / "calibration" / "compact.txt")
 IMAGE = {"size": 192, "cell_arcsec": 24.0}
 
 
@@ -19,7 +17,7 @@ def tiny(tmp_path_factory):
     """Folder with ``t.ms``, its truth and catalogue strips ``c``; never changed."""
     folder = tmp_path_factory.mktemp("compare")
     options = {
-        "array": ARRAY,
+        "array": COMPACT,
         "antennas": 12,
         "channels": 4,
         "dumps": 2,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dsa110_contimg.cli import main
+from dsa110_contimg.cli.main import main
 from dsa110_contimg.compare import compare_strategies
 from dsa110_contimg.compare.report import html_section, text_report
 from dsa110_contimg.compare.run import folder_lock

@@ -3,10 +3,10 @@ import shutil
 
 import pytest
 
-from dsa110_contimg.calibration.selfcal import selfcal_ms
 from dsa110_contimg.compare import pristine
 from dsa110_contimg.compare.pristine import Snapshot, pristine_copy
 from dsa110_contimg.errors import MeasurementSetError
+from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.visibilities import open_measurement_set
 from dsa110_contimg.visibilities.measurement_set import data_hash
 

@@ -10,10 +10,10 @@ import time
 import numpy as np
 import pytest
 
-from dsa110_contimg.cli import main
-from dsa110_contimg.compare.page import Ratio, write_page
+from dsa110_contimg.cli.main import main
 from dsa110_contimg.compare.run import folder_lock
 from dsa110_contimg.compare.study import grid_points, run_study
+from dsa110_contimg.compare.study_page import Ratio, write_page
 from dsa110_contimg.config import StudyConfig
 from dsa110_contimg.errors import ConfigError, ResourceError
 

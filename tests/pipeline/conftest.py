@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 
 from dsa110_contimg.catalogs import build_strips
-from dsa110_contimg.cli import main
+from dsa110_contimg.cli.main import main
 from dsa110_contimg.config import PipelineConfig, SimulationConfig
 from dsa110_contimg.pipeline.job import Job
 from dsa110_contimg.simulate import simulate
 from dsa110_contimg.visibilities.measurement_set import open_table
+from tests.arrays import COMPACT
 from tests.needs import REQUIRE_ALL
 
-ARRAY = str(Path(__file__).parents[1] / "calibration" / "compact.txt")
-OPTIONS = {"array": ARRAY, "antennas": 12, "channels": 4, "dumps": 2, "sefd_jy": 500.0, "drift": False}
+OPTIONS = {"array": COMPACT, "antennas": 12, "channels": 4, "dumps": 2, "sefd_jy": 500.0, "drift": False}
 
 
 @pytest.fixture(autouse=True)

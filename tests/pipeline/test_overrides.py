@@ -3,7 +3,7 @@
 import json
 import shutil
 
-from dsa110_contimg.cli import main
+from dsa110_contimg.cli.main import main
 from dsa110_contimg.config import PipelineConfig, SelfCalConfig
 from dsa110_contimg.pipeline.job import process
 from tests.pipeline.conftest import log_lines

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dsa110_contimg.catalogs import query_cone
-from dsa110_contimg.catalogs.store import build_strips
+from dsa110_contimg.catalogs.build import build_strips
 from dsa110_contimg.simulate.population import draw_sky, with_catalog_errors, write_catalog
 from dsa110_contimg.sky import SkyModel, angular_separation
 

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from dsa110_contimg.catalogs.store import build_strips
+from dsa110_contimg.catalogs.build import build_strips
 from dsa110_contimg.errors import CatalogCoverageError, CatalogMissingError, SeedError
 from dsa110_contimg.simulate.population import write_catalog
 from dsa110_contimg.sky import (

@@ -11,8 +11,7 @@ from dsa110_contimg.errors import ResourceError
 from dsa110_contimg.simulate import simulate
 from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set, rephase_measurement_set
 from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
-
-COMPACT = str(Path(__file__).parents[1] / "calibration" / "compact.txt")
+from tests.arrays import COMPACT
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import numpy as np
 from casacore.tables import makearrcoldesc, makescacoldesc, maketabdesc, table
 from numpy.typing import NDArray
 
+from dsa110_contimg.array_types import Int
 from dsa110_contimg.calibration.gains import Gains, GainTable
 from dsa110_contimg.errors import CalTableError
 from dsa110_contimg.visibilities import MeasurementSet
@@ -259,7 +260,7 @@ def _write(path: Path, kind: str, gains: Mapping[int, Gains], ms: MeasurementSet
         main.close()
 
 
-def _put_cells(main: Any, name: str, parts: list[NDArray[Any]], order: NDArray[np.int64]) -> None:
+def _put_cells(main: Any, name: str, parts: list[NDArray[Any]], order: Int) -> None:
     """Write cells of windows that differ in their number of channels."""
     cells = [cell for part in parts for cell in part]
     for row, k in enumerate(order):

@@ -8,24 +8,13 @@ from typing import Literal
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
+from dsa110_contimg.array_types import Bool, Complex, Float, Int
 from dsa110_contimg.errors import CalTableError
 from dsa110_contimg.sky import angular_separation
 
-__all__ = [
-    "GainTable",
-    "Gains",
-    "Interpolation",
-    "chain",
-    "correct",
-    "phase_scatter_deg",
-    "typical_amplitude",
-]
+__all__ = ["GainTable", "Gains", "Interpolation", "phase_scatter_deg", "typical_amplitude"]
 
-Float = NDArray[np.float64]
-Complex = NDArray[np.complex128]
-Bool = NDArray[np.bool_]
 Interpolation = Literal["linear", "nearest"]
 
 
@@ -61,9 +50,9 @@ class Gains:
     flag: Bool
     error: Float
     snr: Float
-    reference_antenna: NDArray[np.int64]
-    field_id: NDArray[np.int64]
-    scan: NDArray[np.int64]
+    reference_antenna: Int
+    field_id: Int
+    scan: Int
 
     @property
     def n_antennas(self) -> int:
@@ -190,122 +179,6 @@ class GainTable:
             if mine.any():
                 kept[spw] = replace(g, **{name: getattr(g, name)[mine] for name in per_time})
         return replace(self, gains=kept)
-
-
-def chain(
-    tables: Sequence[GainTable], spw_id: int, time_s: Float, freq_hz: Float, n_antennas: int
-) -> tuple[Complex, Bool]:
-    """Multiply the gains of several tables.
-
-    Parameters
-    ----------
-    tables : sequence of GainTable
-        Tables, in any order: scalar gains per receptor commute.
-    spw_id : int
-        Spectral window of the data.
-    time_s : ndarray, shape (n,)
-        Times in seconds (MJD UTC).
-    freq_hz : ndarray, shape (nchan,)
-        Channels in hertz.
-    n_antennas : int
-        Antennas of the array.
-
-    Returns
-    -------
-    gain : ndarray of complex128, shape (n, nant, nchan, 2)
-        Product of the gains.
-    flag : ndarray of bool, same shape
-        True where any table has no solution.
-    """
-    total = np.ones((len(time_s), n_antennas, len(freq_hz), 2), dtype=np.complex128)
-    flagged = np.zeros(total.shape, dtype=bool)
-    for gain_table in tables:
-        gain, flag = gain_table.evaluate(spw_id, time_s, freq_hz)
-        total *= gain
-        flagged |= flag
-    return total, flagged
-
-
-def correct(
-    vis: NDArray[np.complex64],
-    weight: NDArray[np.float32],
-    antenna1: NDArray[np.int64],
-    antenna2: NDArray[np.int64],
-    time_index: NDArray[np.int64],
-    gain: Complex,
-    flag: Bool,
-    receptors: Sequence[tuple[int, int]],
-) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
-    """Correct visibilities and carry their weights along.
-
-    Parameters
-    ----------
-    vis : ndarray of complex64, shape (nrow, nchan, ncorr)
-        Visibilities.
-    weight : ndarray of float32, same shape
-        Weights (inverse variances), zero where flagged.
-    antenna1, antenna2 : ndarray of int, shape (nrow,)
-        Antennas.
-    time_index : ndarray of int, shape (nrow,)
-        Index of each row into the time axis of `gain`.
-    gain : ndarray of complex128, shape (ntime, nant, nchan, 2)
-        Gains.
-    flag : ndarray of bool, same shape
-        Where there are none.
-    receptors : sequence of (int, int)
-        Receptors of antenna 1 and 2 by correlation.
-
-    Returns
-    -------
-    vis : ndarray of complex64, shape (nrow, nchan, ncorr)
-        ``V / (g_i conj(g_j))``; unchanged where flagged.
-    weight : ndarray of float32, same shape
-        ``w |g_i|^2 |g_j|^2``; zero where flagged.
-    """
-    pairs = np.asarray(receptors, dtype=np.int64).reshape(-1, 2)
-    out, new_weight = np.empty_like(vis), np.empty_like(weight)
-    _correct(
-        np.ascontiguousarray(vis),
-        np.ascontiguousarray(weight),
-        antenna1,
-        antenna2,
-        time_index,
-        np.ascontiguousarray(gain),
-        np.ascontiguousarray(flag),
-        pairs,
-        out,
-        new_weight,
-    )
-    return out, new_weight
-
-
-@numba.njit(parallel=True, cache=True)
-def _correct(
-    vis: NDArray[np.complex64],
-    weight: NDArray[np.float32],
-    antenna1: NDArray[np.int64],
-    antenna2: NDArray[np.int64],
-    time_index: NDArray[np.int64],
-    gain: Complex,
-    flag: Bool,
-    receptors: NDArray[np.int64],
-    out: NDArray[np.complex64],
-    out_weight: NDArray[np.float32],
-) -> None:
-    nrow, nchan, ncorr = vis.shape
-    for r in numba.prange(nrow):
-        t, i, j = time_index[r], antenna1[r], antenna2[r]
-        for c in range(nchan):
-            for k in range(ncorr):
-                p, q = receptors[k, 0], receptors[k, 1]
-                g = gain[t, i, c, p] * np.conj(gain[t, j, c, q])
-                power = g.real * g.real + g.imag * g.imag
-                if flag[t, i, c, p] or flag[t, j, c, q] or power == 0.0:
-                    out[r, c, k] = vis[r, c, k]
-                    out_weight[r, c, k] = 0.0
-                else:
-                    out[r, c, k] = vis[r, c, k] * np.conj(g) / power
-                    out_weight[r, c, k] = weight[r, c, k] * power
 
 
 @numba.njit(cache=True)

@@ -19,97 +19,18 @@ from typing import Literal
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
+from dsa110_contimg.array_types import Bool, Complex, Float, Int
 from dsa110_contimg.calibration.gains import Gains
+from dsa110_contimg.calibration.reference_antenna import _refer
 from dsa110_contimg.calibration.statistics import BaselineStatistics
 
-__all__ = ["CalMode", "rank_reference_antennas", "solution_intervals", "solve"]
+__all__ = ["CalMode", "solve"]
 
-Float = NDArray[np.float64]
-Complex = NDArray[np.complex128]
-Int = NDArray[np.int64]
 CalMode = Literal["p", "ap"]
 
 MAX_ITERATIONS = 200
 TOLERANCE = 1e-7
-
-
-def solution_intervals(
-    times_s: Float, dump_s: float, scan: Int, solint: str | float, combine_scans: bool = True
-) -> Int:
-    """Assign each dump to a solution interval.
-
-    Parameters
-    ----------
-    times_s : ndarray, shape (ntime,)
-        Time stamps, seconds, ascending.
-    dump_s : float
-        Length of a dump in seconds.
-    scan : ndarray of int, shape (ntime,)
-        Scan numbers.
-    solint : str or float
-        Seconds, or ``"int"`` for every dump, ``"scan"``, ``"inf"`` for all together.
-    combine_scans : bool
-        Let an interval in seconds cross scan boundaries.
-
-    Returns
-    -------
-    ndarray of int, shape (ntime,)
-        Interval of each dump, from zero, ascending.
-    """
-    n = times_s.size
-    if solint == "inf":
-        return np.zeros(n, dtype=np.int64)
-    if solint == "int":
-        return np.arange(n, dtype=np.int64)
-    new_scan = np.concatenate([[False], np.diff(scan) != 0])
-    if solint == "scan":
-        return np.asarray(np.cumsum(new_scan), dtype=np.int64)
-    length = float(solint)
-    out = np.zeros(n, dtype=np.int64)
-    start = times_s[0] - dump_s / 2
-    for k in range(1, n):
-        # A dump belongs to the interval that its middle falls into.
-        crossed = times_s[k] - start >= length * (1 - 1e-9)
-        if crossed or (new_scan[k] and not combine_scans):
-            out[k] = out[k - 1] + 1
-            start = times_s[k] - dump_s / 2
-        else:
-            out[k] = out[k - 1]
-    return out
-
-
-def rank_reference_antennas(
-    statistics: BaselineStatistics, position_m: Float, preferred: Sequence[int] = ()
-) -> list[int]:
-    """Order antennas as references: named ones first, then well-populated ones near the centre.
-
-    Parameters
-    ----------
-    statistics : BaselineStatistics
-        Statistics, for the amount of data of each antenna.
-    position_m : ndarray, shape (nant, 3)
-        Antenna positions in metres.
-    preferred : sequence of int
-        Antennas to try first, in this order.
-
-    Returns
-    -------
-    list of int
-        Antennas, best first.
-    """
-    per_baseline = statistics.count.sum(axis=(0, 1, 2, 4))
-    amount = np.bincount(statistics.antenna1, per_baseline, statistics.n_antennas)
-    amount = amount + np.bincount(statistics.antenna2, per_baseline, statistics.n_antennas)
-    used = amount > 0
-    if not used.any():
-        return list(preferred)
-    distance = np.linalg.norm(position_m - np.median(position_m[used], axis=0), axis=1)
-    # Fractions of the best, both: an antenna that misses half its data is worth half.
-    merit = amount / amount.max() / (1.0 + distance / max(1.0, float(np.median(distance[used]))))
-    order = [int(k) for k in np.argsort(-merit, kind="stable")]
-    return [*preferred, *(k for k in order if k not in preferred)]
 
 
 def solve(
@@ -129,7 +50,7 @@ def solve(
     freq_hz: Float | None = None,
     field_id: Int | None = None,
     scan: Int | None = None,
-    unusable: NDArray[np.bool_] | None = None,
+    unusable: Bool | None = None,
 ) -> dict[int, Gains]:
     """Solve for antenna gains.
 
@@ -258,46 +179,6 @@ def _excess(
         warnings.simplefilter("ignore", RuntimeWarning)  # intervals without any data
         ratio = mean / np.nanmedian(mean, axis=2, keepdims=True)
     return np.asarray(np.where(np.isfinite(ratio), np.maximum(ratio, 1.0), 1.0))
-
-
-def _refer(gain: Complex, flag: NDArray[np.bool_], ranked: Sequence[int]) -> tuple[Complex, Int]:
-    """Turn phases so that the reference antenna's is zero, window by window.
-
-    Where the reference is flagged, the next in rank takes over with the phase
-    it has in the nearest interval already turned. The work starts where the
-    reference is solved, and goes forwards and backwards from there.
-    """
-    gain = gain.copy()
-    nspw, nt, _, npol = gain.shape
-    reference = np.full((nspw, nt), -1, dtype=np.int64)
-    for s in range(nspw):
-        # The first in rank that is solved at least half as often as any: a reference lost in one window
-        # is replaced there alone. A polarisation without any solution has no say.
-        solved_at = (~flag[s]).sum(axis=0)
-        often = solved_at[:, solved_at.any(axis=0)].min(axis=1, initial=nt)
-        best = next(a for a in ranked if 2 * often[a] >= often.max())
-        candidates = [best, *(a for a in ranked if a != best)]
-        for p in range(npol):
-            good = np.flatnonzero(~flag[s, :, best, p])
-            start = int(good[0]) if good.size else 0
-            held = np.full(gain.shape[2], np.nan)
-            held[best] = 0.0
-            after_start = held
-            for t in (*range(start, nt), *range(start - 1, -1, -1)):
-                if t == start - 1:
-                    held = after_start
-                solved = [a for a in candidates if not flag[s, t, a, p]]
-                if not solved:
-                    continue
-                chosen = next((a for a in solved if np.isfinite(held[a])), solved[0])
-                turn = np.nan_to_num(held[chosen]) - np.angle(gain[s, t, chosen, p])
-                gain[s, t, :, p] *= np.exp(1j * turn)
-                held = np.where(flag[s, t, :, p], held, np.angle(gain[s, t, :, p]))
-                if t == start:
-                    after_start = held
-                if p == 0:
-                    reference[s, t] = chosen
-    return gain, reference
 
 
 @numba.njit(parallel=True, cache=True)

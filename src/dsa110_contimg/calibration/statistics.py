@@ -20,13 +20,10 @@ from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
+
+from dsa110_contimg.array_types import Bool, Complex, Float, Int, Vis, Weight
 
 __all__ = ["BaselineStatistics", "accumulate"]
-
-Float = NDArray[np.float64]
-Complex = NDArray[np.complex128]
-Int = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ class BaselineStatistics:
         """Number of dumps."""
         return int(self.cross.shape[2])
 
-    def present(self) -> NDArray[np.bool_]:
+    def present(self) -> Bool:
         """Antennas with any data by polarisation, shape (nant, npol)."""
         per_baseline = self.count.sum(axis=(0, 1, 2)) > 0
         out = np.zeros((self.n_antennas, self.count.shape[-1]), dtype=bool)
@@ -99,7 +96,7 @@ class BaselineStatistics:
             count=self.count.sum(axis=1, keepdims=True),
         )
 
-    def after(self, gain: Complex, solved: NDArray[np.bool_] | None = None) -> BaselineStatistics:
+    def after(self, gain: Complex, solved: Bool | None = None) -> BaselineStatistics:
         """Statistics of the data corrected by gains.
 
         Parameters
@@ -122,7 +119,7 @@ class BaselineStatistics:
             turn, power = np.where(both, turn, 0.0), np.where(both, power, 0.0)
         return replace(self, cross=self.cross * turn, model=self.model * power)
 
-    def residual(self, gain: Complex, solved: NDArray[np.bool_], half: int, scale: Float) -> float:
+    def residual(self, gain: Complex, solved: Bool, half: int, scale: Float) -> float:
         """Weighted squared residual of gains on one half of the channels.
 
         Parameters
@@ -144,7 +141,7 @@ class BaselineStatistics:
         aligned, power = self._fit(gain, solved, half)
         return float(np.sum(self.data[half].sum(axis=(0, 1, 2)) - 2 * scale * aligned + scale**2 * power))
 
-    def scale(self, gain: Complex, solved: NDArray[np.bool_], half: int) -> Float:
+    def scale(self, gain: Complex, solved: Bool, half: int) -> Float:
         """Best real, non-negative factor on the model by polarisation, shape (npol,).
 
         It takes out a scale that the data's units leave open, so that phases
@@ -186,7 +183,7 @@ class BaselineStatistics:
         variance = powers * left / np.maximum(number, 1.0) / 2
         return sums, np.sqrt(np.maximum(variance, 0.0))
 
-    def _fit(self, gain: Complex, solved: NDArray[np.bool_], half: int) -> tuple[Float, Float]:
+    def _fit(self, gain: Complex, solved: Bool, half: int) -> tuple[Float, Float]:
         """Sum ``w Re(D conj(g_i) g_j conj(M))`` and ``w |g_i g_j M|^2``, shape (npol,) each."""
         sums = _fit_sums(
             np.ascontiguousarray(gain),
@@ -205,9 +202,9 @@ def accumulate(
     slot: Int,
     antenna1: Int,
     antenna2: Int,
-    vis: NDArray[np.complex64],
-    weight: NDArray[np.float32],
-    model: NDArray[np.complex64],
+    vis: Vis,
+    weight: Weight,
+    model: Vis,
     first_channel: int,
 ) -> None:
     """Add a block to the statistics, in place.
@@ -252,9 +249,9 @@ def _accumulate(
     slot: Int,
     antenna1: Int,
     antenna2: Int,
-    vis: NDArray[np.complex64],
-    weight: NDArray[np.float32],
-    model: NDArray[np.complex64],
+    vis: Vis,
+    weight: Weight,
+    model: Vis,
     first_channel: int,
     cross: Complex,
     power: Float,
@@ -290,7 +287,7 @@ def _accumulate(
 @numba.njit(parallel=True, cache=True)
 def _fit_sums(
     gain: Complex,
-    solved: NDArray[np.bool_],
+    solved: Bool,
     antenna1: Int,
     antenna2: Int,
     cross: Complex,

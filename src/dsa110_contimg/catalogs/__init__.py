@@ -7,16 +7,16 @@ and FIRST are merged on the way out (`merge`). The few sources bright enough to 
 listed in `bright`.
 """
 
-from dsa110_contimg.catalogs.bright import bright_sources
+from dsa110_contimg.catalogs.bright_sources import bright_sources
+from dsa110_contimg.catalogs.build import BuildReport, build_strips, catalog_info, migrate_strips
+from dsa110_contimg.catalogs.column_families import read_catalog
 from dsa110_contimg.catalogs.coverage import Coverage
-from dsa110_contimg.catalogs.formats import read_catalog
 from dsa110_contimg.catalogs.query import (
     query_cone,
     query_first_sources,
     query_merged_nvss_first_sources,
     query_nvss_sources,
 )
-from dsa110_contimg.catalogs.store import BuildReport, build_strips, catalog_info, migrate_strips
 from dsa110_contimg.catalogs.strips import StripInfo, default_catalog_dir
 from dsa110_contimg.catalogs.surveys import CATALOGS, SURVEYS
 

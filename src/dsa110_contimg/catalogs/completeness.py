@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+
+from dsa110_contimg.array_types import Float
 
 __all__ = ["completeness_limit"]
 
@@ -13,7 +14,7 @@ COMPLETE = 0.9
 LEAST_SOURCES = 500
 
 
-def completeness_limit(flux_mjy: NDArray[np.float64]) -> float | None:
+def completeness_limit(flux_mjy: Float) -> float | None:
     """Estimate the flux density above which nine sources in ten are listed.
 
     Parameters

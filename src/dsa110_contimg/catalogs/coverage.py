@@ -29,14 +29,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dsa110_contimg.catalogs.cells import cell_centres, cell_of, cells_near, neighbours
+from dsa110_contimg.array_types import Bool, Float, Int
+from dsa110_contimg.catalogs.healpix import cell_centres, cell_of, cells_near, neighbours
 from dsa110_contimg.errors import CatalogFormatError
 
 __all__ = ["Coverage", "Footprint", "measure_coverage"]
 
-Floats = NDArray[np.float64]
 
 LARGEST_RA_GAP_DEG = 30.0
 SMALLEST_GAP_DEG = 1.0
@@ -88,7 +87,7 @@ class Footprint:
     ranges: tuple[tuple[int, int], ...]
 
     @classmethod
-    def of(cls, ra_deg: Floats, dec_deg: Floats) -> Footprint:
+    def of(cls, ra_deg: Float, dec_deg: Float) -> Footprint:
         """Map the cells that sources (degrees, shape (n,)) fill."""
         for nside in FOOTPRINT_NSIDES:
             filled, counts = np.unique(cell_of(ra_deg, dec_deg, nside), return_counts=True)
@@ -115,7 +114,7 @@ class Footprint:
         return cls.from_cells(nside, cells[inside])
 
     @classmethod
-    def from_cells(cls, nside: int, cells: NDArray[np.int64]) -> Footprint:
+    def from_cells(cls, nside: int, cells: Int) -> Footprint:
         """Make a footprint of cells, in ascending order."""
         if not len(cells):
             return cls(nside, ())
@@ -136,7 +135,7 @@ class Footprint:
         return f"{self.nside}/" + " ".join(f"{first}-{last}" for first, last in self.ranges)
 
     @cached_property
-    def cells(self) -> NDArray[np.int64]:
+    def cells(self) -> Int:
         """All covered cells, ascending."""
         parts = [np.arange(first, last + 1) for first, last in self.ranges]
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
@@ -146,7 +145,7 @@ class Footprint:
         """Covered area in square degrees."""
         return float(len(self.cells) * np.degrees(np.degrees(4.0 * np.pi)) / (12 * self.nside**2))
 
-    def holds(self, ra_deg: Floats, dec_deg: Floats) -> NDArray[np.bool_]:
+    def holds(self, ra_deg: Float, dec_deg: Float) -> Bool:
         """Return which directions (degrees, shape (n,)) are covered."""
         return np.isin(cell_of(ra_deg, dec_deg, self.nside), self.cells)
 
@@ -160,7 +159,7 @@ class Footprint:
         return self.from_cells(self.nside, self.cells[(dec >= dec_min) & (dec <= dec_max)])
 
 
-def measure_coverage(ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64]) -> Coverage:
+def measure_coverage(ra_deg: Float, dec_deg: Float) -> Coverage:
     """Infer the piece of sky that a list of positions was cut from.
 
     Parameters
@@ -183,7 +182,7 @@ def measure_coverage(ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64]) 
     return Coverage(ra_min, ra_max, dec_min, dec_max)
 
 
-def _ra_interval(ra: NDArray[np.float64]) -> tuple[float, float]:
+def _ra_interval(ra: Float) -> tuple[float, float]:
     n = len(ra)
     if n == 1:
         return float(ra[0]), float(ra[0])
@@ -202,7 +201,7 @@ def _ra_interval(ra: NDArray[np.float64]) -> tuple[float, float]:
     return float((ra[first] - pad) % 360.0), float((ra[last] + pad) % 360.0)
 
 
-def _dec_interval(dec: NDArray[np.float64]) -> tuple[float, float]:
+def _dec_interval(dec: Float) -> tuple[float, float]:
     n = len(dec)
     if n == 1:
         return float(dec[0]), float(dec[0])

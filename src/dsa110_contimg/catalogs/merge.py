@@ -17,17 +17,16 @@ from __future__ import annotations
 
 import numpy as np
 from astropy import units as u
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from dsa110_contimg.array_types import Float, Int
 from dsa110_contimg.catalogs.coverage import Footprint
 from dsa110_contimg.catalogs.surveys import COLUMN_UNITS, SURVEYS
 
 __all__ = ["FIRST_ID_OFFSET", "LARGEST_RADIUS_DEG", "Columns", "associate", "merge_nvss_first"]
 
-Floats = NDArray[np.float64]
 #: Columns of one shape (n,), each with its unit.
-Columns = dict[str, tuple[Floats, u.UnitBase | None]]
+Columns = dict[str, tuple[Float, u.UnitBase | None]]
 
 #: A component belongs to an NVSS source within half a beam and half the source's deconvolved width (FWHM):
 #: the lobes of an equal double of separation s, fitted by one Gaussian of FWHM 1.18 s, lie at 0.42 FWHM.
@@ -40,7 +39,7 @@ SIDELOBE_PROBABILITY = 0.1
 FIRST_ID_OFFSET = 10_000_000
 
 
-def associate(nvss: Columns, first: Columns) -> NDArray[np.int64]:
+def associate(nvss: Columns, first: Columns) -> Int:
     """Return for each FIRST component the row of the NVSS source it lies in, or -1; shape (n_first,).
 
     Of several NVSS sources it takes the nearest in units of their radii.
@@ -112,6 +111,6 @@ def merge_nvss_first(nvss: Columns, first: Columns, footprint: Footprint) -> Col
     return {"source_id": ids.pop("source_id"), **merged, **ids}
 
 
-def _unit_vectors(columns: Columns) -> Floats:
+def _unit_vectors(columns: Columns) -> Float:
     ra, dec = np.radians(columns["ra_deg"][0]), np.radians(columns["dec_deg"][0])
     return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)

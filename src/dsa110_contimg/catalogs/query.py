@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from astropy import units as u
 from astropy.table import Column, Table
-from numpy.typing import NDArray
 
-from dsa110_contimg.catalogs.cells import cells_in_cone, cells_near
+from dsa110_contimg.array_types import Float
 from dsa110_contimg.catalogs.coverage import Coverage, Footprint
+from dsa110_contimg.catalogs.healpix import cells_in_cone, cells_near
 from dsa110_contimg.catalogs.merge import LARGEST_RADIUS_DEG, Columns, merge_nvss_first
 from dsa110_contimg.catalogs.strips import (
     STRIP_EDGES,
@@ -43,7 +43,6 @@ __all__ = [
     "query_nvss_sources",
 ]
 
-Floats = NDArray[np.float64]
 
 #: Slack (deg) for rounding in the comparison of edges; a ten-thousandth of the best position error in NVSS.
 EDGE_TOLERANCE_DEG = 1e-8
@@ -120,9 +119,9 @@ def query_cone(
     Returns
     -------
     Table
-        Shape (n_sources,): ``source_id``, the columns of `dsa110_contimg.catalogs.formats` with their units,
-        and ``separation_deg`` from the centre. ``meta`` holds ``catalog``, ``catalog_hash`` (SHA-256 over the
-        names and source hashes of the strips used), ``n_strips``, ``strips`` (file names),
+        Shape (n_sources,): ``source_id``, the columns of `dsa110_contimg.catalogs.column_families` with their
+        units, and ``separation_deg`` from the centre. ``meta`` holds ``catalog``, ``catalog_hash`` (SHA-256
+        over the names and source hashes of the strips used), ``n_strips``, ``strips`` (file names),
         ``faintest_mjy`` (of these strips), ``notes`` (what to know of the rows) and the parameters of the
         query; for ``"merged"`` also
         ``first_fraction``, how much of the cone FIRST covers.
@@ -266,7 +265,7 @@ class _Strip:
             self.database.close()
             raise
 
-    def read(self, ranges: list[list[int]]) -> Floats:
+    def read(self, ranges: list[list[int]]) -> Float:
         """Return the rows in ranges of cells, shape (n, number of columns)."""
         query = (
             f"WITH wanted(first, last) AS (VALUES {', '.join(['(?, ?)'] * len(ranges))}) "
@@ -411,9 +410,7 @@ def _cut(
     return Table([*cut, Column(separation[chosen], "separation_deg", unit=u.deg)], copy=False)
 
 
-def _separation(
-    ra0_deg: float, dec0_deg: float, ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _separation(ra0_deg: float, dec0_deg: float, ra_deg: Float, dec_deg: Float) -> Float:
     """Return great-circle distances in degrees (haversine, exact for small distances)."""
     dec0, dec = math.radians(dec0_deg), np.radians(dec_deg)
     across = np.sin(np.radians(ra_deg - ra0_deg) / 2.0) ** 2

@@ -10,9 +10,9 @@ In a strip file
     is the table for everybody: ``source_id`` (row number in the catalogue file, from 1), the columns of the
     survey (`dsa110_contimg.catalogs.surveys`); unknown values are NULL.
 ``cells``
-    is the spatial index: the same rows, HEALPix cell by cell (`dsa110_contimg.catalogs.cells`), each a block
-    of little-endian doubles in the order of ``meta``'s ``cell_columns``. A cone reads about a hundred of them
-    in 0.2 ms, more than ten times faster than from an R*Tree or an index on RA and Dec
+    is the spatial index: the same rows, HEALPix cell by cell (`dsa110_contimg.catalogs.healpix`), each a
+    block of little-endian doubles in the order of ``meta``'s ``cell_columns``. A cone reads about a
+    hundred of them in 0.2 ms, more than ten times faster than from an R*Tree or an index on RA and Dec
     (benchmarks/catalog_index.py).
 ``meta``
     holds bounds, counts, faintest flux and completeness, the hash of the file it was built from, what else
@@ -32,11 +32,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dsa110_contimg.catalogs.cells import NSIDE, cell_of
+from dsa110_contimg.array_types import Float, Int
 from dsa110_contimg.catalogs.completeness import completeness_limit
 from dsa110_contimg.catalogs.coverage import Coverage, Footprint
+from dsa110_contimg.catalogs.healpix import NSIDE, cell_of
 from dsa110_contimg.catalogs.surveys import Survey
 from dsa110_contimg.errors import CatalogFormatError, ResourceError
 
@@ -120,7 +120,7 @@ def strip_path(catalog_dir: Path, catalog: str, strip: int) -> Path:
     return catalog_dir / f"{catalog}_dec{centre:+.1f}.sqlite3"
 
 
-def write_strip(path: Path, survey: Survey, rows: NDArray[np.float64], meta: dict[str, str]) -> StripInfo:
+def write_strip(path: Path, survey: Survey, rows: Float, meta: dict[str, str]) -> StripInfo:
     """Write one strip beside its final name, read it back, sync it and rename it.
 
     ``rows`` has shape (n, 1 + number of columns): source_id and the columns of the survey.
@@ -175,14 +175,14 @@ def write_strip(path: Path, survey: Survey, rows: NDArray[np.float64], meta: dic
     return read_strip_info(path)
 
 
-def _in_order(rows: NDArray[np.float64]) -> Iterator[list[float]]:
+def _in_order(rows: Float) -> Iterator[list[float]]:
     """Yield the rows by ascending source_id, in which SQLite stores them fastest."""
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
     for start in range(0, len(rows), 10_000):
         yield from rows[start : start + 10_000].tolist()
 
 
-def _verify(path: Path, rows: NDArray[np.float64]) -> None:
+def _verify(path: Path, rows: Float) -> None:
     """Read a strip back: whole, with the same rows in both tables."""
     with closing(open_strip(path)) as database:
         intact = database.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
@@ -270,7 +270,7 @@ def read_strip_info(path: Path, database: sqlite3.Connection | None = None) -> S
         raise CatalogFormatError("is not a readable catalogue strip", path, rebuild) from error
 
 
-def sources_by_cell(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def sources_by_cell(path: Path) -> tuple[Int, Int]:
     """Return the filled cells of a strip and the number of sources in each, shape (n_cells,) both."""
     with closing(open_strip(path)) as database:
         (names,) = database.execute("SELECT value FROM meta WHERE key = 'cell_columns'").fetchone()

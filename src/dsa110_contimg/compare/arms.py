@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dsa110_contimg.calibration.products import SUMMARY, write_json
 from dsa110_contimg.compare.pristine import pristine_copy
 from dsa110_contimg.config import PREFIX, SelfCalConfig
 from dsa110_contimg.errors import ConfigError
+from dsa110_contimg.selfcal.products import SUMMARY, write_json
 from dsa110_contimg.sky import Seed
 
 __all__ = ["BASELINE", "Arm", "Outcome", "parse_arms", "run_arm", "same_seed"]

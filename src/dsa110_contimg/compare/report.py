@@ -13,9 +13,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dsa110_contimg.compare.arms import BASELINE
-from dsa110_contimg.compare.metrics import CommonImages
+from dsa110_contimg.compare.common_images import CommonImages
 from dsa110_contimg.imaging import ImageGrid
-from dsa110_contimg.imaging.picture import Panel, add_panel
+from dsa110_contimg.imaging.plot import Panel, add_panel
 
 __all__ = ["FIGURE", "PAGE", "REPORT", "RESULTS", "html_section", "text_report", "write_report", "write_text"]
 

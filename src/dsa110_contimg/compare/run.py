@@ -15,17 +15,17 @@ from typing import IO, Any
 
 from dsa110_contimg import __version__
 from dsa110_contimg.calibration.gains import GainTable
-from dsa110_contimg.calibration.products import write_json
-from dsa110_contimg.calibration.selfcal import selfcal_ms
 from dsa110_contimg.catalogs import build_strips
 from dsa110_contimg.compare.arms import Arm, Outcome, parse_arms, run_arm, same_seed
-from dsa110_contimg.compare.metrics import CommonImages, Judge
+from dsa110_contimg.compare.common_images import CommonImages, Judge
 from dsa110_contimg.compare.pristine import Snapshot
 from dsa110_contimg.compare.report import RESULTS, write_report
 from dsa110_contimg.compare.verdict import judge_comparison
 from dsa110_contimg.config import ComparisonConfig, SelfCalConfig, SimulationConfig
 from dsa110_contimg.errors import ContimgError, ResourceError
 from dsa110_contimg.progress import LogProgress, Progress
+from dsa110_contimg.selfcal.products import write_json
+from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.simulate import simulate
 from dsa110_contimg.sky import Seed
 

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from dsa110_contimg import __version__
-from dsa110_contimg.calibration.products import write_json
 from dsa110_contimg.compare.arms import parse_arms
-from dsa110_contimg.compare.cell import CELL, SPEC
 from dsa110_contimg.compare.run import compile_all, folder_lock
+from dsa110_contimg.compare.study_run import CELL, SPEC
 from dsa110_contimg.config import PREFIX, SelfCalConfig, SimulationConfig, StudyConfig
 from dsa110_contimg.errors import ConfigError
 from dsa110_contimg.progress import LogProgress, Progress
+from dsa110_contimg.selfcal.products import write_json
 from dsa110_contimg.visibilities.measurement_set import require_outside_tables
 
 __all__ = ["AXES", "Point", "grid_points", "run_study"]
@@ -185,7 +185,7 @@ def _run_all(
         (folder / CELL).unlink(missing_ok=True)
         with (folder / "cell.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "dsa110_contimg.compare.cell", str(folder)],
+                [sys.executable, "-m", "dsa110_contimg.compare.study_run", str(folder)],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

@@ -8,12 +8,11 @@ it in FITS. Pictures are drawn by `imaging.picture`, which is not imported here:
 """
 
 from dsa110_contimg.imaging.averaging import average_channels
-from dsa110_contimg.imaging.beamfit import RestoringBeam, add_gaussians, fit_beam, restore
-from dsa110_contimg.imaging.chatter import captured_stdout
+from dsa110_contimg.imaging.captured_stdout import captured_stdout
 from dsa110_contimg.imaging.clean import CleanResult, clean
-from dsa110_contimg.imaging.engine import Imager
 from dsa110_contimg.imaging.fits import FitsImage, read_image, write_image
 from dsa110_contimg.imaging.grid import ImageGrid, choose_grid
+from dsa110_contimg.imaging.gridder import Imager
 from dsa110_contimg.imaging.measure import (
     ImageMetrics,
     SourceFit,
@@ -22,6 +21,7 @@ from dsa110_contimg.imaging.measure import (
     measure_image,
     off_source_region,
 )
+from dsa110_contimg.imaging.restoring_beam import RestoringBeam, add_gaussians, fit_beam, restore
 from dsa110_contimg.imaging.stokes import StokesI, stokes_i
 from dsa110_contimg.imaging.weighting import Weighting, imaging_weights
 

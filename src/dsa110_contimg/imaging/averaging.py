@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
+from dsa110_contimg.array_types import Int, Vis, Weight
 from dsa110_contimg.imaging.grid import SPEED_OF_LIGHT
 from dsa110_contimg.imaging.stokes import StokesI
 
@@ -61,12 +61,12 @@ def average_channels(chunk: StokesI, half_width_rad: float) -> dict[int, StokesI
 
 @numba.njit(nogil=True, cache=True)
 def _average(
-    rows: NDArray[np.int64],
+    rows: Int,
     f: int,
-    vis: NDArray[np.complex64],
-    weight: NDArray[np.float32],
-    precision: NDArray[np.float32],
-) -> tuple[NDArray[np.complex64], NDArray[np.float32], NDArray[np.float32]]:
+    vis: Vis,
+    weight: Weight,
+    precision: Weight,
+) -> tuple[Vis, Weight, Weight]:
     """Weighted means, sums of weights, and the inverse variances of the means."""
     n = vis.shape[1]
     shape = (rows.size, (n + f - 1) // f)

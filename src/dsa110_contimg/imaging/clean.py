@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import radler
-from numpy.typing import NDArray
 
+from dsa110_contimg.array_types import Bool, Image
 from dsa110_contimg.errors import ImagingError
-from dsa110_contimg.imaging.beamfit import RestoringBeam, fit_beam, restore
-from dsa110_contimg.imaging.chatter import captured_stdout
-from dsa110_contimg.imaging.engine import Imager
+from dsa110_contimg.imaging.captured_stdout import captured_stdout
 from dsa110_contimg.imaging.fits import write_image
+from dsa110_contimg.imaging.gridder import Imager
 from dsa110_contimg.imaging.measure import mad_rms
+from dsa110_contimg.imaging.restoring_beam import RestoringBeam, fit_beam, restore
 
 __all__ = ["CleanResult", "clean"]
 
@@ -26,8 +26,6 @@ MAX_MAJOR = 15
 
 # A major cycle may raise the residual rms by this factor before it counts as diverged and is taken back.
 MAX_RMS_GROWTH = 1.05
-
-Image = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def clean(
     mask_sigma: float | None = 5.0,
     gain: float = 0.1,
     major_gain: float = 0.8,
-    mask: NDArray[np.bool_] | None = None,
+    mask: Bool | None = None,
     multiscale: bool = False,
     start: CleanResult | None = None,
     log: logging.Logger | None = None,
@@ -229,7 +227,7 @@ def _settings(
     return settings
 
 
-def _peak(residual: Image, mask: NDArray[np.bool_] | None) -> float:
+def _peak(residual: Image, mask: Bool | None) -> float:
     return float(np.abs(residual if mask is None else residual[mask]).max())
 
 

@@ -16,9 +16,10 @@ from astropy.time import Time
 from numpy.typing import NDArray
 
 from dsa110_contimg import __version__
+from dsa110_contimg.array_types import Image
 from dsa110_contimg.errors import ImagingError, ResourceError
-from dsa110_contimg.imaging.beamfit import RestoringBeam
 from dsa110_contimg.imaging.grid import ImageGrid
+from dsa110_contimg.imaging.restoring_beam import RestoringBeam
 
 __all__ = ["FitsImage", "read_image", "write_image"]
 
@@ -41,7 +42,7 @@ class FitsImage:
         BUNIT.
     """
 
-    image: NDArray[np.float32]
+    image: Image
     grid: ImageGrid
     beam: RestoringBeam | None
     freq_hz: float
@@ -51,7 +52,7 @@ class FitsImage:
 
 def write_image(
     path: Path,
-    image: NDArray[np.float32],
+    image: Image,
     grid: ImageGrid,
     beam: RestoringBeam | None = None,
     *,

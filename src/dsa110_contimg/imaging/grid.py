@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import ducc0
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from dsa110_contimg.array_types import Float
 from dsa110_contimg.errors import ImagingError
 
 __all__ = ["ImageGrid", "choose_grid"]
@@ -21,8 +22,6 @@ COMFORTABLE_SIZE = 2560
 FIELD_OF_VIEW_FWHM = 1.5
 MIN_SIZE = 512
 MAX_SIZE = 4096
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class ImageGrid:
         """Pixel of the phase centre on both axes."""
         return self.size // 2
 
-    def sky_to_lm(self, ra_rad: ArrayLike, dec_rad: ArrayLike) -> tuple[Floats, Floats]:
+    def sky_to_lm(self, ra_rad: ArrayLike, dec_rad: ArrayLike) -> tuple[Float, Float]:
         """Direction cosines (l to the east, m to the north); NaN for directions behind the horizon."""
         dra = np.asarray(ra_rad, float) - self.ra_rad
         dec = np.asarray(dec_rad, float)
@@ -73,7 +72,7 @@ class ImageGrid:
         m = np.where(n > 0, np.sin(dec) * cos0 - np.cos(dec) * sin0 * np.cos(dra), np.nan)
         return l, m
 
-    def lm_to_sky(self, l: ArrayLike, m: ArrayLike) -> tuple[Floats, Floats]:  # noqa: E741
+    def lm_to_sky(self, l: ArrayLike, m: ArrayLike) -> tuple[Float, Float]:  # noqa: E741
         """ICRS right ascension in [0, 2 pi) and declination, radians, of direction cosines."""
         ll, mm = np.asarray(l, float), np.asarray(m, float)
         n = np.sqrt(1 - ll**2 - mm**2)
@@ -82,23 +81,23 @@ class ImageGrid:
         ra = self.ra_rad + np.arctan2(ll, n * cos0 - mm * sin0)
         return ra % (2 * math.pi), dec
 
-    def lm_to_pixel(self, l: ArrayLike, m: ArrayLike) -> tuple[Floats, Floats]:  # noqa: E741
+    def lm_to_pixel(self, l: ArrayLike, m: ArrayLike) -> tuple[Float, Float]:  # noqa: E741
         """Fractional pixel (x, y), counted from 0, of direction cosines."""
         return self.center - np.asarray(l, float) / self.cell_rad, self.center + np.asarray(
             m, float
         ) / self.cell_rad
 
-    def pixel_to_lm(self, x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
+    def pixel_to_lm(self, x: ArrayLike, y: ArrayLike) -> tuple[Float, Float]:
         """Direction cosines of fractional pixels (x, y), counted from 0."""
         return (self.center - np.asarray(x, float)) * self.cell_rad, (
             np.asarray(y, float) - self.center
         ) * self.cell_rad
 
-    def sky_to_pixel(self, ra_rad: ArrayLike, dec_rad: ArrayLike) -> tuple[Floats, Floats]:
+    def sky_to_pixel(self, ra_rad: ArrayLike, dec_rad: ArrayLike) -> tuple[Float, Float]:
         """Fractional pixel (x, y), counted from 0, of ICRS directions; NaN behind the horizon."""
         return self.lm_to_pixel(*self.sky_to_lm(ra_rad, dec_rad))
 
-    def pixel_to_sky(self, x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
+    def pixel_to_sky(self, x: ArrayLike, y: ArrayLike) -> tuple[Float, Float]:
         """ICRS right ascension and declination in radians of fractional pixels (x, y), counted from 0."""
         return self.lm_to_sky(*self.pixel_to_lm(x, y))
 

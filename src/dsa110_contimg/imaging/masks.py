@@ -6,12 +6,12 @@ import math
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dsa110_contimg.array_types import Bool
 from dsa110_contimg.errors import ConfigError, ImagingError, SeedError
-from dsa110_contimg.imaging.beamfit import RestoringBeam
 from dsa110_contimg.imaging.fits import read_image, write_image
 from dsa110_contimg.imaging.grid import ARCSEC, ImageGrid
+from dsa110_contimg.imaging.restoring_beam import RestoringBeam
 from dsa110_contimg.sky import SkyModel
 
 __all__ = ["MASK_BEAMS", "catalog_mask", "read_mask", "write_mask"]
@@ -19,12 +19,10 @@ __all__ = ["MASK_BEAMS", "catalog_mask", "read_mask", "write_mask"]
 #: Radius of a disc in units of the beam's major axis, where none is given.
 MASK_BEAMS = 1.5
 
-Mask = NDArray[np.bool_]
-
 
 def catalog_mask(
     sky: SkyModel, grid: ImageGrid, beam: RestoringBeam, radius_arcsec: float | None = None
-) -> Mask:
+) -> Bool:
     """Discs around catalogued sources.
 
     Parameters
@@ -78,7 +76,7 @@ def catalog_mask(
     return mask
 
 
-def write_mask(path: Path, mask: Mask, grid: ImageGrid, freq_hz: float, bandwidth_hz: float) -> None:
+def write_mask(path: Path, mask: Bool, grid: ImageGrid, freq_hz: float, bandwidth_hz: float) -> None:
     """Write a mask as FITS, one and zero, as WSClean, CASA and `read_mask` take it."""
     write_image(
         path,
@@ -91,7 +89,7 @@ def write_mask(path: Path, mask: Mask, grid: ImageGrid, freq_hz: float, bandwidt
     )
 
 
-def read_mask(path: Path, grid: ImageGrid) -> Mask:
+def read_mask(path: Path, grid: ImageGrid) -> Bool:
     """Read a FITS mask for an image.
 
     Raises
@@ -112,7 +110,7 @@ def read_mask(path: Path, grid: ImageGrid) -> Mask:
             path,
             "give --size and --cell, or make it anew",
         )
-    mask: Mask = np.nan_to_num(image.image) != 0
+    mask: Bool = np.nan_to_num(image.image) != 0
     if not mask.any():
         raise ConfigError("mask is empty", path, "CLEAN without a mask, or look for the sources missing")
     return mask

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from dsa110_contimg.array_types import Bool, Float, Image
 from dsa110_contimg.errors import ImagingError
-from dsa110_contimg.imaging.beamfit import RestoringBeam
 from dsa110_contimg.imaging.grid import ARCSEC, ImageGrid
+from dsa110_contimg.imaging.restoring_beam import RestoringBeam
 
 __all__ = ["ImageMetrics", "SourceFit", "fit_source", "mad_rms", "measure_image", "off_source_region"]
 
@@ -21,9 +22,6 @@ MIN_OFF_SOURCE = 0.05
 ISOLATION_BEAMS = 3.0
 ISOLATION_FLUX = 0.1
 MIN_COMPARISON_SIGMA = 10.0
-
-Image = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def off_source_region(
     source_m: ArrayLike,
     model_image: Image | None,
     beam: RestoringBeam,
-) -> Mask:
+) -> Bool:
     """Pixels more than three beams from every source and every clean component.
 
     Parameters
@@ -135,7 +133,7 @@ def off_source_region(
     return region
 
 
-def mad_rms(image: Image, region: Mask | None = None) -> float:
+def mad_rms(image: Image, region: Bool | None = None) -> float:
     """Robust rms, 1.4826 x median absolute deviation, over a region or the whole image; NaN if empty."""
     values = image.ravel() if region is None else image[region]
     if not values.size:
@@ -200,7 +198,7 @@ def measure_image(
     image: Image,
     grid: ImageGrid,
     beam: RestoringBeam,
-    region: Mask,
+    region: Bool,
     *,
     thermal_rms_jy: float,
     ra_rad: ArrayLike = (),
@@ -274,11 +272,11 @@ def _compare(
     grid: ImageGrid,
     beam: RestoringBeam,
     rms: float,
-    ra: NDArray[np.float64],
-    dec: NDArray[np.float64],
-    flux: NDArray[np.float64],
-    is_point: NDArray[np.bool_],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    ra: Float,
+    dec: Float,
+    flux: Float,
+    is_point: Bool,
+) -> tuple[Float, Float]:
     """Flux ratios, shape (k,), and offsets in arcsec, shape (k, 2), of the sources that can be compared."""
     x, y = grid.sky_to_pixel(ra, dec)
     near = ISOLATION_BEAMS * beam.major_rad / grid.cell_rad
@@ -299,7 +297,7 @@ def _compare(
 
 
 @numba.njit(nogil=True, cache=True)
-def _cut_discs(region: Mask, x: NDArray[np.float64], y: NDArray[np.float64], radius: float) -> None:
+def _cut_discs(region: Bool, x: Float, y: Float, radius: float) -> None:
     size = region.shape[0]
     for k in range(len(x)):
         if not (-radius <= x[k] <= size + radius and -radius <= y[k] <= size + radius):

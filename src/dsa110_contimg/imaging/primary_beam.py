@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
+from dsa110_contimg.array_types import Float, Image
 from dsa110_contimg.imaging.grid import ImageGrid
 from dsa110_contimg.sky import AiryBeam, angular_separation
 
@@ -18,16 +18,14 @@ COARSE = 129
 #: It changes slowly over frequency: so many groups of channels are enough.
 BANDS = 16
 
-Image = NDArray[np.float32]
-
 
 def beam_image(
     grid: ImageGrid,
     beam: AiryBeam,
-    pointing: NDArray[np.float64],
-    time_weight: NDArray[np.float64],
-    freq_hz: NDArray[np.float64],
-    freq_weight: NDArray[np.float64],
+    pointing: Float,
+    time_weight: Float,
+    freq_hz: Float,
+    freq_weight: Float,
 ) -> Image:
     """Power beam over an image, mean over dumps and channels with the weights of their data.
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
+from dsa110_contimg.array_types import Bool, Float, Int, Vis, Weight
 from dsa110_contimg.errors import ImagingError
 
 __all__ = ["StokesI", "stokes_i"]
@@ -41,14 +41,14 @@ class StokesI:
         If the shapes do not fit together.
     """
 
-    uvw: NDArray[np.float64]
-    freq_hz: NDArray[np.float64]
-    vis: NDArray[np.complex64]
-    weight: NDArray[np.float32]
-    inverse_variance: NDArray[np.float32] | None = None
+    uvw: Float
+    freq_hz: Float
+    vis: Vis
+    weight: Weight
+    inverse_variance: Weight | None = None
 
     @property
-    def precision(self) -> NDArray[np.float32]:
+    def precision(self) -> Weight:
         """Inverse variance of the real part, up to a common scale, shape (nrow, nchan)."""
         return self.weight if self.inverse_variance is None else self.inverse_variance
 
@@ -64,11 +64,11 @@ class StokesI:
 
 
 def stokes_i(
-    vis: NDArray[np.complex64],
-    weight: NDArray[np.float32],
-    flag: NDArray[np.bool_],
+    vis: Vis,
+    weight: Weight,
+    flag: Bool,
     hands: Sequence[int],
-) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
+) -> tuple[Vis, Weight]:
     """Combine the parallel hands to Stokes I with inverse-variance weights.
 
     ``I = sum_p w_p V_p / sum_p w_p`` with weight ``sum_p w_p``: the best estimate for an unpolarised sky, on
@@ -121,12 +121,12 @@ def stokes_i(
 
 @numba.njit(nogil=True, cache=True)
 def _combine(
-    vis: NDArray[np.complex64],
-    weight: NDArray[np.float32],
-    flag: NDArray[np.bool_],
-    hands: NDArray[np.int64],
-    out: NDArray[np.complex64],
-    out_weight: NDArray[np.float32],
+    vis: Vis,
+    weight: Weight,
+    flag: Bool,
+    hands: Int,
+    out: Vis,
+    out_weight: Weight,
 ) -> None:
     for row in range(vis.shape[0]):
         for chan in range(vis.shape[1]):

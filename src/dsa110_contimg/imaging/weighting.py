@@ -7,8 +7,8 @@ from typing import Literal, get_args
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
+from dsa110_contimg.array_types import Float, Weight
 from dsa110_contimg.errors import ConfigError
 from dsa110_contimg.imaging.grid import SPEED_OF_LIGHT, ImageGrid
 from dsa110_contimg.imaging.stokes import StokesI
@@ -23,7 +23,7 @@ def imaging_weights(
     grid: ImageGrid,
     weighting: Weighting = "briggs",
     robust: float = 0.0,
-) -> list[NDArray[np.float32]]:
+) -> list[Weight]:
     """Weights with which visibilities enter the image.
 
     With ``W_k`` the sum of the weights in uv cell k, of all chunks, every visibility and its conjugate
@@ -79,10 +79,10 @@ def imaging_weights(
 
 @numba.njit(nogil=True, cache=True)
 def _count(
-    uvw: NDArray[np.float64],
-    cells_per_metre: NDArray[np.float64],
-    weight: NDArray[np.float32],
-    density: NDArray[np.float64],
+    uvw: Float,
+    cells_per_metre: Float,
+    weight: Weight,
+    density: Float,
 ) -> None:
     size = density.shape[0]
     half = size // 2
@@ -97,13 +97,13 @@ def _count(
 
 @numba.njit(nogil=True, cache=True)
 def _apply(
-    uvw: NDArray[np.float64],
-    cells_per_metre: NDArray[np.float64],
-    weight: NDArray[np.float32],
-    density: NDArray[np.float64],
+    uvw: Float,
+    cells_per_metre: Float,
+    weight: Weight,
+    density: Float,
     offset: float,
     factor: float,
-    out: NDArray[np.float32],
+    out: Weight,
 ) -> None:
     size = density.shape[0]
     half = size // 2

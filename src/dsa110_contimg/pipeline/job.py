@@ -20,15 +20,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dsa110_contimg.calibration.products import SUMMARY, write_json
-from dsa110_contimg.calibration.selfcal import selfcal_ms
 from dsa110_contimg.config import ImagingConfig, PipelineConfig
 from dsa110_contimg.errors import CatalogError, ContimgError, ResourceError, SeedError, UnforeseenError
-from dsa110_contimg.imaging.cli_imaging import image_ms
+from dsa110_contimg.imaging.image_ms import image_ms
 from dsa110_contimg.pipeline.logs import json_log
 from dsa110_contimg.pipeline.naming import IMAGE, JOB, LOG, RECORD, find_caltables, real_folder
 from dsa110_contimg.pipeline.quality import QualityVerdict, judge, key_figures
 from dsa110_contimg.pipeline.rollout import choose_mode
+from dsa110_contimg.selfcal.products import SUMMARY, write_json
+from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.visibilities import open_recovered
 from dsa110_contimg.visibilities.columns import back_up_columns, restore_columns
 from dsa110_contimg.visibilities.lock import boot_id, lock_beside

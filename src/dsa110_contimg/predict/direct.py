@@ -12,13 +12,12 @@ from typing import Any
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
+from dsa110_contimg.array_types import Complex, Float, Single, Vis
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 
 __all__ = ["predict_components", "predict_reference"]
 
-Float = NDArray[np.float64]
 
 TILE = 64
 RESTART = 16
@@ -34,7 +33,7 @@ def predict_components(
     major_rad: Float | None = None,
     minor_rad: Float | None = None,
     pa_rad: Float | None = None,
-) -> NDArray[np.complex64]:
+) -> Vis:
     """Sum components into visibilities.
 
     Parameters
@@ -112,7 +111,7 @@ def predict_reference(
     major_rad: Float | None = None,
     minor_rad: Float | None = None,
     pa_rad: Float | None = None,
-) -> NDArray[np.complex128]:
+) -> Complex:
     """Sum the same components in float64, slowly, as the judge of the kernel.
 
     Parameters and result are those of :func:`predict_components`, in complex128.
@@ -189,8 +188,8 @@ def _sum_points(
     step: float,
     restart: int,
     lmn: Float,
-    flux: NDArray[np.float32],
-    out: NDArray[np.complex64],
+    flux: Single,
+    out: Vis,
 ) -> None:
     nrow, nchan, n = uvw.shape[0], freq.size, lmn.shape[0]
     ntile = (nrow + TILE - 1) // TILE
@@ -238,9 +237,9 @@ def _sum_gaussians(
     step: float,
     restart: int,
     lmn: Float,
-    flux: NDArray[np.float32],
+    flux: Single,
     shape: Float,
-    out: NDArray[np.complex64],
+    out: Vis,
 ) -> None:
     nrow, nchan, n = uvw.shape[0], freq.size, lmn.shape[0]
     ntile = (nrow + TILE - 1) // TILE

@@ -10,14 +10,14 @@ import erfa
 import numpy as np
 from astropy.coordinates import EarthLocation
 from astropy.time import Time
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from dsa110_contimg.array_types import Float
 from dsa110_contimg.errors import InputError
 from dsa110_contimg.visibilities.pointing import celestial_to_terrestrial
 
 __all__ = ["Array", "apparent_direction", "meridian_pointing", "read_array", "seen_lmn", "uvw_of_antennas"]
 
-Float = NDArray[np.float64]
 
 #: Numbers that an array file must give, and what they may be.
 HEADER_RANGES = {

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dsa110_contimg.array_types import Bool, Complex, Float
 from dsa110_contimg.config import SimulationConfig
 from dsa110_contimg.errors import InputError
 from dsa110_contimg.sky import AiryBeam, radec_from_lm
@@ -15,9 +15,6 @@ from dsa110_contimg.sky.directions import angular_separation
 
 __all__ = ["Instrument", "draw_instrument"]
 
-Float = NDArray[np.float64]
-Complex = NDArray[np.complex128]
-Bool = NDArray[np.bool_]
 Streams = Mapping[str, np.random.Generator]
 
 #: Noise of a bad antenna's baselines over the nominal one: its SEFD is up by the square.

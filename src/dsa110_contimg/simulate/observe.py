@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dsa110_contimg.array_types import Complex, Float, Int
 from dsa110_contimg.config import SimulationConfig
 from dsa110_contimg.errors import InputError, ResourceError
 from dsa110_contimg.predict import predict_components
@@ -32,7 +32,6 @@ from dsa110_contimg.visibilities.lock import lock_beside
 
 __all__ = ["SimulationConfig", "Truth", "simulate"]
 
-Float = NDArray[np.float64]
 
 #: One stream of random numbers per subject, so that one option's draws do not shift another's. Streams are
 #: spawned in this order: new ones go to the end.
@@ -257,9 +256,7 @@ class _SkyAt:
             # Their Fourier sum by antenna, in which a beam of its own costs nothing, is one of points.
             self.own[bright[sky.is_point[bright]][:OWN_BEAM_SOURCES]] = True
 
-    def visibilities(
-        self, window: int, uvw: Float, first: NDArray[np.int64], second: NDArray[np.int64]
-    ) -> NDArray[np.complex128]:
+    def visibilities(self, window: int, uvw: Float, first: Int, second: Int) -> Complex:
         """Predict a spectral window without receivers, shape (nbl, nchan), in jansky."""
         freq = self.truth.freq_hz[window]
         flux, sky = self.truth.apparent_flux(freq, self.dump), self.truth.sky

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dsa110_contimg.array_types import Bool, Float, Int
 from dsa110_contimg.config import SimulationConfig
 from dsa110_contimg.errors import InputError
 from dsa110_contimg.simulate.population import draw_sky, with_catalog_errors
@@ -24,7 +24,6 @@ from dsa110_contimg.sky.components import ARCSEC
 
 __all__ = ["Scene", "build_scene"]
 
-Float = NDArray[np.float64]
 
 #: Separations of the components of doubles: one source to the 45 arcsec beam of NVSS, two to us.
 DOUBLE_ARCSEC = (10.0, 45.0)
@@ -56,7 +55,7 @@ class Scene:
 
     sky: SkyModel
     sky_kind: tuple[str, ...]
-    sky_entry: NDArray[np.int64]
+    sky_entry: Int
     catalog: SkyModel
     catalog_kind: tuple[str, ...]
 
@@ -200,9 +199,7 @@ def _base(
     return replace(base, spectral_index=base.spectral_index + scatter)
 
 
-def _with_doubles(
-    rng: np.random.Generator, sky: SkyModel, doubled: NDArray[np.bool_]
-) -> tuple[SkyModel, NDArray[np.int64]]:
+def _with_doubles(rng: np.random.Generator, sky: SkyModel, doubled: Bool) -> tuple[SkyModel, Int]:
     """Split sources in two about their centroid; return the components and the source of each."""
     n = len(sky)
     apart = ARCSEC * rng.uniform(*DOUBLE_ARCSEC, n)

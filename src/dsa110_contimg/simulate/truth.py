@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dsa110_contimg.array_types import Complex, Float
 from dsa110_contimg.errors import InputError
 from dsa110_contimg.simulate.instrument import Instrument
 from dsa110_contimg.simulate.scene import Scene
@@ -17,8 +17,6 @@ from dsa110_contimg.sky import AiryBeam, SkyModel, angular_separation
 
 __all__ = ["Truth"]
 
-Float = NDArray[np.float64]
-Complex = NDArray[np.complex128]
 
 SKY_COLUMNS = ("ra_rad", "dec_rad", "flux_jy", "spectral_index", "major_rad", "minor_rad", "pa_rad")
 INSTRUMENT = ("gain", "bandpass", "dead", "bad", "lost_spw", "pointing_rad", "width", "rfi_jy", "rfi_phase")

@@ -9,15 +9,14 @@ from typing import Any, Self
 
 import numpy as np
 from casacore.tables import default_ms, makearrcoldesc, maketabdesc
-from numpy.typing import NDArray
 
 from dsa110_contimg import __version__
+from dsa110_contimg.array_types import Float, Int, Vis
 from dsa110_contimg.simulate.array import Array
 from dsa110_contimg.visibilities.measurement_set import open_table
 
 __all__ = ["Layout", "MeasurementSetWriter"]
 
-Float = NDArray[np.float64]
 
 #: Values in a tile of the large columns: 1 MB of DATA.
 TILE_VALUES = 1 << 17
@@ -62,8 +61,8 @@ class Layout:
     dump_s: float
     freq_hz: Float
     width_hz: float
-    antenna1: NDArray[np.int64]
-    antenna2: NDArray[np.int64]
+    antenna1: Int
+    antenna2: Int
     sigma: float
 
 
@@ -106,7 +105,7 @@ class MeasurementSetWriter:
         self._main.addrows(self._block * n_spw * layout.times_s.size)
         _write_subtables(path, layout)
 
-    def put(self, dump: int, window: int, uvw_m: Float, vis: NDArray[np.complex64], flagged: bool) -> None:
+    def put(self, dump: int, window: int, uvw_m: Float, vis: Vis, flagged: bool) -> None:
         """Write a window of a dump.
 
         Parameters

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import j1
 
+from dsa110_contimg.array_types import Float
 from dsa110_contimg.errors import MeasurementSetError
 
 __all__ = ["AiryBeam", "beam_for_antenna"]
@@ -44,7 +45,7 @@ class AiryBeam:
     diameter_m: float
     blockage_m: float = 0.0
 
-    def power(self, separation_rad: ArrayLike, freq_hz: ArrayLike) -> NDArray[np.float64]:
+    def power(self, separation_rad: ArrayLike, freq_hz: ArrayLike) -> Float:
         """Power response relative to the axis.
 
         Parameters
@@ -82,7 +83,7 @@ class AiryBeam:
         return float(np.arcsin(min(1.0, factor * SPEED_OF_LIGHT / freq_hz / self.diameter_m)))
 
 
-def _jinc(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _jinc(x: Float) -> Float:
     """``2 J1(x) / x`` with its limit 1 at zero."""
     safe = np.where(np.abs(x) < 1e-9, 1.0, x)
     return np.asarray(np.where(np.abs(x) < 1e-9, 1.0, 2.0 * j1(safe) / safe))

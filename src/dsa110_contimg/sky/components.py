@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dsa110_contimg.array_types import Bool, Float
 from dsa110_contimg.sky.directions import lmn_from_radec
 
 __all__ = ["SkyModel"]
 
-Float = NDArray[np.float64]
 ARCSEC = np.pi / 180 / 3600
 
 
@@ -99,7 +99,7 @@ class SkyModel:
             first.reference_freq_hz,
         )
 
-    def select(self, index: NDArray[np.bool_] | NDArray[np.int_]) -> SkyModel:
+    def select(self, index: Bool | NDArray[np.int_]) -> SkyModel:
         """Return the components chosen by a boolean mask or an index array."""
         chosen = np.arange(len(self))[index]
         return replace(
@@ -135,7 +135,7 @@ class SkyModel:
         return lmn_from_radec(self.ra_rad, self.dec_rad, ra0_rad, dec0_rad)
 
     @property
-    def is_point(self) -> NDArray[np.bool_]:
+    def is_point(self) -> Bool:
         """True where a component has no extent, shape (n,)."""
         return np.asarray(self.major_rad == 0)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from dsa110_contimg.array_types import Float
 
 __all__ = ["angular_separation", "lmn_from_radec", "radec_from_lm"]
-
-Float = NDArray[np.float64]
 
 
 def lmn_from_radec(ra_rad: ArrayLike, dec_rad: ArrayLike, ra0_rad: float, dec0_rad: float) -> Float:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dsa110_contimg.array_types import Float
 from dsa110_contimg.catalogs import bright_sources, query_cone
 from dsa110_contimg.errors import SeedError
 from dsa110_contimg.sky.beam import AiryBeam
@@ -17,7 +17,6 @@ from dsa110_contimg.sky.directions import angular_separation
 
 __all__ = ["Seed", "build_seed", "catalog_sky", "catalogued_sky", "far_bright_sources", "mean_apparent_flux"]
 
-Float = NDArray[np.float64]
 
 #: Frequencies over the band at which a source's apparent flux is averaged.
 BAND_SAMPLES = 9

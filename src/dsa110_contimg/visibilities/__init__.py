@@ -4,7 +4,6 @@ DATA is never written. Result columns are built beside the present ones and
 renamed into place, so that what was found can be put back.
 """
 
-from dsa110_contimg.visibilities.blocks import Block, VisibilityReader
 from dsa110_contimg.visibilities.columns import (
     ColumnStage,
     add_flags,
@@ -22,7 +21,8 @@ from dsa110_contimg.visibilities.measurement_set import (
     SpectralWindow,
     open_measurement_set,
 )
-from dsa110_contimg.visibilities.noise import AntennaNoise, NoiseEstimator
+from dsa110_contimg.visibilities.noise import AntennaNoise, NoiseEstimator, NoiseScale
+from dsa110_contimg.visibilities.reader import Block, VisibilityReader
 from dsa110_contimg.visibilities.rephase import turn_phases
 from dsa110_contimg.visibilities.rephase_ms import rephase_measurement_set, write_selection
 
@@ -34,6 +34,7 @@ __all__ = [
     "Field",
     "MeasurementSet",
     "NoiseEstimator",
+    "NoiseScale",
     "Selection",
     "SpectralWindow",
     "VisibilityReader",

@@ -21,7 +21,9 @@ import numpy as np
 from casacore.tables import makearrcoldesc
 from numpy.typing import NDArray
 
+from dsa110_contimg.array_types import Bool, Int, Vis
 from dsa110_contimg.errors import ResourceError
+from dsa110_contimg.visibilities.column_removal import finish_removals, interrupted_removals, remove_columns
 from dsa110_contimg.visibilities.lock import lock_beside
 from dsa110_contimg.visibilities.measurement_set import (
     MeasurementSet,
@@ -29,7 +31,6 @@ from dsa110_contimg.visibilities.measurement_set import (
     open_measurement_set,
     open_table,
 )
-from dsa110_contimg.visibilities.removal import finish_removals, interrupted_removals, remove_columns
 
 __all__ = [
     "ColumnStage",
@@ -126,7 +127,7 @@ class ColumnStage:
             self._lock = lock.pop_all()
         return self
 
-    def put(self, name: str, rows: NDArray[np.int64], values: NDArray[np.complex64]) -> None:
+    def put(self, name: str, rows: Int, values: Vis) -> None:
         """Write rows of a staged column.
 
         Parameters
@@ -146,7 +147,7 @@ class ColumnStage:
             else:
                 self._table.selectrows(rows).putcol(STAGED + name, values)
 
-    def fill_rest(self, written: NDArray[np.int64]) -> None:
+    def fill_rest(self, written: Int) -> None:
         """Fill the rows nothing was written to.
 
         They keep what the present column holds; without one, CORRECTED_DATA
@@ -316,7 +317,7 @@ def back_up_columns(ms: MeasurementSet, names: Iterable[str]) -> None:
             main.flush()
 
 
-def add_flags(ms: MeasurementSet, flags: Iterable[tuple[NDArray[np.int64], NDArray[np.bool_]]]) -> int:
+def add_flags(ms: MeasurementSet, flags: Iterable[tuple[Int, Bool]]) -> int:
     """Flag visibilities in FLAG, after what it holds was kept for :func:`restore_columns`.
 
     Cut short, it is undone by :func:`recover_columns`.
@@ -458,9 +459,7 @@ def _copy(main: Any, source: str, target: str) -> None:
         main.putcol(target, values, int(part[0]), int(part.size))
 
 
-def _cells(
-    main: Any, column: str, rows: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+def _cells(main: Any, column: str, rows: Int) -> Iterator[tuple[Int, NDArray[Any]]]:
     """Yield contiguous rows piece by piece with their cells, leaving out cells that are not defined."""
     for k in range(0, rows.size, COPY_ROWS):
         for part in _equal_shapes(main, rows[k : k + COPY_ROWS]):
@@ -500,12 +499,12 @@ def _keyword(main: Any, name: str) -> list[str]:
     return list(main.getkeyword(name)) if name in main.keywordnames() else []
 
 
-def _runs(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def _runs(rows: Int) -> list[Int]:
     """Split ascending row numbers where they are not contiguous."""
     return np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1) if rows.size else []
 
 
-def _equal_shapes(main: Any, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def _equal_shapes(main: Any, rows: Int) -> list[Int]:
     """Split contiguous rows where the cells' shape may change, that is where DATA_DESC_ID does."""
     ddid = main.getcol("DATA_DESC_ID", int(rows[0]), int(rows.size))
     return np.split(rows, np.flatnonzero(np.diff(ddid)) + 1)

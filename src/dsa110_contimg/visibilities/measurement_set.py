@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 from casacore.tables import table
-from numpy.typing import NDArray
 
+from dsa110_contimg.array_types import Float
 from dsa110_contimg.errors import MeasurementSetError, ResourceError, SelectionError
-from dsa110_contimg.visibilities.removal import mend_removals
+from dsa110_contimg.visibilities.column_removal import mend_removals
 
 __all__ = [
     "Antennas",
@@ -29,7 +29,6 @@ __all__ = [
     "require_outside_tables",
 ]
 
-Float = NDArray[np.float64]
 
 REQUIRED_COLUMNS = (
     "ANTENNA1",

@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+import math
+from dataclasses import dataclass
 
-__all__ = ["AntennaNoise", "NoiseEstimator"]
+import numpy as np
+
+from dsa110_contimg.array_types import Bool, Float, Int, Single, Vis, Weight
+
+__all__ = ["AntennaNoise", "NoiseEstimator", "NoiseScale"]
 
 #: Samples kept per block for the median; the error of the scale is then far below 1 %.
 SAMPLES_PER_BLOCK = 200_000
 #: Noise exceeds this many times its mean square in three samples of ten million.
 OUTLIER = 15.0
+
+
+@dataclass(frozen=True, order=True)
+class NoiseScale:
+    """Noise relative to the weights, in one unit everywhere.
+
+    Attributes
+    ----------
+    variance : float
+        Variance of a complex visibility, real plus imaginary part, times its weight: jansky squared
+        where weights are pure numbers; not a number where nothing was measured.
+    """
+
+    variance: float
+
+    @classmethod
+    def of_real_part(cls, rms: float) -> NoiseScale:
+        """Make it from the rms of the real part at unit weight."""
+        return cls(2.0 * rms * rms)
+
+    @property
+    def rms(self) -> float:
+        """Standard deviation of the real (or imaginary) part at unit weight."""
+        return math.sqrt(self.variance / 2.0)
+
+    @property
+    def known(self) -> bool:
+        """Whether it is a positive, finite number."""
+        return 0.0 < self.variance < math.inf
 
 
 class NoiseEstimator:
@@ -28,10 +61,10 @@ class NoiseEstimator:
     """
 
     def __init__(self) -> None:
-        self._samples: list[NDArray[np.float32]] = []
+        self._samples: list[Single] = []
         self._rng = np.random.default_rng(20)
 
-    def add(self, vis: NDArray[np.complex64], weight: NDArray[np.float32]) -> None:
+    def add(self, vis: Vis, weight: Weight) -> None:
         """Take in one block.
 
         Parameters
@@ -67,6 +100,11 @@ class NoiseEstimator:
             self._samples.append((np.abs(difference[usable]) ** 2 / variance[usable]).astype(np.float32))
 
     @property
+    def scale(self) -> NoiseScale:
+        """Noise relative to the weights; its variance is not a number without data."""
+        return NoiseScale(self.scale2)
+
+    @property
     def scale2(self) -> float:
         """Variance of a complex visibility times its weight; NaN without data."""
         if not self._samples:
@@ -97,10 +135,10 @@ class AntennaNoise:
 
     def add(
         self,
-        vis: NDArray[np.complex64],
-        weight: NDArray[np.float32],
-        antenna1: NDArray[np.int64],
-        antenna2: NDArray[np.int64],
+        vis: Vis,
+        weight: Weight,
+        antenna1: Int,
+        antenna2: Int,
     ) -> None:
         """Take in one block.
 
@@ -121,11 +159,11 @@ class AntennaNoise:
         np.add.at(self._power, pair, power.sum(axis=1))
         np.add.at(self._count, pair, both.sum(axis=1))
 
-    def seen(self) -> NDArray[np.bool_]:
+    def seen(self) -> Bool:
         """Antennas and polarisations that anything was added of, shape (nant, 2)."""
         return np.asarray((self._count.sum(axis=0) + self._count.sum(axis=1)) > 0)
 
-    def factors(self) -> NDArray[np.float64]:
+    def factors(self) -> Float:
         """Variance of each antenna and receptor over the median one's, shape (nant, 2); 1 if unknown."""
         n = len(self._power)
         out = np.ones((n, 2))

@@ -8,14 +8,13 @@ import erfa
 import numpy as np
 from astropy.time import Time
 from astropy.utils import iers
-from numpy.typing import NDArray
 
+from dsa110_contimg.array_types import Float, Int
 from dsa110_contimg.errors import MeasurementSetError
 from dsa110_contimg.visibilities.measurement_set import MeasurementSet, open_table
 
 __all__ = ["TRANSIT_TELESCOPES", "celestial_to_terrestrial", "meridian_direction", "pointing_directions"]
 
-Float = NDArray[np.float64]
 
 #: Telescopes whose dishes stand still on the meridian while the sky drifts by.
 TRANSIT_TELESCOPES = frozenset({"DSA_110", "DSA-110", "DSA110"})
@@ -64,9 +63,7 @@ def meridian_direction(
     return float(np.mod(np.arctan2(y, x), 2 * np.pi)), float(np.arcsin(np.clip(z, -1, 1)))
 
 
-def pointing_directions(
-    ms: MeasurementSet, times_s: Float, interval_s: Float, field_id: NDArray[np.int64]
-) -> Float:
+def pointing_directions(ms: MeasurementSet, times_s: Float, interval_s: Float, field_id: Int) -> Float:
     """Pointing centre of each dump.
 
     The POINTING table decides where it has rows of those times; else a transit

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
+
+from dsa110_contimg.array_types import Float, Vis
 
 __all__ = ["move_uvw", "turn_phases"]
 
-Float = NDArray[np.float64]
 
 SPEED_OF_LIGHT = 299_792_458.0
 
@@ -43,7 +43,7 @@ def _axes(ra_rad: float, dec_rad: float) -> Float:
     return np.array([[-sa, ca, 0.0], [-sd * ca, -sd * sa, cd], [cd * ca, cd * sa, sd]])
 
 
-def turn_phases(vis: NDArray[np.complex64], path_m: Float, freq_hz: Float) -> NDArray[np.complex64]:
+def turn_phases(vis: Vis, path_m: Float, freq_hz: Float) -> Vis:
     """Turn visibilities by a path difference.
 
     Parameters
@@ -67,7 +67,7 @@ def turn_phases(vis: NDArray[np.complex64], path_m: Float, freq_hz: Float) -> ND
 
 
 @numba.njit(parallel=True, cache=True)
-def _turn(vis: NDArray[np.complex64], path: Float, freq: Float, out: NDArray[np.complex64]) -> None:
+def _turn(vis: Vis, path: Float, freq: Float, out: Vis) -> None:
     for r in numba.prange(vis.shape[0]):
         for c in range(vis.shape[1]):
             turns = path[r] * freq[c] / SPEED_OF_LIGHT

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dsa110_contimg.array_types import Vis, Weight
 from dsa110_contimg.errors import ResourceError
 from dsa110_contimg.progress import LogProgress, Progress
-from dsa110_contimg.visibilities.blocks import Block, VisibilityReader
 from dsa110_contimg.visibilities.columns import add_spectrum_column, require_space
 from dsa110_contimg.visibilities.lock import lock_beside
 from dsa110_contimg.visibilities.measurement_set import first_line, open_measurement_set, open_table
+from dsa110_contimg.visibilities.reader import Block, VisibilityReader
 from dsa110_contimg.visibilities.rephase import turn_phases
 
 __all__ = ["rephase_measurement_set", "write_selection"]
@@ -91,7 +91,7 @@ def rephase_measurement_set(
 def write_selection(
     target: Path,
     reader: VisibilityReader,
-    visibilities: Iterable[tuple[Block, NDArray[np.complex64], NDArray[np.float32]]],
+    visibilities: Iterable[tuple[Block, Vis, Weight]],
 ) -> None:
     """Copy a selection at the reader's phase centre, with other visibilities and weights in it.
 

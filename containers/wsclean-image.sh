@@ -1,1 +1,0 @@
-../src/dsa110_contimg/imaging/wsclean-image.sh

@@ -1,0 +1,87 @@
+"""The application: every command in its place. Nothing but :mod:`~dsa110_contimg.cli.main` imports it.
+
+Results go to stdout (``--json``: one JSON object and nothing else), progress and
+logs to stderr. Exit status: 0 finished, 2 bad input or usage, 3 an engine
+failed, 4 not improved under ``--require-improvement``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from dsa110_contimg import __version__
+from dsa110_contimg.cli.catalog import catalog_app
+from dsa110_contimg.cli.compare import compare, study
+from dsa110_contimg.cli.container import container_app, doctor
+from dsa110_contimg.cli.image import image, rephase
+from dsa110_contimg.cli.pipeline import config_app, retry, revert, run, status, watch
+from dsa110_contimg.cli.selfcal import selfcal
+from dsa110_contimg.cli.simulate import demo, score, simulate
+from dsa110_contimg.config import (
+    ComparisonConfig,
+    ImagingConfig,
+    PipelineConfig,
+    SelfCalConfig,
+    SimulationConfig,
+    StudyConfig,
+)
+
+__all__ = ["app"]
+
+
+app = typer.Typer(
+    name="contimg",
+    help="Catalogue-seeded self-calibration of radio-interferometric continuum observations.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for _group, _name in ((catalog_app, "catalog"), (container_app, "container"), (config_app, "config")):
+    app.add_typer(_group, name=_name)
+# In the order of the help.
+_COMMANDS = (doctor, image, selfcal, simulate, rephase, demo, score)
+for _command in (*_COMMANDS, compare, study, run, watch, status, retry, revert):
+    app.command(_command.__name__)(_command)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log what the engines say")] = False,
+) -> None:
+    """Catalogue-seeded self-calibration of radio-interferometric continuum observations."""
+    handler = RichHandler(console=Console(stderr=True), show_path=False)
+    level = logging.DEBUG if verbose else logging.WARNING
+    # On the handler too: a log file of the pipeline takes more than the terminal shows.
+    handler.setLevel(level)
+    logging.basicConfig(
+        level=level,
+        format="%(message)s",
+        handlers=[handler],
+        force=True,
+    )
+    for name in ("matplotlib", "numba", "asyncio", "PIL"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    _warn_of_unknown_variables()
+    if version:
+        typer.echo(f"contimg {__version__}")
+        raise typer.Exit
+
+
+def _warn_of_unknown_variables() -> None:
+    """Say which CONTIMG_ variables no option reads: a misspelt one would be silently without effect."""
+    classes = (ImagingConfig, PipelineConfig, SelfCalConfig, SimulationConfig, ComparisonConfig, StudyConfig)
+    known = {f"CONTIMG_{name.upper()}" for cls in classes for name in cls.model_fields}
+    known |= {"CONTIMG_DEBUG", "CONTIMG_CASA_PYTHON", "CONTIMG_REQUIRE_ALL"}
+    for name in sorted(os.environ):
+        if name.upper().startswith("CONTIMG_") and name.upper() not in known:
+            close = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            logging.getLogger(__name__).warning("the variable %s is not an option%s", name, hint)

@@ -1,0 +1,88 @@
+"""``contimg compare`` and ``contimg study``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dsa110_contimg.cli.options import settings_flags
+from dsa110_contimg.cli.terminal import JsonFlag, TerminalProgress, print_json
+from dsa110_contimg.config import ComparisonConfig, SelfCalConfig, StudyConfig
+from dsa110_contimg.errors import ConfigError, EngineError
+
+__all__ = ["compare", "study"]
+
+
+@settings_flags(ComparisonConfig, SelfCalConfig)
+def compare(
+    ms: Annotated[Path, typer.Argument(help="Measurement Set; it is only read")],
+    outdir: Annotated[Path, typer.Argument(help="Folder for report, figure and a folder for each arm")],
+    caltable: Annotated[
+        list[Path] | None, typer.Option(help="Initial CASA table (B, G or T Jones); repeat for more")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of options of self-calibration")] = None,
+    as_json: JsonFlag = False,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Compare self-calibration with and without the catalogue, and with several flux limits."""
+    from dsa110_contimg.compare import compare_strategies
+    from dsa110_contimg.compare.report import REPORT
+
+    for name, flag in (("use_nvss_seeding", "--seed"), ("nvss_min_mjy", "--min-mjy")):
+        if name in options:
+            raise ConfigError(f"{flag} is what the arms differ in", "contimg compare", "name it with --arms")
+    own = {k: options.pop(k) for k in ComparisonConfig.model_fields if k in options}
+    result = compare_strategies(
+        ms,
+        outdir,
+        SelfCalConfig.load(config, options),
+        ComparisonConfig.load(None, own),
+        caltable or [],
+        progress=TerminalProgress(),
+    )
+    if as_json:
+        print_json(result.results)
+    else:
+        typer.echo((outdir / REPORT).read_text(encoding="utf-8"), nl=False)
+
+
+@settings_flags(StudyConfig)
+def study(
+    outdir: Annotated[Path, typer.Argument(help="Folder of the study; run again to finish or extend it")],
+    page: Annotated[
+        Path | None, typer.Option(help="Markdown page to write", show_default="OUTDIR/study.md")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of options")] = None,
+    as_json: JsonFlag = False,
+    *,
+    options: dict[str, Any],
+) -> None:
+    """Compare over a grid of simulated observations: a map of where seeding wins."""
+    from dsa110_contimg.compare.study import run_study
+    from dsa110_contimg.compare.study_page import write_page
+
+    settings = StudyConfig.load(config, options)
+    cells = run_study(outdir, settings, TerminalProgress())
+    where = page or outdir / "study.md"
+    default = StudyConfig.model_construct()
+    changed = [
+        f"--{name.replace('_', '-')} {value}"
+        for name, value in settings.model_dump().items()
+        if value != getattr(default, name)
+    ]
+    write_page(where, settings, cells, " ".join(["contimg study", str(outdir), *changed]))
+    failed = sum(c["status"] != "completed" for c in cells)
+    if as_json:
+        print_json({"page": str(where), "observations": len(cells), "failed": failed, "cells": cells})
+    else:
+        typer.echo(f"{len(cells)} observations, {failed} failed; {where}")
+    if failed:
+        first = next(c for c in cells if c["status"] != "completed")
+        raise EngineError(
+            f"{failed} of {len(cells)} observations failed, the first: {first['reason']}",
+            outdir,
+            "the same command tries them again",
+        )

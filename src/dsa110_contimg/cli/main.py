@@ -1,0 +1,99 @@
+"""Running the command line: exit status, signals, one line for every failure."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import typer
+
+from dsa110_contimg.cli.app import app
+from dsa110_contimg.errors import ContimgError, InputError, UnforeseenError
+
+__all__ = ["INTERRUPTED", "USAGE_ERROR", "main"]
+
+#: Typer exports the leaves of its usage errors; this is what they grow from.
+USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
+INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit status.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Arguments; those of the process by default.
+
+    Returns
+    -------
+    int
+        0, 2, 3 or 4; 130 or 143 after SIGINT or SIGTERM; every failure has printed one line on stderr.
+    """
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    with _termination() as received:
+        status = _run(arguments)
+    return 128 + received[0] if received and status == INTERRUPTED else status
+
+
+@contextmanager
+def _termination() -> Iterator[list[int]]:
+    """Let SIGTERM, which schedulers send, end the work as Ctrl-C does; yields the signals that came."""
+    received: list[int] = []
+
+    def interrupt(number: int, _: Any) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    # Whoever has a handler of its own, or runs this in a thread, keeps it.
+    ours = threading.current_thread() is threading.main_thread()
+    ours = ours and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield received
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        given = sys.argv[1:] if arguments is None else arguments
+        if any(not word and not before.startswith("--") for before, word in pairwise(["", *given])):
+            # A variable of the shell that is not set: as a path it would be this folder.
+            return _fail("an argument is empty; give it a value", InputError.exit_code)
+        stopped = app(args=arguments, standalone_mode=False)
+        # An interrupt comes back as a status instead of an exception.
+        if stopped == INTERRUPTED:
+            raise KeyboardInterrupt
+    except ContimgError as error:
+        return _fail(str(error), error.exit_code)
+    except typer.Exit as stop:
+        return int(stop.exit_code)
+    except USAGE_ERROR as error:
+        where = f"contimg {error.ctx.info_name}: " if error.ctx and error.ctx.info_name != "contimg" else ""
+        if not error.format_message():  # no arguments at all: the help has been printed
+            return InputError.exit_code
+        return _fail(where + " ".join(error.format_message().split()) + "; see --help", InputError.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        return _fail("interrupted; run the same command again to finish", INTERRUPTED)
+    except BrokenPipeError:
+        return 0
+    except Exception as error:  # the last line of defence: one line, whatever happened
+        if os.environ.get("CONTIMG_DEBUG"):
+            raise
+        told = UnforeseenError.of(error)
+        return _fail(str(told), told.exit_code)
+    return 0
+
+
+def _fail(text: str, status: int) -> int:
+    sys.stderr.write(f"error: {text}\n")
+    return status

@@ -1,0 +1,65 @@
+"""Flags of commands, made from the settings classes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from dsa110_contimg.config import (
+    Settings,
+)
+
+__all__ = ["FLAGS", "T", "settings_flags"]
+
+T = TypeVar("T")
+#: Flags that differ from the option's name.
+FLAGS = {
+    "use_nvss_seeding": "--seed/--no-seed",
+    "nvss_min_mjy": "--min-mjy",
+    "cell_arcsec": "--cell",
+    "absent_jy": "--absent",
+    "new_jy": "--new",
+    "variable_ratio": "--variable",
+}
+
+
+def settings_flags(*classes: type[Settings]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command a flag for every option of settings classes.
+
+    The decorated function takes them in its keyword argument ``options``,
+    where a flag that was not given is missing.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        fields = {name: info for cls in classes for name, info in cls.model_fields.items()}
+        own = inspect.signature(function, eval_str=True).parameters
+        parameters = [p for p in own.values() if p.name != "options"]
+        for name, info in fields.items():
+            flag = FLAGS.get(name, "--" + name.replace("_", "-"))
+            if info.annotation is bool and "/" not in flag:
+                flag = f"{flag}/--no-{flag.removeprefix('--')}"
+            default = "chosen" if info.default is None else str(info.default)
+            option = typer.Option(flag, help=info.description, show_default=default)
+            kind: Any = info.annotation if info.default is None else info.annotation | None  # type: ignore[operator]
+            parameters.append(
+                inspect.Parameter(
+                    name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=None,
+                    annotation=Annotated[kind, option],
+                )
+            )
+
+        def command(*args: Any, **kwargs: Any) -> Any:
+            options = {k: kwargs.pop(k) for k in fields}
+            return function(*args, **kwargs, options={k: v for k, v in options.items() if v is not None})
+
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        return command
+
+    return decorate

@@ -1,0 +1,324 @@
+"""All arms imaged from DATA alike and measured alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsa110_contimg.array_types import Bool, Float
+from dsa110_contimg.calibration.apply import chain
+from dsa110_contimg.calibration.caltables import read_gain_table
+from dsa110_contimg.calibration.gains import Gains, GainTable
+from dsa110_contimg.config import SelfCalConfig
+from dsa110_contimg.errors import EngineError, ImagingError
+from dsa110_contimg.imaging import ImageGrid, measure_image, off_source_region, read_image
+from dsa110_contimg.imaging.obs_context import grid_for
+from dsa110_contimg.imaging.products import write_products
+from dsa110_contimg.progress import Progress
+from dsa110_contimg.selfcal.calibration_data import Observation, SeedModel
+from dsa110_contimg.selfcal.imaging import CalibratedImage, make_image, measure, metrics_dict
+from dsa110_contimg.selfcal.params import Plan, make_plan
+from dsa110_contimg.sky import Seed, build_seed
+from dsa110_contimg.sky.components import ARCSEC
+
+__all__ = ["CommonImages", "Judge", "arm_tables", "unit_table"]
+
+
+@dataclass(frozen=True)
+class CommonImages:
+    """What the arms look like under equal conditions.
+
+    Attributes
+    ----------
+    before : dict
+        Figures of the data as found.
+    arms : dict of str to dict
+        By arm: ``shallow``, ``deep``, ``subtracted`` and ``delivered`` figures.
+    depth_jy : float
+        Common CLEAN depth of ``before`` and ``shallow``, in the units of the data as found.
+    region_fraction : float
+        Off-source part of the image, over which every rms is measured.
+    region_beams : float
+        The same in beam areas: independent samples.
+    beam_arcsec : float
+        Major axis of the beam of the image before.
+    flagged_fraction : float
+        Antenna gains that some arm has no solution for, and whose data no image has.
+    failed : dict of str to str
+        Arms whose data could not be imaged, and why.
+    references : dict of str to dict
+        ``shallow`` and ``deep`` figures with gains that were given, not solved.
+    images : dict of str to CalibratedImage
+        For pictures; ``before`` among them.
+    """
+
+    before: dict[str, Any]
+    arms: dict[str, dict[str, Any]]
+    depth_jy: float
+    region_fraction: float
+    region_beams: float
+    beam_arcsec: float
+    flagged_fraction: float
+    failed: dict[str, str]
+    references: dict[str, dict[str, Any]]
+    images: dict[str, CalibratedImage]
+
+
+def arm_tables(folder: Path, summary: Mapping[str, Any]) -> list[GainTable]:
+    """Read the gain tables that an arm kept; none if it kept the input."""
+    how = {r["gaintable"]: r["interpolation"] for r in summary["iterations"] if r["gaintable"]}
+    return [replace(read_gain_table(folder / n), interpolation=how[n]) for n in summary["gaintables"]]
+
+
+def unit_table(times_s: Float, spw_freq_hz: Mapping[int, float], flag: Mapping[int, Bool]) -> GainTable:
+    """Make gains of one that carry flags alone.
+
+    Parameters
+    ----------
+    times_s : ndarray, shape (ntime,)
+        Times, seconds (MJD UTC).
+    spw_freq_hz : mapping of int to float
+        Frequency of each window in hertz.
+    flag : mapping of int to ndarray of bool, shape (ntime, nant, 2)
+        Flags of each window.
+    """
+    gains = {}
+    none = np.full(times_s.size, -1, dtype=np.int64)
+    width = np.full(times_s.size, float(np.diff(times_s).min()) if times_s.size > 1 else 1.0)
+    for spw, freq in spw_freq_hz.items():
+        flags = flag[spw][:, :, None, :]
+        one = np.ones(flags.shape, dtype=np.complex128)
+        zero, sure = np.zeros(flags.shape), np.full(flags.shape, 1e6)
+        gains[spw] = Gains(times_s, width, np.array([freq]), one, flags, zero, sure, none, none, none)
+    return GainTable("G Jones", gains, "common flags", "nearest")
+
+
+class Judge:
+    """Images the data as every arm leaves them: same data, weights, mask rule and depth.
+
+    Parameters
+    ----------
+    ms : Path
+        Measurement Set; only read.
+    outdir : Path
+        Folder of the comparison.
+    config : SelfCalConfig
+        Options common to all arms.
+    caltables : sequence of Path
+        Initial tables.
+    progress : Progress
+        Where progress is reported.
+
+    Raises
+    ------
+    InputError
+        If something handed in cannot be used.
+    """
+
+    def __init__(
+        self, ms: Path, outdir: Path, config: SelfCalConfig, caltables: Sequence[Path], progress: Progress
+    ) -> None:
+        self.config = config.with_options(use_nvss_seeding=False, catalog_mask=False)
+        self.plan: Plan = make_plan(ms, outdir, self.config, caltables)
+        self.observation = Observation(self.plan.reader, self.plan.initial, progress)
+        fwhm = self.plan.beam.fwhm_rad(float(self.plan.reader.freq_hz.min()))
+        self.grid: ImageGrid = grid_for(self.plan.reader, config, fwhm)
+        #: What every arm, seeded or not, is measured against.
+        self.reference = self.seed(0.0)
+        #: Faintest source that the catalogue lists in the field, jansky, seen or not.
+        self.faintest_jy = float(self.seed(0.0, 0.0).sky.flux_jy.min())
+
+    def seed(self, limit_mjy: float, apparent_mjy: float | None = None, catalog: str = "nvss") -> Seed:
+        """Seed of an arm: sources above a catalogue flux, and above one as seen through the beam, in mJy."""
+        if apparent_mjy is None:
+            apparent_mjy = self.config.seed_min_apparent_mjy
+        return build_seed(
+            self.plan.reader.pointing,
+            self.plan.reader.freq_hz,
+            self.plan.beam,
+            catalog=catalog,
+            catalog_dir=self.config.catalog_dir,
+            min_mjy=limit_mjy,
+            min_apparent_mjy=apparent_mjy,
+            spectral_index=self.config.spectral_index,
+        )
+
+    def compare(
+        self,
+        folders: Mapping[str, Path],
+        summaries: Mapping[str, dict[str, Any]],
+        references: Mapping[str, list[GainTable]],
+    ) -> CommonImages:
+        """Image and measure the data as found and as every arm calibrates them.
+
+        Weights are those of the data, whatever the gains; an antenna that some arm
+        has no solution for is left out of all images. The depth is the one to which
+        the image before can be CLEANed; every arm is also CLEANed to its own, once
+        with the catalogue's sources subtracted first, the unseeded arms too.
+
+        Parameters
+        ----------
+        folders : mapping of str to Path
+            Folder of each completed arm.
+        summaries : mapping of str to dict
+            Its summary.
+        references : mapping of str to list of GainTable
+            Gains to image with besides, the true ones of a simulation for example.
+        """
+        tables = {name: arm_tables(folder, summaries[name]) for name, folder in folders.items()}
+        tables |= references
+        common, units = self._common_flags(tables)
+        noise = self._noise(tables)
+        images = {"before": self._image([], "image before", common, noise)}
+        depth = images["before"].cleaned.threshold_jy
+        failed: dict[str, str] = {}
+        for name, arm in tables.items():
+            if not arm:
+                # An arm that kept the input has the image before, at its own depth too.
+                images[name] = images["before"]
+                continue
+            try:
+                images[name] = self._image(arm, f"image of {name}", common, noise, depth / units[name])
+            except EngineError as error:
+                failed[name] = str(error)
+        folders = {name: folder for name, folder in folders.items() if name in images}
+        region = self._region(images, noise)
+        figures = {
+            name: self._depths(images[name], region, noise)
+            | {"subtracted": self._subtracted(arm, name, region, common, noise)}
+            for name, arm in tables.items()
+            if name in images
+        }
+        arms = {
+            name: {
+                "amplitude": units[name],
+                **figures[name],
+                "delivered": self._delivered(images[name], region, folder, summaries[name]),
+            }
+            for name, folder in folders.items()
+        }
+        for name, folder in folders.items():
+            restored = {"image": (images[name].restored, "JY/BEAM")}
+            write_products(folder / "common", restored, images[name].cleaned, self.grid, self.plan.reader)
+        beam = images["before"].cleaned.beam
+        beam_pixels = beam.solid_angle_sr / self.grid.cell_rad**2
+        flags = np.stack([g.flag for g in common.gains.values()])
+        return CommonImages(
+            before=metrics_dict(measure(images["before"], self.grid, region, self.reference, noise)),
+            arms=arms,
+            depth_jy=depth,
+            region_fraction=float(region.mean()),
+            region_beams=float(region.sum() / beam_pixels),
+            beam_arcsec=beam.major_rad / ARCSEC,
+            flagged_fraction=float(flags.mean()),
+            failed=failed,
+            references={name: figures[name] for name in references if name in figures},
+            images=images,
+        )
+
+    def _common_flags(self, tables: Mapping[str, list[GainTable]]) -> tuple[GainTable, dict[str, float]]:
+        """Gains of one with the flags of all arms together; median |g_i g_j| of each arm."""
+        reader = self.plan.reader
+        windows = {s: reader.ms.spectral_window(s).freq_hz for s in self.plan.selection.spw_ids}
+        n_antennas = len(reader.ms.antennas)
+        flags = {s: np.zeros((reader.times.size, n_antennas, 2), dtype=bool) for s in windows}
+        units = dict.fromkeys(tables, 1.0)
+        for name, arm in tables.items():
+            sizes = []
+            for spw, freq in windows.items():
+                if not arm:
+                    continue
+                gain, flag = chain(arm, spw, reader.times, freq, n_antennas)
+                flags[spw] |= np.broadcast_to(flag, gain.shape).any(axis=2)
+                sizes.append(np.abs(gain[~np.broadcast_to(flag, gain.shape)]))
+            if sizes:
+                units[name] = float(np.median(np.concatenate(sizes))) ** 2
+        centres = {s: float(f.mean()) for s, f in windows.items()}
+        return unit_table(reader.times, centres, flags), units
+
+    def _noise(self, tables: Mapping[str, list[GainTable]]) -> float:
+        """Noise of the real part at unit weight: the lowest that any state of the data shows."""
+        self.observation.set_model(SeedModel(self.reference))
+        _, raw = self.observation.gather()
+        measured = [raw.scale2, *(self.observation.residual_noise(t).scale2 for t in tables.values() if t)]
+        return float(np.sqrt(min(m for m in measured if 0 < m < np.inf) / 2))
+
+    def _image(
+        self,
+        tables: Sequence[GainTable],
+        label: str,
+        common: GainTable,
+        noise: float,
+        depth_jy: float | None = None,
+        seed: Seed | None = None,
+    ) -> CalibratedImage:
+        return make_image(
+            self.observation,
+            tables,
+            self.grid,
+            self.config,
+            label,
+            seed=seed,
+            depth_jy=depth_jy,
+            noise=noise,
+            weight_tables=[common],
+        )
+
+    def _region(self, images: Mapping[str, CalibratedImage], noise: float) -> Bool:
+        """More than three beams from any seed above 5 sigma and any component of any arm."""
+        calibrated = [image for name, image in images.items() if name != "before"]
+        best = min(calibrated or list(images.values()), key=lambda image: image.cleaned.rms)
+        limit = 5 * best.thermal_per_noise * noise
+        bright = self.reference.apparent_jy >= limit
+        sky = self.reference.sky
+        l, m = self.grid.sky_to_lm(sky.ra_rad[bright], sky.dec_rad[bright])  # noqa: E741
+        found = np.sum([np.abs(i.shallow.model) for i in calibrated], axis=0) if calibrated else None
+        try:
+            return off_source_region(self.grid, l, m, found, best.cleaned.beam)
+        except ImagingError:
+            # So many components that nothing is off source: false ones on bad data. The seeds alone then.
+            return off_source_region(self.grid, l, m, None, best.cleaned.beam)
+
+    def _depths(self, image: CalibratedImage, region: Bool, noise: float) -> dict[str, dict[str, Any]]:
+        return {
+            name: metrics_dict(measure(image, self.grid, region, self.reference, noise, shallow=shallow))
+            for name, shallow in (("shallow", True), ("deep", False))
+        }
+
+    def _subtracted(
+        self,
+        tables: Sequence[GainTable],
+        name: str,
+        region: Bool,
+        common: GainTable,
+        noise: float,
+    ) -> dict[str, Any]:
+        """Figures with the catalogue's sources subtracted before CLEAN and restored after it.
+
+        What gains lack in phase, amplitude and position stays, whatever they were solved against.
+        """
+        image = self._image(tables, f"{name}, catalogue subtracted", common, noise, seed=self.reference)
+        return metrics_dict(measure(image, self.grid, region, self.reference, noise))
+
+    def _delivered(
+        self, image: CalibratedImage, region: Bool, folder: Path, summary: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Figures of the image that the run left: weights of its own gains, its own seed subtracted."""
+        left = read_image(folder / "final-image.fits")
+        return metrics_dict(
+            measure_image(
+                left.image,
+                self.grid,
+                left.beam or image.cleaned.beam,
+                region,
+                thermal_rms_jy=summary["final"]["thermal_rms_jy"],
+                ra_rad=self.reference.sky.ra_rad,
+                dec_rad=self.reference.sky.dec_rad,
+                flux_jy=self.reference.apparent_jy,
+                is_point=self.reference.sky.is_point,
+            )
+        )

@@ -1,0 +1,253 @@
+"""How near a self-calibration came to the truth of a simulation."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsa110_contimg.array_types import Complex, Float
+from dsa110_contimg.calibration.apply import chain
+from dsa110_contimg.calibration.caltables import read_gain_table
+from dsa110_contimg.calibration.gains import Gains, GainTable
+from dsa110_contimg.config import SelfCalConfig
+from dsa110_contimg.errors import InputError
+from dsa110_contimg.imaging import (
+    FitsImage,
+    fit_source,
+    mad_rms,
+    measure_image,
+    off_source_region,
+    read_image,
+)
+from dsa110_contimg.progress import LogProgress, Progress
+from dsa110_contimg.selfcal.calibration_data import Observation, SeedModel
+from dsa110_contimg.selfcal.imaging import make_image, region_for
+from dsa110_contimg.selfcal.products import SUMMARY
+from dsa110_contimg.selfcal.source_report import QUALITY, read_model
+from dsa110_contimg.simulate import Truth
+from dsa110_contimg.sky import Seed
+from dsa110_contimg.sky.seed import BAND_SAMPLES, mean_apparent_flux
+from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set
+
+__all__ = ["gain_errors", "image_scores", "score_run", "true_gain_tables"]
+
+
+def score_run(
+    outdir: Path, truth_path: Path, progress: Progress | None = None, *, image: bool = True
+) -> dict[str, Any]:
+    """Score a finished self-calibration of a simulated observation.
+
+    Parameters
+    ----------
+    outdir : Path
+        Its folder, with ``selfcal_summary.json``, the gain tables and ``final-image.fits``.
+    truth_path : Path
+        ``OUT.truth.npz`` of the simulation.
+    progress : Progress, optional
+        Where progress is reported.
+    image : bool
+        Whether to image the data with the true gains too, which takes as long
+        as the run's own final image.
+
+    Returns
+    -------
+    dict
+        ``status``; ``coherence``, ``phase_error_deg``, ``amplitude_scatter``,
+        ``amplitude_scale`` of :func:`gain_errors`, none where no gains were
+        kept; ``flux_ratio``, ``flux_ratio_n`` and ``offset_arcsec`` of the
+        final image against the true sky through the beam, mean over dumps and
+        band, medians over isolated sources above 10 sigma;
+        ``rms_jy`` and ``thermal_ratio`` of the final image; ``true_gain_rms_jy``
+        of the image made in the same way with the true gains, over the same
+        region, and ``rms_ratio`` of the two; ``absent_sigma``, ``new_ratio``
+        and ``variable_ratio`` of the sources put in for it.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no finished run, or the truth is not of its data.
+    """
+    progress = progress or LogProgress()
+    file = outdir / SUMMARY
+    try:
+        summary = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"no summary of a finished run ({error})", file, "run contimg selfcal") from None
+    truth = Truth.read(truth_path)
+    ms_path = Path(summary["provenance"]["ms"])
+    tables = [outdir / name for name in summary["gaintables"]]
+    scores: dict[str, Any] = {"status": summary["status"]}
+    scores |= gain_errors(ms_path, tables, truth, summary["provenance"]["initial_caltables"])
+    final = read_image(outdir / "final-image.fits")
+    scores |= image_scores(final, truth)
+    scores |= {key: summary["final"][key] for key in ("rms_jy", "thermal_ratio", "thermal_rms_jy")}
+    if image:
+        scores |= _against_true_gains(outdir, final, summary, truth, ms_path, progress)
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in scores.items()}
+
+
+def gain_errors(
+    ms_path: Path, tables: list[Path], truth: Truth, initial: list[str] | None = None
+) -> dict[str, float | None]:
+    """Compare solved gains with the true ones.
+
+    Parameters
+    ----------
+    ms_path : Path
+        Simulated Measurement Set.
+    tables : list of Path
+        Tables whose product is compared.
+    truth : Truth
+        What the data were made of.
+    initial : list of str, optional
+        Tables that were applied before them.
+
+    Returns
+    -------
+    dict
+        ``coherence``: mean of |sum over antennas of exp(i error)| / nant;
+        ``phase_error_deg``: rms phase error after the mean phase of each dump
+        and polarisation, which no interferometer can see, is taken out;
+        ``amplitude_scatter``: rms of the amplitude ratios about their median;
+        ``amplitude_scale``: that median, |solved| / |true|. All over the
+        channels of all windows, without dead antennas and lost windows; none
+        without tables.
+    """
+    names = ("coherence", "phase_error_deg", "amplitude_scatter", "amplitude_scale")
+    if not tables:
+        return dict.fromkeys(names)
+    ms = open_measurement_set(ms_path)
+    paths = [*(Path(t) for t in initial or []), *tables]
+    chained = [read_gain_table(t) for t in paths]
+    errors = []
+    for window in ms.spectral_windows:
+        if truth.instrument.lost_spw[window.id]:
+            continue
+        if truth.gain.shape[1] != len(ms.antennas) or truth.freq_hz[window.id].size != window.freq_hz.size:
+            raise InputError("is not the truth of these data", ms_path, "give the OUT.truth.npz beside it")
+        solved, flag = chain(chained, window.id, truth.times_s, window.freq_hz, len(ms.antennas))
+        true = _true_gain(truth, window.id)
+        errors.append(np.where(flag | truth.instrument.dead[:, None, None], np.nan, solved / true))
+    error = np.concatenate(errors, axis=2)
+    with np.errstate(invalid="ignore"):
+        unit = error / np.abs(error)
+    mean = np.nanmean(unit, axis=1, keepdims=True)
+    angle = np.angle(unit * np.conj(mean))
+    scale = float(np.nanmedian(np.abs(error)))
+    return {
+        "coherence": float(np.nanmean(np.abs(mean))),
+        "phase_error_deg": float(np.degrees(np.sqrt(np.nanmean(angle**2)))),
+        "amplitude_scatter": float(np.sqrt(np.nanmean((np.abs(error) / scale - 1) ** 2))),
+        "amplitude_scale": scale,
+    }
+
+
+def true_gain_tables(truth: Truth) -> list[GainTable]:
+    """Return the true gains as tables: one in time, and one in frequency if that is not flat."""
+    instrument = truth.instrument
+    n_times = len(truth.times_s)
+    dumps = np.diff(truth.times_s, append=2 * truth.times_s[-1] - truth.times_s[-2 if n_times > 1 else -1])
+
+    def gains(times_s: Float, interval_s: Float, freq_hz: Float, gain: Complex) -> Gains:
+        flag = np.broadcast_to(instrument.dead[:, None, None], gain.shape).copy()
+        none = np.full(len(times_s), -1, dtype=np.int64)
+        error, snr = np.zeros(gain.shape), np.full(gain.shape, np.inf)
+        return Gains(times_s, interval_s, freq_hz, gain, flag, error, snr, none, none, none)
+
+    in_time = gains(truth.times_s, dumps, truth.freq_hz.mean(keepdims=True)[0], instrument.gain[:, :, None])
+    tables = [
+        GainTable("G Jones", {0: in_time}, "true gains", spw_map=dict.fromkeys(range(len(truth.freq_hz)), 0))
+    ]
+    if np.ptp(instrument.bandpass.real) or np.ptp(instrument.bandpass.imag):
+        middle = truth.times_s.mean(keepdims=True)
+        of_windows = {
+            spw: gains(
+                middle, np.full(1, dumps.sum()), freq, instrument.bandpass[spw].transpose(1, 0, 2)[None]
+            )
+            for spw, freq in enumerate(truth.freq_hz)
+        }
+        tables.append(GainTable("B Jones", of_windows, "true bandpass"))
+    return tables
+
+
+def _true_gain(truth: Truth, spw: int) -> Complex:
+    """Gain of a window, shape (ntime, nant, nchan, 2)."""
+    bandpass = truth.instrument.bandpass[spw].transpose(1, 0, 2)
+    return np.asarray(truth.gain[:, :, None] * bandpass)
+
+
+def image_scores(final: FitsImage, truth: Truth) -> dict[str, Any]:
+    """Compare fluxes and positions of an image with the true sky, as :func:`score_run` reports them."""
+    if final.beam is None:
+        raise InputError("the final image has no beam", "final-image.fits", "run contimg selfcal again")
+    sky, scene = truth.sky, truth.scene
+    band = np.linspace(float(truth.freq_hz.min()), float(truth.freq_hz.max()), 9)
+    apparent = mean_apparent_flux(sky, truth.beam, truth.pointing, band)
+    l, m = final.grid.sky_to_lm(sky.ra_rad, sky.dec_rad)  # noqa: E741
+    bright = apparent > 5 * mad_rms(final.image)
+    region = off_source_region(final.grid, l[bright], m[bright], None, final.beam)
+    against = {"ra_rad": sky.ra_rad, "dec_rad": sky.dec_rad, "flux_jy": apparent}
+    # Not the sources put in to be missed.
+    point = sky.is_point & np.array([kind != "new" for kind in scene.sky_kind])
+    found = measure_image(
+        final.image, final.grid, final.beam, region, thermal_rms_jy=math.nan, **against, is_point=point
+    )
+    scores: dict[str, Any] = {
+        "flux_ratio": found.flux_ratio,
+        "flux_ratio_n": found.flux_ratio_n,
+        "offset_arcsec": None if found.offset_arcsec is None else list(found.offset_arcsec),
+    }
+
+    def value(ra_rad: float, dec_rad: float) -> float:
+        x, y = final.grid.sky_to_pixel(ra_rad, dec_rad)
+        column, row = round(float(x)), round(float(y))
+        inside = 0 <= column < final.grid.size and 0 <= row < final.grid.size
+        return float(final.image[row, column]) if inside else math.nan
+
+    for kind in ("new", "variable"):
+        rows = [k for k, name in enumerate(scene.sky_kind) if name == kind]
+        if len(rows) == 1:
+            x, y = final.grid.sky_to_pixel(sky.ra_rad[rows[0]], sky.dec_rad[rows[0]])
+            # The peak between the pixels: the nearest one can miss several per cent of it.
+            peak = fit_source(final.image, float(x), float(y), final.beam, final.grid).peak_jy
+            scores[f"{kind}_ratio"] = peak / float(apparent[rows[0]])
+    listed = scene.catalog
+    for k, name in enumerate(scene.catalog_kind):
+        if name == "absent":
+            scores["absent_sigma"] = value(listed.ra_rad[k], listed.dec_rad[k]) / found.rms_jy
+    return scores
+
+
+def _against_true_gains(
+    outdir: Path, final: FitsImage, summary: dict[str, Any], truth: Truth, ms_path: Path, progress: Progress
+) -> dict[str, Any]:
+    """Image the data with the true gains as the run imaged them with its own; compare the noise."""
+    config = SelfCalConfig(**summary["provenance"]["config"])
+    ms = open_measurement_set(ms_path)
+    selection = ms.select(config.field, config.spw)
+    reader = VisibilityReader(ms, selection, cache_bytes=int(config.memory_gb * 1e9))
+    observation = Observation(reader, [], progress)
+    seed = None
+    if summary["seeded"]:
+        # The same model as the run's, and the same catalogue sources for the region.
+        sky = read_model(outdir / QUALITY)
+        band = np.linspace(float(reader.freq_hz.min()), float(reader.freq_hz.max()), BAND_SAMPLES)
+        pointings = np.unique(reader.pointing, axis=0)
+        apparent = mean_apparent_flux(sky, truth.beam, pointings, band)
+        seed = Seed(sky, truth.beam, apparent, float(band.mean()), str(summary["catalog"]), "")
+        observation.set_model(SeedModel(seed))
+    tables, noise = true_gain_tables(truth), 0.0
+    if seed is not None:
+        noise = float(np.sqrt(observation.residual_noise(tables).scale2 / 2))
+        observation.mend_weights()
+    subtract = seed if config.imaging == "subtracted" else None
+    true = make_image(
+        observation, tables, final.grid, config, "image with the true gains", seed=subtract, noise=noise
+    )
+    region = region_for(true, final.grid, seed, noise)
+    ours, best = mad_rms(final.image, region), mad_rms(true.restored, region)
+    return {"true_gain_rms_jy": best, "rms_ratio": ours / best if best > 0 else None}

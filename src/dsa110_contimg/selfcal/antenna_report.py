@@ -1,0 +1,132 @@
+"""Which antennas a calibration bears out: their gains, how they behave, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from astropy.table import Table
+
+from dsa110_contimg.array_types import Bool, Complex, Float
+from dsa110_contimg.calibration.cross_validation import MIN_HELDOUT_SNR, Solution
+from dsa110_contimg.calibration.gains import GainTable
+
+__all__ = ["ANTENNAS", "antenna_report", "antenna_verdicts"]
+
+
+ANTENNAS = "antennas.ecsv"
+
+#: Gains this many times larger or smaller than the array's median are not those of a working receiver.
+ODD_AMPLITUDE = 5.0
+#: Change of phase between neighbouring solutions that counts as a jump, and the fraction of jumps at which
+#: the phases were not followed: of random ones half are.
+JUMP_RAD = np.pi / 2
+WILD = 0.2
+
+
+def antenna_report(
+    names: Sequence[str],
+    tables: Sequence[GainTable],
+    solution: Solution,
+    times_s: Float,
+    present: Bool,
+    excess: Float,
+) -> Table:
+    """Describe the gains of each antenna and polarisation.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Antennas.
+    tables : sequence of GainTable
+        The calibration, all for the same windows; the product of what does not depend on frequency is
+        described.
+    solution : Solution
+        The last of them.
+    times_s : ndarray, shape (ntime,)
+        Dumps, seconds (MJD UTC).
+    present : ndarray of bool, shape (nant, npol)
+        Antennas with data.
+    excess : ndarray, shape (nant, npol)
+        System noise over what the weights say: the product of two antennas' is the factor on the
+        variance of their visibilities.
+
+    Returns
+    -------
+    astropy.table.Table
+        A row per antenna and polarisation: ``antenna``, ``polarisation`` (0, 1);
+        ``solved_fraction`` of dumps and windows; ``amplitude``, the median over the
+        median of the array, and ``amplitude_scatter``, its fractional robust scatter in
+        time; ``phase_step_deg``, the median change between neighbouring solutions once what all
+        antennas share is taken out, and ``jumps``, the fraction of changes above 90 degrees;
+        ``heldout_snr`` of the last solution; ``noise_factor``; and ``verdict``: good, no
+        data, noise (its gains predict nothing), amplitude, jumps, noisy, or unsolved.
+    """
+    n, tables = len(names), [table for table in tables if table.kind != "B Jones"]
+    gain, solved, step, jumps = _on_dumps(tables, times_s, n)
+    size = np.where(solved, np.abs(gain), np.nan)
+    with np.errstate(invalid="ignore"):
+        typical = _median(size, (0, 1))
+        scatter = 1.4826 * _median(np.abs(size - typical), (0, 1)) / typical
+        relative = typical / _median(typical, 0)
+    heldout = np.broadcast_to(np.nanmax(solution.heldout_snr, axis=0), (n, 2))
+    fraction = solved.mean(axis=(0, 1))
+    verdict = np.full((n, 2), "good", dtype="<U9")
+    with np.errstate(invalid="ignore"):
+        verdict[excess > 1] = "noisy"
+        verdict[jumps > WILD] = "jumps"
+        verdict[(relative > ODD_AMPLITUDE) | (relative < 1 / ODD_AMPLITUDE)] = "amplitude"
+    verdict[fraction == 0] = "unsolved"
+    verdict[heldout < MIN_HELDOUT_SNR] = "noise"
+    verdict[~present] = "no data"
+    columns = {
+        "antenna": np.repeat(np.asarray(names), 2),
+        "polarisation": np.tile([0, 1], n),
+        "solved_fraction": fraction,
+        "amplitude": relative,
+        "amplitude_scatter": scatter,
+        "phase_step_deg": np.degrees(step),
+        "jumps": jumps,
+        "heldout_snr": heldout,
+        "noise_factor": excess,
+        "verdict": verdict,
+    }
+    return Table({name: np.asarray(values).reshape(2 * n) for name, values in columns.items()})
+
+
+def antenna_verdicts(report: Table) -> dict[str, list[str]]:
+    """Antennas that are not good, by verdict; one that differs by polarisation is named under each."""
+    found: dict[str, list[str]] = {}
+    for antenna, verdict in zip(report["antenna"], report["verdict"], strict=True):
+        if verdict != "good" and str(antenna) not in found.setdefault(str(verdict), []):
+            found[str(verdict)].append(str(antenna))
+    return found
+
+
+def _on_dumps(tables: Sequence[GainTable], times_s: Float, n: int) -> tuple[Complex, Bool, Float, Float]:
+    """Gains (nspw, ntime, nant, 2) and where solved; steps in phase and fraction of jumps, (nant, 2)."""
+    windows = list(tables[0].gains)
+    shape = (len(windows), times_s.size, n, 2)
+    gain, solved = np.ones(shape, dtype=np.complex128), np.ones(shape, dtype=bool)
+    for table in tables:
+        for k, window in enumerate(windows):
+            g, flag = table.for_window(window).at_times(times_s, table.interpolation)
+            gain[k] *= g[:, :, 0]
+            solved[k] &= ~flag[:, :, 0]
+    first = tables[0].for_window(windows[0])
+    unit = np.where(first.flag, 0, first.gain / np.maximum(np.abs(first.gain), 1e-30))[:, :, 0]
+    change = np.broadcast_to(unit[1:] * np.conj(unit[:-1]), (first.time_s.size - 1, n, 2))
+    # All phases turn together where the reference antenna's does.
+    common = np.conj(change.sum(axis=1, keepdims=True))
+    angle = np.where(change == 0, np.nan, np.abs(np.angle(change * common)))
+    known = np.maximum(np.isfinite(angle).sum(axis=0), 1)
+    return gain, solved, _median(angle, 0), np.nansum(angle > JUMP_RAD, axis=0) / known
+
+
+def _median(values: Float, axis: int | tuple[int, ...]) -> Float:
+    """Median of what is known; not a number, without a warning, where nothing is."""
+    known = np.isfinite(values).any(axis=axis)
+    if not known.any():
+        return np.full(known.shape, np.nan)
+    filled = np.where(np.expand_dims(known, axis), values, 0.0)
+    return np.asarray(np.where(known, np.nanmedian(filled, axis=axis), np.nan))

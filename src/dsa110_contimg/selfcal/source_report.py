@@ -1,0 +1,123 @@
+"""Which seeds the data bear out: the catalogue held against the calibrated sky, source by source."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from astropy.table import Table
+
+from dsa110_contimg.errors import InputError
+from dsa110_contimg.selfcal.stages.flux_scale import SeedMeasurement
+from dsa110_contimg.sky import Seed, SkyModel
+from dsa110_contimg.sky.components import ARCSEC
+
+__all__ = ["QUALITY", "read_model", "seed_quality", "write_report"]
+
+QUALITY = "seed_quality.ecsv"
+
+#: A difference counts from this many standard errors on, and from this fraction of the flux or this far.
+SIGNIFICANT = 5.0
+WORTH_FLUX = 0.15
+WORTH_SHIFT = 3 * ARCSEC
+#: Less than this fraction of the catalogue flux: not in the sky.
+GONE = 0.3
+
+
+def seed_quality(catalogue: Seed, model: Seed, measured: SeedMeasurement | None) -> Table:
+    """Hold the catalogue's sources against what was measured of them.
+
+    Parameters
+    ----------
+    catalogue : Seed
+        As the catalogue lists the sources.
+    model : Seed
+        The same sources in the same order, as the gains were solved against them; then
+        clean components that the catalogue lacks.
+    measured : SeedMeasurement or None
+        The bright ones on the calibrated data.
+
+    Returns
+    -------
+    astropy.table.Table
+        A row per source: the model (``name``, ``ra_deg``, ``dec_deg``, ``flux_jy`` at
+        `reference_freq_hz` of the metadata, ``spectral_index``, ``major_arcsec``, ``minor_arcsec``,
+        ``pa_deg``, ``apparent_jy``), then ``catalog_apparent_jy``; measured over
+        catalogue flux ``ratio`` and ``ratio_error``, ``shift_east_arcsec``, ``shift_north_arcsec``
+        and ``shift_error_arcsec``, not a number where nothing was measured; and
+        ``verdict``: agrees, brighter, fainter, missing, moved, faint where the
+        signal does not tell, or new for a clean component.
+    """
+    n, sky = len(model), model.sky
+    columns = ("ratio", "ratio_error", "shift_east_arcsec", "shift_north_arcsec", "shift_error_arcsec")
+    values = {name: np.full(n, np.nan) for name in columns}
+    verdict = np.full(n, "faint", dtype="<U8")
+    verdict[len(catalogue) :] = "new"
+    if measured is not None:
+        k = measured.index[measured.good]
+        rows = measured.good
+        error = measured.shift_error[rows].max(axis=1)
+        found = (measured.ratio[rows], measured.ratio_error[rows], *measured.shift_rad[rows].T / ARCSEC)
+        for name, column in zip(columns, (*found, error / ARCSEC), strict=True):
+            values[name][k] = column
+        off = measured.ratio[rows] - 1
+        far = np.hypot(*measured.shift_rad[rows].T)
+        changed = np.abs(off) > np.maximum(WORTH_FLUX, SIGNIFICANT * measured.ratio_error[rows])
+        moved = far > np.maximum(WORTH_SHIFT, SIGNIFICANT * error)
+        verdict[k] = np.select(
+            [changed & (off < GONE - 1), changed & (off > 0), changed, moved],
+            ["missing", "brighter", "fainter", "moved"],
+            "agrees",
+        )
+    table = Table(
+        {
+            "name": list(sky.name),
+            "ra_deg": np.degrees(sky.ra_rad) % 360,
+            "dec_deg": np.degrees(sky.dec_rad),
+            "flux_jy": sky.flux_jy,
+            "spectral_index": sky.spectral_index,
+            "major_arcsec": sky.major_rad / ARCSEC,
+            "minor_arcsec": sky.minor_rad / ARCSEC,
+            "pa_deg": np.degrees(sky.pa_rad),
+            "apparent_jy": model.apparent_jy,
+            "catalog_apparent_jy": np.pad(catalogue.apparent_jy, (0, n - len(catalogue))),
+            **values,
+            "verdict": verdict,
+        }
+    )
+    table.meta["reference_freq_hz"] = sky.reference_freq_hz
+    return table
+
+
+def write_report(path: Path, table: Table) -> None:
+    """Write a table as ECSV, beside its final name and renamed."""
+    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    table.write(beside, format="ascii.ecsv", overwrite=True)
+    beside.replace(path)
+
+
+def read_model(path: Path) -> SkyModel:
+    """Read back the sources that the gains of a finished run were solved against.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or not as :func:`write_report` leaves it.
+    """
+    try:
+        table = Table.read(path, format="ascii.ecsv")
+        return SkyModel(
+            tuple(str(name) for name in table["name"]),
+            np.radians(np.asarray(table["ra_deg"], dtype=np.float64)),
+            np.radians(np.asarray(table["dec_deg"], dtype=np.float64)),
+            np.asarray(table["flux_jy"], dtype=np.float64),
+            np.asarray(table["spectral_index"], dtype=np.float64),
+            np.asarray(table["major_arcsec"], dtype=np.float64) * ARCSEC,
+            np.asarray(table["minor_arcsec"], dtype=np.float64) * ARCSEC,
+            np.radians(np.asarray(table["pa_deg"], dtype=np.float64)),
+            float(table.meta["reference_freq_hz"]),
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"no list of sources ({reason})", path, "run contimg selfcal again") from None

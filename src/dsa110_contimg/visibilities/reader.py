@@ -1,0 +1,326 @@
+"""Reading visibilities in blocks of bounded size, in the order they lie on disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsa110_contimg.array_types import Bool, Float, Int, Vis, Weight
+from dsa110_contimg.errors import MeasurementSetError, SelectionError
+from dsa110_contimg.visibilities.measurement_set import (
+    MeasurementSet,
+    Selection,
+    SpectralWindow,
+    first_line,
+    open_table,
+)
+from dsa110_contimg.visibilities.pointing import pointing_directions
+from dsa110_contimg.visibilities.rephase import move_uvw
+
+__all__ = ["Block", "VisibilityReader"]
+
+
+DATA_COLUMNS = ("DATA", "CORRECTED_DATA", "MODEL_DATA")
+#: Time stamps closer than this are one dump, seconds.
+TIME_TOLERANCE_S = 1e-3
+#: A block holds data, corrected data, model, weights and flags: bytes per visibility and correlation.
+BYTES_PER_SAMPLE = 40
+
+
+@dataclass
+class Block:
+    """Rows of one field and one spectral window.
+
+    Attributes
+    ----------
+    rows : ndarray of int, shape (nrow,)
+        Row numbers in the main table, ascending.
+    field_id : int
+        Field.
+    spw : SpectralWindow
+        Spectral window; its correlations are the last axis below.
+    slot : ndarray of int, shape (nrow,)
+        Dump of each row: index into the reader's `times`.
+    antenna1, antenna2 : ndarray of int, shape (nrow,)
+        Antennas; autocorrelations are left out.
+    uvw_m : ndarray, shape (nrow, 3)
+        Baselines in metres.
+    data : ndarray of complex64, shape (nrow, nchan, ncorr)
+        Visibilities.
+    flag : ndarray of bool, shape (nrow, nchan, ncorr)
+        True where not to be used: FLAG, FLAG_ROW, data or baseline not
+        finite, or of no weight.
+    weight : ndarray of float32, shape (nrow, nchan, ncorr)
+        Inverse variances up to one common scale; zero where flagged.
+    """
+
+    rows: Int
+    field_id: int
+    spw: SpectralWindow
+    slot: Int
+    antenna1: Int
+    antenna2: Int
+    uvw_m: Float
+    data: Vis
+    flag: Bool
+    weight: Weight
+
+
+class VisibilityReader:
+    """Blocks of a selection of a Measurement Set.
+
+    Parameters
+    ----------
+    ms : MeasurementSet
+        What to read.
+    selection : Selection
+        Fields and spectral windows.
+    column : str
+        Data column: DATA, or CORRECTED_DATA.
+    block_bytes : int
+        Size of one block in memory.
+    cache_bytes : int
+        If the whole selection fits into this, the blocks are kept and the
+        disk is read only once.
+
+    Attributes
+    ----------
+    times : ndarray, shape (ntime,)
+        Time stamps of the dumps, seconds (MJD UTC), ascending.
+    interval_s : ndarray, shape (ntime,)
+        Their lengths in seconds.
+    scan, field_id : ndarray of int, shape (ntime,)
+        Scan number and field of each dump.
+    pointing : ndarray, shape (ntime, 2)
+        Where the dishes pointed, right ascension and declination in ICRS radians.
+    phase_center : (float, float)
+        Common centre for images: the phase centre of the data, of the middle
+        dump where there are several. ICRS radians.
+    n_rows : int
+        Cross-correlation rows selected.
+    max_baseline_m : float
+        Longest projected baseline in metres.
+    seconds : float
+        Time spent reading so far.
+
+    Raises
+    ------
+    SelectionError
+        If no cross-correlations are selected.
+    """
+
+    def __init__(
+        self,
+        ms: MeasurementSet,
+        selection: Selection,
+        column: str = "DATA",
+        block_bytes: int = 256 << 20,
+        cache_bytes: int = 0,
+    ) -> None:
+        if column not in ms.columns:
+            raise MeasurementSetError(f"no column {column}", ms.path, "choose DATA or calibrate first")
+        if column not in DATA_COLUMNS:
+            raise MeasurementSetError(
+                f"{column} holds no visibilities", ms.path, f"choose one of {', '.join(DATA_COLUMNS)}"
+            )
+        self.ms = ms
+        self.selection = selection
+        self.column = column
+        self._block_bytes = block_bytes
+        self._cache: list[Block] | None = None
+        self.seconds = 0.0
+        with open_table(ms.path) as main:
+            antenna1 = main.getcol("ANTENNA1")
+            antenna2 = main.getcol("ANTENNA2")
+            field = main.getcol("FIELD_ID")
+            ddid = main.getcol("DATA_DESC_ID")
+            stamp = main.getcol("TIME")
+            chosen_ddid = [ms.spectral_window(s).data_desc_id for s in selection.spw_ids]
+            use = (antenna1 != antenna2) & np.isin(field, selection.field_ids) & np.isin(ddid, chosen_ddid)
+            if not use.any():
+                raise SelectionError(
+                    "no cross-correlations in the selected fields and spectral windows",
+                    ms.path,
+                    "choose others with --field and --spw",
+                )
+            rows = np.flatnonzero(use)
+            stamps = np.unique(stamp[rows])
+            first = np.concatenate([[True], np.diff(stamps) > TIME_TOLERANCE_S])
+            self.times: Float = stamps[first]
+            slot = np.clip(
+                np.searchsorted(self.times, stamp[rows] + TIME_TOLERANCE_S, side="right") - 1, 0, None
+            )
+            _, representative = np.unique(slot, return_index=True)
+            self.scan: Int = main.getcol("SCAN_NUMBER")[rows][representative].astype(np.int64)
+            self.field_id: Int = field[rows][representative].astype(np.int64)
+            self.interval_s: Float = main.getcol("INTERVAL")[rows][representative].astype(np.float64)
+            uvw = main.getcol("UVW")[rows]
+            self.max_baseline_m = float(np.sqrt(np.nanmax(uvw[:, 0] ** 2 + uvw[:, 1] ** 2)))
+            self._has_weight_spectrum = "WEIGHT_SPECTRUM" in ms.columns and _usable_spectrum(main, rows)
+        self.pointing = pointing_directions(ms, self.times, self.interval_s, self.field_id)
+        middle = ms.field(int(self.field_id[self.times.size // 2]))
+        self.phase_center = (middle.ra_rad, middle.dec_rad)
+        self.n_rows = int(rows.size)
+        self._slot_of_row = np.full(ms.n_rows, -1, dtype=np.int64)
+        self._slot_of_row[rows] = slot
+        self._plan = self._make_plan(rows, field, ddid)
+        total = sum(r.size * w.freq_hz.size * len(w.corr_type) for r, _, w in self._plan) * BYTES_PER_SAMPLE
+        self.cached = total <= cache_bytes
+
+    def _make_plan(
+        self, rows: Int, field: NDArray[np.int32], ddid: NDArray[np.int32]
+    ) -> list[tuple[Int, int, SpectralWindow]]:
+        plan: list[tuple[Int, int, SpectralWindow]] = []
+        for spw_id in self.selection.spw_ids:
+            window = self.ms.spectral_window(spw_id)
+            per_row = window.freq_hz.size * len(window.corr_type) * BYTES_PER_SAMPLE
+            size = max(1, self._block_bytes // per_row)
+            for field_id in self.selection.field_ids:
+                mine = rows[(ddid[rows] == window.data_desc_id) & (field[rows] == field_id)]
+                plan.extend(
+                    (mine[start : start + size], field_id, window) for start in range(0, mine.size, size)
+                )
+        # In the order of the disk, so that one pass is one sweep.
+        return sorted(plan, key=lambda item: int(item[0][0]))
+
+    @property
+    def field_name(self) -> str:
+        """Name of the field of the middle dump."""
+        return self.ms.field(int(self.field_id[self.times.size // 2])).name
+
+    @property
+    def freq_hz(self) -> Float:
+        """All selected channels, hertz, window by window."""
+        return np.concatenate([self.ms.spectral_window(s).freq_hz for s in self.selection.spw_ids])
+
+    def row_sets(self) -> Iterator[tuple[Int, int, SpectralWindow]]:
+        """Yield rows, field and window of each block, without reading it."""
+        yield from self._plan
+
+    def move_to_center(self, block: Block) -> tuple[Float, Float]:
+        """Move a block's baselines to the common phase centre.
+
+        Returns
+        -------
+        uvw_m : ndarray, shape (nrow, 3)
+            Metres.
+        path_m : ndarray, shape (nrow,)
+            By how much w fell: what :func:`turn_phases` takes to move
+            visibilities to the common centre, and negated to move them back.
+        """
+        return self.moved(block.uvw_m, block.field_id, self.phase_center)
+
+    def moved(self, uvw_m: Float, field_id: int, center: tuple[float, float]) -> tuple[Float, Float]:
+        """Move baselines (nrow, 3) of a field to a centre, as :meth:`move_to_center`."""
+        field = self.ms.field(field_id)
+        old = (field.ra_rad, field.dec_rad)
+        if old == center:
+            return uvw_m, np.zeros(len(uvw_m))
+        moved = move_uvw(uvw_m, old, center)
+        return moved, uvw_m[:, 2] - moved[:, 2]
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks of one pass."""
+        return len(self._plan)
+
+    @property
+    def samples(self) -> int:
+        """Visibilities of one pass, correlations counted singly."""
+        return sum(r.size * w.freq_hz.size * len(w.corr_type) for r, _, w in self._plan)
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the blocks of one pass; they must not be changed."""
+        if self._cache is not None:
+            yield from self._cache
+            return
+        kept: list[Block] = []
+        with open_table(self.ms.path) as main:
+            for rows, field_id, window in self._plan:
+                started = time.perf_counter()
+                try:
+                    block = self._read(main, rows, field_id, window)
+                except RuntimeError as error:
+                    raise MeasurementSetError(
+                        f"rows {rows[0]} to {rows[-1]} cannot be read ({first_line(error)})",
+                        self.ms.path,
+                        "repair the table",
+                    ) from None
+                self.seconds += time.perf_counter() - started
+                if self.cached:
+                    kept.append(block)
+                yield block
+        if self.cached:
+            self._cache = kept
+
+    def _read(self, main: Any, rows: Int, field_id: int, window: SpectralWindow) -> Block:
+        source = _RowSource(main, rows, window.data_desc_id)
+        data = np.asarray(source.column(self.column), dtype=np.complex64)
+        expected = (rows.size, window.freq_hz.size, len(window.corr_type))
+        if data.shape != expected:
+            raise MeasurementSetError(
+                f"{self.column} has cells of shape {data.shape[1:]}, SPECTRAL_WINDOW and POLARIZATION "
+                f"say {expected[1:]}",
+                self.ms.path,
+                "repair the table",
+            )
+        if self._has_weight_spectrum:
+            weight = np.array(source.column("WEIGHT_SPECTRUM"), dtype=np.float32)
+        else:
+            per_row = np.asarray(source.column("WEIGHT"), dtype=np.float32)
+            weight = np.repeat(per_row[:, None, :], window.freq_hz.size, axis=1)
+        flag = np.asarray(source.column("FLAG"), dtype=bool)
+        flag |= np.asarray(source.column("FLAG_ROW"), dtype=bool)[:, None, None]
+        flag |= ~np.isfinite(data)
+        with np.errstate(invalid="ignore"):
+            flag |= ~((weight > 0) & np.isfinite(weight))
+        uvw = np.array(source.column("UVW"), dtype=np.float64)
+        nowhere = ~np.isfinite(uvw).all(axis=1)
+        uvw[nowhere], flag[nowhere] = 0.0, True
+        weight[flag] = 0.0
+        return Block(
+            rows,
+            field_id,
+            window,
+            self._slot_of_row[rows],
+            np.asarray(source.column("ANTENNA1"), dtype=np.int64),
+            np.asarray(source.column("ANTENNA2"), dtype=np.int64),
+            uvw,
+            np.where(flag, np.complex64(0), data),
+            flag,
+            weight,
+        )
+
+
+class _RowSource:
+    """Columns of a set of rows: one slice where they are nearly contiguous, a row selection otherwise."""
+
+    def __init__(self, main: Any, rows: Int, data_desc_id: int) -> None:
+        first, span = int(rows[0]), int(rows[-1] - rows[0] + 1)
+        self._pick: Int | None = None
+        if span == rows.size:
+            self._table, self._start, self._count = main, first, span
+        elif span <= 1.25 * rows.size and np.all(main.getcol("DATA_DESC_ID", first, span) == data_desc_id):
+            # Autocorrelations in between: cheaper to read than to step over. Rows of another window may
+            # have another shape.
+            self._table, self._start, self._count = main, first, span
+            self._pick = rows - first
+        else:
+            self._table, self._start, self._count = main.selectrows(rows), 0, int(rows.size)
+
+    def column(self, name: str) -> NDArray[Any]:
+        values = self._table.getcol(name, self._start, self._count)
+        return np.asarray(values if self._pick is None else values[self._pick])
+
+
+def _usable_spectrum(main: Any, rows: Int) -> bool:
+    """WEIGHT_SPECTRUM counts only where its cells are defined and not all zero."""
+    probe = rows[:: max(1, rows.size // 64)]
+    return all(main.iscelldefined("WEIGHT_SPECTRUM", int(r)) for r in probe) and any(
+        np.any(np.asarray(main.getcell("WEIGHT_SPECTRUM", int(r))) > 0) for r in probe
+    )

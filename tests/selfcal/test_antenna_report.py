@@ -1,0 +1,63 @@
+"""What is said of each antenna."""
+
+import numpy as np
+import pytest
+
+from dsa110_contimg.calibration.cross_validation import Grouping, Score, Solution
+from dsa110_contimg.calibration.gains import Gains, GainTable
+from dsa110_contimg.selfcal.antenna_report import antenna_report, antenna_verdicts
+
+N, T = 12, 40
+
+
+@pytest.fixture
+def described():
+    """Twelve antennas, each of the later ones with a fault of its own."""
+    rng = np.random.default_rng(1)
+    phase = np.cumsum(rng.normal(0, 0.05, (T, N, 1, 2)), axis=0)
+    # The reference antenna wanders, and all phases with it: nobody's jump.
+    phase += rng.uniform(-np.pi, np.pi, (T, 1, 1, 1))
+    amplitude = 3.0 * (1 + 0.02 * rng.standard_normal((T, N, 1, 2)))
+    phase[:, 7] = rng.uniform(-np.pi, np.pi, (T, 1, 2))
+    amplitude[:, 8, :, 1] *= 30
+    flag = np.zeros((T, N, 1, 2), dtype=bool)
+    flag[:, 9] = flag[:, 10] = flag[:, 11] = True
+    time_s = 12.0 * np.arange(T)
+    zeros = np.zeros(T, dtype=np.int64)
+    gain = np.where(flag, 1, amplitude * np.exp(1j * phase))
+    blank = np.zeros(gain.shape)
+    gains = Gains(time_s, np.full(T, 12.0), np.array([1.4e9]), gain, flag, blank, blank, zeros, zeros, zeros)
+    table = GainTable("G Jones", {0: gains}, "ap", "nearest")
+    heldout = np.full((1, N, 2), 40.0)
+    heldout[:, 9] = 0.4
+    heldout[:, 10] = 0.0
+    solution = Solution(table, "ap", "int", 12.0, Score(1, 1), 1.0, 20.0, heldout, Grouping(False, True))
+    present = np.ones((N, 2), dtype=bool)
+    present[10] = False
+    excess = np.ones((N, 2))
+    excess[6] = 4.0
+    return antenna_report([f"A{k}" for k in range(N)], [table], solution, time_s, present, excess)
+
+
+def test_each_fault_is_named(described):
+    assert antenna_verdicts(described) == {
+        "noisy": ["A6"],
+        "jumps": ["A7"],
+        "amplitude": ["A8"],
+        "noise": ["A9"],
+        "no data": ["A10"],
+        "unsolved": ["A11"],
+    }
+    assert described["verdict"][described["antenna"] == "A8"].tolist() == ["good", "amplitude"]
+
+
+def test_figures(described):
+    good = described[described["verdict"] == "good"]
+    assert np.allclose(good["amplitude"], 1.0, atol=0.02)
+    assert np.allclose(good["amplitude_scatter"], 0.02, atol=0.012)
+    assert np.all(good["phase_step_deg"] < 6)
+    assert np.all(good["jumps"] == 0)
+    assert described["jumps"][14] == pytest.approx(0.5, abs=0.2)
+    assert described["amplitude"][17] == pytest.approx(30, rel=0.05)
+    assert np.isnan(described["amplitude"][18:]).all()
+    assert (described["solved_fraction"][18:] == 0).all()

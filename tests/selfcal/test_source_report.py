@@ -1,0 +1,66 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dsa110_contimg.errors import InputError
+from dsa110_contimg.selfcal.source_report import read_model, seed_quality, write_report
+from dsa110_contimg.selfcal.stages.flux_scale import SeedMeasurement
+from dsa110_contimg.sky import AiryBeam, Seed, SkyModel
+
+ARCSEC = np.pi / 180 / 3600
+
+
+@pytest.fixture
+def seed():
+    n = 7
+    sky = SkyModel.points(
+        2 + 0.01 * np.arange(n), np.full(n, 0.9), np.arange(n, 0.0, -1), spectral_index=-0.7
+    )
+    return Seed(sky, AiryBeam(4.65), sky.flux_jy / 2, 1.4e9, "nvss", "")
+
+
+def measured(ratio, shift_arcsec, error=0.01):
+    ratio = np.asarray(ratio)
+    n = ratio.size
+    shift = np.zeros((n, 2))
+    shift[:, 1] = np.asarray(shift_arcsec) * ARCSEC
+    good = np.ones(n, dtype=bool)
+    small = np.full((n, 2), 0.1 * ARCSEC)
+    return SeedMeasurement(np.arange(n), ratio, np.full(n, error), shift, small, good, 1.0, (0.0, 0.0))
+
+
+def test_each_verdict(seed):
+    found = measured([1.02, 2.0, 0.5, 0.01, 0.97, 1.1], [0.3, 0, 0, 0, 8, 1])
+    table = seed_quality(seed, seed, found)
+    assert list(table["verdict"]) == [
+        "agrees", "brighter", "fainter", "missing", "moved", "agrees", "faint",
+    ]  # fmt: skip
+    assert table["shift_north_arcsec"][4] == pytest.approx(8)
+    assert np.isnan(table["ratio"][6])
+
+
+def test_what_noise_may_do_is_not_held_against_the_catalogue(seed):
+    table = seed_quality(seed, seed, measured([1.9, 0.1], [0, 0], error=0.2))
+    assert set(table["verdict"]) == {"agrees", "faint"}
+
+
+def test_components_come_after_the_seeds_and_the_model_is_read_back(seed, tmp_path):
+    sky = SkyModel.concatenate([seed.sky, seed.sky.select(np.array([0]))])
+    model = replace(seed, sky=sky, apparent_jy=np.append(seed.apparent_jy, 0.25))
+    table = seed_quality(seed, model, None)
+    assert list(table["verdict"]) == ["faint"] * 7 + ["new"]
+    assert table["catalog_apparent_jy"][7] == 0
+    write_report(tmp_path / "q.ecsv", table)
+    again = read_model(tmp_path / "q.ecsv")
+    np.testing.assert_allclose(again.ra_rad, sky.ra_rad, rtol=1e-14)
+    np.testing.assert_allclose(again.flux_jy, sky.flux_jy)
+    assert again.name == sky.name
+    assert [p.name for p in tmp_path.iterdir()] == ["q.ecsv"]
+
+
+def test_a_file_that_is_no_list_is_named(tmp_path):
+    (tmp_path / "q.ecsv").write_text("nothing")
+    for name in ("q.ecsv", "missing.ecsv"):
+        with pytest.raises(InputError, match="no list of sources"):
+            read_model(tmp_path / name)
