@@ -18,7 +18,6 @@
     ├── EngineError                 exit 3   an engine failed
     │   ├── ImagingError
     │   │   └── WSCleanError                 WSClean failed, or left its work unfinished
-    │   ├── SolverError
     │   ├── DeadlineError                    a program ran past its deadline and was ended
     │   ├── UnforeseenError                  an exception that nobody raised on purpose
     │   └── ContainerError                   a container could not be started, used or stopped
@@ -54,7 +53,6 @@ __all__ = [
     "ResourceError",
     "SeedError",
     "SelectionError",
-    "SolverError",
     "UnforeseenError",
     "WSCleanError",
 ]
@@ -144,10 +142,6 @@ class EngineError(ContimgError):
 
 class ImagingError(EngineError):
     """Imaging failed."""
-
-
-class SolverError(EngineError):
-    """The gain solver failed."""
 
 
 class WSCleanError(ImagingError):

@@ -213,9 +213,9 @@ def test_build_killed_in_the_middle_leaves_the_old_store(tmp_path: Path) -> None
     before = contents(tmp_path / "cat")
     new = write_csv(tmp_path / "b.csv", ra, dec, flux=20.0)
     code = (
-        "import os, signal\nfrom pathlib import Path\nfrom dsa110_contimg.catalogs import store, strips\n"
+        "import os, signal\nfrom pathlib import Path\nfrom dsa110_contimg.catalogs import build, strips\n"
         "strips._verify = lambda path, rows: os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"store.build_strips('nvss', Path({str(new)!r}), Path({str(tmp_path / 'cat')!r}))\n"
+        f"build.build_strips('nvss', Path({str(new)!r}), Path({str(tmp_path / 'cat')!r}))\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
     leftovers = list((tmp_path / "cat").glob(".*.tmp"))

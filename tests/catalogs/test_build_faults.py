@@ -94,8 +94,8 @@ def test_two_builds_at_once_take_turns_by_a_lock_that_dies_with_its_holder(tmp_p
     source, strips = tmp_path / "a.csv", tmp_path / "cat"
     write_csv(source, draw(2000))
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom dsa110_contimg.catalogs import store\n"
-        "with store._lock(Path(sys.argv[1]), 'nvss'):\n    print('held', flush=True)\n    time.sleep(60)\n"
+        "import sys, time\nfrom pathlib import Path\nfrom dsa110_contimg.catalogs import build\n"
+        "with build._lock(Path(sys.argv[1]), 'nvss'):\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(strips)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None

@@ -8,8 +8,6 @@ FIELD, SPECTRAL_WINDOW, HISTORY and OBSERVATION.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from dsa110_contimg.array_types import Int
 from dsa110_contimg.calibration.gains import Gains, GainTable
 from dsa110_contimg.errors import CalTableError
+from dsa110_contimg.files import replacing_folder
 from dsa110_contimg.visibilities import MeasurementSet
 from dsa110_contimg.visibilities.measurement_set import open_table
 
@@ -159,17 +158,8 @@ def write_gain_table(path: Path, kind: str, gains: Mapping[int, Gains], ms: Meas
     ms : MeasurementSet
         Where the antennas, fields and windows are described.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    old = path.with_name(f".{path.name}.old{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        _write(beside, kind, gains, ms)
-        if path.exists():
-            path.rename(old)
-        beside.rename(path)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+    with replacing_folder(path) as temporary:
+        _write(temporary, kind, gains, ms)
 
 
 def _write(path: Path, kind: str, gains: Mapping[int, Gains], ms: MeasurementSet) -> None:

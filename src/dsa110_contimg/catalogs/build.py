@@ -42,6 +42,7 @@ from dsa110_contimg.catalogs.strips import (
 )
 from dsa110_contimg.catalogs.surveys import SURVEYS, Survey, survey_named
 from dsa110_contimg.errors import CatalogFormatError, CatalogMissingError, InputError, ResourceError
+from dsa110_contimg.files import remove_leftovers
 from dsa110_contimg.progress import LogProgress, Progress
 
 __all__ = ["BuildReport", "build_strips", "catalog_info", "migrate_strips"]
@@ -301,8 +302,8 @@ def _lock(directory: Path, catalog: str) -> Iterator[None]:
             ) from error
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        for leftover in directory.glob(f".{catalog}_dec*.tmp"):
-            leftover.unlink(missing_ok=True)
+        for strip in range(len(STRIP_EDGES) - 1):
+            remove_leftovers(strip_path(directory, catalog, strip))
         yield
     finally:
         os.close(descriptor)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from astropy.table import Table
 
 from dsa110_contimg.catalogs.strips import default_catalog_dir
 from dsa110_contimg.errors import CatalogFormatError, CatalogMissingError, InputError, ResourceError
+from dsa110_contimg.files import write_table
 
 __all__ = ["Calibrator", "build_calibrators", "calibrator", "read_calibrators"]
 
@@ -159,17 +159,13 @@ def build_calibrators(source: str | Path, catalog_dir: str | Path | None = None)
     table = read_calibrators(source)
     directory = Path(catalog_dir or default_catalog_dir())
     final = directory / TABLE_NAME
-    beside = directory / f".{TABLE_NAME}.{os.getpid()}.tmp"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        table.write(beside, format="ascii.ecsv", overwrite=True)
-        beside.replace(final)
+        write_table(final, table)
     except OSError as error:
         raise ResourceError(
             f"cannot be written ({error.strerror})", final, "check the folder and its permissions"
         ) from error
-    finally:
-        beside.unlink(missing_ok=True)
     return final, len(table)
 
 

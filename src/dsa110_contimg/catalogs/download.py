@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from dsa110_contimg.errors import CatalogFormatError, CatalogMissingError, InputError, ResourceError
+from dsa110_contimg.files import write_json
 from dsa110_contimg.progress import LogProgress, Progress
 
 __all__ = ["fetch", "is_url"]
@@ -154,9 +155,7 @@ class _Download:
                 start = 0
                 length = answer.headers.get("Content-Length")
                 total = int(length) if length is not None and length.isdigit() else None
-                self.note.write_text(
-                    json.dumps({"url": self.url, "validator": _strong_validator(answer.headers)})
-                )
+                write_json(self.note, {"url": self.url, "validator": _strong_validator(answer.headers)})
             self._receive(answer, start, total)
         if total is not None and self.size != total:
             if self.size > total:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from dsa110_contimg.catalogs.healpix import cell_centres, cell_of
 from dsa110_contimg.catalogs.strips import StripInfo, sources_by_cell
 from dsa110_contimg.errors import InputError, ResourceError
+from dsa110_contimg.files import save_figure
 
 __all__ = ["draw_coverage"]
 
@@ -70,15 +70,11 @@ def draw_coverage(strips: Sequence[StripInfo], path: Path) -> None:
         axes.grid(alpha=0.4)
         axes.set_title(f"{catalog.upper()}: {total:,} sources")
         figure.colorbar(mesh, ax=axes, shrink=0.7, label="sources per square degree")
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        figure.savefig(beside, dpi=110)
-        beside.replace(path)
+        save_figure(path, figure, dpi=110, form=path.suffix.removeprefix("."))
     except ValueError as error:
         raise InputError(f"cannot be drawn ({error})", path, "name it .png, .pdf or .svg") from None
     except OSError as error:
         raise ResourceError(
             f"cannot be written ({error.strerror})", path, "check the folder and its permissions"
         ) from error
-    finally:
-        beside.unlink(missing_ok=True)

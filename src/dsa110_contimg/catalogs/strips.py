@@ -24,9 +24,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import uuid
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +38,7 @@ from dsa110_contimg.catalogs.coverage import Coverage, Footprint
 from dsa110_contimg.catalogs.healpix import NSIDE, cell_of
 from dsa110_contimg.catalogs.surveys import Survey
 from dsa110_contimg.errors import CatalogFormatError, ResourceError
+from dsa110_contimg.files import replacing
 
 __all__ = [
     "FORMAT_VERSION",
@@ -125,7 +125,6 @@ def write_strip(path: Path, survey: Survey, rows: Float, meta: dict[str, str]) -
 
     ``rows`` has shape (n, 1 + number of columns): source_id and the columns of the survey.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     names = ["source_id", *survey.units]
     flux = rows[:, names.index("flux_mjy")]
     cells = cell_of(rows[:, 1], rows[:, 2])
@@ -144,34 +143,29 @@ def write_strip(path: Path, survey: Survey, rows: Float, meta: dict[str, str]) -
         "format_version": str(FORMAT_VERSION),
     }
     try:
-        with closing(sqlite3.connect(temporary, isolation_level=None)) as database:
-            database.execute("PRAGMA journal_mode = OFF")
-            database.execute("PRAGMA synchronous = OFF")
-            columns = ", ".join(f"{name} REAL" for name in survey.units)
-            database.execute(f"CREATE TABLE sources(source_id INTEGER PRIMARY KEY, {columns})")
-            database.execute("CREATE TABLE cells(cell INTEGER PRIMARY KEY, rows BLOB)")
-            database.execute("CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT)")
-            database.execute("BEGIN")
-            database.executemany(
-                f"INSERT INTO sources VALUES (?{', ?' * len(survey.units)})", _in_order(rows)
-            )
-            database.executemany(
-                "INSERT INTO cells VALUES (?, ?)",
-                ((int(cell), block.tobytes()) for cell, block in zip(filled, blocks, strict=True)),
-            )
-            database.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-            database.execute("COMMIT")
-        _verify(temporary, rows)
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
+        with replacing(path) as temporary:
+            with closing(sqlite3.connect(temporary, isolation_level=None)) as database:
+                database.execute("PRAGMA journal_mode = OFF")
+                database.execute("PRAGMA synchronous = OFF")
+                columns = ", ".join(f"{name} REAL" for name in survey.units)
+                database.execute(f"CREATE TABLE sources(source_id INTEGER PRIMARY KEY, {columns})")
+                database.execute("CREATE TABLE cells(cell INTEGER PRIMARY KEY, rows BLOB)")
+                database.execute("CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT)")
+                database.execute("BEGIN")
+                database.executemany(
+                    f"INSERT INTO sources VALUES (?{', ?' * len(survey.units)})", _in_order(rows)
+                )
+                database.executemany(
+                    "INSERT INTO cells VALUES (?, ?)",
+                    ((int(cell), block.tobytes()) for cell, block in zip(filled, blocks, strict=True)),
+                )
+                database.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+                database.execute("COMMIT")
+            _verify(temporary, rows)
     except (OSError, sqlite3.Error) as error:
         raise ResourceError(
             f"the strip cannot be written ({error})", path, "check free space and permissions"
         ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return read_strip_info(path)
 
 
@@ -197,14 +191,6 @@ def _verify(path: Path, rows: Float) -> None:
     same &= count == len(rows) and np.allclose(sums, rows[:, :4].sum(axis=0), rtol=1e-9, atol=1e-6)
     if not intact or not same:
         raise OSError(f"read back {count} of {len(rows)} rows, {len(stored)} in cells")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def open_strip(path: Path) -> sqlite3.Connection:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from dsa110_contimg.cli.terminal import JsonFlag, TerminalProgress, plain, print_json, print_table
 from dsa110_contimg.errors import CatalogMissingError, InputError, ResourceError
+from dsa110_contimg.files import replacing, write_table
 
 __all__ = ["catalog_app"]
 
@@ -148,18 +148,14 @@ def _write(rows: Any, catalog: str, out: Path) -> None:
             sky = catalog_sky(rows, catalog, SPECTRAL_INDEX)
             sky.write_wsclean(out) if out.suffix == ".txt" else sky.write_ds9(out)
             return
-        beside = out.with_name(f".{out.name}.{os.getpid()}")
-        try:
-            if out.suffix == ".ecsv":
-                rows.write(beside, format="ascii.ecsv")
-            else:
-                # Neither header has a place for lists: what they say goes into words.
-                bare, told = rows.copy(), [f"{k}: {v}" for k, v in rows.meta.items() if v not in (None, [])]
-                bare.meta = {"comments": told} if out.suffix == ".fits" else {"description": "\n".join(told)}
-                bare.write(beside, format="fits" if out.suffix == ".fits" else "votable")
-            beside.replace(out)
-        finally:
-            beside.unlink(missing_ok=True)
+        if out.suffix == ".ecsv":
+            write_table(out, rows)
+            return
+        # Neither header has a place for lists: what they say goes into words.
+        bare, told = rows.copy(), [f"{k}: {v}" for k, v in rows.meta.items() if v not in (None, [])]
+        bare.meta = {"comments": told} if out.suffix == ".fits" else {"description": "\n".join(told)}
+        with replacing(out) as temporary:
+            bare.write(temporary, format="fits" if out.suffix == ".fits" else "votable")
     except OSError as error:
         raise ResourceError(
             f"cannot be written ({error.strerror})", out, "check the folder and its permissions"

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from dsa110_contimg.cli.terminal import JsonFlag
 from dsa110_contimg.config import ImagingConfig
 from dsa110_contimg.errors import ContainerEngineError, ContainerError
 
@@ -25,7 +26,6 @@ EngineFlag = Annotated[
 ImageFlag = Annotated[
     str | None, typer.Option("--container-image", help="Image", show_default="contimg-wsclean:bookworm")
 ]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")]
 
 
 def _config(engine: str | None, image: str | None = None) -> ImagingConfig:

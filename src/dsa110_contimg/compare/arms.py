@@ -17,7 +17,8 @@ from typing import Any
 from dsa110_contimg.compare.pristine import pristine_copy
 from dsa110_contimg.config import PREFIX, SelfCalConfig
 from dsa110_contimg.errors import ConfigError
-from dsa110_contimg.selfcal.products import SUMMARY, write_json
+from dsa110_contimg.files import write_json, write_text
+from dsa110_contimg.selfcal.products import SUMMARY
 from dsa110_contimg.sky import Seed
 
 __all__ = ["BASELINE", "Arm", "Outcome", "parse_arms", "run_arm", "same_seed"]
@@ -192,7 +193,7 @@ def run_arm(
     (folder / RECORD).unlink(missing_ok=True)
     (folder / SUMMARY).unlink(missing_ok=True)
     copy, file = folder / "pristine.ms", folder / "config.toml"
-    file.write_text(_toml(arm.configure(config, folder)), encoding="utf-8")
+    write_text(file, _toml(arm.configure(config, folder)))
     command = [sys.executable, "-m", "dsa110_contimg", "selfcal", str(copy), str(folder)]
     command += ["--config", str(file)]
     for table in caltables:

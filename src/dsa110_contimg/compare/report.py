@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ from matplotlib.figure import Figure
 
 from dsa110_contimg.compare.arms import BASELINE
 from dsa110_contimg.compare.common_images import CommonImages
+from dsa110_contimg.files import save_figure, write_text
 from dsa110_contimg.imaging import ImageGrid
 from dsa110_contimg.imaging.plot import Panel, add_panel
 
-__all__ = ["FIGURE", "PAGE", "REPORT", "RESULTS", "html_section", "text_report", "write_report", "write_text"]
+__all__ = ["FIGURE", "PAGE", "REPORT", "RESULTS", "html_section", "text_report", "write_report"]
 
 logger = logging.getLogger(__name__)
 
@@ -275,13 +275,6 @@ def write_report(
     )
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file beside its final name and rename it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
-
-
 def _draw(path: Path, results: Mapping[str, Any], common: CommonImages, grid: ImageGrid) -> None:
     """Images of all arms in the same colours, in units of the catalogue, and bars of what they reached."""
     arms: Sequence[Arm] = [a for a in results["arms"] if a["name"] in common.images]
@@ -311,6 +304,4 @@ def _draw(path: Path, results: Mapping[str, Any], common: CommonImages, grid: Im
         axes.set_yticks(range(len(arms)), names)
         axes.invert_yaxis()
         axes.set_title(title)
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
-    figure.savefig(beside, dpi=80, format="png")
-    beside.replace(path)
+    save_figure(path, figure, dpi=80)

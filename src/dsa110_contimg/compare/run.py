@@ -23,8 +23,8 @@ from dsa110_contimg.compare.report import RESULTS, write_report
 from dsa110_contimg.compare.verdict import judge_comparison
 from dsa110_contimg.config import ComparisonConfig, SelfCalConfig, SimulationConfig
 from dsa110_contimg.errors import ContimgError, ResourceError
+from dsa110_contimg.files import write_json
 from dsa110_contimg.progress import LogProgress, Progress
-from dsa110_contimg.selfcal.products import write_json
 from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.simulate import simulate
 from dsa110_contimg.sky import Seed

@@ -25,8 +25,8 @@ from dsa110_contimg.compare.run import compile_all, folder_lock
 from dsa110_contimg.compare.study_run import CELL, SPEC
 from dsa110_contimg.config import PREFIX, SelfCalConfig, SimulationConfig, StudyConfig
 from dsa110_contimg.errors import ConfigError
+from dsa110_contimg.files import write_json, write_text
 from dsa110_contimg.progress import LogProgress, Progress
-from dsa110_contimg.selfcal.products import write_json
 from dsa110_contimg.visibilities.measurement_set import require_outside_tables
 
 __all__ = ["AXES", "Point", "grid_points", "run_study"]
@@ -142,7 +142,7 @@ def _study(
     outdir: Path, config: StudyConfig, progress: Progress, points: list[Point], array: str, *, warm: bool
 ) -> list[dict[str, Any]]:
     file = outdir / "array.txt"
-    file.write_text(array, encoding="utf-8")
+    write_text(file, array)
     specs = {p.name: _spec(p, config, file) for p in points}
     folders = {p.name: outdir / "cells" / p.name for p in points}
     cells = {p.name: _finished(folders[p.name], specs[p.name]["key"]) for p in points}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from dsa110_contimg.compare.arms import parse_arms
-from dsa110_contimg.compare.report import write_text
 from dsa110_contimg.compare.study import AXES, MAP
 from dsa110_contimg.config import StudyConfig
+from dsa110_contimg.files import save_figure, write_text
 
 __all__ = ["Ratio", "summarize", "write_page"]
 
@@ -514,7 +513,7 @@ def _draw_maps(path: Path, study: _Study) -> None:
         axes.set_title(textwrap.fill(measure.title, 40), fontsize=9)
     bar = figure.colorbar(drawn, ax=figure.axes, extend="both", shrink=0.8)
     bar.set_label("seeded better: log2 of the factor")
-    _save(figure, path)
+    save_figure(path, figure, dpi=90)
 
 
 def _draw_offsets(path: Path, study: _Study) -> None:
@@ -527,10 +526,4 @@ def _draw_offsets(path: Path, study: _Study) -> None:
     axes.set(xscale="log", xlabel="position offset from the truth, arcsec", ylabel="fraction of images")
     if axes.lines:
         axes.legend()
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
-    figure.savefig(beside, dpi=90, format="png")
-    beside.replace(path)
+    save_figure(path, figure, dpi=90)

@@ -25,8 +25,8 @@ from dsa110_contimg.compare.run import compare_strategies, folder_lock
 from dsa110_contimg.compare.score import gain_errors, image_scores, true_gain_tables
 from dsa110_contimg.config import ComparisonConfig, SelfCalConfig, SimulationConfig
 from dsa110_contimg.errors import ContimgError
+from dsa110_contimg.files import write_json
 from dsa110_contimg.imaging import read_image
-from dsa110_contimg.selfcal.products import write_json
 from dsa110_contimg.simulate import Truth, simulate
 from dsa110_contimg.sky.seed import mean_apparent_flux
 from dsa110_contimg.visibilities import open_measurement_set

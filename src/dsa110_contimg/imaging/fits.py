@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from dsa110_contimg import __version__
 from dsa110_contimg.array_types import Image
 from dsa110_contimg.errors import ImagingError, ResourceError
+from dsa110_contimg.files import replacing
 from dsa110_contimg.imaging.grid import ImageGrid
 from dsa110_contimg.imaging.restoring_beam import RestoringBeam
 
@@ -130,22 +129,15 @@ def write_image(
     for line in history:
         header.add_history(line)
     hdu = fits.PrimaryHDU(np.asarray(image, np.float32)[None, None], header)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with beside.open("wb") as stream:
+        with replacing(path) as temporary, temporary.open("wb") as stream:
             hdu.writeto(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
     except OSError as error:
         raise ResourceError(
             f"cannot write the image: {error.strerror or error}",
             path,
             "check the folder, its permissions and space",
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 def read_image(path: Path) -> FitsImage:

@@ -10,6 +10,7 @@ import numpy as np
 from dsa110_contimg.array_types import Float
 from dsa110_contimg.config import ImagingConfig
 from dsa110_contimg.errors import ConfigError, MeasurementSetError
+from dsa110_contimg.files import replacing
 from dsa110_contimg.imaging.clean import clean
 from dsa110_contimg.imaging.grid import ImageGrid
 from dsa110_contimg.imaging.gridder import Imager
@@ -148,7 +149,8 @@ def image_ms(
         channels = []
         for part in parts:
             channels.append(prefix.with_name(prefix.name + part.name.removeprefix("w")))
-            part.replace(channels[-1])
+            with replacing(channels[-1]) as temporary:
+                part.rename(temporary)
     images = {
         "image": (result.restored, "JY/BEAM"),
         "residual": (result.residual, "JY/BEAM"),

@@ -15,6 +15,7 @@ from matplotlib.patches import Ellipse
 
 from dsa110_contimg.array_types import Image
 from dsa110_contimg.errors import ImagingError, ResourceError
+from dsa110_contimg.files import save_figure
 from dsa110_contimg.imaging.grid import ImageGrid
 from dsa110_contimg.imaging.restoring_beam import RestoringBeam
 
@@ -144,7 +145,7 @@ def save_panel(
     for number, panel in enumerate(panels):
         add_panel(figure, cells[0, number], panel, grid, beam, zoom_rad=zoom_rad, label_dec=number == 0)
     try:
-        figure.savefig(path, dpi=dpi, format="png")
+        save_figure(path, figure, dpi=dpi)
     except OSError as error:
         raise ResourceError(f"cannot write the picture: {error.strerror or error}", path) from error
 

@@ -22,12 +22,13 @@ from typing import Any
 
 from dsa110_contimg.config import ImagingConfig, PipelineConfig
 from dsa110_contimg.errors import CatalogError, ContimgError, ResourceError, SeedError, UnforeseenError
+from dsa110_contimg.files import replacing, write_json
 from dsa110_contimg.imaging.image_ms import image_ms
 from dsa110_contimg.pipeline.logs import json_log
 from dsa110_contimg.pipeline.naming import IMAGE, JOB, LOG, RECORD, find_caltables, real_folder
 from dsa110_contimg.pipeline.quality import QualityVerdict, judge, key_figures
 from dsa110_contimg.pipeline.rollout import choose_mode
-from dsa110_contimg.selfcal.products import SUMMARY, write_json
+from dsa110_contimg.selfcal.products import SUMMARY
 from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.visibilities import open_recovered
 from dsa110_contimg.visibilities.columns import back_up_columns, restore_columns
@@ -258,9 +259,8 @@ class _Work:
         started = time.perf_counter()
         source = self._final_image(self.job.folder / arm, selfcal_status)
         target = self.job.folder / IMAGE
-        beside = target.with_name(f".{IMAGE}.{os.getpid()}")
-        shutil.copyfile(source, beside)
-        beside.replace(target)
+        with replacing(target) as temporary:
+            shutil.copyfile(source, temporary)
         self.seconds["publish"] = time.perf_counter() - started
         return target
 

@@ -16,13 +16,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Gauge, start_http_server, write_to_textfile
+from prometheus_client import CollectorRegistry, Gauge, generate_latest, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from dsa110_contimg import __version__
 from dsa110_contimg.config import PipelineConfig
 from dsa110_contimg.errors import ResourceError
+from dsa110_contimg.files import write_text
 from dsa110_contimg.pipeline.naming import DUMPS_S
 from dsa110_contimg.pipeline.state import State
 
@@ -230,4 +231,4 @@ class Metrics:
         """Renew the text file, if one is asked for."""
         if self.config.metrics_file is not None:
             self.config.metrics_file.parent.mkdir(parents=True, exist_ok=True)
-            write_to_textfile(str(self.config.metrics_file), self.registry)
+            write_text(self.config.metrics_file, generate_latest(self.registry).decode())

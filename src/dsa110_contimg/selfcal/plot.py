@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dsa110_contimg.calibration.gains import GainTable
+from dsa110_contimg.files import save_figure
 from dsa110_contimg.imaging import ImageGrid, mad_rms
 from dsa110_contimg.imaging.plot import Panel, add_panel
 from dsa110_contimg.selfcal.imaging import CalibratedImage
@@ -74,6 +74,4 @@ def save_overview(
         amplitude.set(title="amplitude of every antenna and polarisation", xlabel="minutes")
         for axes in (phase, amplitude):
             axes.grid(alpha=0.3)
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
-    figure.savefig(beside, dpi=100, format="png")
-    beside.replace(path)
+    save_figure(path, figure, dpi=100)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from astropy.table import Table
@@ -17,16 +15,16 @@ from astropy.table import Table
 from dsa110_contimg.array_types import Bool, Int
 from dsa110_contimg.calibration.caltables import write_gain_table
 from dsa110_contimg.calibration.gains import GainTable
+from dsa110_contimg.files import write_table
 from dsa110_contimg.imaging import ImageGrid
 from dsa110_contimg.imaging.products import write_products
 from dsa110_contimg.selfcal.calibration_data import Observation
 from dsa110_contimg.selfcal.imaging import CalibratedImage
 from dsa110_contimg.selfcal.params import Plan
 from dsa110_contimg.selfcal.plot import save_overview
-from dsa110_contimg.selfcal.source_report import write_report
 from dsa110_contimg.visibilities import ColumnStage, add_flags
 
-__all__ = ["PICTURE", "SUMMARY", "earlier_tables", "write_everything", "write_json"]
+__all__ = ["PICTURE", "SUMMARY", "earlier_tables", "write_everything"]
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +81,7 @@ def write_everything(
         plan.seed.write(out / "selfcal")
     for name, report in reports.items():
         if report is not None:
-            write_report(out / name, report)
+            write_table(out / name, report)
         else:
             (out / name).unlink(missing_ok=True)
     write_products(
@@ -149,14 +147,3 @@ def earlier_tables(summary: Path) -> list[str]:
         return [n for n in names if isinstance(n, str) and Path(n).name == n and n.startswith("selfcal_")]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file, beside its final name and renamed; a value that JSON cannot hold is an error."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    text = json.dumps(values, indent=2, allow_nan=False)
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

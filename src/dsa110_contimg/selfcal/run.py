@@ -16,6 +16,7 @@ from dsa110_contimg.array_types import Bool
 from dsa110_contimg.calibration.cross_validation import Score
 from dsa110_contimg.calibration.gains import GainTable, typical_amplitude
 from dsa110_contimg.config import SelfCalConfig
+from dsa110_contimg.files import write_json
 from dsa110_contimg.imaging.wsclean.arguments import detect_capabilities
 from dsa110_contimg.imaging.wsclean.runner import WSClean, open_wsclean
 from dsa110_contimg.progress import LogProgress, Progress
@@ -38,7 +39,6 @@ from dsa110_contimg.selfcal.products import (
     SUMMARY,
     earlier_tables,
     write_everything,
-    write_json,
 )
 from dsa110_contimg.selfcal.seeded import SeededRounds
 from dsa110_contimg.selfcal.solve_round import MIN_SIGNAL_SNR

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from dsa110_contimg.selfcal.stages.flux_scale import SeedMeasurement
 from dsa110_contimg.sky import Seed, SkyModel
 from dsa110_contimg.sky.components import ARCSEC
 
-__all__ = ["QUALITY", "read_model", "seed_quality", "write_report"]
+__all__ = ["QUALITY", "read_model", "seed_quality"]
 
 QUALITY = "seed_quality.ecsv"
 
@@ -90,20 +89,13 @@ def seed_quality(catalogue: Seed, model: Seed, measured: SeedMeasurement | None)
     return table
 
 
-def write_report(path: Path, table: Table) -> None:
-    """Write a table as ECSV, beside its final name and renamed."""
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
-    table.write(beside, format="ascii.ecsv", overwrite=True)
-    beside.replace(path)
-
-
 def read_model(path: Path) -> SkyModel:
     """Read back the sources that the gains of a finished run were solved against.
 
     Raises
     ------
     InputError
-        If there is no such file, or not as :func:`write_report` leaves it.
+        If there is no such file, or not as a run writes it.
     """
     try:
         table = Table.read(path, format="ascii.ecsv")

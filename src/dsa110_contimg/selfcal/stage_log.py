@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from dsa110_contimg.files import write_text
 from dsa110_contimg.progress import Progress
 
 __all__ = ["STAGES", "StageRecords"]
@@ -52,7 +53,7 @@ class StageRecords:
 
     def write_to(self, path: Path) -> None:
         """Start the file anew with the stages so far."""
-        path.write_text("".join(self._ended), encoding="utf-8")
+        write_text(path, "".join(self._ended))
         self._path = path
 
     def track(self, items: Iterable[T], total: int, label: str) -> Iterator[T]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 from dsa110_contimg.array_types import Complex, Float, Int
 from dsa110_contimg.config import SimulationConfig
 from dsa110_contimg.errors import InputError, ResourceError
+from dsa110_contimg.files import replacing_folder
 from dsa110_contimg.predict import predict_components
 from dsa110_contimg.simulate.array import (
     Array,
@@ -110,10 +109,8 @@ def simulate(out: Path, config: SimulationConfig | None = None, sky: SkyModel | 
     out.parent.mkdir(parents=True, exist_ok=True)
     with lock_beside(out, "contimg simulate"):
         _require_absent(out)
-        beside = out.with_name(f".{out.name}.{os.getpid()}")
-        shutil.rmtree(beside, ignore_errors=True)
-        try:
-            _observe(beside, config, array, truth, streams["noise"])
+        with replacing_folder(out) as temporary:
+            _observe(temporary, config, array, truth, streams["noise"])
             stem = out.with_suffix("")
             truth.write(stem.with_name(stem.name + ".truth.npz"))
             reach = float(np.degrees(_reach(config, truth.freq_hz, array))) + MARGIN_DEG
@@ -123,9 +120,6 @@ def simulate(out: Path, config: SimulationConfig | None = None, sky: SkyModel | 
                 max(-90.0, config.dec - reach),
                 min(90.0, config.dec + reach),
             )
-            beside.rename(out)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
     return truth
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from astropy.table import Table
 
+from dsa110_contimg.files import write_table
 from dsa110_contimg.sky import SkyModel, radec_from_lm
 from dsa110_contimg.sky.components import ARCSEC
 
@@ -118,6 +118,4 @@ def write_catalog(path: Path, sky: SkyModel, dec_min: float, dec_max: float) -> 
         },
         meta={"coverage": {"ra_min": 0.0, "ra_max": 360.0, "dec_min": dec_min, "dec_max": dec_max}},
     )
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
-    listed.write(beside, format="ascii.ecsv", delimiter=",", overwrite=True)
-    beside.replace(path)
+    write_table(path, listed, delimiter=",")

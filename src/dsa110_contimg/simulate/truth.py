@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from dsa110_contimg.array_types import Complex, Float
 from dsa110_contimg.errors import InputError
+from dsa110_contimg.files import replacing
 from dsa110_contimg.simulate.instrument import Instrument
 from dsa110_contimg.simulate.scene import Scene
 from dsa110_contimg.sky import AiryBeam, SkyModel, angular_separation
@@ -102,9 +102,8 @@ class Truth:
             values |= {prefix + name: getattr(model, name) for name in SKY_COLUMNS}
             values[prefix + "name"] = np.array(model.name, dtype=str)
             values[prefix + "reference_freq_hz"] = model.reference_freq_hz
-        beside = path.with_name(f".{path.name}.{os.getpid()}.npz")
-        np.savez_compressed(beside, **values)
-        beside.replace(path)
+        with replacing(path) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(stream, **values)
 
     @classmethod
     def read(cls, path: Path | str) -> Truth:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsa110_contimg.array_types import Bool, Float
+from dsa110_contimg.files import write_text
 from dsa110_contimg.sky.directions import lmn_from_radec
 
 __all__ = ["SkyModel"]
@@ -166,7 +166,7 @@ class SkyModel:
                 f"{name},{kind},{_hms(self.ra_rad[k])},{_dms(self.dec_rad[k])},{flux[k]:.9g},"
                 f"[{self.spectral_index[k]:.5g}],true,{self.reference_freq_hz:.1f},{shape}"
             )
-        _write_text(path, "\n".join(lines) + "\n")
+        write_text(path, "\n".join(lines) + "\n")
 
     def write_ds9(self, path: Path, flux_jy: Float | None = None) -> None:
         """Write a DS9 region file; labels give the flux in mJy."""
@@ -183,13 +183,7 @@ class SkyModel:
                     f'ellipse({ra:.7f},{dec:.7f},{self.minor_rad[k] / ARCSEC / 2:.3f}",'
                     f'{self.major_rad[k] / ARCSEC / 2:.3f}",{np.degrees(self.pa_rad[k]):.2f}) {label}'
                 )
-        _write_text(path, "\n".join(lines) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+        write_text(path, "\n".join(lines) + "\n")
 
 
 def _sexagesimal(value: float, digits: int) -> tuple[int, int, float]:

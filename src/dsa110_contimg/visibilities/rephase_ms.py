@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 
 from dsa110_contimg.array_types import Vis, Weight
 from dsa110_contimg.errors import ResourceError
+from dsa110_contimg.files import replacing_folder
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.visibilities.columns import add_spectrum_column, require_space
 from dsa110_contimg.visibilities.lock import lock_beside
@@ -72,19 +71,15 @@ def rephase_measurement_set(
     target.parent.mkdir(parents=True, exist_ok=True)
     with lock_beside(target, "contimg rephase", progress):
         _require_absent(target)
-        beside = target.with_name(f".{target.name}.{os.getpid()}")
-        shutil.rmtree(beside, ignore_errors=True)
         try:
-            _copy(source, beside, fields if field_ids is not None else None, column)
-            copied = open_measurement_set(beside)
-            reader = VisibilityReader(copied, copied.select())
-            _move(beside, reader, center, progress)
-            _one_field(beside, reader, center)
-            beside.rename(target)
-        except RuntimeError as error:
+            with replacing_folder(target) as temporary:
+                _copy(source, temporary, fields if field_ids is not None else None, column)
+                copied = open_measurement_set(temporary)
+                reader = VisibilityReader(copied, copied.select())
+                _move(temporary, reader, center, progress)
+                _one_field(temporary, reader, center)
+        except (RuntimeError, OSError) as error:
             raise ResourceError(f"writing failed ({first_line(error)})", target, "check the disk") from error
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
     return center
 
 
