@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from dsa110_contimg.errors import InputError
-from dsa110_contimg.selfcal.source_report import read_model, seed_quality, write_report
+from dsa110_contimg.files import write_table
+from dsa110_contimg.selfcal.source_report import read_model, seed_quality
 from dsa110_contimg.selfcal.stages.flux_scale import SeedMeasurement
 from dsa110_contimg.sky import AiryBeam, Seed, SkyModel
 
@@ -51,7 +52,7 @@ def test_components_come_after_the_seeds_and_the_model_is_read_back(seed, tmp_pa
     table = seed_quality(seed, model, None)
     assert list(table["verdict"]) == ["faint"] * 7 + ["new"]
     assert table["catalog_apparent_jy"][7] == 0
-    write_report(tmp_path / "q.ecsv", table)
+    write_table(tmp_path / "q.ecsv", table)
     again = read_model(tmp_path / "q.ecsv")
     np.testing.assert_allclose(again.ra_rad, sky.ra_rad, rtol=1e-14)
     np.testing.assert_allclose(again.flux_jy, sky.flux_jy)
