@@ -16,8 +16,9 @@ help: ## list the commands
 demo: $(VENV)/.ready ## simulate a transit, self-calibrate it from random phases, write demo-output/
 	$(BIN)/contimg demo demo-output
 
-test: lint packages ## lint, type-check and run the tests
-	$(BIN)/python -m pytest
+test: lint packages ## lint, type-check and run the tests, one process for each core
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadscope --ignore tests/imaging/wsclean
+	$(BIN)/python -m pytest tests/imaging/wsclean
 
 packages: # what the tests need of Debian
 	scripts/test_packages.sh
@@ -30,7 +31,7 @@ casa: $(VENV)/.ready-test $(CASA)/.ready packages ## compare with CASA (2 GB in 
 
 batch: $(VENV)/.ready-test ## 200 small observations, ten of them bad, through every kind of death (10 minutes, in build/batch)
 	rm -rf build/batch
-	$(BIN)/python -m benchmarks.pipeline_batch build/batch
+	$(BIN)/python -m studies.pipeline_batch build/batch
 
 lint: $(VENV)/.ready-test ## ruff and mypy, changing nothing
 	$(BIN)/ruff check .

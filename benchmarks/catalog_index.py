@@ -1,6 +1,6 @@
 """Which spatial index answers a cone fastest: declination bands, HEALPix cells, R*Tree, or plain RA and Dec.
 
-    python benchmarks/catalog_index.py
+    python -m benchmarks.catalog_index
 
 Makes one strip of drawn sources as dense as NVSS (Dec +49 to +61, 129,000 rows of 11 columns) in each way,
 all in SQLite, and times the same cones of 2.5 deg up to and including the exact cut, in time of the

@@ -1,6 +1,6 @@
 """What a call of WSClean costs: on the host, in the long-running container, and in a container for each call.
 
-    python benchmarks/container_overhead.py [CALLS]
+    python -m benchmarks.container_overhead [CALLS]
 
 Needs `wsclean`, Docker and/or podman that answer, and the image in them (contimg container build). The
 program is `wsclean -version`: nothing but the way to it is timed. The ways take turns, and medians are

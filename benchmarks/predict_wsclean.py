@@ -1,6 +1,6 @@
 """WSClean's prediction from pixels beside the exact sum: error and time.
 
-    python benchmarks/predict_wsclean.py OBS.ms [N ...]
+    python -m benchmarks.predict_wsclean OBS.ms [N ...]
 
 Points at random places of a 1.7 degree field, drawn on pixels of 3 and of 1 arcsec (by WSClean itself where
 the binary has -draw-model) and degridded by -predict, against `predict_components` on the same baselines.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsa110_contimg.errors import ImagingError
-from dsa110_contimg.imaging.fits import write_image
+from dsa110_contimg.imaging.fits import ImageHeader, write_image
 from dsa110_contimg.imaging.grid import ARCSEC, ImageGrid
 from dsa110_contimg.imaging.wsclean.arguments import Capabilities
 from dsa110_contimg.imaging.wsclean.runner import WSClean
@@ -114,9 +114,8 @@ def compare_predictions(
         image = np.zeros((grid.size, grid.size), np.float32)
         place = tuple(np.round(axis[inside]).astype(int) for axis in (y, x))
         np.add.at(image, place, sky.flux_jy.astype(np.float32))
-        write_image(
-            model, image, grid, freq_hz=float(freq.mean()), bandwidth_hz=float(np.ptp(freq)), unit="JY/PIXEL"
-        )
+        header = ImageHeader(freq_hz=float(freq.mean()), bandwidth_hz=float(np.ptp(freq)), unit="JY/PIXEL")
+        write_image(model, image, grid, header=header)
     gridder = ["-gridder", "wgridder"] if capabilities.has("-gridder") else ["-use-wgridder"]
     selection = ["-pol", "I", "-field", "0", "-data-column", "DATA", *gridder]
     wsclean.call([*common, *scale, *selection, "-predict", wsclean.path(copy)], timeout_s)

@@ -1,9 +1,11 @@
 """The real observations of the reference data, each test with its own copy."""
 
+import os
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,17 @@ from dsa110_contimg.visibilities import MeasurementSet, open_measurement_set
 from tests.imaging.wsclean.support import FIGURES
 from tests.needs import unavailable
 
+#: Tests that share what cannot be had twice, or takes long to set up, run in one process: by the beginning
+#: of their names.
+IN_ONE_PROCESS = {
+    "tests/compare/test_arms.py": "compared",
+    "tests/compare/test_report.py": "compared",
+    "tests/compare/test_run.py": "compared",
+    "tests/selfcal/test_trial.py": "trial",
+    "tests/calibration/test_bandpass.py": "bandpass",
+}
+#: Each reads the threads that it may start from a variable of its own.
+THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "DUCC0_NUM_THREADS")
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -78,6 +91,41 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     yield make
     for folder in mounted:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Share the cores out between the processes of `-n`, which start after this and inherit it.
+
+    Threads of several processes that wait for one another on the same core take three times as long.
+    """
+    processes = len(getattr(config.option, "tx", None) or ())
+    if processes and not hasattr(config, "workerinput"):
+        threads = max(1, len(os.sched_getaffinity(0)) // processes)
+        os.environ.update((name, str(threads)) for name in THREADS if name not in os.environ)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Deal out the tests one by one, but for those that stay in one process."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByWhatIsShared(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return IN_ONE_PROCESS.get(nodeid.split("::")[0], nodeid)
+
+    return ByWhatIsShared(config, log)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what was measured to the process that prints it."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["figures"] = FIGURES
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what was measured in another process."""
+    FIGURES.extend(getattr(node, "workeroutput", {}).get("figures", []))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

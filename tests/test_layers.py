@@ -23,7 +23,6 @@ FLOORS: dict[str, set[str]] = {
 }
 FLOORS["compare"] = set(FLOORS)
 FLOORS["pipeline"] = set(FLOORS)
-FLOORS["report"] = set(FLOORS)
 FLOORS["cli"] = set(FLOORS)
 MAY_IMPORT = {room: below | GROUND for room, below in FLOORS.items()}
 MAY_IMPORT |= {

@@ -127,7 +127,7 @@ class CleanConfig(Settings):
     clean_iterations: int = Field(100_000, ge=0, description="Most CLEAN iterations; 0 gives dirty images")
     multiscale: bool = Field(False, description="CLEAN on several scales")
     catalog_mask: bool = Field(
-        False, description="CLEAN only inside discs around the catalogue's sources, also without a seed"
+        False, description="CLEAN only inside discs around the catalogue's sources, also in an unseeded run"
     )
     mask_radius_arcsec: float | None = Field(
         None, gt=0, description="Radius of these discs in arcsec; 1.5 beams if not given"
@@ -135,12 +135,17 @@ class CleanConfig(Settings):
     memory_gb: float = Field(4.0, gt=0, description="Memory for visibilities in GB")
     threads: int = Field(0, ge=0, description="Threads; 0 takes all cores")
 
+    def depth(self) -> tuple[float, float | None]:
+        """CLEAN depth in units of the residual rms, and in jansky where it is given so."""
+        return self.clean_sigma, None
+
 
 class SeedConfig(Settings):
     """Options of the sky that is taken from the catalogue."""
 
     catalog: Literal["nvss", "first", "merged"] = Field(
-        "nvss", description="Catalogue of the seed; merged is NVSS with FIRST's positions where it has them"
+        "nvss",
+        description="Catalogue to look the field up in; merged: NVSS with the positions of FIRST",
     )
     nvss_min_mjy: float = Field(
         1.0, ge=0, description="Faintest catalogue flux in mJy; below 2 the whole of NVSS"
@@ -172,7 +177,11 @@ class BackendConfig(CleanConfig):
     )
 
 
-class ImagingConfig(SeedConfig, BackendConfig):
+class ObservationConfig(SeedConfig, BackendConfig):
+    """Options of opening an observation: its beam, its grid, and what a catalogue lists in its field."""
+
+
+class ImagingConfig(ObservationConfig):
     """Options of imaging a Measurement Set, whatever the imager."""
 
     threshold: str | None = Field(
@@ -206,7 +215,7 @@ class ImagingConfig(SeedConfig, BackendConfig):
         return (value, None) if unit == "sigma" else (0.0, value)
 
 
-class SelfCalConfig(SeedConfig, BackendConfig):
+class SelfCalConfig(ObservationConfig):
     """Options of self-calibration; the `backend` makes the final image of a run that improved."""
 
     use_nvss_seeding: bool = Field(True, description="Start from the NVSS catalogue")
@@ -235,7 +244,8 @@ class SelfCalConfig(SeedConfig, BackendConfig):
     )
     max_rounds: int = Field(8, ge=1, le=20, description="Most rounds of unseeded self-calibration")
     imaging: Literal["subtracted", "standard"] = Field(
-        "subtracted", description="Final image of a seeded run: seed subtracted and restored, or plain CLEAN"
+        "subtracted",
+        description="Final image of a seeded run: with the sky model subtracted and restored, or plain",
     )
     initial_field: Literal["all", "nearest"] = Field(
         "all", description="Initial tables: solutions of all fields, or of the one nearest on the sky"
@@ -244,7 +254,7 @@ class SelfCalConfig(SeedConfig, BackendConfig):
         "linear", description="Initial tables: interpolation in time"
     )
     spw_map: str | None = Field(
-        None, description="Initial tables: window to use for each of the data's, for example 0,0,0,0"
+        None, description="Initial tables: spectral window to use for each of the data's, for example 0,0,0,0"
     )
 
     @field_validator("solint", "amplitude_solint")

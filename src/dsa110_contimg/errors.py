@@ -18,6 +18,7 @@
     ├── EngineError                 exit 3   an engine failed
     │   ├── ImagingError
     │   │   └── WSCleanError                 WSClean failed, or left its work unfinished
+    │   ├── AxesError                        arrays that do not fit the axes of their container
     │   ├── DeadlineError                    a program ran past its deadline and was ended
     │   ├── UnforeseenError                  an exception that nobody raised on purpose
     │   └── ContainerError                   a container could not be started, used or stopped
@@ -32,6 +33,7 @@ Each carries three parts, *what*, *where* and *remedy*, and prints as one line.
 from __future__ import annotations
 
 __all__ = [
+    "AxesError",
     "CalTableError",
     "CatalogCoverageError",
     "CatalogError",
@@ -142,6 +144,10 @@ class EngineError(ContimgError):
 
 class ImagingError(EngineError):
     """Imaging failed."""
+
+
+class AxesError(EngineError, ValueError):
+    """Arrays handed to a container do not fit the axes that it declares: a mistake in a program."""
 
 
 class WSCleanError(ImagingError):

@@ -68,16 +68,16 @@ def some_gains(rng, n_antennas, npol=2, n_times=4):
     gain = rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
     flag = rng.random(shape) < 0.2
     return Gains(
-        4.3e9 + 60.0 * np.arange(n_times),
-        np.full(n_times, 60.0),
-        np.array([1.4e9]),
-        np.where(flag, 1, gain),
-        flag,
-        rng.uniform(0.01, 0.1, shape),
-        rng.uniform(3, 30, shape),
-        rng.integers(-1, n_antennas, n_times),
-        np.zeros(n_times, int),
-        np.arange(1, n_times + 1),
+        time_s=4.3e9 + 60.0 * np.arange(n_times),
+        interval_s=np.full(n_times, 60.0),
+        freq_hz=np.array([1.4e9]),
+        gain=np.where(flag, 1, gain),
+        flag=flag,
+        error=rng.uniform(0.01, 0.1, shape),
+        snr=rng.uniform(3, 30, shape),
+        reference_antenna=rng.integers(-1, n_antennas, n_times),
+        field_id=np.zeros(n_times, int),
+        scan=np.arange(1, n_times + 1),
     )
 
 

@@ -1,27 +1,27 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from dsa110_contimg.calibration.cross_validation import GainSolver, Grouping
-from tests.calibration.conftest import DUMP_S, observe, random_gains, turned
+from dsa110_contimg.calibration.apply import gains_at_times
+from dsa110_contimg.calibration.cross_validation import GainSolver
+from dsa110_contimg.calibration.solve_settings import Grouping, SolveSettings
+from dsa110_contimg.calibration.solver import MAX_ITERATIONS
+from dsa110_contimg.visibilities import NoiseScale
+from tests.calibration.conftest import DUMP_S, observe, random_gains, turned, weakly_joined
 
 
-def solver_for(data, statistics=None, **options):
-    n = len(data.gain)
-    settings = {
-        "times_s": data.times_s,
-        "dump_s": np.full(n, DUMP_S),
-        "scan": np.ones(n, int),
-        "field_id": np.zeros(n, int),
-        "freq_hz": np.array([1.4e9]),
-        "reference_antennas": list(range(data.gain.shape[1])),
-        "noise_scale2": 2.0,
-        "common": False,
-        "combine_spw": True,
-        "combine_scans": True,
-        "min_snr": 0.0,
-        "min_baselines": 4,
-    }
-    return GainSolver(statistics or data.statistics(), **(settings | options))
+def solver_for(data, statistics=None, *, grouping=(True, True), combine_scans=True, min_snr=0.0, **axes):
+    """Solver that may choose where `grouping`, per polarisation and all windows combined, is None."""
+    statistics = statistics or data.statistics()
+    ranked = tuple(range(data.gain.shape[1]))
+    return GainSolver(
+        statistics=statistics,
+        axes=data.axes(**axes),
+        settings=SolveSettings(NoiseScale(2.0), ranked, min_snr, min_baselines=4),
+        groupings=Grouping.choices(*grouping, len(statistics.spw_ids)),
+        combine_scans=combine_scans,
+    )
 
 
 def test_perfect_data_score_one(rng):
@@ -68,11 +68,11 @@ def test_the_chosen_interval_is_near_the_best_one_known_from_truth(rng, drift_de
     solver = solver_for(data)
 
     def phase_error(word, how):
-        table = solver._table("p", word, how, Grouping(False, True), [0, 1])
-        gain, _ = table.gains[0].at_times(data.times_s, how)
+        every_antenna = replace(solver, min_heldout_snr=-np.inf)
+        gain, _ = every_antenna.best("p", word).table.gains[0].at_times(data.times_s, how)
         return float(np.angle(turned(gain[:, :, 0], data.gain)).std())
 
-    errors = [phase_error(w, how) for w in solver.candidates() for how in ("linear", "nearest")]
+    errors = [phase_error(w, how) for w in solver.intervals_to_try() for how in ("linear", "nearest")]
     best = solver.best("p", "auto")
     assert phase_error(best.solint, best.table.interpolation) < 1.25 * min(errors)
 
@@ -89,11 +89,11 @@ def test_drift_is_followed_and_noise_is_averaged(rng):
 
 def test_candidates_are_distinct_and_reach_from_a_dump_to_everything(rng):
     data = observe(rng, random_gains(rng, 24, 5))
-    assert [float(w) for w in solver_for(data).candidates()[:-1]] == [10, 20, 30, 40, 60, 80, 120, 160]
-    assert solver_for(data).candidates()[-1] == "scan"
+    assert [float(w) for w in solver_for(data).intervals_to_try()[:-1]] == [10, 20, 30, 40, 60, 80, 120, 160]
+    assert solver_for(data).intervals_to_try()[-1] == "scan"
     single = solver_for(observe(rng, random_gains(rng, 1, 5)))
-    assert len(single.candidates()) == 1
-    split = solver_for(data, scan=np.arange(24) // 6, combine_scans=False).candidates()
+    assert len(single.intervals_to_try()) == 1
+    split = solver_for(data, scan=np.arange(24) // 6, combine_scans=False).intervals_to_try()
     assert [float(w) for w in split] == [10, 20, 30, 40, 60, np.inf]
 
 
@@ -110,7 +110,7 @@ def test_phases_then_amplitudes(rng):
     both = second.best("ap", "auto")
     assert both.score.chi2_heldout < phases.score.chi2_heldout
     assert both.score.chi2_heldout == pytest.approx(1, abs=0.03)
-    product = first._on_dumps(phases.table)[0] * second._on_dumps(both.table)[0]
+    product, _ = gains_at_times([phases.table, both.table], [0], data.times_s, 15)
     np.testing.assert_allclose(turned(product[0], gain), 1, atol=0.15)
 
 
@@ -142,11 +142,11 @@ def test_a_solution_says_what_it_is(rng):
     data = observe(rng, random_gains(rng, 24, 10), sigma=0.5)
     for antenna in (3, 7):  # the one without data, the other with half of them
         of_it = (data.antenna1 == antenna) | (data.antenna2 == antenna)
-        data.weight[of_it & ((antenna == 3) | (data.slot < 12))] = 0
+        data.weight[of_it & ((antenna == 3) | (data.time_index < 12))] = 0
     solution = solver_for(data).best("p", "20")
     assert (solution.mode, solution.solint, solution.solint_s) == ("p", "20", 20)
     assert solution.solved_fraction == pytest.approx(1 - 0.5 / 9)
-    common = solver_for(data, common=True, min_snr=3.0).best("ap", "inf")
+    common = solver_for(data, grouping=(False, True), min_snr=3.0).best("ap", "inf")
     assert common.table.kind == "T Jones"
     assert common.solved_fraction == pytest.approx(1)
     assert common.median_snr > solution.median_snr
@@ -156,13 +156,13 @@ def test_a_gain_of_all_windows_is_given_under_each(rng):
     data = observe(rng, random_gains(rng, 4, 6), sigma=0.1)
     one = data.statistics()
     twice = {n: np.repeat(getattr(one, n), 2, axis=1) for n in ("cross", "model", "data", "count")}
-    statistics = type(one)(one.antenna1, one.antenna2, (2, 5), **twice)
+    statistics = replace(one, spw_ids=(2, 5), **twice)
     freq = np.array([1.3e9, 1.5e9])
     joined = solver_for(data, statistics, freq_hz=freq).best("ap", "int").table
     assert list(joined.gains) == [2, 5]
     assert joined.gains[2] is joined.gains[5]
-    apart = solver_for(data, statistics, freq_hz=freq, combine_spw=False).best("ap", "int").table
-    assert [g.freq_hz[0] for g in apart.gains.values()] == [1.3e9, 1.5e9]
+    per_spw = solver_for(data, statistics, freq_hz=freq, grouping=(True, False)).best("ap", "int").table
+    assert [g.freq_hz[0] for g in per_spw.gains.values()] == [1.3e9, 1.5e9]
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -170,10 +170,10 @@ def test_polarisations_share_a_gain_where_that_predicts_better(rng, shared):
     gain = random_gains(rng, 12, 10)
     if shared:
         gain[..., 1] = gain[..., 0]
-    found = solver_for(observe(rng, gain, sigma=4.0), common=None, min_snr=0.0).best("p", "auto")
-    assert found.grouping.common is shared
+    found = solver_for(observe(rng, gain, sigma=4.0), grouping=(None, True)).best("p", "auto")
+    assert found.grouping.per_polarization is not shared
     assert found.table.kind == ("T Jones" if shared else "G Jones")
-    assert {trial.common for trial in found.trials} == {False, True}
+    assert {trial.grouping.per_polarization for trial in found.trials} == {False, True}
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -184,12 +184,11 @@ def test_windows_share_a_gain_where_that_predicts_better(rng, shared):
         n: np.concatenate([getattr(first, n), getattr(second, n)], axis=1)
         for n in ("cross", "model", "data", "count")
     }
-    statistics = type(first)(first.antenna1, first.antenna2, (0, 1), **both)
+    statistics = replace(first, spw_ids=(0, 1), **both)
     data = observe(rng, gains[0])
-    options = {"combine_spw": None, "freq_hz": np.array([1.3e9, 1.5e9]), "min_snr": 0.0}
-    solver = solver_for(data, statistics, **options)
+    solver = solver_for(data, statistics, grouping=(True, None), freq_hz=np.array([1.3e9, 1.5e9]))
     found = solver.best("p", "auto")
-    assert found.grouping.combined is shared
+    assert found.grouping.combine_spw is shared
     assert (found.table.gains[0] is found.table.gains[1]) is shared
     # What is left after it is phase noise: a further solution is no better than none.
     left = solver.after(found.table)
@@ -206,5 +205,41 @@ def test_predicted_signal_to_noise_is_that_of_the_solution(rng):
 def test_a_solution_reports_every_interval_that_was_tried(rng):
     data = observe(rng, np.ones((24, 15, 2), complex), n_channels=4, sigma=2.0)
     best = solver_for(data).best("p", "auto")
-    assert min(best.trials, key=lambda t: t.chi2_expected).solint_s == best.solint_s == 240
+    assert min(best.trials, key=lambda t: t.score.expected).solint_s == best.solint_s == 240
     assert len({t.solint_s for t in best.trials}) > 5
+
+
+def test_a_solution_says_how_its_iteration_ended(rng):
+    data = observe(rng, random_gains(rng, 6, 10), sigma=0.5)
+    solution = solver_for(data).best("p", "int")
+    assert solution.converged_fraction == 1
+    assert 1 < solution.iterations < MAX_ITERATIONS
+    assert solution.convergence_note == ""
+    hard = solver_for(weakly_joined(rng)).best("p", "int")
+    assert hard.converged_fraction == 0.25
+    assert hard.convergence_note == f"75.0 % not converged in {MAX_ITERATIONS} iterations, "
+
+
+def test_groupings_begin_with_the_one_that_assumes_least_of_the_polarisations():
+    def choices(*given):
+        return [(g.per_polarization, g.combine_spw) for g in Grouping.choices(*given)]
+
+    assert choices(None, None, 3) == [(True, True), (False, True), (True, False), (False, False)]
+    assert choices(None, None, 1) == [(True, True), (False, True)]
+    assert choices(False, False, 3) == [(False, False)]
+
+
+def test_gains_of_each_window_after_gains_of_all(rng):
+    """Solved for all windows together, what is left can still be solved for each."""
+    gains = [random_gains(rng, 6, 10) for _ in range(2)]
+    first, second = (observe(rng, g, sigma=0.1).statistics() for g in gains)
+    names = ("cross", "model", "data", "count")
+    both = {n: np.concatenate([getattr(first, n), getattr(second, n)], axis=1) for n in names}
+    solver = solver_for(
+        observe(rng, gains[0]), replace(first, spw_ids=(0, 1), **both), freq_hz=np.array([1.3e9, 1.5e9])
+    )
+    left = solver.after(solver.combine_spws().best("p", "inf").table).per_spw().best("ap", "inf")
+    assert list(left.table.gains) == [0, 1]
+    assert left.score.chi2_heldout == pytest.approx(
+        solver.per_spw().best("ap", "inf").score.chi2_heldout, rel=0.02
+    )

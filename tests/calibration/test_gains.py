@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from dsa110_contimg.calibration.apply import chain, correct
+from dsa110_contimg.calibration.apply import chain, correct, gains_at_times
 from dsa110_contimg.calibration.gains import Gains, GainTable
-from dsa110_contimg.errors import CalTableError
+from dsa110_contimg.errors import AxesError, CalTableError
 
 
 def series(time, gain, flag=None, freq=(1.4e9,)):
@@ -14,16 +16,16 @@ def series(time, gain, flag=None, freq=(1.4e9,)):
     none = np.zeros(len(time), int)
     nothing = np.zeros(shape)
     return Gains(
-        np.asarray(time, float),
-        np.ones(len(time)),
-        np.asarray(freq, float),
-        gain.reshape(shape),
-        flag,
-        nothing,
-        nothing,
-        none - 1,
-        none,
-        none,
+        time_s=np.asarray(time, float),
+        interval_s=np.ones(len(time)),
+        freq_hz=np.asarray(freq, float),
+        gain=gain.reshape(shape),
+        flag=flag,
+        error=nothing,
+        snr=nothing,
+        reference_antenna=none - 1,
+        field_id=none,
+        scan=none,
     )
 
 
@@ -89,7 +91,7 @@ def test_times_may_come_in_any_order():
 
 def bandpass(gain, flag=None, freq=(1e9, 2e9, 3e9)):
     flag = None if flag is None else [flag]
-    return GainTable("B Jones", {0: series([0], [gain], flag, freq)}, "B")
+    return GainTable(kind="B Jones", gains={0: series([0], [gain], flag, freq)}, label="B")
 
 
 def over(table, freq):
@@ -116,23 +118,23 @@ def test_flagged_channels_are_stepped_over_and_nothing_is_said_beyond_the_band()
 
 
 def test_a_gain_does_not_depend_on_frequency():
-    table = GainTable("G Jones", {0: series([0], [2j])}, "G")
+    table = GainTable(kind="G Jones", gains={0: series([0], [2j])}, label="G")
     assert table.evaluate(0, np.array([0.0]), np.array([1e9, 9e9]))[0].shape == (1, 1, 1, 1)
 
 
 def test_windows_map_to_themselves_to_the_only_one_or_as_told():
     g = {k: series([0], [k + 1.0]) for k in (0, 1)}
-    table = GainTable("G Jones", g, "G1")
-    assert table.for_window(1) is g[1]
-    assert GainTable("G Jones", {3: g[0]}).for_window(7) is g[0]
-    mapped = GainTable("G Jones", g, "G1", spw_map={0: 1, 5: 0})
-    assert mapped.for_window(0) is g[1]
-    assert mapped.for_window(5) is g[0]
-    assert mapped.for_window(1) is g[1]
+    table = GainTable(kind="G Jones", gains=g, label="G1")
+    assert table.for_spw(1) is g[1]
+    assert GainTable(kind="G Jones", gains={3: g[0]}).for_spw(7) is g[0]
+    mapped = GainTable(kind="G Jones", gains=g, label="G1", spw_map={0: 1, 5: 0})
+    assert mapped.for_spw(0) is g[1]
+    assert mapped.for_spw(5) is g[0]
+    assert mapped.for_spw(1) is g[1]
     with pytest.raises(
         CalTableError, match=r"^G1: no solutions for spectral window 2 \(it has \[0, 1\]\).*;"
     ):
-        table.for_window(2)
+        table.for_spw(2)
 
 
 def random_table(rng, n_antennas, n_channels, npol, kind):
@@ -141,9 +143,19 @@ def random_table(rng, n_antennas, n_channels, npol, kind):
     none = np.zeros(3, int)
     freq = np.linspace(1e9, 2e9, n_channels) if n_channels > 1 else np.array([1.5e9])
     flag = rng.random(shape) < 0.1
-    return GainTable(
-        kind, {0: Gains(np.arange(3.0), np.ones(3), freq, gain, flag, gain.real, gain.real, none, none, none)}
+    gains = Gains(
+        time_s=np.arange(3.0),
+        interval_s=np.ones(3),
+        freq_hz=freq,
+        gain=gain,
+        flag=flag,
+        error=gain.real,
+        snr=gain.real,
+        reference_antenna=none,
+        field_id=none,
+        scan=none,
     )
+    return GainTable(kind=kind, gains={0: gains})
 
 
 def test_a_chain_is_the_product_and_flags_add_up(rng):
@@ -180,3 +192,39 @@ def test_correct_divides_by_both_gains_and_carries_the_weights(rng):
                     assert out[r, c, k] == pytest.approx(vis[r, c, k] / product, rel=1e-6)
                     power = abs(product) ** 2
                     assert out_weight[r, c, k] == pytest.approx(weight[r, c, k] * power, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"gain": np.ones((2, 1, 1))},
+            r"Gains.gain: has shape \(2, 1, 1\), not \(ntime, ",
+        ),
+        ({"gain": np.ones((2, 1, 1, 4))}, "Gains.gain: has shape"),
+        ({"flag": np.zeros((2, 1, 1, 2), bool)}, r"Gains.flag: has shape \(2, 1, 1, 2\), not \(2, 1, 1, 1\)"),
+        ({"flag": np.zeros((2, 1, 1, 1))}, "Gains.flag: holds float64, not bool"),
+        ({"error": np.zeros(2)}, "Gains.error: has shape"),
+        ({"snr": np.zeros(2)}, "Gains.snr: has shape"),
+        ({"freq_hz": np.array([1e9, 2e9])}, r"Gains.freq_hz: has shape \(2,\), not \(1,\)"),
+        ({"scan": np.zeros(3, int)}, "Gains.scan: has shape"),
+        ({"time_s": np.array([1.0, 0.0])}, "Gains.time_s: is not finite and ascending"),
+        ({"time_s": np.array([0.0, np.nan])}, "Gains.time_s: is not finite and ascending"),
+    ],
+)
+def test_gains_refuse_arrays_that_do_not_fit(change, message):
+    with pytest.raises(AxesError, match=message):
+        replace(series([0, 1], [1, 2j]), **change)
+
+
+def test_gains_at_times_are_products_by_window(rng):
+    tables = [random_table(rng, 5, 1, npol, kind) for npol, kind in ((2, "G Jones"), (1, "T Jones"))]
+    times = np.array([0.2, 1.5, 1.9])
+    gain, solved = gains_at_times(tables, [0, 3], times, 5)
+    assert gain.shape == solved.shape == (2, 3, 5, 2)
+    expected, flag = chain(tables, 0, times, np.array([1.5e9]), 5)
+    np.testing.assert_array_equal(gain, np.stack([expected[:, :, 0]] * 2))
+    np.testing.assert_array_equal(solved, ~np.stack([flag[:, :, 0]] * 2))
+    unit, everywhere = gains_at_times([], [0, 3], times, 5)
+    assert (unit == 1).all()
+    assert everywhere.all()

@@ -1,12 +1,16 @@
 import numpy as np
 import pytest
 
-from dsa110_contimg.calibration.reference_antenna import _refer, rank_reference_antennas
+from dsa110_contimg.calibration.reference_antenna import rank_reference_antennas, refer_phases
 from dsa110_contimg.calibration.solution_intervals import solution_intervals
+from dsa110_contimg.calibration.solve_settings import Grouping
+from dsa110_contimg.calibration.solver import MAX_ITERATIONS
 from dsa110_contimg.calibration.statistics import BaselineStatistics, accumulate
-from tests.calibration.conftest import observe, random_gains, turned
+from dsa110_contimg.errors import AxesError
+from dsa110_contimg.visibilities import NoiseScale
+from tests.calibration.conftest import observe, random_gains, turned, weakly_joined
 
-QUIET = {"noise_scale2": 1e-8}
+QUIET = {"noise": NoiseScale(1e-8)}
 
 
 @pytest.mark.parametrize("mode", ["p", "ap"])
@@ -20,7 +24,7 @@ def test_gains_of_any_phase_are_recovered(rng, mode, n_antennas):
 
 def test_phases_are_recovered_whatever_the_amplitudes(rng):
     data = observe(rng, random_gains(rng, 3, 12, 0.2) * 1e-4)
-    solved = data.solve(noise_scale2=1e-18)[0]
+    solved = data.solve(noise=NoiseScale(1e-18))[0]
     np.testing.assert_allclose(np.abs(solved.gain), 1, atol=1e-12)
     np.testing.assert_allclose(np.angle(turned(solved.gain[:, :, 0], data.gain)), 0, atol=1e-6)
 
@@ -63,7 +67,7 @@ def test_no_draw_of_random_phases_ends_in_a_wrong_optimum(rng, n_antennas, snr_o
     data.vis[:] += noise / np.sqrt(2 * power) / snr_of_baseline
     data.weight[:] = power
     statistics = data.statistics()
-    solved = data.solve(statistics=statistics, noise_scale2=1.0, min_snr=0)[0].gain[:, :, 0]
+    solved = data.solve(statistics=statistics, noise=NoiseScale(1.0), min_snr=0)[0].gain[:, :, 0]
     cross = statistics.cross.sum(axis=(0, 1))
     for p in (0, 1):
         found = phase_only_objective(cross[..., p], solved[..., p])
@@ -88,7 +92,7 @@ def test_an_antenna_without_signal_is_flagged_and_spoils_no_other(rng):
 def test_an_antenna_without_data_is_flagged(rng):
     data = observe(rng, random_gains(rng, 3, 8))
     data.weight[(data.antenna1 == 2) | (data.antenna2 == 2)] = 0
-    data.weight[((data.antenna1 == 6) | (data.antenna2 == 6)) & (data.slot == 1), :, 1] = 0
+    data.weight[((data.antenna1 == 6) | (data.antenna2 == 6)) & (data.time_index == 1), :, 1] = 0
     solved = data.solve(mode="ap", **QUIET)[0]
     expected = np.zeros((3, 8, 1, 2), bool)
     expected[:, 2], expected[1, 6, 0, 1] = True, True
@@ -157,14 +161,14 @@ def test_a_noiseless_observation_has_no_error(rng):
 
 
 def observe_and_solve_noiseless(rng):
-    return observe(rng, random_gains(rng, 2, 6)).solve(noise_scale2=0.0)[0]
+    return observe(rng, random_gains(rng, 2, 6)).solve(noise=NoiseScale(0.0))[0]
 
 
 def test_one_gain_for_both_polarisations(rng):
     gain = random_gains(rng, 3, 10)
     gain[..., 1] = gain[..., 0]
     data = observe(rng, gain, sigma=0.1)
-    common, each = (data.solve(mode="ap", common=c)[0] for c in (True, False))
+    common, each = (data.solve(mode="ap", grouping=Grouping(c, True))[0] for c in (False, True))
     assert common.gain.shape == (3, 10, 1, 1)
     np.testing.assert_allclose(turned(common.gain[:, :, 0], gain[..., :1]), 1, atol=0.1)
     assert np.median(common.snr) == pytest.approx(np.sqrt(2) * np.median(each.snr), rel=0.02)
@@ -175,10 +179,11 @@ def test_one_gain_for_all_windows(rng):
     windows = [observe(rng, gain, sigma=0.2) for _ in range(3)]
     statistics = BaselineStatistics.empty(10, [0, 1, 4], 3)
     for k, d in enumerate(windows):
-        accumulate(statistics, k, d.slot, d.antenna1, d.antenna2, d.vis, d.weight, d.model, 0)
+        accumulate(statistics, k, d.rows, d.vis, d.weight, d.model, 0)
     data = windows[0]
-    joined = data.solve(statistics=statistics, mode="ap", combine_spw=True)
-    apart = data.solve(statistics=statistics, mode="ap", combine_spw=False)
+    axes = data.axes(freq_hz=np.array([1.3e9, 1.4e9, 1.5e9]))
+    joined = data.solve(statistics=statistics, axes=axes, mode="ap")
+    apart = data.solve(statistics=statistics, axes=axes, mode="ap", grouping=Grouping(True, False))
     assert list(joined) == list(apart) == [0, 1, 4]
     np.testing.assert_array_equal(joined[0].gain, joined[4].gain)
     assert not np.array_equal(apart[0].gain, apart[4].gain)
@@ -189,10 +194,9 @@ def test_one_gain_for_all_windows(rng):
 
 def test_solutions_carry_time_interval_field_and_scan(rng):
     data = observe(rng, random_gains(rng, 5, 6))
-    data.weight[data.slot == 4] = 0
-    solved = data.solve(
-        np.array([0, 0, 1, 1, 1]), field_id=np.array([3, 3, 4, 4, 4]), scan=np.array([7, 7, 7, 8, 8]), **QUIET
-    )[0]
+    data.weight[data.time_index == 4] = 0
+    axes = data.axes(field_id=np.array([3, 3, 4, 4, 4]), scan=np.array([7, 7, 7, 8, 8]))
+    solved = data.solve(np.array([0, 0, 1, 1, 1]), axes=axes, **QUIET)[0]
     # The centre is that of the data, the length that of the interval.
     np.testing.assert_allclose(solved.time_s - data.times_s[0], [5, 25])
     np.testing.assert_allclose(solved.interval_s, [20, 30])
@@ -205,6 +209,28 @@ def test_an_interval_is_solved_on_all_its_dumps(rng):
     each, joined = (data.solve(interval)[0] for interval in (np.arange(8), np.zeros(8, int)))
     assert joined.gain.shape[0] == 1
     assert np.median(joined.snr) == pytest.approx(np.sqrt(8) * np.median(each.snr), rel=0.03)
+
+
+@pytest.mark.parametrize("mode", ["p", "ap"])
+def test_a_solution_says_that_it_converged(rng, mode):
+    data = observe(rng, random_gains(rng, 3, 12), sigma=0.1)
+    data.weight[data.time_index == 1] = 0
+    result = data.solve_result(mode=mode)
+    assert result.iterations.shape == result.converged.shape == (1, 3, 2)
+    assert (result.iterations[:, [0, 2]] > 1).all()
+    assert (result.iterations[:, 1] == 0).all()
+    assert result.iterations.max() < MAX_ITERATIONS
+    assert result.converged_fraction == 1
+
+
+@pytest.mark.parametrize("mode", ["p", "ap"])
+def test_a_problem_that_needs_more_iterations_than_allowed_is_not_called_converged(rng, mode):
+    data = weakly_joined(rng)
+    result = data.solve_result(mode=mode, min_snr=0)
+    np.testing.assert_array_equal(result.converged, np.broadcast_to([[[0]] * 3 + [[1]]], (1, 4, 2)) == 1)
+    assert (result.iterations[:, :3] >= MAX_ITERATIONS).all()
+    assert result.converged_fraction == 0.25
+    assert np.isfinite(result.gains[0].gain).all()
 
 
 TIMES = 5e9 + 12.884902 * np.arange(24)
@@ -252,6 +278,15 @@ def test_an_interval_ends_at_a_gap():
     )
 
 
+@pytest.mark.parametrize("name", ["dump_s", "scan", "field_id"])
+def test_axes_of_different_lengths_are_refused(rng, name):
+    data = observe(rng, random_gains(rng, 5, 4))
+    with pytest.raises(AxesError, match=rf"ObservationAxes.{name}: has shape \(4,\), not \(5,\)"):
+        data.axes(**{name: np.zeros(4)})
+    with pytest.raises(AxesError, match=r"ObservationAxes.freq_hz: has shape \(\)"):
+        data.axes(freq_hz=np.array(1.4e9))
+
+
 def drifting(rng, n_times=12, n_antennas=8):
     t = np.linspace(0, 1, n_times)[:, None, None]
     start, rate = rng.uniform(-np.pi, np.pi, (2, n_antennas, 2))
@@ -277,7 +312,7 @@ def test_the_reference_antenna_has_zero_phase(rng):
 @pytest.mark.parametrize("lost", [[4, 5, 6], [0, 1], [11]])
 def test_another_reference_takes_over_with_continuous_phases(rng, lost):
     data = observe(rng, drifting(rng))
-    gone = ((data.antenna1 == 3) | (data.antenna2 == 3)) & np.isin(data.slot, lost)
+    gone = ((data.antenna1 == 3) | (data.antenna2 == 3)) & np.isin(data.time_index, lost)
     whole = data.solve(reference_antennas=[3, 1], **QUIET)[0]
     data.weight[gone] = 0
     solved = data.solve(reference_antennas=[3, 1], **QUIET)[0]
@@ -292,7 +327,7 @@ def test_another_reference_takes_over_with_continuous_phases(rng, lost):
 
 def test_a_reference_lost_for_most_of_the_time_is_passed_over(rng):
     data = observe(rng, drifting(rng))
-    data.weight[((data.antenna1 == 3) | (data.antenna2 == 3)) & (data.slot > 2)] = 0
+    data.weight[((data.antenna1 == 3) | (data.antenna2 == 3)) & (data.time_index > 2)] = 0
     solved = data.solve(reference_antennas=[3, 6], **QUIET)[0]
     np.testing.assert_array_equal(solved.reference_antenna, 6)
 
@@ -308,14 +343,14 @@ def test_a_reference_in_one_polarisation_alone(rng):
 def test_no_interval_is_left_without_a_reference(rng):
     # Only antenna 3 is named, and it is gone in one interval: that one must not keep phases of its own.
     data = observe(rng, drifting(rng))
-    data.weight[((data.antenna1 == 3) | (data.antenna2 == 3)) & (data.slot == 5)] = 0
+    data.weight[((data.antenna1 == 3) | (data.antenna2 == 3)) & (data.time_index == 5)] = 0
     solved = data.solve(reference_antennas=[3], **QUIET)[0]
     assert largest_step(solved) < 1.3
     assert (solved.reference_antenna >= 0).all()
 
 
 def test_no_solution_at_all_has_no_reference():
-    gain, reference = _refer(np.ones((1, 3, 4, 2), complex), np.ones((1, 3, 4, 2), bool), range(4))
+    gain, reference = refer_phases(np.ones((1, 3, 4, 2), complex), np.ones((1, 3, 4, 2), bool), range(4))
     assert (reference == -1).all()
     assert (gain == 1).all()
 

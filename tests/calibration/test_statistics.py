@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from dsa110_contimg.calibration.statistics import BaselineStatistics, accumulate
+from dsa110_contimg.visibilities import NoiseScale
 from tests.calibration.conftest import observe, random_gains
 
 
@@ -10,12 +11,12 @@ def half_of(data, n_antennas, first_channel=0):
     low, high = np.minimum(data.antenna1, data.antenna2), np.maximum(data.antenna1, data.antenna2)
     pairs = list(zip(*np.triu_indices(n_antennas, 1), strict=True))
     number = np.array([pairs.index(pair) for pair in zip(low, high, strict=True)])
-    return (first_channel + np.arange(data.vis.shape[1]) + (number + data.slot)[:, None]) % 2
+    return (first_channel + np.arange(data.vis.shape[1]) + (number + data.time_index)[:, None]) % 2
 
 
 def brute_force(data, gain, solved, scale, chosen):
     """Weighted squared residual of the visibilities where `chosen`, gains of shape (ntime, nant, 2)."""
-    t, i, j = data.slot, data.antenna1, data.antenna2
+    t, i, j = data.time_index, data.antenna1, data.antenna2
     corruption = np.where(solved[t, i] & solved[t, j], gain[t, i] * gain[t, j].conj(), 0)
     model = scale * corruption[:, None, :] * data.model.astype(complex)[:, :, None]
     squared = data.weight.astype(float) * np.abs(data.vis.astype(complex) - model) ** 2
@@ -69,7 +70,7 @@ def test_one_channel_is_halved_too_and_each_half_reaches_every_antenna(rng):
     per_half = statistics.count.sum(axis=(1, 2, 3))
     assert (np.abs(per_half - 18) <= 1).all()
     for half in (0, 1):
-        solved = data.solve(halves=[half], min_baselines=3, noise_scale2=1e-6)[0]
+        solved = data.solve(halves=[half], min_baselines=3, noise=NoiseScale(1e-6))[0]
         assert not solved.flag.any()
         ratio = solved.gain[0, :, 0] / np.exp(1j * np.angle(data.gain[0]))
         np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:1], ratio.shape), atol=1e-5)
@@ -80,7 +81,7 @@ def test_windows_are_kept_apart_and_add_up(rng):
     statistics = BaselineStatistics.empty(6, [2, 7], 4)
     first = 0
     for k, d in enumerate(windows):
-        accumulate(statistics, k, d.slot, d.antenna1, d.antenna2, d.vis, d.weight, d.model, first)
+        accumulate(statistics, k, d.rows, d.vis, d.weight, d.model, first)
         first += d.model.shape[1]
     gain = np.stack([rng.standard_normal((4, 6, 2)) + 1j * rng.standard_normal((4, 6, 2)) for _ in "ab"])
     solved = np.ones(gain.shape, bool)
@@ -91,18 +92,18 @@ def test_windows_are_kept_apart_and_add_up(rng):
     ]
     total = sum(statistics.residual(gain, solved, half, np.ones(2)) for half in (0, 1))
     assert total == pytest.approx(sum(exact), rel=1e-10)
-    together = statistics.combined()
-    assert together.spw_ids == (2,)
+    combined = statistics.combine_spws()
+    assert combined.spw_ids == (2,)
     one = gain[:1]
     exact = sum(brute_force(d, one[0], solved[0], 1.0, a) for d, a in zip(windows, everything, strict=True))
-    total = sum(together.residual(one, solved[:1], half, np.ones(2)) for half in (0, 1))
+    total = sum(combined.residual(one, solved[:1], half, np.ones(2)) for half in (0, 1))
     assert total == pytest.approx(exact, rel=1e-10)
 
 
 def test_after_is_as_if_the_corrected_data_had_been_gathered(rng):
     data = observe(rng, random_gains(rng, 5, 7), sigma=0.3)
     gain = random_gains(rng, 5, 7, 0.3)
-    pair = (gain[data.slot, data.antenna1] * gain[data.slot, data.antenna2].conj())[:, None, :]
+    pair = (gain[data.time_index, data.antenna1] * gain[data.time_index, data.antenna2].conj())[:, None, :]
     direct = data.statistics(
         (data.vis / pair).astype(np.complex64), (data.weight * np.abs(pair) ** 2).astype(np.float32)
     )
@@ -143,3 +144,13 @@ def test_present_names_antennas_with_data(rng):
     expected = np.ones((5, 2), bool)
     expected[4], expected[2, 1] = False, False
     np.testing.assert_array_equal(data.statistics().present(), expected)
+
+
+def test_sums_over_the_baselines_of_each_antenna(rng):
+    statistics = BaselineStatistics.empty(5, [0], 2)
+    values = rng.standard_normal((3, statistics.antenna1.size, 2))
+    summed = statistics.sum_to_antennas(values, axis=1)
+    assert summed.shape == (3, 5, 2)
+    for antenna in range(5):
+        of_it = (statistics.antenna1 == antenna) | (statistics.antenna2 == antenna)
+        np.testing.assert_allclose(summed[:, antenna], values[:, of_it].sum(axis=1))

@@ -3,6 +3,7 @@ import pytest
 
 from dsa110_contimg.calibration.uv_fit import residual_moments, sampled_coupling, solve_moments
 from dsa110_contimg.predict import predict_reference
+from dsa110_contimg.visibilities import NoiseScale
 
 ARCSEC = np.pi / 180 / 3600
 
@@ -30,7 +31,7 @@ def test_a_small_change_of_flux_and_position_is_found(rng, freq):
     weight = rng.uniform(0.5, 2, residual.shape).astype(np.float32)
     weight[::7] = 0
     moments = residual_moments(uvw, freq, lmn, flux, residual.astype(np.complex64), weight)
-    change, error = solve_moments(moments, 1e-4)
+    change, error = solve_moments(moments, NoiseScale(1e-4))
     assert change[0, 0] == pytest.approx(bright - 1, abs=1e-3)
     np.testing.assert_allclose(change[0, 1:], np.array([dl, dm]), atol=0.01 * ARCSEC)
     assert np.isfinite(error).all()
@@ -44,7 +45,7 @@ def test_errors_are_those_of_the_noise(rng):
         noise = sigma * (rng.standard_normal((400, 4)) + 1j * rng.standard_normal((400, 4)))
         weight = np.full((400, 4), 1 / sigma**2, dtype=np.float32)
         change, error = solve_moments(
-            residual_moments(uvw, freq, lmn, flux, noise.astype(np.complex64), weight), 2.0
+            residual_moments(uvw, freq, lmn, flux, noise.astype(np.complex64), weight), NoiseScale(2.0)
         )
         draws.append(change[0] / error[0])
     np.testing.assert_allclose(np.std(draws, axis=0), 1.0, atol=0.15)
@@ -65,7 +66,7 @@ def test_blocks_add_up(rng):
 
 
 def test_without_data_nothing_is_changed():
-    change, error = solve_moments(np.zeros((3, 7)), 1.0)
+    change, error = solve_moments(np.zeros((3, 7)), NoiseScale(1.0))
     assert (change == 0).all()
     assert np.isinf(error).all()
 
@@ -82,8 +83,8 @@ def test_sources_in_each_other_s_sidelobes_are_measured_together(rng):
     moments = residual_moments(uvw, freq, lmn, flux, residual, weight)
     row, channel = rng.integers(2000, size=4000), rng.integers(4, size=4000)
     coupling = sampled_coupling(uvw[row], freq[channel], lmn, flux[:, channel], weight[row, channel])
-    together, _ = solve_moments(moments, 1e-6, coupling)
-    alone, _ = solve_moments(moments, 1e-6)
+    together, _ = solve_moments(moments, NoiseScale(1e-6), coupling)
+    alone, _ = solve_moments(moments, NoiseScale(1e-6))
     np.testing.assert_allclose(together[:, 0], truth, atol=0.02)
     np.testing.assert_allclose(together[:, 1:], 0, atol=0.3 * ARCSEC)
     assert abs(alone[:, 0] - truth).max() > 0.05

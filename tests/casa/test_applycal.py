@@ -9,7 +9,8 @@ from casacore.tables import table
 from dsa110_contimg.calibration.caltables import read_gain_table, write_gain_table
 from dsa110_contimg.calibration.gains import Gains
 from dsa110_contimg.progress import LogProgress
-from dsa110_contimg.selfcal.calibration_data import Observation
+from dsa110_contimg.selfcal.calibration_data import CalibrationData
+from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set
 
 pytestmark = pytest.mark.casa
@@ -26,27 +27,27 @@ def drawn_gains(reader, n_intervals, npol, flagged):
     times = reader.times[0] + span * (0.1 + 0.8 * (np.arange(n_intervals) + 0.5) / n_intervals)
     none = np.zeros(n_intervals, dtype=np.int64)
     return Gains(
-        times,
-        np.full(n_intervals, span / n_intervals),
-        np.array([1.4e9]),
-        gain,
-        rng.random(shape) < flagged,
-        np.full(shape, 0.01),
-        np.full(shape, 50.0),
-        none,
-        none,
-        none + 1,
+        time_s=times,
+        interval_s=np.full(n_intervals, span / n_intervals),
+        freq_hz=np.array([1.4e9]),
+        gain=gain,
+        flag=rng.random(shape) < flagged,
+        error=np.full(shape, 0.01),
+        snr=np.full(shape, 50.0),
+        reference_antenna=none,
+        field_id=none,
+        scan=none + 1,
     )
 
 
 def largest_difference(path, tables, ms, field):
     """Largest relative difference to CORRECTED_DATA where CASA has not flagged, and the number there."""
     reader = VisibilityReader(ms, ms.select(field))
-    observation = Observation(reader, tables, LogProgress())
+    data = CalibrationData(reader, tables, StageLog(LogProgress()))
     worst, compared = 0.0, 0
     with table(str(path), ack=False) as main:
         for block in reader.blocks():
-            vis, weight = observation.corrected(block)
+            vis, weight = data.corrected(block, block.weight)
             rows = main.selectrows(block.rows)
             # CASA flags data next to a flagged solution, which we step over: only the rest can be compared.
             judge, good = rows.getcol("CORRECTED_DATA"), ~rows.getcol("FLAG")
@@ -111,7 +112,7 @@ def test_nearest(casa, ngc5921_crosscal, tmp_path):
     gains = drawn_gains(VisibilityReader(ms, ms.select()), 5, 2, 0.0)
     write_gain_table(tmp_path / "ours", "G Jones", {0: gains}, ms)
     mine = read_gain_table(tmp_path / "ours", ms)
-    mine = type(mine)(mine.kind, mine.gains, mine.label, "nearest")
+    mine = replace(mine, interpolation="nearest")
     casa(
         "applycal",
         vis=ngc5921_crosscal,

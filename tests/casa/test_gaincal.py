@@ -7,31 +7,35 @@ import pytest
 
 from dsa110_contimg.calibration.caltables import read_gain_table
 from dsa110_contimg.calibration.solution_intervals import solution_intervals
+from dsa110_contimg.calibration.solve_settings import ObservationAxes, SolveSettings
 from dsa110_contimg.calibration.solver import solve
 from dsa110_contimg.catalogs import build_strips
 from dsa110_contimg.progress import LogProgress
-from dsa110_contimg.selfcal.calibration_data import Observation, SeedModel
-from dsa110_contimg.sky import beam_for_antenna, build_seed
+from dsa110_contimg.selfcal.calibration_data import CalibrationData
+from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
+from dsa110_contimg.selfcal.stage_log import StageLog
+from dsa110_contimg.sky import beam_for_antenna, build_catalog_model
 from dsa110_contimg.visibilities import ColumnStage, VisibilityReader, open_measurement_set
 
 pytestmark = pytest.mark.casa
 
 
 def seeded(path, catalog_dir, field=None, tables=()):
-    """Observation against its catalogue seed, with the seed in MODEL_DATA for CASA."""
+    """Data and statistics against the catalogue model, which is in MODEL_DATA for CASA."""
     ms = open_measurement_set(path)
     reader = VisibilityReader(ms, ms.select(field))
-    observation = Observation(reader, [read_gain_table(t, ms) for t in tables], LogProgress())
+    data = CalibrationData(reader, [read_gain_table(t, ms) for t in tables], StageLog(LogProgress()))
     field = ms.field(reader.selection.field_ids[0])
     beam = beam_for_antenna(ms.telescope, float(ms.antennas.dish_diameter_m.max()))
     freq = np.concatenate([window.freq_hz for window in ms.spectral_windows])
-    seed = build_seed(np.array([field.ra_rad, field.dec_rad]), freq, beam, catalog_dir=catalog_dir)
-    observation.set_model(SeedModel(seed))
+    seed = build_catalog_model(np.array([field.ra_rad, field.dec_rad]), freq, beam, catalog_dir=catalog_dir)
+    model = SkyVisibilities(seed)
     with ColumnStage(ms, ["MODEL_DATA"]) as stage:
-        for block, model in observation.blocks("", with_model=True):
-            stage.put("MODEL_DATA", block.rows, np.repeat(model[:, :, None], block.data.shape[2], axis=2))
+        for piece in data.blocks("", data.nominal_weights(), model):
+            cell = np.repeat(piece.model[:, :, None], piece.block.data.shape[2], axis=2)
+            stage.put("MODEL_DATA", piece.block.rows, cell)
         stage.commit()
-    return observation
+    return data, data.gather(model, data.nominal_weights())
 
 
 def as_casa_weights(statistics, interval):
@@ -59,7 +63,8 @@ def as_casa_weights(statistics, interval):
 
 def both(casa, observation, tmp_path, mode, solint, casa_weights=False):
     """Solutions of both solvers against one reference antenna: two `Gains`, and where it is the same."""
-    ms, reader = observation.reader.ms, observation.reader
+    data, gathered = observation
+    ms, reader = data.reader.ms, data.reader
     reference = 3
     casa(
         "gaincal",
@@ -68,33 +73,33 @@ def both(casa, observation, tmp_path, mode, solint, casa_weights=False):
         solint="inf" if solint == "scan" else solint,
         calmode=mode,
         field=str(reader.selection.field_ids[0]),
-        gaintable=[t.label for t in observation.initial],
-        interp=["linear,linear"] * len(observation.initial),
+        gaintable=[t.label for t in data.initial],
+        interp=["linear,linear"] * len(data.initial),
         refant=ms.antennas.name[reference],
         minsnr=3.0,
         minblperant=4,
     )
     judge = read_gain_table(tmp_path / "judge.G", ms).gains[0]
-    statistics, noise = observation.gather()
+    statistics = gathered.statistics
     interval = solution_intervals(reader.times, float(np.median(reader.interval_s)), reader.scan, solint)
+    axes = ObservationAxes.of(reader)
     if casa_weights:
+        starts = np.unique(interval, return_index=True)[1]
         statistics = as_casa_weights(statistics, interval)
         times, lengths = (
             np.array([f(x[interval == k]) for k in range(statistics.n_times)])
             for f, x in ((np.mean, reader.times), (np.sum, reader.interval_s))
         )
         interval = np.arange(statistics.n_times)
-    else:
-        times, lengths = reader.times, reader.interval_s
-    ours = solve(
-        statistics,
-        interval,
-        times,
-        lengths,
-        mode=mode,
-        reference_antennas=[reference],
-        noise_scale2=noise.scale2,
-    )[0]
+        axes = ObservationAxes(
+            times_s=times,
+            dump_s=lengths,
+            scan=axes.scan[starts],
+            field_id=axes.field_id[starts],
+            freq_hz=axes.freq_hz,
+        )
+    settings = SolveSettings(gathered.noise, reference_antennas=(reference,))
+    ours = solve(statistics, axes, interval, settings, mode=mode).gains[0]
     assert ours.gain.shape == judge.gain.shape
     np.testing.assert_allclose(ours.time_s, judge.time_s, atol=0.5)
     # A reference that is flagged in one interval is replaced there, by each in its own way.

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from dsa110_contimg.imaging import ImageGrid, Imager, clean, fit_beam, fit_source, mad_rms
+from dsa110_contimg.imaging import CleanSettings, ImageGrid, Imager, clean, fit_beam, fit_source, mad_rms
 from dsa110_contimg.progress import LogProgress
-from dsa110_contimg.selfcal.calibration_data import Observation
+from dsa110_contimg.selfcal.calibration_data import CalibrationData
+from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set
 
 pytestmark = pytest.mark.casa
@@ -43,10 +44,10 @@ def with_casas_cells(chunks, grid):
 
 def check(casa, tmp_path, path, size, cell_arcsec, threshold_jy, n_sources, give_beam=False):
     ms = open_measurement_set(path)
-    observation = Observation(VisibilityReader(ms, ms.select()), [], LogProgress())
+    data = CalibrationData(VisibilityReader(ms, ms.select()), [], StageLog(LogProgress()))
     field = ms.fields[0]
     grid = ImageGrid(size, cell_arcsec * ARCSEC, field.ra_rad, field.dec_rad)
-    chunks = observation.stokes([], subtract=False, label="")
+    chunks = data.stokes([], data.nominal_weights(), "")
     strict, own = Imager(with_casas_cells(chunks, grid), grid, "natural"), Imager(chunks, grid, "briggs", 0.0)
     common = {
         "vis": path,
@@ -80,7 +81,9 @@ def check(casa, tmp_path, path, size, cell_arcsec, threshold_jy, n_sources, give
     header = fits.getheader(tmp_path / "casa" / "clean.image.fits")
     depth = {"threshold_jy": threshold_jy, "auto_threshold_sigma": None, "mask_sigma": None}
     for imager, strictly in ((strict, True), (own, False)):
-        compare(grid, imager.dirty(), clean(imager, **depth), planes, header, n_sources, strictly)
+        compare(
+            grid, imager.dirty(), clean(imager, CleanSettings(**depth)), planes, header, n_sources, strictly
+        )
 
 
 def compare(grid, dirty, ours, planes, header, n_sources, strictly):

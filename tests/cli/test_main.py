@@ -272,7 +272,7 @@ def test_users_import_paths():
     """Names that users' scripts import already."""
     code = (
         "from dsa110_contimg.calibration.catalogs import query_nvss_sources\n"
-        "from dsa110_contimg.selfcal.run import SelfCalConfig, selfcal_ms\n"
+        "from dsa110_contimg.calibration.selfcal import SelfCalConfig, selfcal_ms\n"
         "from dsa110_contimg.imaging.cli_imaging import image_ms\n"
         "config = SelfCalConfig(use_nvss_seeding=True, nvss_min_mjy=10.0)\n"
         "assert config.use_nvss_seeding and config.nvss_min_mjy == 10.0\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dsa110_contimg.compare import compare_strategies, parse_arms
-from dsa110_contimg.config import ComparisonConfig
+from dsa110_contimg.config import ComparisonConfig, SelfCalConfig
 from dsa110_contimg.errors import ConfigError
 
 
@@ -139,3 +139,14 @@ def test_an_arm_that_hangs_is_ended(tiny, config, tmp_path):
     assert results["before"] is None
     assert results["verdict"]["recommended"] is None
     assert not (tmp_path / "out" / "nvss_10.0mJy" / "pristine.ms").exists()
+
+
+def test_a_mask_for_all_arms_finds_its_catalogue_and_keeps_its_radius(tmp_path):
+    common = SelfCalConfig(catalog_dir=tmp_path / "c", catalog_mask=True, mask_radius_arcsec=90.0)
+    baseline, seeded, masked = parse_arms("baseline_no_nvss,nvss_1.0mJy,masked_1.0mJy")
+    for arm in (baseline, seeded, masked):
+        made = arm.configure(common, tmp_path / "arm")
+        assert (made.catalog_dir, made.mask_radius_arcsec) == (tmp_path / "c", 90.0)
+    bare = baseline.configure(common.with_options(catalog_mask=False), tmp_path / "arm")
+    assert bare.catalog_dir != tmp_path / "c"
+    assert bare.mask_radius_arcsec is None

@@ -67,12 +67,12 @@ def test_interrupted_and_resumed(tmp_path):
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         for _ in range(1200):
-            if list(out.glob("cells/*/cell.json")) or process.poll() is not None:
+            if list(out.glob("runs/*/run.json")) or process.poll() is not None:
                 break
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    first = list(out.glob("cells/*/cell.json"))
+    first = list(out.glob("runs/*/run.json"))
     assert len(first) == 1, (tmp_path / "log").read_text()
     assert not (out / "study.json").exists()
     stamp = first[0].stat().st_mtime_ns
@@ -82,16 +82,16 @@ def test_interrupted_and_resumed(tmp_path):
     told = json.loads(done.stdout)
     assert (told["observations"], told["failed"]) == (2, 0)
     assert first[0].stat().st_mtime_ns == stamp
-    assert not list(out.glob("cells/*/work"))
-    for cell in told["cells"]:
-        assert cell["status"] == "completed"
-        assert set(cell["arms"]) == {"baseline_no_nvss", "nvss_1.0mJy"}
-        seeded = cell["arms"]["nvss_1.0mJy"]
-        assert seeded["truth"]["phase_error_deg"] < 5 < cell["start"]["phase_error_deg"]
-        assert cell["true_gains"]["deep"]["snr"] > 0
+    assert not list(out.glob("runs/*/work"))
+    for run in told["runs"]:
+        assert run["status"] == "completed"
+        assert set(run["arms"]) == {"baseline_no_nvss", "nvss_1.0mJy"}
+        seeded = run["arms"]["nvss_1.0mJy"]
+        assert seeded["truth"]["phase_error_deg"] < 5 < run["start"]["phase_error_deg"]
+        assert run["true_gains"]["deep"]["snr"] > 0
     page = (out / "study.md").read_text()
     assert "2 observations, 2 completed, 0 failed" in page
-    assert f"| {told['cells'][0]['arms']['nvss_1.0mJy']['n_seeds']} to " in page
+    assert f"| {told['runs'][0]['arms']['nvss_1.0mJy']['n_seeds']} to " in page
     for figure in re.findall(r"\]\((.*?\.png)\)", page):
         assert (out / figure).stat().st_size > 1000
 
@@ -118,17 +118,17 @@ def test_an_observation_that_fails_is_accounted_for(tmp_path, capfd):
     """No image has pixels that large: the process of each observation ends with an error."""
     options = {**TINY, "brightest": "1", "study_cell_arcsec": 500.0}
     config = StudyConfig(**options)
-    cells = run_study(tmp_path / "study", config, warm=True)
-    assert [c["status"] for c in cells] == ["failed"]
-    assert cells[0]["reason"]
+    runs = run_study(tmp_path / "study", config, warm=True)
+    assert [c["status"] for c in runs] == ["failed"]
+    assert runs[0]["reason"]
     assert main(["study", str(tmp_path / "study"), *flags(options)]) == 3
     err = capfd.readouterr().err.splitlines()[-1]
     assert err.startswith("error: ")
     assert "1 of 1 observations failed, the first: " in err
-    write_page(tmp_path / "p.md", config, cells, "contimg study")
+    write_page(tmp_path / "p.md", config, runs, "contimg study")
     page = (tmp_path / "p.md").read_text()
     assert "1 observations, 0 completed, 1 failed" in page
-    assert cells[0]["reason"] in page
+    assert runs[0]["reason"] in page
 
 
 def made_up(phase, jy, draw, ours, theirs):
@@ -150,13 +150,13 @@ def made_up(phase, jy, draw, ours, theirs):
 
 def test_the_page_says_who_wins(tmp_path):
     config = StudyConfig(**{**TINY, "phase_errors": "10,60", "brightest": "1", "draws": 3})
-    cells = [made_up("10", "1", k, 1.0 + 0.01 * k, 1.0 + 0.01 * (2 - k)) for k in range(3)]
-    cells += [made_up("60", "1", k, 2.0 + 0.01 * k, 1.0) for k in range(2)]
+    runs = [made_up("10", "1", k, 1.0 + 0.01 * k, 1.0 + 0.01 * (2 - k)) for k in range(3)]
+    runs += [made_up("60", "1", k, 2.0 + 0.01 * k, 1.0) for k in range(2)]
     broken = made_up("60", "1", 2, 2.0, 1.0)
     dead = {"status": "failed", "run_status": None, "figures": None, "seconds": None, "reason": "no luck"}
     broken["arms"]["baseline_no_nvss"] |= dead
     broken["arms"]["baseline_no_nvss"].pop("truth")
-    write_page(tmp_path / "p.md", config, [*cells, broken], "contimg study")
+    write_page(tmp_path / "p.md", config, [*runs, broken], "contimg study")
     page = (tmp_path / "p.md").read_text()
     assert "seeded better at 1 of 2 points of the map, unseeded at 0, no difference at 1" in page
     assert re.search(r"\| 60 \| 2 \(1\.\d to 2\.\d\) \*\*S\*\* \|", page)

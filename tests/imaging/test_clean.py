@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dsa110_contimg.errors import ImagingError
-from dsa110_contimg.imaging import Imager, captured_stdout, clean, fit_source
+from dsa110_contimg.imaging import CleanSettings, Imager, captured_stdout, clean, fit_source
 
 POINTS = [(200, 90, 1.0), (60, 170, 0.6), (120, 31, 0.3)]
 SIGMA = 0.3
@@ -49,11 +49,11 @@ def test_residual_is_that_of_the_visibilities(imager, cleaned):
 
 
 def test_floor_stops_the_cleaning(imager, cleaned):
-    shallow = clean(imager, threshold_jy=0.4)
+    shallow = clean(imager, CleanSettings(threshold_jy=0.4))
     assert shallow.threshold_jy == 0.4
     assert 0.25 < shallow.peak_residual < 0.45
     assert np.count_nonzero(shallow.model) < np.count_nonzero(cleaned.model)
-    absolute = clean(imager, threshold_jy=0.4, auto_threshold_sigma=None)
+    absolute = clean(imager, CleanSettings(threshold_jy=0.4, auto_threshold_sigma=None))
     np.testing.assert_allclose(absolute.model, shallow.model, atol=1e-4)
 
 
@@ -80,18 +80,18 @@ def test_each_option_changes_the_result(imager, cleaned):
         {"mask_sigma": None},
         {"multiscale": True},
     ):
-        assert not np.array_equal(clean(imager, **option).model, cleaned.model), option
+        assert not np.array_equal(clean(imager, CleanSettings(**option)).model, cleaned.model), option
 
 
 def test_no_iterations_leave_the_dirty_image(imager):
-    result = clean(imager, niter=0)
+    result = clean(imager, CleanSettings(niter=0))
     assert not result.model.any()
     np.testing.assert_allclose(result.restored, imager.dirty(), atol=1e-6)
 
 
 def test_no_depth_is_refused(imager):
     with pytest.raises(ImagingError, match="depth"):
-        clean(imager, auto_threshold_sigma=None)
+        clean(imager, CleanSettings(auto_threshold_sigma=None))
 
 
 def test_pure_noise_yields_hardly_a_component(observation):

@@ -6,7 +6,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from dsa110_contimg.errors import ImagingError, ResourceError
-from dsa110_contimg.imaging import ImageGrid, RestoringBeam, read_image, write_image
+from dsa110_contimg.imaging import ImageGrid, ImageHeader, RestoringBeam, read_image, write_image
 from dsa110_contimg.imaging.plot import Panel, save_panel
 
 GRID = ImageGrid(128, 4 / 206265, 2.5, 0.95)
@@ -19,7 +19,7 @@ def image():
 
 
 def save(path, image, **kwargs):
-    write_image(path, image, GRID, BEAM, freq_hz=1.4e9, bandwidth_hz=1.8e8, **kwargs)
+    write_image(path, image, GRID, BEAM, header=ImageHeader(freq_hz=1.4e9, bandwidth_hz=1.8e8, **kwargs))
 
 
 def test_header_puts_pixels_where_they_are(tmp_path, image):

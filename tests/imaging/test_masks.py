@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from dsa110_contimg.errors import ConfigError, SeedError
-from dsa110_contimg.imaging import ImageGrid, RestoringBeam, write_image
+from dsa110_contimg.imaging import ImageGrid, ImageHeader, RestoringBeam, write_image
 from dsa110_contimg.imaging.masks import catalog_mask, read_mask, write_mask
 from dsa110_contimg.sky import SkyModel
 
@@ -65,7 +65,8 @@ def test_on_disk(tmp_path):
     ):
         with pytest.raises(ConfigError, match="not on the grid"):
             read_mask(tmp_path / "m.fits", other)
-    write_image(tmp_path / "e.fits", np.zeros((256, 256), np.float32), GRID, freq_hz=1e9, bandwidth_hz=1e8)
+    header = ImageHeader(freq_hz=1e9, bandwidth_hz=1e8)
+    write_image(tmp_path / "e.fits", np.zeros((256, 256), np.float32), GRID, header=header)
     with pytest.raises(ConfigError, match="mask is empty"):
         read_mask(tmp_path / "e.fits", GRID)
     with pytest.raises(ConfigError, match="no FITS image that can be a mask"):

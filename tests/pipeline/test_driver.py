@@ -343,7 +343,8 @@ def test_clusters_that_cannot_be():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_scheduler_that_does_not_answer(config, make_ms, tmp_path):
+def test_a_scheduler_that_does_not_answer(config, make_ms, tmp_path, monkeypatch):
+    monkeypatch.setattr("dsa110_contimg.pipeline.cluster.CONNECT_S", 2)
     config = config.with_options(scheduler=f"tcp://127.0.0.1:{free_port()}", scheduler_wait_s=0)
     state, driver = driver_for([make_ms()], config, tmp_path)
     with state:

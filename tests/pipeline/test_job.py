@@ -52,7 +52,7 @@ def test_seeding_is_on_by_default_and_all_is_recorded(make_job):
     lines = log_lines(job.folder / "log.jsonl")
     assert {line["run_id"] for line in lines} == {"run1"}
     assert [line["event"] for line in lines if "event" in line] == ["begin", "seeded_done", "end"]
-    assert any("seed: " in line["message"] for line in lines)
+    assert any("catalogue model: " in line["message"] for line in lines)
     assert_same_columns({k: v for k, v in columns(job.ms).items() if k in before}, before)
 
 

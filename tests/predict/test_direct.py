@@ -1,5 +1,9 @@
 """The compiled kernel against the written-out sum, and the sum against the definition."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -157,3 +161,20 @@ def test_a_component_of_unknown_size_is_not_lost():
 def test_fluxes_that_do_not_fit_the_channels_are_refused():
     with pytest.raises(ValueError, match=r"\(2, 1\), not \(2, 3\)"):
         predict_components(rows(2, 100.0), channels(3), everywhere(2), np.ones((2, 1)))
+
+
+def test_several_threads_sum_as_one():
+    """In a process of its own: those of a test run may be limited to one thread."""
+    code = """
+import numba
+from tests.predict.test_direct import *
+uvw, freq, lmn = rows(500, 3000.0), channels(16), everywhere(200)
+flux = np.random.default_rng(3).exponential(size=(200, 16))
+sums = []
+for threads in (1, 4):
+    numba.set_num_threads(threads)
+    sums.append(predict_components(uvw, freq, lmn, flux))
+assert np.abs(sums[1]).max() > 0
+np.testing.assert_array_equal(*sums)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "NUMBA_NUM_THREADS": "4"})

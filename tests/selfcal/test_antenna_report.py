@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from dsa110_contimg.calibration.cross_validation import Grouping, Score, Solution
+from dsa110_contimg.calibration.cross_validation import Score, Solution
 from dsa110_contimg.calibration.gains import Gains, GainTable
+from dsa110_contimg.calibration.solve_settings import Grouping
 from dsa110_contimg.selfcal.antenna_report import antenna_report, antenna_verdicts
 
 N, T = 12, 40
@@ -26,12 +27,35 @@ def described():
     zeros = np.zeros(T, dtype=np.int64)
     gain = np.where(flag, 1, amplitude * np.exp(1j * phase))
     blank = np.zeros(gain.shape)
-    gains = Gains(time_s, np.full(T, 12.0), np.array([1.4e9]), gain, flag, blank, blank, zeros, zeros, zeros)
-    table = GainTable("G Jones", {0: gains}, "ap", "nearest")
+    gains = Gains(
+        time_s=time_s,
+        interval_s=np.full(T, 12.0),
+        freq_hz=np.array([1.4e9]),
+        gain=gain,
+        flag=flag,
+        error=blank,
+        snr=blank,
+        reference_antenna=zeros,
+        field_id=zeros,
+        scan=zeros,
+    )
+    table = GainTable(kind="G Jones", gains={0: gains}, label="ap", interpolation="nearest")
     heldout = np.full((1, N, 2), 40.0)
     heldout[:, 9] = 0.4
     heldout[:, 10] = 0.0
-    solution = Solution(table, "ap", "int", 12.0, Score(1, 1), 1.0, 20.0, heldout, Grouping(False, True))
+    solution = Solution(
+        table=table,
+        mode="ap",
+        solint="int",
+        solint_s=12.0,
+        score=Score(1, 1),
+        solved_fraction=1.0,
+        median_snr=20.0,
+        heldout_snr=heldout,
+        iterations=9,
+        converged_fraction=1.0,
+        grouping=Grouping(True, True),
+    )
     present = np.ones((N, 2), dtype=bool)
     present[10] = False
     excess = np.ones((N, 2))

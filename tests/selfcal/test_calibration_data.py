@@ -4,10 +4,10 @@ import pytest
 from dsa110_contimg.calibration.caltables import read_gain_table
 from dsa110_contimg.calibration.gains import Gains, GainTable
 from dsa110_contimg.errors import MeasurementSetError
-from dsa110_contimg.imaging import ImageGrid
 from dsa110_contimg.predict import predict_components
 from dsa110_contimg.progress import LogProgress
-from dsa110_contimg.selfcal.calibration_data import OUTLIER, ImageModel, Observation, outliers
+from dsa110_contimg.selfcal.calibration_data import CalibrationData, _parallel
+from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set
 
 
@@ -31,9 +31,15 @@ class Points:
 def observe(path, tables=(), cache=1 << 30, **selection):
     ms = open_measurement_set(path)
     reader = VisibilityReader(ms, ms.select(**selection), cache_bytes=cache, block_bytes=1 << 20)
-    observation = Observation(reader, tables, LogProgress())
-    observation.set_model(Points())
-    return observation
+    return CalibrationData(reader, tables, StageLog(LogProgress()))
+
+
+def gathered(data, model=None):
+    return data.gather(model or Points(), data.nominal_weights())
+
+
+def pieces(data):
+    return data.blocks("", data.nominal_weights(), Points())
 
 
 def random_table(rng, ms, times, kind="G Jones", spws=(0,)):
@@ -42,23 +48,32 @@ def random_table(rng, ms, times, kind="G Jones", spws=(0,)):
     none = np.zeros(times.size, int)
     nothing = np.zeros(shape)
     flag = rng.random(shape) < 0.02
-    return GainTable(
-        kind,
-        {
-            s: Gains(times, none + 1.0, np.array([1e9]), gain, flag, nothing, nothing, none, none, none)
-            for s in spws
-        },
+    gains = Gains(
+        time_s=times,
+        interval_s=none + 1.0,
+        freq_hz=np.array([1e9]),
+        gain=gain,
+        flag=flag,
+        error=nothing,
+        snr=nothing,
+        reference_antenna=none,
+        field_id=none,
+        scan=none,
     )
+    return GainTable(kind=kind, gains=dict.fromkeys(spws, gains))
 
 
-def brute_force(observation, gain, tables):
+def brute_force(data, gain, tables):
     """Sum of ``w |D - g_i conj(g_j) M|^2`` over the parallel hands of all blocks, and their number."""
     total, count = 0.0, 0
-    for block, model in observation.blocks("", with_model=True):
-        vis, weight = observation.corrected(block, tables)
+    for piece in pieces(data):
+        block, model = piece.block, piece.model
+        vis, weight = data.corrected(block, piece.weight, tables)
         for hand in block.spw.parallel:
             p = block.spw.receptors[hand][0]
-            pair = gain[block.slot, block.antenna1, p] * gain[block.slot, block.antenna2, p].conj()
+            pair = (
+                gain[block.time_index, block.antenna1, p] * gain[block.time_index, block.antenna2, p].conj()
+            )
             residual = vis[:, :, hand].astype(complex) - pair[:, None] * model
             total += (weight[:, :, hand].astype(float) * np.abs(residual) ** 2).sum()
             count += (weight[:, :, hand] > 0).sum()
@@ -69,27 +84,28 @@ def brute_force(observation, gain, tables):
 def test_gathered_statistics_give_the_residual_of_real_data(rng, ngc5921_raw, ngc5921_caltables, cache):
     ms = open_measurement_set(ngc5921_raw)
     tables = [read_gain_table(ngc5921_caltables[name], ms) for name in ("B0", "G1.flux")]
-    observation = observe(ngc5921_raw, tables, cache, field="2")
-    statistics, noise = observation.gather()
-    shape = (1, observation.reader.times.size, 28, 2)
+    data = observe(ngc5921_raw, tables, cache, field="2")
+    found = gathered(data)
+    statistics, noise = found.statistics, found.noise
+    shape = (1, data.reader.times.size, 28, 2)
     gain = rng.uniform(0.5, 2, shape) * np.exp(1j * rng.uniform(-3, 3, shape))
     solved = np.ones(shape, bool)
-    exact, count = brute_force(observation, gain[0], ())
+    exact, count = brute_force(data, gain[0], ())
     total = sum(statistics.residual(gain, solved, half, np.ones(2)) for half in (0, 1))
     assert total == pytest.approx(exact, rel=1e-10)
     assert statistics.count.sum() == count
-    assert 0.5 < noise.scale2 / 2 < 50
+    assert 0.5 < noise.rms**2 < 50
 
 
 def test_corrected_is_the_data_over_the_gains_of_their_time_and_channel(rng, ngc5921_raw, ngc5921_caltables):
     ms = open_measurement_set(ngc5921_raw)
     tables = [read_gain_table(ngc5921_caltables[name], ms) for name in ("B0", "G1.flux")]
-    observation = observe(ngc5921_raw, tables, field="2")
-    block = next(iter(observation.reader.blocks()))
-    vis, weight = observation.corrected(block)
+    data = observe(ngc5921_raw, tables, field="2")
+    block = next(iter(data.reader.blocks()))
+    vis, weight = data.corrected(block, block.weight)
     seen = set()
     for r in rng.choice(block.rows.size, 60, replace=False):
-        time = observation.reader.times[block.slot[r] : block.slot[r] + 1]
+        time = data.reader.times[block.time_index[r] : block.time_index[r] + 1]
         parts = [t.evaluate(0, time, block.spw.freq_hz) for t in tables]
         i, j = block.antenna1[r], block.antenna2[r]
         for c in range(block.spw.freq_hz.size):
@@ -113,8 +129,8 @@ def test_corrected_is_the_data_over_the_gains_of_their_time_and_channel(rng, ngc
 def test_a_table_is_worth_the_same_before_and_after_gathering(rng, small_ms):
     whole = observe(small_ms.path)
     table = random_table(rng, small_ms, whole.reader.times)
-    statistics, _ = whole.gather()
-    corrected, _ = observe(small_ms.path, [table]).gather()
+    statistics = gathered(whole).statistics
+    corrected = gathered(observe(small_ms.path, [table])).statistics
     gain, flag = table.gains[0].at_times(whole.reader.times)
     after = statistics.after(gain[None, :, :, 0], ~flag[None, :, :, 0])
     used = corrected.count > 0
@@ -130,56 +146,37 @@ def test_initial_tables_that_flag_everything_are_named(rng, small_ms):
     with pytest.raises(
         MeasurementSetError, match="every selected visibility is flagged or without a solution"
     ):
-        observe(small_ms.path, [table]).gather()
+        gathered(observe(small_ms.path, [table]))
 
 
-def test_the_model_is_predicted_once_and_forgotten_when_it_changes(small_ms):
-    observation = observe(small_ms.path)
+def test_a_model_is_predicted_once_and_forgotten_with_it(small_ms):
+    data = observe(small_ms.path)
     model = Points()
-    observation.set_model(model)
-    observation.gather()
+    gathered(data, model)
     first = model.calls
-    observation.gather()
-    assert model.calls == first == observation.reader.n_blocks
+    gathered(data, model)
+    assert model.calls == first == data.reader.n_blocks
     other = Points()
-    observation.set_model(other)
-    observation.gather()
-    assert other.calls == first
+    gathered(data, other)
+    gathered(data, model)
+    assert (other.calls, model.calls) == (first, first)
+    del other
+    assert list(data._predicted) == [model]
 
 
 def test_trap_1_the_model_the_solver_sees_is_the_one_that_was_set(small_ms):
-    observation = observe(small_ms.path)
-    statistics, _ = observation.gather()
-    powers = [
-        (np.abs(model[:, :, None]) ** 2 * block.weight).sum(dtype=float)
-        for block, model in observation.blocks("", with_model=True)
-    ]
+    data = observe(small_ms.path)
+    statistics = gathered(data).statistics
+    powers = [(np.abs(p.model[:, :, None]) ** 2 * p.weight).sum(dtype=float) for p in pieces(data)]
     assert statistics.model.sum() == pytest.approx(sum(powers), rel=1e-6)
 
 
-def test_an_image_model_is_exact_at_pixel_centres(rng, small_ms):
-    field = small_ms.fields[0]
-    grid = ImageGrid(256, np.radians(10 / 3600), field.ra_rad, field.dec_rad)
-    image = np.zeros((256, 256), np.float32)
-    x, y = rng.integers(20, 236, (2, 12))
-    image[y, x] = rng.uniform(0.1, 1, 12)
-    y, x = np.nonzero(image)
-    l, m = grid.pixel_to_lm(x, y)  # noqa: E741
-    n = np.sqrt(1 - l**2 - m**2) - 1
-    reader = observe(small_ms.path).reader
-    block = next(iter(reader.blocks()))
-    flux = np.repeat(image[y, x, None].astype(float), block.spw.freq_hz.size, axis=1)
-    exact = predict_components(block.uvw_m, block.spw.freq_hz, np.column_stack([l, m, n]), flux)
-    degridded = ImageModel(image, grid).visibilities(block, reader)
-    np.testing.assert_allclose(degridded, exact, atol=2e-4 * image.sum())
-
-
 def test_stokes_subtracts_the_model_in_every_hand(rng, small_ms):
-    observation = observe(small_ms.path)
-    table = random_table(rng, small_ms, observation.reader.times)
-    plain = observation.stokes([table], subtract=False, label="")
-    less = observation.stokes([table], subtract=True, label="")
-    models = [model for _, model in observation.blocks("", with_model=True)]
+    data = observe(small_ms.path)
+    table = random_table(rng, small_ms, data.reader.times)
+    plain = data.stokes([table], data.nominal_weights(), "")
+    less = data.stokes([table], data.nominal_weights(), "", subtract=Points())
+    models = [piece.model for piece in pieces(data)]
     for a, b, model in zip(plain, less, models, strict=True):
         np.testing.assert_array_equal(a.weight, b.weight)
         used = a.weight > 0
@@ -188,23 +185,24 @@ def test_stokes_subtracts_the_model_in_every_hand(rng, small_ms):
 
 
 def test_data_on_disk_and_in_blocks_are_not_changed(rng, small_ms):
-    observation = observe(small_ms.path)
-    before = [block.data.copy() for block in observation.reader.blocks()]
-    table = random_table(rng, small_ms, observation.reader.times)
-    observation.stokes([table], subtract=True, label="")
-    observation.residual_noise([table])
-    for old, block in zip(before, observation.reader.blocks(), strict=True):
+    data = observe(small_ms.path)
+    before = [block.data.copy() for block in data.reader.blocks()]
+    table = random_table(rng, small_ms, data.reader.times)
+    data.stokes([table], data.nominal_weights(), "", subtract=Points())
+    data.measure_residual(Points(), data.nominal_weights(), [table])
+    for old, block in zip(before, data.reader.blocks(), strict=True):
         np.testing.assert_array_equal(old, block.data)
 
 
 def test_residual_noise_of_perfect_data(rng, small_ms):
     # Gains of one and the model put in place of the data: what is left is the noise that is added here.
-    observation = observe(small_ms.path)
-    for block, model in observation.blocks("", with_model=True):
-        sigma = 1 / np.sqrt(block.weight)
-        noise = rng.standard_normal((2, *block.data.shape))
-        block.data[:] = model[:, :, None] + sigma * (noise[0] + 1j * noise[1])
-    assert observation.residual_noise([]).scale2 == pytest.approx(2, rel=0.1)
+    data = observe(small_ms.path)
+    for piece in pieces(data):
+        sigma = 1 / np.sqrt(piece.weight)
+        noise = rng.standard_normal((2, *piece.block.data.shape))
+        piece.block.data[:] = piece.model[:, :, None] + sigma * (noise[0] + 1j * noise[1])
+    residual = data.measure_residual(Points(), data.nominal_weights(), [])
+    assert residual.noise.variance == pytest.approx(2, rel=0.1)
 
 
 def test_hands_find_their_receptors_whatever_the_correlations(rng, small_ms):
@@ -217,22 +215,9 @@ def test_hands_find_their_receptors_whatever_the_correlations(rng, small_ms):
         parallel = (0, 3)
 
     block.__dict__["spw"] = Spw()
-    vis, w = Observation._parallel(block, four, weight)
+    vis, w = _parallel(block, four, weight)
     np.testing.assert_array_equal(vis, four[:, :, [0, 3]])
     Spw.receptors, Spw.parallel = ((1, 1),), (0,)
-    vis, w = Observation._parallel(block, four[:, :, :1], weight[:, :, :1])
+    vis, w = _parallel(block, four[:, :, :1], weight[:, :, :1])
     assert (w[..., 0] == 0).all()
     np.testing.assert_array_equal(vis[..., 1], four[..., 0])
-
-
-def test_outliers_stand_out_of_noise_and_not_of_a_sky(rng):
-    noise = (rng.standard_normal((500, 8, 2)) + 1j * rng.standard_normal((500, 8, 2))).astype(np.complex64)
-    weight = rng.uniform(0.5, 2, noise.shape).astype(np.float32)
-    vis = noise / np.sqrt(weight)
-    assert not outliers(vis, weight, OUTLIER).any()
-    hit = rng.uniform(size=vis.shape) < 0.01
-    assert (outliers(np.where(hit, 30, vis).astype(np.complex64), weight, OUTLIER) == hit).all()
-    # A source of any brightness on some of the data is not a matter of single visibilities.
-    half = np.broadcast_to(np.arange(500)[:, None, None] < 220, vis.shape)
-    assert not outliers(np.where(half, 30, vis).astype(np.complex64), weight, OUTLIER).any()
-    assert not outliers(vis, np.zeros_like(weight), OUTLIER).any()

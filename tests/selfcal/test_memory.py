@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 
-from dsa110_contimg.config import ImagingConfig
 from dsa110_contimg.errors import ResourceError
 from dsa110_contimg.selfcal import memory
 from dsa110_contimg.selfcal.memory import available_bytes, require_available_memory
@@ -70,11 +69,11 @@ def test_this_machine_has_some_memory():
 
 def test_a_run_too_large_is_refused_before_it_begins(small_ms, monkeypatch):
     reader = VisibilityReader(small_ms, small_ms.select(), cache_bytes=1 << 30)
-    require_available_memory(reader, ImagingConfig(), 512**2)
+    require_available_memory(reader, 512**2)
     with pytest.raises(ResourceError, match=r"at least 120 GB .*--size") as caught:
-        require_available_memory(reader, ImagingConfig(), 50_000**2)
+        require_available_memory(reader, 50_000**2)
     assert "\n" not in str(caught.value)
     least = reader.samples * 8
     monkeypatch.setattr(memory, "available_bytes", lambda: least)
     with pytest.raises(ResourceError, match="--memory-gb below"):
-        require_available_memory(reader, ImagingConfig(), 64**2)
+        require_available_memory(reader, 64**2)

@@ -5,9 +5,9 @@ import pytest
 
 from dsa110_contimg.errors import InputError
 from dsa110_contimg.files import write_table
-from dsa110_contimg.selfcal.source_report import read_model, seed_quality
-from dsa110_contimg.selfcal.stages.flux_scale import SeedMeasurement
-from dsa110_contimg.sky import AiryBeam, Seed, SkyModel
+from dsa110_contimg.selfcal.source_measurement import SourceMeasurement
+from dsa110_contimg.selfcal.source_report import read_model, source_report
+from dsa110_contimg.sky import AiryBeam, ApparentSky, SkyModel
 
 ARCSEC = np.pi / 180 / 3600
 
@@ -18,7 +18,14 @@ def seed():
     sky = SkyModel.points(
         2 + 0.01 * np.arange(n), np.full(n, 0.9), np.arange(n, 0.0, -1), spectral_index=-0.7
     )
-    return Seed(sky, AiryBeam(4.65), sky.flux_jy / 2, 1.4e9, "nvss", "")
+    return ApparentSky(
+        sky=sky,
+        beam=AiryBeam(4.65),
+        apparent_jy=sky.flux_jy / 2,
+        freq_hz=1.4e9,
+        catalog="nvss",
+        catalog_hash="",
+    )
 
 
 def measured(ratio, shift_arcsec, error=0.01):
@@ -28,12 +35,21 @@ def measured(ratio, shift_arcsec, error=0.01):
     shift[:, 1] = np.asarray(shift_arcsec) * ARCSEC
     good = np.ones(n, dtype=bool)
     small = np.full((n, 2), 0.1 * ARCSEC)
-    return SeedMeasurement(np.arange(n), ratio, np.full(n, error), shift, small, good, 1.0, (0.0, 0.0))
+    return SourceMeasurement(
+        index=np.arange(n),
+        ratio=ratio,
+        ratio_error=np.full(n, error),
+        shift_rad=shift,
+        shift_error=small,
+        good=good,
+        scale=1.0,
+        offset_rad=(0.0, 0.0),
+    )
 
 
 def test_each_verdict(seed):
     found = measured([1.02, 2.0, 0.5, 0.01, 0.97, 1.1], [0.3, 0, 0, 0, 8, 1])
-    table = seed_quality(seed, seed, found)
+    table = source_report(seed, seed, found)
     assert list(table["verdict"]) == [
         "agrees", "brighter", "fainter", "missing", "moved", "agrees", "faint",
     ]  # fmt: skip
@@ -42,14 +58,14 @@ def test_each_verdict(seed):
 
 
 def test_what_noise_may_do_is_not_held_against_the_catalogue(seed):
-    table = seed_quality(seed, seed, measured([1.9, 0.1], [0, 0], error=0.2))
+    table = source_report(seed, seed, measured([1.9, 0.1], [0, 0], error=0.2))
     assert set(table["verdict"]) == {"agrees", "faint"}
 
 
 def test_components_come_after_the_seeds_and_the_model_is_read_back(seed, tmp_path):
     sky = SkyModel.concatenate([seed.sky, seed.sky.select(np.array([0]))])
     model = replace(seed, sky=sky, apparent_jy=np.append(seed.apparent_jy, 0.25))
-    table = seed_quality(seed, model, None)
+    table = source_report(seed, model, None)
     assert list(table["verdict"]) == ["faint"] * 7 + ["new"]
     assert table["catalog_apparent_jy"][7] == 0
     write_table(tmp_path / "q.ecsv", table)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 import pytest
 
 from dsa110_contimg.progress import LogProgress
-from dsa110_contimg.selfcal.stage_log import StageRecords
+from dsa110_contimg.selfcal.stage_log import StageLog
 
 
 def lines(path):
@@ -14,14 +14,14 @@ def lines(path):
 def test_each_stage_leaves_a_line_when_it_ends(tmp_path):
     path = tmp_path / "s.jsonl"
     path.write_text("of an earlier run\n")
-    with StageRecords(LogProgress()) as records:
-        records.note("seed: 3 sources")
-        assert list(records.track([1, 2], 2, "predict")) == [1, 2]
-        records.note("7 found")
-        records.write_to(path)
+    with StageLog(LogProgress()) as log:
+        log.note("seed: 3 sources")
+        assert list(log.track([1, 2], 2, "predict")) == [1, 2]
+        log.note("7 found")
+        log.write_to(path)
         assert [r["stage"] for r in lines(path)] == ["check"]
-        list(records.track([1], 1, "predict"))
-        list(records.track([1], 1, "image"))
+        list(log.track([1], 1, "predict"))
+        list(log.track([1], 1, "image"))
         assert [r["stage"] for r in lines(path)] == ["check", "predict"]
     found = lines(path)
     assert [(r["stage"], r["noted"]) for r in found] == [
@@ -36,19 +36,19 @@ def test_each_stage_leaves_a_line_when_it_ends(tmp_path):
 
 
 def test_a_stage_that_fails_says_why(tmp_path):
-    def fail(records):
-        records.write_to(tmp_path / "s.jsonl")
+    def fail(log):
+        log.write_to(tmp_path / "s.jsonl")
         raise ValueError("no\ngood")
 
-    with pytest.raises(ValueError), StageRecords(LogProgress()) as records:
-        fail(records)
+    with pytest.raises(ValueError), StageLog(LogProgress()) as log:
+        fail(log)
     assert lines(tmp_path / "s.jsonl")[0]["error"] == "no good"
 
 
 def test_a_record_never_fails_a_run(tmp_path, caplog):
-    with StageRecords(LogProgress()) as records:
+    with StageLog(LogProgress()) as log:
         (tmp_path / "gone").mkdir()
-        records.write_to(tmp_path / "gone" / "s.jsonl")
+        log.write_to(tmp_path / "gone" / "s.jsonl")
         (tmp_path / "gone" / "s.jsonl").unlink()
         (tmp_path / "gone").rmdir()
     assert "no record" in caplog.text

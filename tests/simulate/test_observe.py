@@ -63,11 +63,11 @@ def reproduced(seen):
     """The data from nothing but the truth file and the columns, by the definition."""
     truth = Truth.read(seen.path.with_suffix(".truth.npz"))
     sky, receivers = truth.sky, truth.instrument
-    slots = np.searchsorted(truth.times_s, seen.time)
+    time_indices = np.searchsorted(truth.times_s, seen.time)
     out = np.empty(seen.data.shape, dtype=complex)
     for t in range(len(truth.times_s)):
         for w, freq in enumerate(truth.freq_hz):
-            rows = (slots == t) & (seen.window == w)
+            rows = (time_indices == t) & (seen.window == w)
             theta = angular_separation(sky.ra_rad, sky.dec_rad, *truth.pointing[t])
             flux = sky.flux_at(freq) * truth.beam.power(theta, freq)
             shape = (sky.major_rad, sky.minor_rad, sky.pa_rad)
@@ -178,11 +178,11 @@ def test_it_opens_as_a_measurement_set_with_everything_in_it(tmp_path):
         with table(str(seen.path / name), ack=False) as sub:
             assert sub.nrows() == rows, name
     # By time, and within a dump by window.
-    slot = np.searchsorted(seen.truth.times_s, seen.time)
-    assert (np.diff(10 * slot + seen.window) >= 0).all()
-    np.testing.assert_array_equal(seen.field, slot)
+    time_index = np.searchsorted(seen.truth.times_s, seen.time)
+    assert (np.diff(10 * time_index + seen.window) >= 0).all()
+    np.testing.assert_array_equal(seen.field, time_index)
     with table(str(seen.path), ack=False) as main:
-        np.testing.assert_array_equal(main.getcol("SCAN_NUMBER"), slot + 1)
+        np.testing.assert_array_equal(main.getcol("SCAN_NUMBER"), time_index + 1)
         assert not {"MODEL_DATA", "CORRECTED_DATA"} & set(main.colnames())
     with table(str(seen.path / "FIELD"), ack=False) as sub:
         for name in ("PHASE_DIR", "REFERENCE_DIR", "DELAY_DIR"):

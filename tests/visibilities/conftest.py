@@ -29,14 +29,14 @@ def write(path: Path, *, channels=(4,), order="spw", dumps=3, fields=(0,), autos
     described += [makearrcoldesc(n, 0j, ndim=2, valuetype="complex") for n in columns]
     with default_ms(str(path), maketabdesc(described)) as main:
         main.addrows(len(rows))
-        slot, field, ddid, a1, a2 = (np.array(c) for c in zip(*rows, strict=True))
+        time_index, field, ddid, a1, a2 = (np.array(c) for c in zip(*rows, strict=True))
         for name, value in (
-            ("TIME", 5e9 + 10.0 * slot),
+            ("TIME", 5e9 + 10.0 * time_index),
             ("FIELD_ID", field.astype(np.int32)),
             ("DATA_DESC_ID", ddid.astype(np.int32)),
             ("ANTENNA1", a1.astype(np.int32)),
             ("ANTENNA2", a2.astype(np.int32)),
-            ("SCAN_NUMBER", (1 + slot).astype(np.int32)),
+            ("SCAN_NUMBER", (1 + time_index).astype(np.int32)),
             ("INTERVAL", np.full(len(rows), 10.0)),
             ("UVW", rng.normal(0, 100, (len(rows), 3))),
             ("WEIGHT", np.array([[1.0 + r, 2.0 + r] for r in range(len(rows))], dtype=np.float32)),

@@ -109,7 +109,7 @@ def test_dumps_with_their_scan_field_and_length(make_ms, edit):
     np.testing.assert_array_equal(read.interval_s, [10, 10])
     time = np.array(column(path, "TIME"))
     for block in read.blocks():
-        np.testing.assert_allclose(read.times[block.slot], time[block.rows], atol=1e-3)
+        np.testing.assert_allclose(read.times[block.time_index], time[block.rows], atol=1e-3)
 
 
 def test_trap_nan_and_flag_row_are_flagged(make_ms, edit):

@@ -1,4 +1,4 @@
-"""Gains: statistics of the data, solutions, CASA tables, and the self-calibration loop.
+"""Gains: statistics of the data, solutions, delays and bandpass, CASA tables; no loop and no images.
 
 Everything a solution needs is gathered in one pass over the data
 (:mod:`~dsa110_contimg.calibration.statistics`); solving, choosing intervals and

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numba
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from dsa110_contimg.array_types import Bool, Complex, Float, Int, Vis, Weight
 from dsa110_contimg.calibration.gains import GainTable
 
-__all__ = ["chain", "correct"]
+__all__ = ["chain", "correct", "gains_at_times"]
 
 
 def chain(
@@ -38,10 +38,51 @@ def chain(
     flag : ndarray of bool, same shape
         True where any table has no solution.
     """
-    total = np.ones((len(time_s), n_antennas, len(freq_hz), 2), dtype=np.complex128)
-    flagged = np.zeros(total.shape, dtype=bool)
-    for gain_table in tables:
-        gain, flag = gain_table.evaluate(spw_id, time_s, freq_hz)
+    shape = (len(time_s), n_antennas, len(freq_hz), 2)
+    return _product((table.evaluate(spw_id, time_s, freq_hz) for table in tables), shape)
+
+
+def gains_at_times(
+    tables: Sequence[GainTable], spw_ids: Sequence[int], time_s: Float, n_antennas: int
+) -> tuple[Complex, Bool]:
+    """Multiply the gains of several tables where frequency within a spectral window does not matter.
+
+    Parameters
+    ----------
+    tables : sequence of GainTable
+        Tables, in any order; of one that depends on frequency its first channel is taken.
+    spw_ids : sequence of int
+        Spectral windows of the data.
+    time_s : ndarray, shape (ntime,)
+        Times in seconds (MJD UTC).
+    n_antennas : int
+        Antennas of the array.
+
+    Returns
+    -------
+    gain : ndarray of complex128, shape (nspw, ntime, nant, 2)
+        Product of the gains, one without tables.
+    solved : ndarray of bool, same shape
+        True where every table has a solution.
+    """
+    shape = (len(time_s), n_antennas, 1, 2)
+    products = [_product((_first_channel(table, spw, time_s) for table in tables), shape) for spw in spw_ids]
+    gain = np.stack([g[:, :, 0] for g, _ in products])
+    solved = ~np.stack([f[:, :, 0] for _, f in products])
+    return gain, solved
+
+
+def _first_channel(table: GainTable, spw_id: int, time_s: Float) -> tuple[Complex, Bool]:
+    gain, flag = table.for_spw(spw_id).at_times(time_s, table.interpolation)
+    return gain[:, :, :1], flag[:, :, :1]
+
+
+def _product(
+    factors: Iterable[tuple[Complex, Bool]], shape: tuple[int, int, int, int]
+) -> tuple[Complex, Bool]:
+    """Product of gains and union of flags, shape (ntime, nant, nchan, 2)."""
+    total, flagged = np.ones(shape, dtype=np.complex128), np.zeros(shape, dtype=bool)
+    for gain, flag in factors:
         total *= gain
         flagged |= flag
     return total, flagged

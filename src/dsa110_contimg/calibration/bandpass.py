@@ -1,10 +1,11 @@
 """Delays and a smooth bandpass, from baseline statistics kept by sub-band.
 
-Gains that do not depend on frequency are solved on sums over all channels; a delay of more than about a
-quarter of the inverse bandwidth makes those sums incoherent. So phases are solved sub-band by sub-band first,
-as often as held-out channels ask for. The delay of an antenna is where its gains of all sub-bands add up
-best, summed over time without regard to phase (as in the fringe search of Schwab & Cotton 1983, AJ 88, 688);
-the bandpass is what is then left in the mean over time, as a polynomial of log amplitude and phase.
+Gains that do not depend on frequency are solved on sums over all channels. A delay of more than about a
+quarter of the inverse bandwidth makes those sums incoherent, so phases are solved in each sub-band first,
+at the interval that predicts held-out channels best. The delay of an antenna is the one at which its gains
+of all sub-bands add up best, their power summed over time (as in the fringe search of Schwab & Cotton 1983,
+AJ 88, 688). The bandpass is fitted to what the delays leave of the gains, averaged over time: a polynomial
+of log amplitude and phase.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from dsa110_contimg.array_types import Complex, Float
 from dsa110_contimg.calibration.cross_validation import GainSolver
 from dsa110_contimg.calibration.gains import Gains, GainTable
 
-__all__ = ["SUB_BANDS", "SpectralSolution", "solve_spectral"]
+__all__ = ["SUB_BANDS", "BandpassSolution", "solve_delays_and_bandpass"]
 
 
-#: Sub-bands over all windows, at least: they set the longest delay that is found.
+#: Least number of sub-bands over all spectral windows: it sets the longest delay that is found.
 SUB_BANDS = 16
-#: Gains of a sub-band below this signal to noise in the median tell nothing.
+#: Least median signal to noise of the gains of the sub-bands.
 MIN_SNR = 2.0
 #: Trial delays in the width of a fringe.
 TRIALS = 8
@@ -34,8 +35,8 @@ DEGREE = 4
 
 
 @dataclass(frozen=True)
-class SpectralSolution:
-    """What depends on frequency.
+class BandpassSolution:
+    """Delays and bandpass of every antenna.
 
     Attributes
     ----------
@@ -49,57 +50,56 @@ class SpectralSolution:
     delay_s: Float
 
 
-def solve_spectral(
+def solve_delays_and_bandpass(
     solver: GainSolver,
-    sub_freq_hz: Float,
     channels_hz: Mapping[int, Float],
     kind: Literal["delay", "bandpass"],
-) -> SpectralSolution | None:
+) -> BandpassSolution | None:
     """Solve for delays, or for delays and a smooth bandpass.
 
     Parameters
     ----------
     solver : GainSolver
-        On statistics by sub-band, each with gains of its own.
-    sub_freq_hz : ndarray, shape (nsub,)
-        Centres of the sub-bands.
+        On statistics by sub-band: its spectral windows are the sub-bands.
     channels_hz : mapping of int to ndarray, shape (nchan,)
-        Channels of the data by spectral window.
+        Channels of the data in hertz by spectral window.
     kind : {"delay", "bandpass"}
         What is solved for.
 
     Returns
     -------
-    SpectralSolution or None
-        None if the signal does not suffice.
+    BandpassSolution or None
+        None if the median signal to noise in a sub-band is below `MIN_SNR`.
     """
-    apart = solver.best("p", "auto")
-    if apart.median_snr < MIN_SNR:
+    solver, sub_freq_hz = solver.per_spw(), solver.axes.freq_hz
+    phases = solver.best("p", "auto")
+    if phases.median_snr < MIN_SNR:
         return None
-    gain, weight = _stacked(apart.table)
+    gain, weight = _stacked(phases.table)
     delay = _delays(gain, weight, sub_freq_hz)
     middle = float(sub_freq_hz.mean())
     known = np.where(np.isfinite(delay), delay, 0.0)
 
-    def turned(freq: Float) -> Complex:
+    def delay_gain(freq: Float) -> Complex:
         """Gain of the delays alone, shape (nfreq, nant, 2)."""
         return np.asarray(np.exp(2j * np.pi * (freq - middle)[:, None, None] * known))
 
     coefficients = None
     if kind == "bandpass":
-        delays = _table(apart.table, {k: turned(f[None]) for k, f in enumerate(sub_freq_hz)}, sub_freq_hz)
-        left = solver.after(delays).together()
-        level = left.after(left.best("p", "auto").table).apart().best("ap", "inf")
+        of_sub_bands = {k: delay_gain(f[None]) for k, f in enumerate(sub_freq_hz)}
+        undelayed = solver.after(_table(phases.table, of_sub_bands, sub_freq_hz))
+        in_time = undelayed.combine_spws().best("p", "auto")
+        level = undelayed.after(in_time.table).best("ap", "inf")
         coefficients = _polynomials(*_stacked(level.table), sub_freq_hz)
 
     def response(freq: Float) -> Complex:
         if coefficients is None:
-            return turned(freq)
+            return delay_gain(freq)
         terms = legendre.legvander(_scaled(freq, sub_freq_hz), coefficients.shape[0] - 1)
-        return np.asarray(turned(freq) * np.exp(np.tensordot(terms, coefficients, (1, 0))))
+        return np.asarray(delay_gain(freq) * np.exp(np.tensordot(terms, coefficients, (1, 0))))
 
-    table = _table(apart.table, {spw: response(freq) for spw, freq in channels_hz.items()}, channels_hz)
-    return SpectralSolution(table, delay)
+    table = _table(phases.table, {spw: response(freq) for spw, freq in channels_hz.items()}, channels_hz)
+    return BandpassSolution(table, delay)
 
 
 def _stacked(table: GainTable) -> tuple[Complex, Float]:
@@ -163,7 +163,7 @@ def _scaled(freq_hz: Float, sub_freq_hz: Float) -> Float:
 
 
 def _table(like: GainTable, gains: Mapping[int, Complex], freq_hz: Mapping[int, Float] | Float) -> GainTable:
-    """Make a table of one time from gains (nchan, nant, 2) by window."""
+    """Make a table of one time from gains (nchan, nant, 2) by spectral window."""
     first = next(iter(like.gains.values()))
     start, end = first.time_s[0] - first.interval_s[0] / 2, first.time_s[-1] + first.interval_s[-1] / 2
     made = {}
@@ -171,15 +171,15 @@ def _table(like: GainTable, gains: Mapping[int, Complex], freq_hz: Mapping[int, 
         gain = np.moveaxis(values, 0, 1)[None]
         zeros = np.zeros(gain.shape)
         made[spw] = Gains(
-            np.array([(start + end) / 2]),
-            np.array([end - start]),
-            np.atleast_1d(freq_hz[spw]),
-            gain,
-            zeros.astype(bool),
-            zeros,
-            zeros,
-            first.reference_antenna[:1],
-            first.field_id[:1],
-            first.scan[:1],
+            time_s=np.array([(start + end) / 2]),
+            interval_s=np.array([end - start]),
+            freq_hz=np.atleast_1d(freq_hz[spw]),
+            gain=gain,
+            flag=zeros.astype(bool),
+            error=zeros,
+            snr=zeros,
+            reference_antenna=first.reference_antenna[:1],
+            field_id=first.field_id[:1],
+            scan=first.scan[:1],
         )
-    return GainTable("B Jones", made, "b")
+    return GainTable(kind="B Jones", gains=made, label="b")

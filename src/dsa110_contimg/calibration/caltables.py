@@ -16,7 +16,7 @@ import numpy as np
 from casacore.tables import makearrcoldesc, makescacoldesc, maketabdesc, table
 from numpy.typing import NDArray
 
-from dsa110_contimg.array_types import Int
+from dsa110_contimg.array_types import Float, Int
 from dsa110_contimg.calibration.gains import Gains, GainTable
 from dsa110_contimg.errors import CalTableError
 from dsa110_contimg.files import replacing_folder
@@ -55,12 +55,38 @@ def read_gain_table(path: Path | str, ms: MeasurementSet | None = None) -> GainT
         with open_table(path) as main:
             return _read(path, main, ms)
     except (RuntimeError, LookupError, ValueError) as error:
-        # casacore's own errors, and rows that refer to antennas, channels or windows that are not there.
+        # casacore's own errors, and rows that refer to antennas, channels or SPWs that are not there.
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CalTableError(f"cannot be read ({first})", path, "check the table") from None
 
 
 def _read(path: Path, main: Any, ms: MeasurementSet | None) -> GainTable:
+    kind = _checked_kind(path, main)
+    with open_table(path / "ANTENNA") as sub:
+        names = [str(n) for n in sub.getcol("NAME")]
+    if ms is not None:
+        _require_antennas(path, names, ms)
+    with open_table(path / "SPECTRAL_WINDOW") as sub:
+        channels = [np.asarray(sub.getcell("CHAN_FREQ", k), dtype=np.float64) for k in range(sub.nrows())]
+    spw_of_row = main.getcol("SPECTRAL_WINDOW_ID")
+    gains: dict[int, Gains] = {}
+    for spw in np.unique(spw_of_row):
+        rows = main.selectrows(np.flatnonzero(spw_of_row == spw))
+        frequency, n_solved = channels[int(spw)], np.shape(rows.getcell("CPARAM", 0))[0]
+        if frequency.size != n_solved:
+            if n_solved != 1:
+                raise CalTableError(
+                    f"has {n_solved} channels of solutions, its SPECTRAL_WINDOW lists {frequency.size}",
+                    path,
+                    "solve it again",
+                )
+            frequency = np.array([frequency.mean()])
+        gains[int(spw)] = _gains_of(rows, frequency, len(names))
+    return GainTable(kind=kind, gains=gains, label=str(path), field_direction=_field_directions(path))
+
+
+def _checked_kind(path: Path, main: Any) -> str:
+    """Kind of a table that holds gains; raises CalTableError if it is another, or empty."""
     info = main.info()
     kind = str(info.get("subType", ""))
     if info.get("type") != "Calibration" or kind not in KINDS:
@@ -74,57 +100,52 @@ def _read(path: Path, main: Any, ms: MeasurementSet | None) -> GainTable:
         raise CalTableError(
             f"lacks {', '.join(missing)}" if missing else "holds no solutions", path, "solve it again"
         )
-    with open_table(path / "ANTENNA") as sub:
-        names = [str(n) for n in sub.getcol("NAME")]
-    if ms is not None:
-        if len(names) != len(ms.antennas):
-            raise CalTableError(
-                f"has {len(names)} antennas, the Measurement Set has {len(ms.antennas)}",
-                path,
-                "give a table of the same array",
-            )
-        if names != list(ms.antennas.name):
-            raise CalTableError("lists other antenna names than the Measurement Set", path, "same array?")
-    with open_table(path / "SPECTRAL_WINDOW") as sub:
-        channels = [np.asarray(sub.getcell("CHAN_FREQ", k), dtype=np.float64) for k in range(sub.nrows())]
-    time = main.getcol("TIME")
-    antenna = main.getcol("ANTENNA1")
-    window = main.getcol("SPECTRAL_WINDOW_ID")
-    reference = main.getcol("ANTENNA2") if "ANTENNA2" in main.colnames() else np.full(time.size, -1)
-    scan = main.getcol("SCAN_NUMBER") if "SCAN_NUMBER" in main.colnames() else np.zeros(time.size, int)
-    interval = main.getcol("INTERVAL") if "INTERVAL" in main.colnames() else np.zeros(time.size)
-    field = main.getcol("FIELD_ID")
-    gains: dict[int, Gains] = {}
-    for spw in np.unique(window):
-        rows = np.flatnonzero(window == spw)
-        sub = main.selectrows(rows)
-        param, flag = sub.getcol("CPARAM"), sub.getcol("FLAG").astype(bool)
-        error = sub.getcol("PARAMERR") if "PARAMERR" in main.colnames() else np.zeros(param.shape)
-        snr = sub.getcol("SNR") if "SNR" in main.colnames() else np.zeros(param.shape)
-        stamps, slot = np.unique(time[rows], return_inverse=True)
-        shape = (stamps.size, len(names), *param.shape[1:])
-        full = np.ones(shape, dtype=np.complex128)
-        flags = np.ones(shape, dtype=bool)
-        errors, snrs = np.zeros(shape), np.zeros(shape)
-        ref, fields, scans = (np.full(stamps.size, -1, dtype=np.int64) for _ in range(3))
-        lengths = np.zeros(stamps.size)
-        index = (slot, antenna[rows])
-        full[index], flags[index], errors[index], snrs[index] = param, flag, error, snr
-        flags |= ~np.isfinite(full) | (full == 0)
-        full[flags] = 1.0
-        ref[slot], fields[slot], scans[slot] = reference[rows], field[rows], scan[rows]
-        lengths[slot] = interval[rows]
-        frequency = channels[int(spw)]
-        if frequency.size != param.shape[1]:
-            if param.shape[1] != 1:
-                raise CalTableError(
-                    f"has {param.shape[1]} channels of solutions, its SPECTRAL_WINDOW lists {frequency.size}",
-                    path,
-                    "solve it again",
-                )
-            frequency = np.array([frequency.mean()])
-        gains[int(spw)] = Gains(stamps, lengths, frequency, full, flags, errors, snrs, ref, fields, scans)
-    return GainTable(kind, gains, str(path), field_direction=_field_directions(path))
+    return kind
+
+
+def _require_antennas(path: Path, names: list[str], ms: MeasurementSet) -> None:
+    """Raise CalTableError if a table's antennas are not those of the data."""
+    if len(names) != len(ms.antennas):
+        raise CalTableError(
+            f"has {len(names)} antennas, the Measurement Set has {len(ms.antennas)}",
+            path,
+            "give a table of the same array",
+        )
+    if names != list(ms.antennas.name):
+        raise CalTableError("lists other antenna names than the Measurement Set", path, "same array?")
+
+
+def _gains_of(rows: Any, freq_hz: Float, n_antennas: int) -> Gains:
+    """Gains from the rows of one spectral window; what no row holds is flagged."""
+
+    def column(name: str, default: Any) -> Any:
+        return rows.getcol(name) if name in rows.colnames() else default
+
+    time, antenna, param = rows.getcol("TIME"), rows.getcol("ANTENNA1"), rows.getcol("CPARAM")
+    time_s, time_index = np.unique(time, return_inverse=True)
+    shape = (time_s.size, n_antennas, *param.shape[1:])
+    gain, flag = np.ones(shape, dtype=np.complex128), np.ones(shape, dtype=bool)
+    error, snr, interval_s = np.zeros(shape), np.zeros(shape), np.zeros(time_s.size)
+    reference, field, scan = (np.full(time_s.size, -1, dtype=np.int64) for _ in range(3))
+    cells = (time_index, antenna)
+    gain[cells], flag[cells] = param, rows.getcol("FLAG").astype(bool)
+    error[cells], snr[cells] = column("PARAMERR", 0.0), column("SNR", 0.0)
+    flag |= ~np.isfinite(gain) | (gain == 0)
+    gain[flag] = 1.0
+    reference[time_index], field[time_index] = column("ANTENNA2", -1), rows.getcol("FIELD_ID")
+    scan[time_index], interval_s[time_index] = column("SCAN_NUMBER", 0), column("INTERVAL", 0.0)
+    return Gains(
+        time_s=time_s,
+        interval_s=interval_s,
+        freq_hz=freq_hz,
+        gain=gain,
+        flag=flag,
+        error=error,
+        snr=snr,
+        reference_antenna=reference,
+        field_id=field,
+        scan=scan,
+    )
 
 
 def _field_directions(path: Path) -> dict[int, tuple[float, float]]:
@@ -152,41 +173,77 @@ def write_gain_table(path: Path, kind: str, gains: Mapping[int, Gains], ms: Meas
         ``"G Jones"``, ``"T Jones"`` or ``"B Jones"``.
     gains : mapping of int to Gains
         By spectral-window identifier; B Jones with the channels of the data, the
-        others with one. A gain found from
-        several windows together is given under each of them, so that no
-        spectral-window map is needed to apply it.
+        others with one. A gain found from several spectral windows together is
+        given under each of them, so that no spectral-window map is needed to apply it.
     ms : MeasurementSet
-        Where the antennas, fields and windows are described.
+        Where the antennas, fields and spectral windows are described.
     """
     with replacing_folder(path) as temporary:
         _write(temporary, kind, gains, ms)
 
 
+#: Columns of one value a row, and of an array a row, with a value that has their type.
+SCALARS: dict[str, Any] = {
+    "TIME": 0.0,
+    "FIELD_ID": 0,
+    "SPECTRAL_WINDOW_ID": 0,
+    "ANTENNA1": 0,
+    "ANTENNA2": 0,
+    "INTERVAL": 0.0,
+    "SCAN_NUMBER": 0,
+    "OBSERVATION_ID": 0,
+}
+ARRAYS: dict[str, tuple[Any, str]] = {
+    "CPARAM": (0j, "complex"),
+    "PARAMERR": (0.0, "float"),
+    "FLAG": (False, "boolean"),
+    "SNR": (0.0, "float"),
+    "WEIGHT": (0.0, "float"),
+}
+
+
 def _write(path: Path, kind: str, gains: Mapping[int, Gains], ms: MeasurementSet) -> None:
     group = "MSMTAB"
-    npol = next(iter(gains.values())).gain.shape[3]
-    scalar = {
-        "TIME": 0.0,
-        "FIELD_ID": 0,
-        "SPECTRAL_WINDOW_ID": 0,
-        "ANTENNA1": 0,
-        "ANTENNA2": 0,
-        "INTERVAL": 0.0,
-        "SCAN_NUMBER": 0,
-        "OBSERVATION_ID": 0,
-    }
-    described = [makescacoldesc(n, v, datamanagergroup=group) for n, v in scalar.items()]
-    arrays: dict[str, tuple[Any, str]] = {
-        "CPARAM": (0j, "complex"),
-        "PARAMERR": (0.0, "float"),
-        "FLAG": (False, "boolean"),
-        "SNR": (0.0, "float"),
-        "WEIGHT": (0.0, "float"),
-    }
+    described = [makescacoldesc(n, v, datamanagergroup=group) for n, v in SCALARS.items()]
     described += [
-        makearrcoldesc(n, v, ndim=-1, valuetype=t, datamanagergroup=group) for n, (v, t) in arrays.items()
+        makearrcoldesc(n, v, ndim=-1, valuetype=t, datamanagergroup=group) for n, (v, t) in ARRAYS.items()
     ]
-    rows: dict[str, list[NDArray[Any]]] = {n: [] for n in (*scalar, *arrays)}
+    rows = _rows_of(gains)
+    # CASA looks solutions up in the order of time.
+    order = np.argsort(np.concatenate(rows["TIME"]), kind="stable")
+    main = table(str(path), maketabdesc(described), nrow=int(order.size), ack=False)
+    try:
+        for name, parts in rows.items():
+            if name in ARRAYS and len({part.shape[1] for part in parts}) > 1:
+                _put_cells(main, name, parts, order)
+                continue
+            values = np.concatenate(parts)[order]
+            if isinstance(SCALARS.get(name), int):
+                values = values.astype(np.int32)
+            main.putcol(name, values.astype(SINGLE.get(name, values.dtype)))
+        seconds = {"QuantumUnits": ["s"]}
+        main.putcolkeywords("TIME", {**seconds, "MEASINFO": {"type": "epoch", "Ref": "UTC"}})
+        main.putcolkeywords("INTERVAL", seconds)
+        main.putinfo({"type": "Calibration", "subType": kind, "readme": ""})
+        main.putkeywords(
+            {
+                "ParType": "Complex",
+                "MSName": ms.path.name,
+                "VisCal": kind,
+                "PolBasis": "unknown",
+                "CASA_Version": "dsa110-contimg",
+            }
+        )
+        _copy_subtables(main, path, ms, one_channel=kind != "B Jones")
+        main.flush(recursive=True)
+    finally:
+        main.close()
+
+
+def _rows_of(gains: Mapping[int, Gains]) -> dict[str, list[NDArray[Any]]]:
+    """Columns of a table, one part for each spectral window: by time, within a time by antenna."""
+    npol = next(iter(gains.values())).gain.shape[3]
+    rows: dict[str, list[NDArray[Any]]] = {n: [] for n in (*SCALARS, *ARRAYS)}
     for spw, g in sorted(gains.items()):
         nt, nant, nchan = g.gain.shape[:3]
         repeat: dict[str, NDArray[Any]] = {
@@ -208,57 +265,32 @@ def _write(path: Path, kind: str, gains: Mapping[int, Gains], ms: MeasurementSet
         rows["SNR"].append(g.snr.reshape(cells))
         with np.errstate(divide="ignore"):
             rows["WEIGHT"].append(np.where(g.error > 0, 1.0 / g.error**2, 0.0).reshape(cells))
-    # CASA looks solutions up in the order of time.
-    order = np.argsort(np.concatenate(rows["TIME"]), kind="stable")
-    n_rows = int(order.size)
-    main = table(str(path), maketabdesc(described), nrow=n_rows, ack=False)
-    try:
-        for name, parts in rows.items():
-            if name in arrays and len({part.shape[1] for part in parts}) > 1:
-                _put_cells(main, name, parts, order)
-                continue
-            values = np.concatenate(parts)[order]
-            if name in scalar and isinstance(scalar[name], int):
-                values = values.astype(np.int32)
-            main.putcol(name, values.astype(SINGLE.get(name, values.dtype)))
-        seconds = {"QuantumUnits": ["s"]}
-        main.putcolkeywords("TIME", {**seconds, "MEASINFO": {"type": "epoch", "Ref": "UTC"}})
-        main.putcolkeywords("INTERVAL", seconds)
-        main.putinfo({"type": "Calibration", "subType": kind, "readme": ""})
-        main.putkeywords(
-            {
-                "ParType": "Complex",
-                "MSName": ms.path.name,
-                "VisCal": kind,
-                "PolBasis": "unknown",
-                "CASA_Version": "dsa110-contimg",
-            }
-        )
-        for name in ("ANTENNA", "FIELD", "OBSERVATION", "HISTORY", "SPECTRAL_WINDOW"):
-            if (ms.path / name / "table.dat").is_file():
-                with open_table(ms.path / name) as source:
-                    copy = source.copy(
-                        str(path / name), deep=True, valuecopy=True, copynorows=name == "HISTORY"
-                    )
-                    copy.close()
-                if name == "SPECTRAL_WINDOW" and kind != "B Jones":
-                    with open_table(path / name, writable=True) as spectral:
-                        _one_channel(spectral)
-                main.putkeyword(name, "Table: " + str(path / name))
-        main.flush(recursive=True)
-    finally:
-        main.close()
+    return rows
+
+
+def _copy_subtables(main: Any, path: Path, ms: MeasurementSet, *, one_channel: bool) -> None:
+    """Describe antennas, fields and spectral windows as the Measurement Set does."""
+    for name in ("ANTENNA", "FIELD", "OBSERVATION", "HISTORY", "SPECTRAL_WINDOW"):
+        if not (ms.path / name / "table.dat").is_file():
+            continue
+        with open_table(ms.path / name) as source:
+            copy = source.copy(str(path / name), deep=True, valuecopy=True, copynorows=name == "HISTORY")
+            copy.close()
+        if name == "SPECTRAL_WINDOW" and one_channel:
+            with open_table(path / name, writable=True) as spectral:
+                _one_channel(spectral)
+        main.putkeyword(name, "Table: " + str(path / name))
 
 
 def _put_cells(main: Any, name: str, parts: list[NDArray[Any]], order: Int) -> None:
-    """Write cells of windows that differ in their number of channels."""
+    """Write cells of spectral windows that differ in their number of channels."""
     cells = [cell for part in parts for cell in part]
     for row, k in enumerate(order):
         main.putcell(name, row, cells[k].astype(SINGLE.get(name, cells[k].dtype)))
 
 
 def _one_channel(spectral: Any) -> None:
-    """Give every window the single channel that the solutions have; CASA aborts on a mismatch."""
+    """Give every spectral window the single channel that the solutions have; CASA aborts on a mismatch."""
     for k in range(spectral.nrows()):
         freq = np.asarray(spectral.getcell("CHAN_FREQ", k))
         width = float(np.abs(np.asarray(spectral.getcell("CHAN_WIDTH", k))).sum())

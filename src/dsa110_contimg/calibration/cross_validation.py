@@ -1,21 +1,27 @@
-"""Choosing solution intervals by cross-validation on the baseline statistics."""
+"""Choosing solution intervals, and what shares a gain, by cross-validation on the baseline statistics."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from dsa110_contimg.array_types import Bool, Complex, Float, Int
+from dsa110_contimg.calibration.apply import gains_at_times
 from dsa110_contimg.calibration.gains import Gains, GainTable, Interpolation
 from dsa110_contimg.calibration.solution_intervals import solution_intervals
-from dsa110_contimg.calibration.solver import CalMode, solve
+from dsa110_contimg.calibration.solve_settings import Grouping, ObservationAxes, SolveSettings
+from dsa110_contimg.calibration.solver import CalMode, SolveResult, solve
 from dsa110_contimg.calibration.statistics import BaselineStatistics
 
-__all__ = ["GainSolver", "Grouping", "Score", "Solution", "Trial"]
+__all__ = ["MIN_HELDOUT_SNR", "Candidate", "GainSolver", "Score", "Solution"]
 
-
+#: Multiples of a dump that are tried as solution intervals.
+DUMPS_PER_INTERVAL = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
+#: Ways to interpolate between solutions that are tried.
+INTERPOLATIONS: tuple[Interpolation, ...] = ("linear", "nearest")
 #: An antenna whose gains predict the other half of its channels with less than this is noise alone.
 MIN_HELDOUT_SNR = 3.0
 
@@ -46,47 +52,31 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Grouping:
-    """What shares a gain.
+class Candidate:
+    """One way to solve that was tried.
 
     Attributes
     ----------
-    common : bool
-        Both polarisations (T Jones) instead of each its own (G Jones).
-    combined : bool
-        All spectral windows instead of each its own.
-    """
-
-    common: bool
-    combined: bool
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One interval that was tried.
-
-    Attributes
-    ----------
+    score : Score
+        Cross-validated.
+    solint : str
+        Interval as :func:`solution_intervals` takes it.
     solint_s : float
         Its length in seconds.
-    common, combined : bool
-        As in :class:`Grouping`.
     interpolation : {"linear", "nearest"}
         Between solutions.
-    chi2_train, chi2_heldout, chi2_expected : float
-        As in :class:`Score`.
+    grouping : Grouping
+        What shares a gain.
     """
 
+    score: Score
+    solint: str
     solint_s: float
-    common: bool
-    combined: bool
     interpolation: Interpolation
-    chi2_train: float
-    chi2_heldout: float
-    chi2_expected: float
+    grouping: Grouping
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Solution:
     """A gain solution with what is known of it.
 
@@ -110,9 +100,14 @@ class Solution:
         How far each antenna's gains from one half of the channels stand out of the
         noise on the other half, in sigma over the whole observation; about zero
         for an antenna of noise alone.
+    iterations : int
+        Largest number of sweeps over the antennas that an interval took.
+    converged_fraction : float
+        Fraction of the intervals, by polarisation and spectral window, that converged; what did not
+        is flagged only if its signal to noise is too low.
     grouping : Grouping
         What shares a gain, as asked for or chosen.
-    trials : tuple of Trial
+    trials : tuple of Candidate
         All that was tried.
     """
 
@@ -124,10 +119,20 @@ class Solution:
     solved_fraction: float
     median_snr: float
     heldout_snr: Float
+    iterations: int
+    converged_fraction: float
     grouping: Grouping
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[Candidate, ...] = ()
+
+    @property
+    def convergence_note(self) -> str:
+        """Which part of the intervals did not converge, to stand before other words; empty if all did."""
+        if self.converged_fraction == 1:
+            return ""
+        return f"{100 * (1 - self.converged_fraction):.1f} % not converged in {self.iterations} iterations, "
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
 class GainSolver:
     """Solves and scores gains on one set of statistics.
 
@@ -135,111 +140,55 @@ class GainSolver:
     ----------
     statistics : BaselineStatistics
         Of the data after all earlier tables.
-    times_s, dump_s : ndarray, shape (ntime,)
-        Time stamps and lengths of the dumps in seconds.
-    scan, field_id : ndarray of int, shape (ntime,)
-        Of each dump.
-    freq_hz : ndarray, shape (nspw,)
-        Centres of the windows.
-    reference_antennas : sequence of int
-        Best first.
-    noise_scale2 : float
-        Variance of a complex visibility times its weight.
-    common, combine_spw : bool or None
-        One gain for both polarisations; for all windows. None: whichever predicts held-out channels better.
+    axes : ObservationAxes
+        Their times and spectral windows.
+    settings : SolveSettings
+        Noise, reference antennas and limits.
+    groupings : tuple of Grouping
+        What may share a gain: whichever predicts held-out channels better. The others have to be
+        better than the first.
     combine_scans : bool
         Intervals across scans.
-    min_snr, min_baselines : float, int
-        Limits under which solutions are flagged.
     min_heldout_snr : float
         Limit under which an antenna is flagged altogether.
     """
 
-    def __init__(
-        self,
-        statistics: BaselineStatistics,
-        *,
-        times_s: Float,
-        dump_s: Float,
-        scan: Int,
-        field_id: Int,
-        freq_hz: Float,
-        reference_antennas: Sequence[int],
-        noise_scale2: float,
-        common: bool | None,
-        combine_spw: bool | None,
-        combine_scans: bool,
-        min_snr: float,
-        min_baselines: int,
-        min_heldout_snr: float = MIN_HELDOUT_SNR,
-    ) -> None:
-        self._spw_ids = statistics.spw_ids
-        self._freq_hz = freq_hz
-        # The first is what the others have to be better than: most signal to noise without an assumption.
-        windows: tuple[bool, ...] = (combine_spw is not False,)
-        if combine_spw is None and len(statistics.spw_ids) > 1:
-            windows = (True, False)
-        hands = (False, True) if common is None else (common,)
-        self._groupings = [Grouping(hand, window) for window in windows for hand in hands]
-        # With one gain for all windows their sums simply add; before that only if nothing else is asked for.
-        together = all(g.combined for g in self._groupings)
-        self._set(statistics.combined() if together else statistics)
-        self._times, self._dump_s, self._scan, self._field = times_s, dump_s, scan, field_id
-        self._ranked = tuple(reference_antennas)
-        self._noise = noise_scale2
-        self._combine_scans = combine_scans
-        self._min_snr, self._min_baselines = min_snr, min_baselines
-        self._min_heldout_snr = min_heldout_snr
-
-    def _set(self, statistics: BaselineStatistics) -> None:
-        self.statistics = statistics
-        single = len(statistics.spw_ids) == 1
-        self._by_combined = {True: statistics if single else statistics.combined(), False: statistics}
+    statistics: BaselineStatistics
+    axes: ObservationAxes
+    settings: SolveSettings
+    groupings: tuple[Grouping, ...]
+    combine_scans: bool = True
+    min_heldout_snr: float = MIN_HELDOUT_SNR
 
     def after(self, table: GainTable) -> GainSolver:
         """Return a solver for what a table leaves to be solved."""
-        other = object.__new__(GainSolver)
-        other.__dict__ = dict(self.__dict__)
-        other._set(self.statistics.after(*self._on_dumps(table)))
-        return other
+        gain, solved = self._on_dumps([table], self.statistics)
+        return replace(self, statistics=self.statistics.after(gain, solved))
 
-    def together(self) -> GainSolver:
-        """Return a solver for gains that all windows share."""
-        return self._with([Grouping(self._groupings[0].common, True)])
+    def combine_spws(self) -> GainSolver:
+        """Return a solver for gains that all spectral windows share."""
+        return replace(self, groupings=(replace(self.groupings[0], combine_spw=True),))
 
-    def apart(self) -> GainSolver:
-        """Return a solver for a gain of each window."""
-        return self._with([Grouping(self._groupings[0].common, False)])
+    def per_spw(self) -> GainSolver:
+        """Return a solver for a gain of each spectral window."""
+        return replace(self, groupings=(replace(self.groupings[0], combine_spw=False),))
 
-    def _with(self, groupings: list[Grouping]) -> GainSolver:
-        other = object.__new__(GainSolver)
-        other.__dict__ = {**self.__dict__, "_groupings": groupings}
-        return other
-
-    def candidates(self) -> list[str]:
+    def intervals_to_try(self) -> list[str]:
         """Intervals worth trying, shortest first: multiples of a dump, scans, everything."""
-        n, dump = self._times.size, float(np.median(self._dump_s))
+        n, dump = self.axes.times_s.size, self.axes.typical_dump_s
         found: dict[bytes, str] = {}
-        multiples = [k for k in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96) if k < n]
-        for word in [*(str(k * dump) for k in multiples), "scan", "inf"]:
-            found.setdefault(self._intervals(word).tobytes(), word)
+        multiples = [str(k * dump) for k in DUMPS_PER_INTERVAL if k < n]
+        for solint in [*multiples, "scan", "inf"]:
+            found.setdefault(self._intervals(solint).tobytes(), solint)
         return list(found.values())
 
     def unit_score(self) -> Score:
         """Score of the data as they are."""
-        return self._mean([self._unit()] * 2, self.statistics)
-
-    def _unit(self) -> tuple[Complex, Bool]:
-        shape = (*self.statistics.cross.shape[1:3], self.statistics.n_antennas, 2)
-        return np.ones(shape, dtype=np.complex128), np.ones(shape, dtype=bool)
+        return self.fixed_score(())
 
     def fixed_score(self, tables: Sequence[GainTable]) -> Score:
         """Score of given gains, the product of tables."""
-        gain, solved = self._unit()
-        for table in tables:
-            g, s = self._on_dumps(table)
-            gain, solved = gain * g, solved & s
-        return self._mean([(gain, solved)] * 2, self.statistics)
+        return self._score([self._on_dumps(tables, self.statistics)] * 2, self.statistics)
 
     def best(
         self, mode: CalMode, solint: str, near: str | None = None, grouping: Grouping | None = None
@@ -265,34 +214,27 @@ class GainSolver:
         -------
         Solution
         """
-        first, *others = [grouping] if grouping in self._groupings else self._groupings
-        words = self.candidates() if solint == "auto" else [solint]
-        if near in words:
-            at = words.index(near)
-            words = words[max(0, at - 1) : at + 2]
-        tried = [self._try(mode, word, first) for word in words]
-        found = [way for ways in tried for way in ways]
-        best = min(found, key=_expected)
+        first, *others = [grouping] if grouping in self.groupings else self.groupings
+        solints = self.intervals_to_try() if solint == "auto" else [solint]
+        if near in solints:
+            at = solints.index(near)
+            solints = solints[max(0, at - 1) : at + 2]
+        tried = [c for s in solints for c in self._candidates(mode, s, first)]
+        best = min(tried, key=_expected)
         for other in others:
-            ways = self._try(mode, best[1], other)
-            if min(map(_expected, ways)) < _expected(best):
-                ways += [way for word in words if word != best[1] for way in self._try(mode, word, other)]
-                best = min(ways, key=_expected)
-            found += ways
-        trials = tuple(
-            Trial(self._length_s(word), by.common, by.combined, how, s.chi2_train, s.chi2_heldout, s.expected)
-            for s, word, how, by in found
-        )
-        return replace(self._solution(mode, *best), trials=trials)
-
-    def _try(self, mode: CalMode, word: str, by: Grouping) -> list[_Way]:
-        return [(score, word, how, by) for how, score in self.scores(mode, word, by).items()]
+            more = self._candidates(mode, best.solint, other)
+            if min(map(_expected, more)) < _expected(best):
+                more += [c for s in solints if s != best.solint for c in self._candidates(mode, s, other)]
+                best = min(more, key=_expected)
+            tried += more
+        return self._solution(mode, best, tuple(tried))
 
     def predicted_snr(self, solint: str, grouping: Grouping | None = None) -> float:
         """Signal to noise per antenna that the model promises, before anything is solved.
 
-        Median over antennas, intervals, polarisations and windows of ``sqrt(2 sum_j B_ij / s2)``,
-        the inverse error of a gain near one. It holds for data in the model's units.
+        Median over antennas, intervals, polarisations and spectral windows of
+        ``sqrt(2 sum_j B_ij / s2)``, the inverse error of a gain near one. It holds for data in the
+        model's units.
 
         Parameters
         ----------
@@ -301,148 +243,143 @@ class GainSolver:
         grouping : Grouping, optional
             What shares a gain; the first to be tried if not given.
         """
-        interval, by = self._intervals(solint), grouping or self._groupings[0]
+        interval, grouping = self._intervals(solint), grouping or self.groupings[0]
         starts = np.searchsorted(interval, np.arange(int(interval.max()) + 1))
-        gathered = self._by_combined[by.combined]
-        power = np.add.reduceat(gathered.model.sum(axis=0), starts, axis=1)
-        present = np.add.reduceat(gathered.count.sum(axis=0), starts, axis=1)
-        if by.common:
-            power, present = (x.sum(axis=-1, keepdims=True) for x in (power, present))
-        belongs = np.zeros((self.statistics.antenna1.size, self.statistics.n_antennas))
-        for antenna in (self.statistics.antenna1, self.statistics.antenna2):
-            belongs[np.arange(antenna.size), antenna] = 1
-        sums, seen = (np.moveaxis(x, 2, -1) @ belongs for x in (power, present))
-        promised = np.sqrt(2 * sums[seen > 0] / self._noise)
+        sums = self._sums(grouping)
+        power = np.add.reduceat(sums.model.sum(axis=0), starts, axis=1)
+        count = np.add.reduceat(sums.count.sum(axis=0), starts, axis=1)
+        if not grouping.per_polarization:
+            power, count = (x.sum(axis=-1, keepdims=True) for x in (power, count))
+        of_antenna, seen = (sums.sum_to_antennas(x, axis=2) for x in (power, count))
+        promised = np.sqrt(2 * of_antenna[seen > 0] / self.settings.noise.variance)
         return float(np.median(promised)) if promised.size else 0.0
-
-    def _length_s(self, solint: str) -> float:
-        """Median length of the intervals."""
-        interval = self._intervals(solint)
-        return float(np.median(np.bincount(interval, weights=self._dump_s)))
 
     def scores(
         self, mode: CalMode, solint: str, grouping: Grouping | None = None
     ) -> dict[Interpolation, Score]:
         """Cross-validate: solve on either half of the channels, score on both; by way of interpolation."""
-        by = grouping or self._groupings[0]
-        sums = self._by_combined[by.combined]
-        tables = [self._table(mode, solint, "linear", by, [half]) for half in (0, 1)]
+        grouping = grouping or self.groupings[0]
+        sums = self._sums(grouping)
+        gains = [self._solve(mode, solint, grouping, halves=[half]).gains for half in (0, 1)]
         return {
-            how: self._mean([self._on_dumps(replace(t, interpolation=how), sums) for t in tables], sums)
-            for how in _WAYS
+            how: self._score([self._on_dumps([_table(g, mode, grouping, how)], sums) for g in gains], sums)
+            for how in INTERPOLATIONS
         }
 
-    def _mean(
-        self,
-        solved_on: Sequence[tuple[Complex, Bool]],
-        sums: BaselineStatistics,
-    ) -> Score:
+    def _candidates(self, mode: CalMode, solint: str, grouping: Grouping) -> list[Candidate]:
+        solint_s = float(np.median(np.bincount(self._intervals(solint), weights=self.axes.dump_s)))
+        scores = self.scores(mode, solint, grouping)
+        return [Candidate(score, solint, solint_s, how, grouping) for how, score in scores.items()]
+
+    def _score(self, solved_on: Sequence[tuple[Complex, Bool]], sums: BaselineStatistics) -> Score:
+        """Score gains (nspw, ntime, nant, 2), and where they are solved, from either half of the channels."""
         train = held = 0.0
         for half, (gain, solved) in enumerate(solved_on):
             scale = sums.scale(gain, solved, half)
             train += sums.residual(gain, solved, half, scale)
             held += sums.residual(gain, solved, 1 - half, scale)
-        n = max(1.0, float(sums.count.sum())) * self._noise
+        n = max(1.0, float(sums.count.sum())) * self.settings.noise.variance
         return Score(train / n, held / n)
 
-    def _heldout_snr(self, mode: CalMode, solint: str, how: Interpolation, by: Grouping) -> Float:
+    def _heldout_snr(self, mode: CalMode, chosen: Candidate) -> Float:
         """How well gains from one half of the channels predict the other, by antenna; see :class:`Solution`.
 
         Noise that was fitted to itself passes any limit on its signal to noise
         now and then, but noise of other channels knows nothing of it.
         """
-        sums, told, errors = self._by_combined[by.combined], [], []
+        grouping, sums = chosen.grouping, self._sums(chosen.grouping)
+        unlimited = replace(self.settings, min_snr=0.0)
+        heldout_fits, errors = [], []
         for half in (0, 1):
-            gain, solved = self._on_dumps(self._table(mode, solint, how, by, [half], min_snr=0.0), sums)
+            result = self._solve(mode, chosen.solint, grouping, halves=[half], settings=unlimited)
+            table = _table(result.gains, mode, grouping, chosen.interpolation)
+            gain, solved = self._on_dumps([table], sums)
             scale = sums.scale(gain, solved, 1 - half)
             aligned, error = sums.by_antenna(np.where(solved, gain, 0), 1 - half, scale)
-            if by.common:
+            if not grouping.per_polarization:
                 aligned, error = aligned.sum(-1, keepdims=True), np.sqrt((error**2).sum(-1, keepdims=True))
-            told.append(aligned)
+            heldout_fits.append(aligned)
             errors.append(error)
-        # Both halves tell the same where there is noise alone: their errors add, not their squares.
+        # The two fits to noise alone are the same: their errors add, not the squares of them.
         error = errors[0] + errors[1]
-        return np.asarray(np.where(error > 0, (told[0] + told[1]) / np.where(error > 0, error, 1.0), 0.0))
+        fit = heldout_fits[0] + heldout_fits[1]
+        return np.asarray(np.where(error > 0, fit / np.where(error > 0, error, 1.0), 0.0))
 
-    def _solution(
-        self, mode: CalMode, score: Score, solint: str, how: Interpolation, by: Grouping
-    ) -> Solution:
-        heldout = self._heldout_snr(mode, solint, how, by)
-        noise_alone = heldout < self._min_heldout_snr
-        table = self._table(mode, solint, how, by, [0, 1], noise_alone=noise_alone)
+    def _solution(self, mode: CalMode, chosen: Candidate, trials: tuple[Candidate, ...]) -> Solution:
+        """Solve on all channels the way that was chosen."""
+        grouping = chosen.grouping
+        heldout = self._heldout_snr(mode, chosen)
+        unusable = heldout < self.min_heldout_snr
+        result = self._solve(mode, chosen.solint, grouping, unusable=unusable)
         present: Bool = self.statistics.present()
-        if by.common:
+        if not grouping.per_polarization:
             present = np.asarray(present.any(axis=1, keepdims=True))
-        flags = np.stack([g.flag[:, :, 0, :] for g in table.gains.values()])
-        snr = np.stack([g.snr[:, :, 0, :] for g in table.gains.values()])
+        flags = np.stack([g.flag[:, :, 0, :] for g in result.gains.values()])
+        snr = np.stack([g.snr[:, :, 0, :] for g in result.gains.values()])
         of_present = np.broadcast_to(present, flags.shape)
-        # The same gains for every window of the data, so that no map is needed to apply them.
-        gains = dict(table.gains)
-        if len(gains) < len(self._spw_ids):
-            gains = {spw: next(iter(table.gains.values())) for spw in self._spw_ids}
-        first = next(iter(gains.values()))
+        gains, first = result.gains, next(iter(result.gains.values()))
+        if len(gains) < len(self.statistics.spw_ids):
+            # The same gains for every spectral window of the data, so that no map is needed to apply them.
+            gains = dict.fromkeys(self.statistics.spw_ids, first)
         return Solution(
-            GainTable(table.kind, gains, table.label, table.interpolation),
-            mode,
-            solint,
-            float(np.median(first.interval_s)),
-            score,
-            float(1 - flags[of_present].mean()) if of_present.any() else 0.0,
-            float(np.median(snr[of_present])) if of_present.any() else 0.0,
-            heldout,
-            by,
+            table=_table(gains, mode, grouping, chosen.interpolation),
+            mode=mode,
+            solint=chosen.solint,
+            solint_s=float(np.median(first.interval_s)),
+            score=chosen.score,
+            solved_fraction=float(1 - flags[of_present].mean()) if of_present.any() else 0.0,
+            median_snr=float(np.median(snr[of_present])) if of_present.any() else 0.0,
+            heldout_snr=heldout,
+            iterations=int(result.iterations.max()),
+            converged_fraction=result.converged_fraction,
+            grouping=grouping,
+            trials=trials,
         )
 
-    def _table(
+    def _solve(
         self,
         mode: CalMode,
         solint: str,
-        interpolation: Interpolation,
-        by: Grouping,
-        halves: Sequence[int],
+        grouping: Grouping,
         *,
-        min_snr: float | None = None,
-        noise_alone: Bool | None = None,
-    ) -> GainTable:
-        sums = self._by_combined[by.combined]
-        gains: dict[int, Gains] = solve(
-            sums,
+        halves: Sequence[int] = (0, 1),
+        unusable: Bool | None = None,
+        settings: SolveSettings | None = None,
+    ) -> SolveResult:
+        return solve(
+            self._sums(grouping),
+            self.axes,
             self._intervals(solint),
-            self._times,
-            self._dump_s,
+            settings or self.settings,
             mode=mode,
+            grouping=grouping,
             halves=halves,
-            common=by.common,
-            combine_spw=False,  # already added up
-            reference_antennas=self._ranked,
-            min_snr=self._min_snr if min_snr is None else min_snr,
-            unusable=noise_alone,
-            min_baselines=self._min_baselines,
-            noise_scale2=self._noise,
-            freq_hz=self._freq_hz,
-            field_id=self._field,
-            scan=self._scan,
+            unusable=unusable,
         )
-        return GainTable("T Jones" if by.common else "G Jones", gains, mode, interpolation)
+
+    @cached_property
+    def _combined(self) -> BaselineStatistics:
+        return self.statistics if len(self.statistics.spw_ids) == 1 else self.statistics.combine_spws()
+
+    def _sums(self, grouping: Grouping) -> BaselineStatistics:
+        """Statistics added up over the spectral windows where they share a gain: once, not in every solve."""
+        return self._combined if grouping.combine_spw else self.statistics
 
     def _intervals(self, solint: str) -> Int:
-        return solution_intervals(
-            self._times, float(np.median(self._dump_s)), self._scan, solint, self._combine_scans
-        )
+        axes = self.axes
+        return solution_intervals(axes.times_s, axes.typical_dump_s, axes.scan, solint, self.combine_scans)
 
-    def _on_dumps(self, table: GainTable, sums: BaselineStatistics | None = None) -> tuple[Complex, Bool]:
+    def _on_dumps(self, tables: Sequence[GainTable], sums: BaselineStatistics) -> tuple[Complex, Bool]:
         """Gains and where they are solved, shape (nspw, ntime, nant, 2)."""
-        windows = (sums or self.statistics).spw_ids
-        pairs = [table.for_window(spw).at_times(self._times, table.interpolation) for spw in windows]
-        gain = np.stack([g[:, :, 0, :] for g, _ in pairs])
-        solved = ~np.stack([f[:, :, 0, :] for _, f in pairs])
-        shape = (*gain.shape[:3], 2)
-        return np.broadcast_to(gain, shape), np.broadcast_to(solved, shape)
+        return gains_at_times(tables, sums.spw_ids, self.axes.times_s, sums.n_antennas)
 
 
-_WAYS: tuple[Interpolation, ...] = ("linear", "nearest")
-_Way = tuple[Score, str, Interpolation, Grouping]
+def _table(
+    gains: dict[int, Gains], mode: CalMode, grouping: Grouping, interpolation: Interpolation
+) -> GainTable:
+    kind = "G Jones" if grouping.per_polarization else "T Jones"
+    return GainTable(kind=kind, gains=gains, label=mode, interpolation=interpolation)
 
 
-def _expected(way: _Way) -> float:
-    return way[0].expected
+def _expected(candidate: Candidate) -> float:
+    return candidate.score.expected

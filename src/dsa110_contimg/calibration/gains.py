@@ -10,15 +10,18 @@ import numba
 import numpy as np
 
 from dsa110_contimg.array_types import Bool, Complex, Float, Int
-from dsa110_contimg.errors import CalTableError
+from dsa110_contimg.errors import AxesError, CalTableError
 from dsa110_contimg.sky import angular_separation
 
 __all__ = ["GainTable", "Gains", "Interpolation", "phase_scatter_deg", "typical_amplitude"]
 
 Interpolation = Literal["linear", "nearest"]
 
+#: Fields of :class:`Gains` with one value for each solution interval.
+_PER_TIME = ("time_s", "interval_s", "reference_antenna", "field_id", "scan")
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Gains:
     """Complex gains of all antennas in one spectral window.
 
@@ -41,6 +44,11 @@ class Gains:
         Antenna of zero phase, -1 where there is none.
     field_id, scan : ndarray of int, shape (ntime,)
         Where the solutions come from.
+
+    Raises
+    ------
+    AxesError
+        If an array does not have its shape, or the times do not ascend.
     """
 
     time_s: Float
@@ -53,6 +61,21 @@ class Gains:
     reference_antenna: Int
     field_id: Int
     scan: Int
+
+    def __post_init__(self) -> None:
+        if self.gain.ndim != 4 or self.gain.shape[3] not in (1, 2):
+            raise AxesError(f"has shape {self.gain.shape}, not (ntime, nant, nchan, 1 or 2)", "Gains.gain")
+        n_times, _, n_channels, _ = self.gain.shape
+        expected = dict.fromkeys(_PER_TIME, (n_times,)) | {"freq_hz": (n_channels,)}
+        expected |= dict.fromkeys(("flag", "error", "snr"), self.gain.shape)
+        for name, shape in expected.items():
+            found = np.shape(getattr(self, name))
+            if found != shape:
+                raise AxesError(f"has shape {found}, not {shape}", f"Gains.{name}")
+        if self.flag.dtype != np.bool_:
+            raise AxesError(f"holds {self.flag.dtype}, not bool", "Gains.flag")
+        if not (np.isfinite(self.time_s).all() and (np.diff(self.time_s) > 0).all()):
+            raise AxesError("is not finite and ascending", "Gains.time_s")
 
     @property
     def n_antennas(self) -> int:
@@ -91,7 +114,7 @@ class Gains:
         return gain.reshape(shape), flag.reshape(shape)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class GainTable:
     """A calibration table: gains by spectral window, and how to apply them.
 
@@ -119,7 +142,7 @@ class GainTable:
     spw_map: Mapping[int, int] = field(default_factory=dict)
     field_direction: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
-    def for_window(self, spw_id: int) -> Gains:
+    def for_spw(self, spw_id: int) -> Gains:
         """Return the gains that apply to a spectral window of the data.
 
         Raises
@@ -157,7 +180,7 @@ class GainTable:
         flag : ndarray of bool, same shape
             True where there is none.
         """
-        gains = self.for_window(spw_id)
+        gains = self.for_spw(spw_id)
         gain, flag = gains.at_times(time_s, self.interpolation)
         if self.kind != "B Jones":
             return gain, flag
@@ -171,8 +194,7 @@ class GainTable:
             return self
         distance = [angular_separation(*self.field_direction[f], ra_rad, dec_rad) for f in known]
         field_id = known[int(np.argmin(distance))]
-        per_time = ["time_s", "interval_s", "gain", "flag", "error", "snr"]
-        per_time += ["reference_antenna", "field_id", "scan"]
+        per_time = (*_PER_TIME, "gain", "flag", "error", "snr")
         kept = {}
         for spw, g in self.gains.items():
             mine = g.field_id == field_id
@@ -251,7 +273,7 @@ def _interpolate_frequency(
 
 
 def typical_amplitude(tables: Sequence[GainTable]) -> float:
-    """Return the median of |g_i g_j| of the product of tables."""
+    """Return the factor on visibilities of the median antenna: squared median |g|, multiplied over tables."""
     total = 1.0
     for table in tables:
         sizes = np.concatenate([np.abs(g.gain[~g.flag]) for g in table.gains.values()])

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numba
@@ -22,74 +23,93 @@ import numpy as np
 
 from dsa110_contimg.array_types import Bool, Complex, Float, Int
 from dsa110_contimg.calibration.gains import Gains
-from dsa110_contimg.calibration.reference_antenna import _refer
+from dsa110_contimg.calibration.reference_antenna import refer_phases
+from dsa110_contimg.calibration.solve_settings import Grouping, ObservationAxes, SolveSettings
 from dsa110_contimg.calibration.statistics import BaselineStatistics
 
-__all__ = ["CalMode", "solve"]
+__all__ = ["MAX_ITERATIONS", "CalMode", "SolveResult", "solve"]
 
 CalMode = Literal["p", "ap"]
 
+#: A gain for each polarisation and all spectral windows.
+G_JONES = Grouping(per_polarization=True, combine_spw=True)
+#: Sweeps over all antennas, in a phase solution and again in the amplitude solution that starts from it.
 MAX_ITERATIONS = 200
+#: Converged once a sweep changes the gains by no more than this fraction of their size.
 TOLERANCE = 1e-7
+
+
+@dataclass(frozen=True, eq=False)
+class SolveResult:
+    """Gains, and how their iteration ended.
+
+    Attributes
+    ----------
+    gains : dict of int to Gains
+        By spectral-window identifier; the same under each where they share a gain.
+    iterations : ndarray of int, shape (nspw or 1, ninterval, npol)
+        Sweeps over all antennas, those of the phases that amplitudes start from included; zero
+        without data.
+    converged : ndarray of bool, same shape
+        True where the last sweep changed the gains by less than the tolerance.
+    """
+
+    gains: dict[int, Gains]
+    iterations: Int
+    converged: Bool
+
+    @property
+    def converged_fraction(self) -> float:
+        """Fraction of the solutions with data that converged; one if there are no data."""
+        tried = self.iterations > 0
+        return float(self.converged[tried].mean()) if tried.any() else 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Statistics by solution interval, shape (nspw or 1, ninterval, nbl, npol) each."""
+
+    cross: Complex
+    power: Float
+    data: Float
+    count: Float
 
 
 def solve(
     statistics: BaselineStatistics,
+    axes: ObservationAxes,
     interval: Int,
-    times_s: Float,
-    dump_s: Float,
+    settings: SolveSettings,
     *,
     mode: CalMode = "p",
+    grouping: Grouping = G_JONES,
     halves: Sequence[int] = (0, 1),
-    common: bool = False,
-    combine_spw: bool = True,
-    reference_antennas: Sequence[int] = (),
-    min_snr: float = 3.0,
-    min_baselines: int = 4,
-    noise_scale2: float = 1.0,
-    freq_hz: Float | None = None,
-    field_id: Int | None = None,
-    scan: Int | None = None,
     unusable: Bool | None = None,
-) -> dict[int, Gains]:
+) -> SolveResult:
     """Solve for antenna gains.
 
     Parameters
     ----------
     statistics : BaselineStatistics
         Sums over the data.
+    axes : ObservationAxes
+        Their times and spectral windows.
     interval : ndarray of int, shape (ntime,)
         Solution interval of each dump, from :func:`solution_intervals`.
-    times_s, dump_s : ndarray, shape (ntime,)
-        Time stamps and lengths of the dumps in seconds.
+    settings : SolveSettings
+        Noise, reference antennas and limits.
     mode : {"p", "ap"}
         Phases only, or amplitudes and phases.
+    grouping : Grouping
+        What shares a gain.
     halves : sequence of int
         Halves of the channels to use.
-    common : bool
-        One gain for both polarisations (T) instead of one each (G).
-    combine_spw : bool
-        One gain for all spectral windows.
-    reference_antennas : sequence of int
-        Best first; the first one that is solved in an interval has zero
-        phase, and a change of it is carried so that phases stay continuous.
-    min_snr : float
-        Signal to noise under which a solution is flagged.
-    min_baselines : int
-        Baselines an antenna must have in an interval.
-    noise_scale2 : float
-        Variance of a complex visibility times its weight.
-    freq_hz : ndarray, shape (nspw,), optional
-        Centre of each window.
-    field_id, scan : ndarray of int, shape (ntime,), optional
-        Field and scan of each dump.
-    unusable : ndarray of bool, shape (nspw, nant, npol), optional
+    unusable : ndarray of bool, shape (nspw or 1, nant, npol), optional
         Antennas to flag whatever their signal to noise.
 
     Returns
     -------
-    dict of int to Gains
-        By spectral-window identifier; with `combine_spw` the same gains under each.
+    SolveResult
 
     Notes
     -----
@@ -99,82 +119,90 @@ def solve(
     over the signal to noise. Fitted to noise alone it is about 2.2 for large
     arrays, not zero: each phase has turned its own noise upwards.
     """
-    used = list(halves)
-    everything = (statistics.cross, statistics.model, statistics.data, statistics.count)
-    sums = [x[used].sum(axis=0) for x in everything]
-    n_intervals = int(interval.max()) + 1
-    starts = np.searchsorted(interval, np.arange(n_intervals))
-    sums = [np.add.reduceat(x, starts, axis=1) for x in sums]
-    if combine_spw:
-        sums = [x.sum(axis=0, keepdims=True) for x in sums]
-    if common:
-        sums = [x.sum(axis=-1, keepdims=True) for x in sums]
-    cross, power, data, count = sums
-    nspw = cross.shape[0]
-    gain, sensitivity, amplitude, baselines = _solve_all(
-        np.ascontiguousarray(cross),
-        np.ascontiguousarray(power),
+    starts = np.searchsorted(interval, np.arange(int(interval.max()) + 1))
+    sums = _interval_sums(statistics, starts, grouping, halves)
+    gain, sensitivity, amplitude, baselines, iterations, converged = _solve_all(
+        np.ascontiguousarray(sums.cross),
+        np.ascontiguousarray(sums.power),
         statistics.antenna1,
         statistics.antenna2,
         statistics.n_antennas,
         mode == "p",
     )
     with np.errstate(divide="ignore", invalid="ignore"):
-        snr = np.where(sensitivity > 0, amplitude / np.sqrt(noise_scale2 / (2.0 * sensitivity)), 0.0)
-        snr /= np.sqrt(_excess(statistics, gain, cross, power, data, count))
+        thermal = np.sqrt(settings.noise.variance / (2.0 * sensitivity))
+        snr = np.where(sensitivity > 0, amplitude / thermal, 0.0)
+        snr /= np.sqrt(_excess_variance(statistics, gain, sums))
         error = np.abs(gain) / snr
-    flag = ~((snr >= min_snr) & (baselines >= min_baselines))
+    flag = ~((snr >= settings.min_snr) & (baselines >= settings.min_baselines))
     if unusable is not None:
         flag |= unusable[:, None]
     error = np.where(np.isfinite(error), error, 0.0)
-    # All of them, so that no interval is left with phases of its own.
-    ranked = list(dict.fromkeys([*reference_antennas, *range(statistics.n_antennas)]))
-    gain, reference = _refer(gain, flag, ranked)
-
-    slot_weight = np.maximum(statistics.count[used].sum(axis=(0, 1, 3, 4)), 1e-30)
-    centre = np.add.reduceat(times_s * slot_weight, starts) / np.add.reduceat(slot_weight, starts)
-    last = np.append(starts[1:], interval.size) - 1
-    length = times_s[last] - times_s[starts] + (dump_s[last] + dump_s[starts]) / 2
-    zeros = np.zeros(n_intervals, dtype=np.int64)
-    result: dict[int, Gains] = {}
+    # All antennas are ranked, so that no interval is left with phases of its own.
+    ranked = list(dict.fromkeys([*settings.reference_antennas, *range(statistics.n_antennas)]))
+    gain, reference = refer_phases(gain, flag, ranked)
+    centre, length = _times_of_intervals(statistics, axes, starts, halves)
+    gains: dict[int, Gains] = {}
     for k, spw in enumerate(statistics.spw_ids):
-        s = 0 if nspw == 1 else k
-        result[spw] = Gains(
-            centre,
-            length,
-            np.array([0.0 if freq_hz is None else float(freq_hz[k])]),
-            np.where(flag[s], 1.0, gain[s])[:, :, None, :],
-            flag[s][:, :, None, :],
-            error[s][:, :, None, :],
-            snr[s][:, :, None, :],
-            reference[s],
-            zeros if field_id is None else field_id[starts],
-            zeros if scan is None else scan[starts],
+        s = 0 if grouping.combine_spw else k
+        gains[spw] = Gains(
+            time_s=centre,
+            interval_s=length,
+            freq_hz=axes.freq_hz[k : k + 1],
+            gain=np.where(flag[s], 1.0, gain[s])[:, :, None, :],
+            flag=flag[s][:, :, None, :],
+            error=error[s][:, :, None, :],
+            snr=snr[s][:, :, None, :],
+            reference_antenna=reference[s],
+            field_id=axes.field_id[starts],
+            scan=axes.scan[starts],
         )
-    return result
+    return SolveResult(gains, np.where(sensitivity.any(axis=2), iterations, 0), converged)
 
 
-def _excess(
-    statistics: BaselineStatistics, gain: Complex, cross: Complex, power: Float, data: Float, count: Float
-) -> Float:
+def _interval_sums(
+    statistics: BaselineStatistics, starts: Int, grouping: Grouping, halves: Sequence[int]
+) -> _Sums:
+    """Add up the halves, the dumps of each interval, and what shares a gain."""
+    used = list(halves)
+    found = []
+    for values in (statistics.cross, statistics.model, statistics.data, statistics.count):
+        total = np.add.reduceat(values[used].sum(axis=0), starts, axis=1)
+        if grouping.combine_spw:
+            total = total.sum(axis=0, keepdims=True)
+        if not grouping.per_polarization:
+            total = total.sum(axis=-1, keepdims=True)
+        found.append(total)
+    return _Sums(*found)
+
+
+def _times_of_intervals(
+    statistics: BaselineStatistics, axes: ObservationAxes, starts: Int, halves: Sequence[int]
+) -> tuple[Float, Float]:
+    """Centre of the data and length of each interval in seconds, shape (ninterval,)."""
+    times_s, dump_s = axes.times_s, axes.dump_s
+    amount = np.maximum(statistics.count[list(halves)].sum(axis=(0, 1, 3, 4)), 1e-30)
+    centre = np.add.reduceat(times_s * amount, starts) / np.add.reduceat(amount, starts)
+    last = np.append(starts[1:], times_s.size) - 1
+    return centre, times_s[last] - times_s[starts] + (dump_s[last] + dump_s[starts]) / 2
+
+
+def _excess_variance(statistics: BaselineStatistics, gain: Complex, sums: _Sums) -> Float:
     """Residual variance of each antenna over that of the median antenna, at least 1; shape of `gain`.
 
     An antenna that is noisier than its weights say has less signal to noise
     than they say; what the model lacks raises all antennas alike.
     """
-    first, second = statistics.antenna1, statistics.antenna2
-    gi, gj = gain[:, :, first], gain[:, :, second]
-    aligned = (np.conj(gi) * gj * cross).real
-    product = np.abs(gi) ** 2 * np.abs(gj) ** 2 * power
+    gi, gj = gain[:, :, statistics.antenna1], gain[:, :, statistics.antenna2]
+    aligned = (np.conj(gi) * gj * sums.cross).real
+    product = np.abs(gi) ** 2 * np.abs(gj) ** 2 * sums.power
     # A common scale that a phase-only solution leaves open is taken out of each interval.
     total = product.sum(axis=2, keepdims=True)
     along = np.maximum(aligned.sum(axis=2, keepdims=True), 0)
     scale = np.where(total > 0, along / np.where(total > 0, total, 1), 0)
-    residual = data - 2 * scale * aligned + scale**2 * product
-    belongs = np.zeros((first.size, statistics.n_antennas))
-    belongs[np.arange(first.size), first] = belongs[np.arange(first.size), second] = 1
-    sums, number = (np.moveaxis(np.moveaxis(x, 2, -1) @ belongs, -1, 2) for x in (residual, count))
-    mean = np.where(number > 0, sums / np.maximum(number, 1), np.nan)
+    residual = sums.data - 2 * scale * aligned + scale**2 * product
+    of_antenna, number = (statistics.sum_to_antennas(x, axis=2) for x in (residual, sums.count))
+    mean = np.where(number > 0, of_antenna / np.maximum(number, 1), np.nan)
     with np.errstate(invalid="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # intervals without any data
         ratio = mean / np.nanmedian(mean, axis=2, keepdims=True)
@@ -184,13 +212,15 @@ def _excess(
 @numba.njit(parallel=True, cache=True)
 def _solve_all(
     cross: Complex, power: Float, antenna1: Int, antenna2: Int, n_antennas: int, phase_only: bool
-) -> tuple[Complex, Float, Float, Int]:
+) -> tuple[Complex, Float, Float, Int, Int, Bool]:
     nspw, nt, nbl, npol = cross.shape
     shape = (nspw, nt, n_antennas, npol)
     gain = np.ones(shape, dtype=np.complex128)
     sensitivity = np.zeros(shape)
     amplitude = np.zeros(shape)
     baselines = np.zeros(shape, dtype=np.int64)
+    iterations = np.zeros((nspw, nt, npol), dtype=np.int64)
+    converged = np.zeros((nspw, nt, npol), dtype=np.bool_)
     for task in numba.prange(nspw * nt * npol):
         s = task // (nt * npol)
         t = (task // npol) % nt
@@ -204,7 +234,7 @@ def _solve_all(
             b[i, j] = power[s, t, k, p]
             b[j, i] = power[s, t, k, p]
         g = _start(a, b)
-        _iterate(a, b, g, True)
+        sweeps, done = _iterate(a, b, g, True)
         if not phase_only:
             # The common amplitude first, so that the iteration starts near its end.
             aligned, total = 0.0, 0.0
@@ -214,7 +244,9 @@ def _solve_all(
                     total += b[i, j]
             if total > 0 and aligned > 0:
                 g *= np.sqrt(aligned / total)
-                _iterate(a, b, g, False)
+                more, done = _iterate(a, b, g, False)
+                sweeps += more
+        iterations[s, t, p], converged[s, t, p] = sweeps, done
         for i in range(n_antennas):
             top = 0.0 + 0.0j
             bottom = 0.0
@@ -226,7 +258,7 @@ def _solve_all(
             gain[s, t, i, p] = g[i]
             sensitivity[s, t, i, p] = bottom
             amplitude[s, t, i, p] = abs(top) / bottom if bottom > 0 else 0.0
-    return gain, sensitivity, amplitude, baselines
+    return gain, sensitivity, amplitude, baselines, iterations, converged
 
 
 @numba.njit(cache=True)
@@ -254,10 +286,14 @@ def _start(a: Complex, b: Float) -> Complex:
 
 
 @numba.njit(cache=True)
-def _iterate(a: Complex, b: Float, g: Complex, phase_only: bool) -> None:
-    """Minimise over one antenna after the other, each step using the newest of the others."""
+def _iterate(a: Complex, b: Float, g: Complex, phase_only: bool) -> tuple[int, bool]:
+    """Minimise over one antenna after the other, each step using the newest of the others.
+
+    Changes `g`; returns the number of sweeps over all antennas, and whether the last one changed
+    them by less than the tolerance.
+    """
     n = g.size
-    for _ in range(MAX_ITERATIONS):
+    for sweep in range(MAX_ITERATIONS):
         change, norm = 0.0, 0.0
         for i in range(n):
             top = 0.0 + 0.0j
@@ -273,4 +309,5 @@ def _iterate(a: Complex, b: Float, g: Complex, phase_only: bool) -> None:
             norm += abs(new) ** 2
             g[i] = new
         if change <= TOLERANCE**2 * norm:
-            break
+            return sweep + 1, True
+    return MAX_ITERATIONS, False

@@ -4,7 +4,7 @@ For gains that do not depend on frequency within a spectral window,
 
     A = sum w D conj(M),   B = sum w |M|^2,   C = sum w |D|^2
 
-per baseline, dump, polarisation and window are sufficient: the weighted
+per baseline, dump, polarisation and spectral window are sufficient: the weighted
 squared residual of any set of gains is ``C - 2 Re(conj(g_i) g_j A) + |g_i|^2
 |g_j|^2 B`` exactly. They do not depend on the gains, so that one pass over
 the data serves every solution interval and mode. They are kept for two
@@ -17,16 +17,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numba
 import numpy as np
 
 from dsa110_contimg.array_types import Bool, Complex, Float, Int, Vis, Weight
 
-__all__ = ["BaselineStatistics", "accumulate"]
+__all__ = ["BaselineStatistics", "RowIndex", "accumulate"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class BaselineStatistics:
     """Sums over channels by baseline.
 
@@ -58,13 +59,13 @@ class BaselineStatistics:
         first, second = np.triu_indices(n_antennas, 1)
         shape = (2, len(spw_ids), n_times, first.size, 2)
         return cls(
-            first.astype(np.int64),
-            second.astype(np.int64),
-            tuple(spw_ids),
-            np.zeros(shape, dtype=np.complex128),
-            np.zeros(shape),
-            np.zeros(shape),
-            np.zeros(shape),
+            antenna1=first.astype(np.int64),
+            antenna2=second.astype(np.int64),
+            spw_ids=tuple(spw_ids),
+            cross=np.zeros(shape, dtype=np.complex128),
+            model=np.zeros(shape),
+            data=np.zeros(shape),
+            count=np.zeros(shape),
         )
 
     @property
@@ -79,14 +80,35 @@ class BaselineStatistics:
 
     def present(self) -> Bool:
         """Antennas with any data by polarisation, shape (nant, npol)."""
-        per_baseline = self.count.sum(axis=(0, 1, 2)) > 0
-        out = np.zeros((self.n_antennas, self.count.shape[-1]), dtype=bool)
-        np.logical_or.at(out, self.antenna1, per_baseline)
-        np.logical_or.at(out, self.antenna2, per_baseline)
+        return np.asarray(self.sum_to_antennas(self.count.sum(axis=(0, 1, 2)), axis=0) > 0)
+
+    @cached_property
+    def incidence(self) -> Float:
+        """Incidence matrix, shape (nbl, nant): one where an antenna is part of a baseline, else zero."""
+        out = np.zeros((self.antenna1.size, self.n_antennas))
+        for antenna in (self.antenna1, self.antenna2):
+            out[np.arange(antenna.size), antenna] = 1.0
         return out
 
-    def combined(self) -> BaselineStatistics:
-        """Add up the spectral windows, for gains common to all of them."""
+    def sum_to_antennas(self, values: Float, axis: int) -> Float:
+        """Add up what is given by baseline over the baselines of each antenna.
+
+        Parameters
+        ----------
+        values : ndarray, with an axis of length nbl
+            Values by baseline.
+        axis : int
+            That axis.
+
+        Returns
+        -------
+        ndarray, with that axis of length nant
+            Each baseline is counted at both of its antennas.
+        """
+        return np.asarray(np.moveaxis(np.moveaxis(values, axis, -1) @ self.incidence, -1, axis))
+
+    def combine_spws(self) -> BaselineStatistics:
+        """Add up the spectral windows, for gains that all of them share."""
         return replace(
             self,
             spw_ids=self.spw_ids[:1],
@@ -174,11 +196,8 @@ class BaselineStatistics:
         aligned = (np.conj(gi) * gj * self.cross[half]).real.sum(axis=1)
         power = (np.abs(gi * gj) ** 2 * self.model[half]).sum(axis=1)
         residual = self.data[half].sum(axis=1) - 2 * scale * aligned + scale**2 * power
-        belongs = np.zeros((first.size, self.n_antennas))
-        belongs[np.arange(first.size), first] = belongs[np.arange(first.size), second] = 1
         sums, powers, left, number = (
-            np.moveaxis(np.moveaxis(x, 1, -1) @ belongs, -1, 1)
-            for x in (aligned, power, residual, self.count[half].sum(axis=1))
+            self.sum_to_antennas(x, axis=1) for x in (aligned, power, residual, self.count[half].sum(axis=1))
         )
         variance = powers * left / np.maximum(number, 1.0) / 2
         return sums, np.sqrt(np.maximum(variance, 0.0))
@@ -196,12 +215,27 @@ class BaselineStatistics:
         return sums[0], sums[1]
 
 
+@dataclass(frozen=True, eq=False)
+class RowIndex:
+    """Where the rows of a block belong.
+
+    Attributes
+    ----------
+    time_index : ndarray of int, shape (nrow,)
+        Dump of each row.
+    antenna1, antenna2 : ndarray of int, shape (nrow,)
+        Antennas of each row, in either order.
+    """
+
+    time_index: Int
+    antenna1: Int
+    antenna2: Int
+
+
 def accumulate(
     statistics: BaselineStatistics,
     spw_index: int,
-    slot: Int,
-    antenna1: Int,
-    antenna2: Int,
+    rows: RowIndex,
     vis: Vis,
     weight: Weight,
     model: Vis,
@@ -214,11 +248,11 @@ def accumulate(
     statistics : BaselineStatistics
         Where to add.
     spw_index : int
-        Index on its window axis.
-    slot, antenna1, antenna2 : ndarray of int, shape (nrow,)
+        Index on its axis of spectral windows.
+    rows : RowIndex
         Dump and antennas of each row.
     vis : ndarray of complex64, shape (nrow, nchan, 2)
-        Parallel-hand visibilities.
+        Visibilities of the two parallel-hand correlations.
     weight : ndarray of float32, same shape
         Weights, zero where flagged.
     model : ndarray of complex64, shape (nrow, nchan)
@@ -229,9 +263,9 @@ def accumulate(
     """
     _accumulate(
         statistics.n_antennas,
-        slot,
-        antenna1,
-        antenna2,
+        rows.time_index,
+        rows.antenna1,
+        rows.antenna2,
         np.ascontiguousarray(vis),
         np.ascontiguousarray(weight),
         model,
@@ -246,7 +280,7 @@ def accumulate(
 @numba.njit(cache=True)
 def _accumulate(
     n_antennas: int,
-    slot: Int,
+    time_index: Int,
     antenna1: Int,
     antenna2: Int,
     vis: Vis,
@@ -267,7 +301,7 @@ def _accumulate(
         if swapped:
             i, j = j, i
         baseline = i * n_antennas - (i * (i + 1)) // 2 + (j - i - 1)
-        t = slot[r]
+        t = time_index[r]
         for c in range(nchan):
             half = (first_channel + c + baseline + t) & 1
             # In double precision: the residual of a good fit is a small difference of large sums.

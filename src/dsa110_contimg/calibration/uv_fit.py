@@ -9,6 +9,7 @@ import scipy.linalg
 from dsa110_contimg.array_types import Float, Vis, Weight
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 from dsa110_contimg.sky.components import ARCSEC
+from dsa110_contimg.visibilities.noise import NoiseScale
 
 __all__ = ["N_MOMENTS", "residual_moments", "sampled_coupling", "solve_moments"]
 
@@ -106,15 +107,15 @@ def sampled_coupling(uvw_m: Float, freq_hz: Float, lmn: Float, flux_jy: Float, w
     return np.asarray(parts @ parts.T, dtype=np.float64)
 
 
-def solve_moments(moments: Float, noise_scale2: float, coupling: Float | None = None) -> tuple[Float, Float]:
+def solve_moments(moments: Float, noise: NoiseScale, coupling: Float | None = None) -> tuple[Float, Float]:
     """Solve the normal equations of all sources together.
 
     Parameters
     ----------
     moments : ndarray, shape (n, 7)
         Of :func:`residual_moments`, added up over all data.
-    noise_scale2 : float
-        Variance of a complex visibility times its weight.
+    noise : NoiseScale
+        Noise relative to the weights.
     coupling : ndarray, shape (3 n, 3 n), optional
         Of :func:`sampled_coupling`, added up, at any scale; without it every source is
         solved for as if it were alone.
@@ -142,11 +143,11 @@ def solve_moments(moments: Float, noise_scale2: float, coupling: Float | None = 
         norm = np.sqrt(np.where(np.diag(coupling) > 0, np.diag(coupling), 1.0))
         correlation = coupling / norm / norm[:, None]
     prior = np.repeat([PRIOR_FLUX, PRIOR_POSITION_RAD, PRIOR_POSITION_RAD], n)
-    correlation[np.diag_indices(3 * n)] = 1 + noise_scale2 / 2 / (prior * scale) ** 2
+    correlation[np.diag_indices(3 * n)] = 1 + noise.variance / 2 / (prior * scale) ** 2
     # In units of each unknown's own error the matrix is of order one, whatever the fluxes.
     factor = scipy.linalg.cho_factor(correlation)
     change = scipy.linalg.cho_solve(factor, np.concatenate([r0, r1, r2]) / scale) / scale
-    variance = np.diag(scipy.linalg.cho_solve(factor, np.eye(3 * n))) / scale**2 * noise_scale2 / 2
+    variance = np.diag(scipy.linalg.cho_solve(factor, np.eye(3 * n))) / scale**2 * noise.variance / 2
     change = np.where(seen, change, 0.0).reshape(3, n).T
     return change, np.where(seen, np.sqrt(variance), np.inf).reshape(3, n).T
 

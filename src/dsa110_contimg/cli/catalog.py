@@ -141,7 +141,7 @@ def _cell(name: str, value: Any) -> str:
 
 def _write(rows: Any, catalog: str, out: Path) -> None:
     """Write rows in the form that the ending of the name asks for, beside and renamed."""
-    from dsa110_contimg.sky.seed import catalog_sky
+    from dsa110_contimg.sky.catalog_model import catalog_sky
 
     try:
         if out.suffix in (".txt", ".reg"):

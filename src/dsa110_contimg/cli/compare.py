@@ -65,7 +65,7 @@ def study(
     from dsa110_contimg.compare.study_page import write_page
 
     settings = StudyConfig.load(config, options)
-    cells = run_study(outdir, settings, TerminalProgress())
+    runs = run_study(outdir, settings, TerminalProgress())
     where = page or outdir / "study.md"
     default = StudyConfig.model_construct()
     changed = [
@@ -73,16 +73,16 @@ def study(
         for name, value in settings.model_dump().items()
         if value != getattr(default, name)
     ]
-    write_page(where, settings, cells, " ".join(["contimg study", str(outdir), *changed]))
-    failed = sum(c["status"] != "completed" for c in cells)
+    write_page(where, settings, runs, " ".join(["contimg study", str(outdir), *changed]))
+    failed = sum(c["status"] != "completed" for c in runs)
     if as_json:
-        print_json({"page": str(where), "observations": len(cells), "failed": failed, "cells": cells})
+        print_json({"page": str(where), "observations": len(runs), "failed": failed, "runs": runs})
     else:
-        typer.echo(f"{len(cells)} observations, {failed} failed; {where}")
+        typer.echo(f"{len(runs)} observations, {failed} failed; {where}")
     if failed:
-        first = next(c for c in cells if c["status"] != "completed")
+        first = next(c for c in runs if c["status"] != "completed")
         raise EngineError(
-            f"{failed} of {len(cells)} observations failed, the first: {first['reason']}",
+            f"{failed} of {len(runs)} observations failed, the first: {first['reason']}",
             outdir,
             "the same command tries them again",
         )

@@ -32,7 +32,12 @@ def selfcal(
     *,
     options: dict[str, Any],
 ) -> None:
-    """Self-calibrate a field against the catalogue."""
+    """Self-calibrate a field against the catalogue.
+
+    "Held-out chi2 1.97 -> 1.12" is said of gains that were solved on every
+    other channel: the variance of the remaining channels minus the model,
+    before and after, in units of the thermal variance. 1 is noise alone.
+    """
     from dsa110_contimg.selfcal.run import selfcal_ms
 
     settings = SelfCalConfig.load(config, options)
@@ -48,27 +53,25 @@ def selfcal(
 def print_selfcal(summary: dict[str, Any], outdir: Path) -> None:
     """Print the closing table of a self-calibration."""
     first, last = summary["initial"], summary["final"]
-    offset = last["offset_arcsec"]
+    offset, flux_ratio, thermal = last["offset_arcsec"], last["flux_ratio"], last["thermal_ratio"]
+    in_model = f"{summary['n_seeds']} sources, {summary['seed_flux_jy']:.4g} Jy apparent"
+    sources = [f"{n} {v}" for v, n in summary.get("seed_verdicts", {}).items() if v != "faint"]
     lines = {
         "status": f"{summary['status']}: {summary['message']}",
-        "seed": f"{summary['n_seeds']} sources, {summary['seed_flux_jy']:.4g} Jy apparent"
-        if summary["seeded"]
-        else "none",
+        "catalogue model": in_model if summary["seeded"] else "none",
+        "held-out chi2": _heldout(summary),
+        "solver": _convergence(summary),
         "signal to noise": f"{first['snr']:.1f} -> {last['snr']:.1f}",
         "rms": f"{1e3 * first['rms_jy']:.4g} -> {1e3 * last['rms_jy']:.4g} mJy"
-        + (f" ({last['thermal_ratio']:.2f} x thermal)" if last["thermal_ratio"] else "")
+        + (f" ({thermal:.2f} x thermal)" if thermal else "")
         + (", before in other flux units" if summary["flux_units_changed"] else ""),
         "flux ratio": "no source to compare"
-        if last["flux_ratio"] is None
-        else f"{last['flux_ratio']:.3f} (median of {last['flux_ratio_n']} sources)",
+        if flux_ratio is None
+        else f"{flux_ratio:.3f} (median of {last['flux_ratio_n']} sources)",
         "position offset": "no source to compare"
         if offset is None
         else f"{offset[0]:+.2f}, {offset[1]:+.2f} arcsec",
-        "bright seeds": ", ".join(
-            f"{count} {verdict}"
-            for verdict, count in summary.get("seed_verdicts", {}).items()
-            if verdict != "faint"
-        ),
+        "bright sources": ", ".join(sources),
         "seconds": ", ".join(f"{k} {v:.1f}" for k, v in summary["seconds"].items()),
         "pictures": str(outdir / summary["products"].get("picture", "")),
         "images": str(outdir / "final-image.fits"),
@@ -76,3 +79,21 @@ def print_selfcal(summary: dict[str, Any], outdir: Path) -> None:
     for key, text in lines.items():
         if text:
             typer.echo(f"{key:<20} {text}")
+
+
+def _heldout(summary: dict[str, Any]) -> str:
+    """Say what the kept round leaves on channels that it was not solved on; empty if none was kept."""
+    if not summary["best_iteration"]:
+        return ""
+    chi2 = summary["iterations"][summary["best_iteration"] - 1]["chi2_heldout"]
+    return f"{chi2:.4g} x thermal variance left on channels not solved on (1: noise alone)"
+
+
+def _convergence(summary: dict[str, Any]) -> str:
+    """Say how the solver of the kept round ended; empty if none was kept."""
+    if not summary["best_iteration"]:
+        return ""
+    this = summary["iterations"][summary["best_iteration"] - 1]
+    share = this["converged_fraction"]
+    ended = "all solutions converged" if share == 1 else f"{100 * share:.1f} % of the solutions converged"
+    return f"{ended}, in {this['solver_iterations']} iterations at the most"

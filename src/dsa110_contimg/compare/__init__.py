@@ -1,8 +1,8 @@
 """Comparison of strategies: the same observation self-calibrated with and without the catalogue.
 
 Each arm is a `contimg selfcal` of its own on untouched data (`arms`, `pristine`); all are then imaged and
-measured alike (`metrics`) and judged by stated rules (`verdict`, `report`). A study repeats that over a grid
-of simulated observations (`study`, `cell`, `page`).
+measured alike (`common_images`) and judged by stated rules (`verdict`, `report`). A study repeats that over a
+grid of simulated observations (`study`, `study_run`, `study_page`), held against their truth (`score`).
 """
 
 from dsa110_contimg.compare.arms import Arm, parse_arms

@@ -18,10 +18,10 @@ from dsa110_contimg.compare.pristine import pristine_copy
 from dsa110_contimg.config import PREFIX, SelfCalConfig
 from dsa110_contimg.errors import ConfigError
 from dsa110_contimg.files import write_json, write_text
-from dsa110_contimg.selfcal.products import SUMMARY
-from dsa110_contimg.sky import Seed
+from dsa110_contimg.selfcal.naming import SUMMARY
+from dsa110_contimg.sky import ApparentSky
 
-__all__ = ["BASELINE", "Arm", "Outcome", "parse_arms", "run_arm", "same_seed"]
+__all__ = ["BASELINE", "Arm", "Outcome", "parse_arms", "run_arm", "same_sources"]
 
 BASELINE = "baseline_no_nvss"
 #: Unseeded self-calibration is given no catalogue to look into: it could not be seeded if it tried.
@@ -64,9 +64,13 @@ class Arm:
 
     def configure(self, config: SelfCalConfig, folder: Path) -> SelfCalConfig:
         """Options of this arm's self-calibration."""
-        needed = self.seeded or self.options.get("catalog_mask")
-        catalog = {} if needed else {"catalog_dir": folder / NO_CATALOG}
-        return config.with_options(**{**self.options, **catalog})
+        masked = self.options.get("catalog_mask", config.catalog_mask)
+        options = dict(self.options)
+        if not masked:
+            options["mask_radius_arcsec"] = None
+        if not (self.seeded or masked):
+            options["catalog_dir"] = folder / NO_CATALOG
+        return config.with_options(**options)
 
 
 def parse_arms(text: str) -> list[Arm]:
@@ -106,23 +110,25 @@ def _arm(name: str) -> Arm:
     return Arm(name, {**KINDS[kind], "nvss_min_mjy": limit})
 
 
-def same_seed(arm: Arm, seed: Seed, other: Arm, other_seed: Seed, floor_mjy: float) -> str | None:
+def same_sources(
+    arm: Arm, model: ApparentSky, other: Arm, other_model: ApparentSky, floor_mjy: float
+) -> str | None:
     """Say why two seeded arms are one and the same, or None if they are not.
 
     Parameters
     ----------
     arm, other : Arm
         Arms.
-    seed, other_seed : Seed
-        What they select.
+    model, other_model : ApparentSky
+        Catalogue models that they select.
     floor_mjy : float
         Faintest source that the catalogue lists in this field, mJy.
     """
     kinds = [{k: v for k, v in a.options.items() if k != "nvss_min_mjy"} for a in (arm, other)]
-    if kinds[0] != kinds[1] or seed.sky.name != other_seed.sky.name:
+    if kinds[0] != kinds[1] or model.sky.name != other_model.sky.name:
         return None
     limits = [a.limit_mjy or 0.0 for a in (arm, other)]
-    n = f"the same {len(seed)} sources"
+    n = f"the same {len(model)} sources"
     if max(limits) <= floor_mjy:
         return f"{n}: the faintest of the catalogue here has {floor_mjy:.2f} mJy, above both limits"
     return f"{n}: those between the two limits are too faint as seen through the primary beam"

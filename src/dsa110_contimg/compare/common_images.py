@@ -14,16 +14,19 @@ from dsa110_contimg.calibration.apply import chain
 from dsa110_contimg.calibration.caltables import read_gain_table
 from dsa110_contimg.calibration.gains import Gains, GainTable
 from dsa110_contimg.config import SelfCalConfig
-from dsa110_contimg.errors import EngineError, ImagingError
-from dsa110_contimg.imaging import ImageGrid, measure_image, off_source_region, read_image
-from dsa110_contimg.imaging.obs_context import grid_for
+from dsa110_contimg.errors import EngineError
+from dsa110_contimg.imaging import ImageGrid, measure_image, off_source_or_sources_alone, read_image
+from dsa110_contimg.imaging.backend import Embedded
 from dsa110_contimg.imaging.products import write_products
 from dsa110_contimg.progress import Progress
-from dsa110_contimg.selfcal.calibration_data import Observation, SeedModel
+from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.imaging import CalibratedImage, make_image, measure, metrics_dict
-from dsa110_contimg.selfcal.params import Plan, make_plan
-from dsa110_contimg.sky import Seed, build_seed
+from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
+from dsa110_contimg.selfcal.params import SelfCalParams, check_params
+from dsa110_contimg.selfcal.stage_log import StageLog
+from dsa110_contimg.sky import ApparentSky
 from dsa110_contimg.sky.components import ARCSEC
+from dsa110_contimg.visibilities import NoiseScale
 
 __all__ = ["CommonImages", "Judge", "arm_tables", "unit_table"]
 
@@ -82,9 +85,9 @@ def unit_table(times_s: Float, spw_freq_hz: Mapping[int, float], flag: Mapping[i
     times_s : ndarray, shape (ntime,)
         Times, seconds (MJD UTC).
     spw_freq_hz : mapping of int to float
-        Frequency of each window in hertz.
+        Frequency of each spectral window in hertz.
     flag : mapping of int to ndarray of bool, shape (ntime, nant, 2)
-        Flags of each window.
+        Flags of each spectral window.
     """
     gains = {}
     none = np.full(times_s.size, -1, dtype=np.int64)
@@ -93,8 +96,19 @@ def unit_table(times_s: Float, spw_freq_hz: Mapping[int, float], flag: Mapping[i
         flags = flag[spw][:, :, None, :]
         one = np.ones(flags.shape, dtype=np.complex128)
         zero, sure = np.zeros(flags.shape), np.full(flags.shape, 1e6)
-        gains[spw] = Gains(times_s, width, np.array([freq]), one, flags, zero, sure, none, none, none)
-    return GainTable("G Jones", gains, "common flags", "nearest")
+        gains[spw] = Gains(
+            time_s=times_s,
+            interval_s=width,
+            freq_hz=np.array([freq]),
+            gain=one,
+            flag=flags,
+            error=zero,
+            snr=sure,
+            reference_antenna=none,
+            field_id=none,
+            scan=none,
+        )
+    return GainTable(kind="G Jones", gains=gains, label="common flags", interpolation="nearest")
 
 
 class Judge:
@@ -122,29 +136,25 @@ class Judge:
     def __init__(
         self, ms: Path, outdir: Path, config: SelfCalConfig, caltables: Sequence[Path], progress: Progress
     ) -> None:
-        self.config = config.with_options(use_nvss_seeding=False, catalog_mask=False)
-        self.plan: Plan = make_plan(ms, outdir, self.config, caltables)
-        self.observation = Observation(self.plan.reader, self.plan.initial, progress)
-        fwhm = self.plan.beam.fwhm_rad(float(self.plan.reader.freq_hz.min()))
-        self.grid: ImageGrid = grid_for(self.plan.reader, config, fwhm)
+        self.config = config.with_options(use_nvss_seeding=False, catalog_mask=False, mask_radius_arcsec=None)
+        self.params: SelfCalParams = check_params(ms, outdir, self.config, caltables)
+        self.data = CalibrationData(
+            self.params.reader, self.params.initial, StageLog(progress), grid=self.params.grid
+        )
+        self.weights = self.data.nominal_weights()
+        self.grid: ImageGrid = self.params.grid
         #: What every arm, seeded or not, is measured against.
-        self.reference = self.seed(0.0)
+        self.reference = self.catalog_model(0.0)
+        self.model = SkyVisibilities(self.reference)
         #: Faintest source that the catalogue lists in the field, jansky, seen or not.
-        self.faintest_jy = float(self.seed(0.0, 0.0).sky.flux_jy.min())
+        self.faintest_jy = float(self.catalog_model(0.0, 0.0).sky.flux_jy.min())
 
-    def seed(self, limit_mjy: float, apparent_mjy: float | None = None, catalog: str = "nvss") -> Seed:
-        """Seed of an arm: sources above a catalogue flux, and above one as seen through the beam, in mJy."""
-        if apparent_mjy is None:
-            apparent_mjy = self.config.seed_min_apparent_mjy
-        return build_seed(
-            self.plan.reader.pointing,
-            self.plan.reader.freq_hz,
-            self.plan.beam,
-            catalog=catalog,
-            catalog_dir=self.config.catalog_dir,
-            min_mjy=limit_mjy,
-            min_apparent_mjy=apparent_mjy,
-            spectral_index=self.config.spectral_index,
+    def catalog_model(
+        self, limit_mjy: float, apparent_mjy: float | None = None, catalog: str | None = None
+    ) -> ApparentSky:
+        """Catalogue model of an arm: sources above a catalogue flux and a flux through the beam, in mJy."""
+        return self.params.context.catalog_model(
+            catalog=catalog, min_mjy=limit_mjy, min_apparent_mjy=apparent_mjy
         )
 
     def compare(
@@ -203,7 +213,7 @@ class Judge:
         }
         for name, folder in folders.items():
             restored = {"image": (images[name].restored, "JY/BEAM")}
-            write_products(folder / "common", restored, images[name].cleaned, self.grid, self.plan.reader)
+            write_products(folder / "common", restored, images[name].cleaned, self.grid, self.params.reader)
         beam = images["before"].cleaned.beam
         beam_pixels = beam.solid_angle_sr / self.grid.cell_rad**2
         flags = np.stack([g.flag for g in common.gains.values()])
@@ -222,14 +232,14 @@ class Judge:
 
     def _common_flags(self, tables: Mapping[str, list[GainTable]]) -> tuple[GainTable, dict[str, float]]:
         """Gains of one with the flags of all arms together; median |g_i g_j| of each arm."""
-        reader = self.plan.reader
-        windows = {s: reader.ms.spectral_window(s).freq_hz for s in self.plan.selection.spw_ids}
+        reader = self.params.reader
+        spws = {s: reader.ms.spectral_window(s).freq_hz for s in self.params.reader.selection.spw_ids}
         n_antennas = len(reader.ms.antennas)
-        flags = {s: np.zeros((reader.times.size, n_antennas, 2), dtype=bool) for s in windows}
+        flags = {s: np.zeros((reader.times.size, n_antennas, 2), dtype=bool) for s in spws}
         units = dict.fromkeys(tables, 1.0)
         for name, arm in tables.items():
             sizes = []
-            for spw, freq in windows.items():
+            for spw, freq in spws.items():
                 if not arm:
                     continue
                 gain, flag = chain(arm, spw, reader.times, freq, n_antennas)
@@ -237,53 +247,49 @@ class Judge:
                 sizes.append(np.abs(gain[~np.broadcast_to(flag, gain.shape)]))
             if sizes:
                 units[name] = float(np.median(np.concatenate(sizes))) ** 2
-        centres = {s: float(f.mean()) for s, f in windows.items()}
+        centres = {s: float(f.mean()) for s, f in spws.items()}
         return unit_table(reader.times, centres, flags), units
 
-    def _noise(self, tables: Mapping[str, list[GainTable]]) -> float:
-        """Noise of the real part at unit weight: the lowest that any state of the data shows."""
-        self.observation.set_model(SeedModel(self.reference))
-        _, raw = self.observation.gather()
-        measured = [raw.scale2, *(self.observation.residual_noise(t).scale2 for t in tables.values() if t)]
-        return float(np.sqrt(min(m for m in measured if 0 < m < np.inf) / 2))
+    def _noise(self, tables: Mapping[str, list[GainTable]]) -> NoiseScale:
+        """Measure the noise: the lowest that any state of the data shows."""
+        measured = [self.data.gather(self.model, self.weights).noise]
+        for calibrated in (t for t in tables.values() if t):
+            measured.append(self.data.measure_residual(self.model, self.weights, calibrated).noise)
+        return min(noise for noise in measured if noise.known)
 
     def _image(
         self,
         tables: Sequence[GainTable],
         label: str,
         common: GainTable,
-        noise: float,
+        noise: NoiseScale,
         depth_jy: float | None = None,
-        seed: Seed | None = None,
+        subtract: SkyVisibilities | None = None,
     ) -> CalibratedImage:
         return make_image(
-            self.observation,
+            self.data,
+            self.weights,
             tables,
-            self.grid,
-            self.config,
+            Embedded(self.config),
             label,
-            seed=seed,
+            subtract=subtract,
             depth_jy=depth_jy,
             noise=noise,
             weight_tables=[common],
         )
 
-    def _region(self, images: Mapping[str, CalibratedImage], noise: float) -> Bool:
-        """More than three beams from any seed above 5 sigma and any component of any arm."""
+    def _region(self, images: Mapping[str, CalibratedImage], noise: NoiseScale) -> Bool:
+        """More than three beams from any catalogue source above 5 sigma and any component of any arm."""
         calibrated = [image for name, image in images.items() if name != "before"]
         best = min(calibrated or list(images.values()), key=lambda image: image.cleaned.rms)
-        limit = 5 * best.thermal_per_noise * noise
+        limit = 5 * best.thermal_per_noise * noise.rms
         bright = self.reference.apparent_jy >= limit
         sky = self.reference.sky
         l, m = self.grid.sky_to_lm(sky.ra_rad[bright], sky.dec_rad[bright])  # noqa: E741
         found = np.sum([np.abs(i.shallow.model) for i in calibrated], axis=0) if calibrated else None
-        try:
-            return off_source_region(self.grid, l, m, found, best.cleaned.beam)
-        except ImagingError:
-            # So many components that nothing is off source: false ones on bad data. The seeds alone then.
-            return off_source_region(self.grid, l, m, None, best.cleaned.beam)
+        return off_source_or_sources_alone(self.grid, l, m, found, best.cleaned.beam)
 
-    def _depths(self, image: CalibratedImage, region: Bool, noise: float) -> dict[str, dict[str, Any]]:
+    def _depths(self, image: CalibratedImage, region: Bool, noise: NoiseScale) -> dict[str, dict[str, Any]]:
         return {
             name: metrics_dict(measure(image, self.grid, region, self.reference, noise, shallow=shallow))
             for name, shallow in (("shallow", True), ("deep", False))
@@ -295,19 +301,19 @@ class Judge:
         name: str,
         region: Bool,
         common: GainTable,
-        noise: float,
+        noise: NoiseScale,
     ) -> dict[str, Any]:
         """Figures with the catalogue's sources subtracted before CLEAN and restored after it.
 
         What gains lack in phase, amplitude and position stays, whatever they were solved against.
         """
-        image = self._image(tables, f"{name}, catalogue subtracted", common, noise, seed=self.reference)
+        image = self._image(tables, f"{name}, catalogue subtracted", common, noise, subtract=self.model)
         return metrics_dict(measure(image, self.grid, region, self.reference, noise))
 
     def _delivered(
         self, image: CalibratedImage, region: Bool, folder: Path, summary: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Figures of the image that the run left: weights of its own gains, its own seed subtracted."""
+        """Figures of the image that the run left: weights of its own gains, its own sky model subtracted."""
         left = read_image(folder / "final-image.fits")
         return metrics_dict(
             measure_image(

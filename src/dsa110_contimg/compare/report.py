@@ -78,7 +78,8 @@ TABLES: tuple[tuple[str, str, tuple[Column, ...]], ...] = (
     (
         "What was run",
         "An arm counts whatever became of it. The model is what the gains were solved against. Held-out "
-        "chi-squared is comparable only between arms with the same kind of model.",
+        "chi-squared: what gains solved on every other channel leave on the remaining ones, in units of the "
+        "thermal variance (1 is noise alone); comparable only between arms with the same kind of model.",
         (
             ("arm", _of("name")),
             (
@@ -114,7 +115,7 @@ TABLES: tuple[tuple[str, str, tuple[Column, ...]], ...] = (
         "The same images CLEANed to 3 sigma of their own; the same again with all of the catalogue "
         "subtracted before CLEAN and restored after it, from unseeded arms too, so that what is left is "
         "theirs: errors of phase, flux and position; and the final image that the arm left: weights of its "
-        "own gains, thermal rms by its own measurement, for seeded arms with their seed subtracted.",
+        "own gains, thermal rms by its own measurement, for seeded arms with their sky model subtracted.",
         (
             ("arm", _of("name")),
             ("SNR deep", _figure("deep", "snr", ".1f")),

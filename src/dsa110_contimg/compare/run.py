@@ -16,7 +16,7 @@ from typing import IO, Any
 from dsa110_contimg import __version__
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.catalogs import build_strips
-from dsa110_contimg.compare.arms import Arm, Outcome, parse_arms, run_arm, same_seed
+from dsa110_contimg.compare.arms import Arm, Outcome, parse_arms, run_arm, same_sources
 from dsa110_contimg.compare.common_images import CommonImages, Judge
 from dsa110_contimg.compare.pristine import Snapshot
 from dsa110_contimg.compare.report import RESULTS, write_report
@@ -27,7 +27,7 @@ from dsa110_contimg.files import write_json
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.simulate import simulate
-from dsa110_contimg.sky import Seed
+from dsa110_contimg.sky import ApparentSky
 
 __all__ = ["Comparison", "compare_strategies", "compile_all", "folder_lock"]
 
@@ -191,33 +191,33 @@ class _Runs:
         """Run what has to be run; one entry of the report for each arm."""
         floor_mjy = 1e3 * self.judge.faintest_jy
         entries: list[dict[str, Any]] = []
-        seeds: dict[str, Seed] = {}
+        models: dict[str, ApparentSky] = {}
         for number, arm in enumerate(self.arms, 1):
             self.progress.note(f"arm {number} of {len(self.arms)}: {arm.name}")
             entry = _entry(arm, self.comparison.arm_limit_s)
             entries.append(entry)
             if arm.seeded:
                 try:
-                    catalog = arm.options.get("catalog", "nvss")
-                    seed = self.judge.seed(arm.limit_mjy or 0.0, catalog=catalog)
+                    catalog = arm.options.get("catalog")
+                    model = self.judge.catalog_model(arm.limit_mjy or 0.0, catalog=catalog)
                 except ContimgError as error:
                     entry |= {"status": "failed", "reason": str(error)}
                     continue
-                entry |= {"n_seeds": len(seed), "seed_flux_jy": float(seed.apparent_jy.sum())}
-                twin = self._twin(arm, seed, seeds, floor_mjy)
-                seeds[arm.name] = seed
+                entry |= {"n_seeds": len(model), "seed_flux_jy": float(model.apparent_jy.sum())}
+                twin = self._twin(arm, model, models, floor_mjy)
+                models[arm.name] = model
                 if twin is not None:
                     entry |= {"status": "identical", "identical_to": twin[0], "reason": twin[1]}
                     self.progress.note(f"{arm.name} is {twin[0]}: {twin[1]}")
                     continue
             outcome = run_arm(
                 arm,
-                self.judge.plan.ms.path,
+                self.judge.params.ms.path,
                 self.out / arm.name,
                 self.config,
                 self.caltables,
                 limit_s=self.comparison.arm_limit_s,
-                key=self._key(arm),
+                key=self._key(arm, models.get(arm.name, self.judge.reference)),
                 pass_fds=[self.lock],
             )
             self.snapshot.require_unchanged()
@@ -228,19 +228,24 @@ class _Runs:
             )
         return entries
 
-    def _twin(self, arm: Arm, seed: Seed, seeds: dict[str, Seed], floor_mjy: float) -> tuple[str, str] | None:
+    def _twin(
+        self, arm: Arm, model: ApparentSky, models: dict[str, ApparentSky], floor_mjy: float
+    ) -> tuple[str, str] | None:
         for other in self.arms:
-            if other.name in seeds and (reason := same_seed(arm, seed, other, seeds[other.name], floor_mjy)):
+            if other.name not in models:
+                continue
+            reason = same_sources(arm, model, other, models[other.name], floor_mjy)
+            if reason:
                 return other.name, reason
         return None
 
-    def _key(self, arm: Arm) -> str:
+    def _key(self, arm: Arm, listed: ApparentSky) -> str:
         values = {
             "version": __version__,
             "data": self.snapshot.hash,
             "tables": [f"{t}: {Snapshot(t).hash}" for t in self.caltables],
             "config": json.loads(arm.configure(self.config, self.out).model_dump_json()),
-            "catalog": self.judge.reference.catalog_hash,
+            "catalog": listed.catalog_hash,
         }
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
@@ -336,13 +341,13 @@ def _results(
     return {
         "schema_version": SCHEMA_VERSION,
         "ms": str(ms.absolute()),
-        "field": judge.plan.reader.field_name,
+        "field": judge.params.reader.field_name,
         "files_hash_before": snapshot.hash,
         "files_hash_after": Snapshot(ms).hash,
-        "n_dumps": int(judge.plan.reader.times.size),
-        "n_fields": len(judge.plan.selection.field_ids),
-        "n_antennas": len(judge.plan.ms.antennas),
-        "n_channels": judge.observation.n_channels,
+        "n_dumps": int(judge.params.reader.times.size),
+        "n_fields": len(judge.params.reader.selection.field_ids),
+        "n_antennas": len(judge.params.ms.antennas),
+        "n_channels": judge.data.n_channels,
         "image": {"size": judge.grid.size, "cell_arcsec": round(judge.grid.cell_rad * 206264.80625, 4)},
         "catalog_faintest_mjy": 1e3 * judge.faintest_jy,
         "before": common.before if common else None,

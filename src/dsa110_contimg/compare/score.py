@@ -23,15 +23,20 @@ from dsa110_contimg.imaging import (
     off_source_region,
     read_image,
 )
+from dsa110_contimg.imaging.backend import Embedded
+from dsa110_contimg.imaging.masks import read_mask
+from dsa110_contimg.imaging.obs_context import open_observation
 from dsa110_contimg.progress import LogProgress, Progress
-from dsa110_contimg.selfcal.calibration_data import Observation, SeedModel
+from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.imaging import make_image, region_for
-from dsa110_contimg.selfcal.products import SUMMARY
-from dsa110_contimg.selfcal.source_report import QUALITY, read_model
+from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
+from dsa110_contimg.selfcal.naming import MASK, QUALITY, SUMMARY
+from dsa110_contimg.selfcal.source_report import read_model
+from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.simulate import Truth
-from dsa110_contimg.sky import Seed
-from dsa110_contimg.sky.seed import BAND_SAMPLES, mean_apparent_flux
-from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set
+from dsa110_contimg.sky import ApparentSky
+from dsa110_contimg.sky.apparent_sky import BAND_SAMPLES, mean_apparent_flux
+from dsa110_contimg.visibilities import NoiseScale, open_measurement_set
 
 __all__ = ["gain_errors", "image_scores", "score_run", "true_gain_tables"]
 
@@ -114,7 +119,7 @@ def gain_errors(
         and polarisation, which no interferometer can see, is taken out;
         ``amplitude_scatter``: rms of the amplitude ratios about their median;
         ``amplitude_scale``: that median, |solved| / |true|. All over the
-        channels of all windows, without dead antennas and lost windows; none
+        channels of all spectral windows, without dead antennas and lost ones; none
         without tables.
     """
     names = ("coherence", "phase_error_deg", "amplitude_scatter", "amplitude_scale")
@@ -124,13 +129,13 @@ def gain_errors(
     paths = [*(Path(t) for t in initial or []), *tables]
     chained = [read_gain_table(t) for t in paths]
     errors = []
-    for window in ms.spectral_windows:
-        if truth.instrument.lost_spw[window.id]:
+    for spw in ms.spectral_windows:
+        if truth.instrument.lost_spw[spw.id]:
             continue
-        if truth.gain.shape[1] != len(ms.antennas) or truth.freq_hz[window.id].size != window.freq_hz.size:
+        if truth.gain.shape[1] != len(ms.antennas) or truth.freq_hz[spw.id].size != spw.freq_hz.size:
             raise InputError("is not the truth of these data", ms_path, "give the OUT.truth.npz beside it")
-        solved, flag = chain(chained, window.id, truth.times_s, window.freq_hz, len(ms.antennas))
-        true = _true_gain(truth, window.id)
+        solved, flag = chain(chained, spw.id, truth.times_s, spw.freq_hz, len(ms.antennas))
+        true = _true_gain(truth, spw.id)
         errors.append(np.where(flag | truth.instrument.dead[:, None, None], np.nan, solved / true))
     error = np.concatenate(errors, axis=2)
     with np.errstate(invalid="ignore"):
@@ -156,11 +161,27 @@ def true_gain_tables(truth: Truth) -> list[GainTable]:
         flag = np.broadcast_to(instrument.dead[:, None, None], gain.shape).copy()
         none = np.full(len(times_s), -1, dtype=np.int64)
         error, snr = np.zeros(gain.shape), np.full(gain.shape, np.inf)
-        return Gains(times_s, interval_s, freq_hz, gain, flag, error, snr, none, none, none)
+        return Gains(
+            time_s=times_s,
+            interval_s=interval_s,
+            freq_hz=freq_hz,
+            gain=gain,
+            flag=flag,
+            error=error,
+            snr=snr,
+            reference_antenna=none,
+            field_id=none,
+            scan=none,
+        )
 
     in_time = gains(truth.times_s, dumps, truth.freq_hz.mean(keepdims=True)[0], instrument.gain[:, :, None])
     tables = [
-        GainTable("G Jones", {0: in_time}, "true gains", spw_map=dict.fromkeys(range(len(truth.freq_hz)), 0))
+        GainTable(
+            kind="G Jones",
+            gains={0: in_time},
+            label="true gains",
+            spw_map=dict.fromkeys(range(len(truth.freq_hz)), 0),
+        )
     ]
     if np.ptp(instrument.bandpass.real) or np.ptp(instrument.bandpass.imag):
         middle = truth.times_s.mean(keepdims=True)
@@ -170,12 +191,12 @@ def true_gain_tables(truth: Truth) -> list[GainTable]:
             )
             for spw, freq in enumerate(truth.freq_hz)
         }
-        tables.append(GainTable("B Jones", of_windows, "true bandpass"))
+        tables.append(GainTable(kind="B Jones", gains=of_windows, label="true bandpass"))
     return tables
 
 
 def _true_gain(truth: Truth, spw: int) -> Complex:
-    """Gain of a window, shape (ntime, nant, nchan, 2)."""
+    """Gain of a spectral window, shape (ntime, nant, nchan, 2)."""
     bandpass = truth.instrument.bandpass[spw].transpose(1, 0, 2)
     return np.asarray(truth.gain[:, :, None] * bandpass)
 
@@ -227,27 +248,41 @@ def _against_true_gains(
 ) -> dict[str, Any]:
     """Image the data with the true gains as the run imaged them with its own; compare the noise."""
     config = SelfCalConfig(**summary["provenance"]["config"])
-    ms = open_measurement_set(ms_path)
-    selection = ms.select(config.field, config.spw)
-    reader = VisibilityReader(ms, selection, cache_bytes=int(config.memory_gb * 1e9))
-    observation = Observation(reader, [], progress)
-    seed = None
+    context = open_observation(ms_path, config, field=config.field, spw=config.spw, cached=True)
+    reader = context.reader
+    data = CalibrationData(reader, [], StageLog(progress), grid=final.grid)
+    sky = model = None
     if summary["seeded"]:
         # The same model as the run's, and the same catalogue sources for the region.
-        sky = read_model(outdir / QUALITY)
+        listed = read_model(outdir / QUALITY)
         band = np.linspace(float(reader.freq_hz.min()), float(reader.freq_hz.max()), BAND_SAMPLES)
         pointings = np.unique(reader.pointing, axis=0)
-        apparent = mean_apparent_flux(sky, truth.beam, pointings, band)
-        seed = Seed(sky, truth.beam, apparent, float(band.mean()), str(summary["catalog"]), "")
-        observation.set_model(SeedModel(seed))
-    tables, noise = true_gain_tables(truth), 0.0
-    if seed is not None:
-        noise = float(np.sqrt(observation.residual_noise(tables).scale2 / 2))
-        observation.mend_weights()
-    subtract = seed if config.imaging == "subtracted" else None
+        apparent = mean_apparent_flux(listed, context.beam, pointings, band)
+        sky = ApparentSky(
+            sky=listed,
+            beam=context.beam,
+            apparent_jy=apparent,
+            freq_hz=float(band.mean()),
+            catalog=str(summary["catalog"]),
+            catalog_hash="",
+        )
+        model = SkyVisibilities(sky)
+    tables, weights, noise = true_gain_tables(truth), data.nominal_weights(), NoiseScale(0.0)
+    if model is not None:
+        residual = data.measure_residual(model, weights, tables)
+        noise, (weights, _) = residual.noise, weights.after(residual)
+    # Where the run's components could be, those of the true gains may be.
+    mask = read_mask(outdir / MASK, final.grid) if config.catalog_mask else None
     true = make_image(
-        observation, tables, final.grid, config, "image with the true gains", seed=subtract, noise=noise
+        data,
+        weights,
+        tables,
+        Embedded(config),
+        "image with the true gains",
+        subtract=model if config.imaging == "subtracted" else None,
+        noise=noise,
+        mask_for=None if mask is None else lambda _: mask,
     )
-    region = region_for(true, final.grid, seed, noise)
+    region = region_for(true, final.grid, sky, noise)
     ours, best = mad_rms(final.image, region), mad_rms(true.restored, region)
     return {"true_gain_rms_jy": best, "rms_ratio": ours / best if best > 0 else None}

@@ -22,7 +22,7 @@ import numpy as np
 from dsa110_contimg import __version__
 from dsa110_contimg.compare.arms import parse_arms
 from dsa110_contimg.compare.run import compile_all, folder_lock
-from dsa110_contimg.compare.study_run import CELL, SPEC
+from dsa110_contimg.compare.study_run import RUN, SPEC
 from dsa110_contimg.config import PREFIX, SelfCalConfig, SimulationConfig, StudyConfig
 from dsa110_contimg.errors import ConfigError
 from dsa110_contimg.files import write_json, write_text
@@ -44,8 +44,8 @@ AXES = {
 MAP = ("phase", "jy")
 #: Each antenna needs `min_baselines` to others.
 FEWEST_ANTENNAS = 5
-#: Time for simulation, images and scores of a cell besides its arms, seconds.
-CELL_SPARE_S = 1800.0
+#: Time for simulation, images and scores of a run besides its arms, seconds.
+SPARE_S = 1800.0
 #: One core each: the observations are what runs in parallel.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
@@ -109,7 +109,7 @@ def run_study(
     Parameters
     ----------
     outdir : Path
-        Folder; each observation has a folder of its own under ``cells``.
+        Folder; each observation has a folder of its own under ``runs``.
     config : StudyConfig, optional
         Options.
     progress : Progress, optional
@@ -120,7 +120,7 @@ def run_study(
     Returns
     -------
     list of dict
-        What each ``cell.json`` holds, with ``values`` and ``draw``; the status of one
+        What each ``run.json`` holds, with ``values`` and ``draw``; the status of one
         whose process failed is ``failed`` and its reason says how.
 
     Raises
@@ -144,21 +144,21 @@ def _study(
     file = outdir / "array.txt"
     write_text(file, array)
     specs = {p.name: _spec(p, config, file) for p in points}
-    folders = {p.name: outdir / "cells" / p.name for p in points}
-    cells = {p.name: _finished(folders[p.name], specs[p.name]["key"]) for p in points}
-    todo = [name for name, cell in cells.items() if cell is None]
+    folders = {p.name: outdir / "runs" / p.name for p in points}
+    runs = {p.name: _finished(folders[p.name], specs[p.name]["key"]) for p in points}
+    todo = [name for name, run in runs.items() if run is None]
     progress.note(f"{len(points)} observations, {len(points) - len(todo)} done already")
     if todo and not warm:
         compile_all(progress)
     if todo:
         n_arms = len(parse_arms(f"{config.map_arms},{config.limit_arms}"))
-        limit_s = CELL_SPARE_S + n_arms * config.study_arm_limit_s
-        for name, cell in _run_all({n: folders[n] for n in todo}, specs, config.workers, limit_s, progress):
-            cells[name] = cell
-            told = cell["reason"] or ", ".join(f"{k} {a['status']}" for k, a in cell["arms"].items())
+        limit_s = SPARE_S + n_arms * config.study_arm_limit_s
+        for name, run in _run_all({n: folders[n] for n in todo}, specs, config.workers, limit_s, progress):
+            runs[name] = run
+            told = run["reason"] or ", ".join(f"{k} {a['status']}" for k, a in run["arms"].items())
             progress.note(f"{name}: {told}")
-    results = [{"values": p.values, "draw": p.draw, **(cells[p.name] or {})} for p in points]
-    write_json(outdir / STUDY, {"config": config.model_dump(), "version": __version__, "cells": results})
+    results = [{"values": p.values, "draw": p.draw, **(runs[p.name] or {})} for p in points]
+    write_json(outdir / STUDY, {"config": config.model_dump(), "version": __version__, "runs": results})
     return results
 
 
@@ -169,7 +169,7 @@ def _run_all(
     limit_s: float,
     progress: Progress,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Run cells in processes; whatever ends this one ends them too."""
+    """Run runs in processes; whatever ends this one ends them too."""
     running: set[subprocess.Popen[bytes]] = set()
     stop = threading.Event()
     # The specification is complete: no variable of the environment may change it.
@@ -182,8 +182,8 @@ def _run_all(
         folder = folders[name]
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / SPEC, specs[name])
-        (folder / CELL).unlink(missing_ok=True)
-        with (folder / "cell.log").open("wb") as log:
+        (folder / RUN).unlink(missing_ok=True)
+        with (folder / "run.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "dsa110_contimg.compare.study_run", str(folder)],
                 stdout=log,
@@ -200,10 +200,10 @@ def _run_all(
                 return _lost(specs[name]["key"], f"no end within {limit_s:g} s")
             finally:
                 running.discard(process)
-        cell = _finished(folder, specs[name]["key"], ("completed", "failed"))
-        if cell is not None:
-            return cell
-        lines = (folder / "cell.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        run = _finished(folder, specs[name]["key"], ("completed", "failed"))
+        if run is not None:
+            return run
+        lines = (folder / "run.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
         how = f"killed by {signal.Signals(-returned).name}" if returned < 0 else f"exit status {returned}"
         return _lost(specs[name]["key"], f"{how}: {lines[-1]}" if lines else how)
 
@@ -219,7 +219,7 @@ def _run_all(
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a cell with the arm that it runs."""
+    """Kill a run with the arm that it runs."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -233,8 +233,8 @@ def _lost(key: str, reason: str) -> dict[str, Any]:
 
 def _finished(folder: Path, key: str, statuses: tuple[str, ...] = ("completed",)) -> dict[str, Any] | None:
     try:
-        cell: dict[str, Any] = json.loads((folder / CELL).read_text(encoding="utf-8"))
-        return cell if cell["key"] == key and cell["status"] in statuses else None
+        run: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        return run if run["key"] == key and run["status"] in statuses else None
     except (OSError, ValueError, KeyError):
         return None
 

@@ -30,7 +30,7 @@ LABELS = {
     "position": "catalogue position error (arcsec)",
     "dec": "declination",
 }
-Cell = dict[str, Any]
+StudyRun = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _exp(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
 
 
-def _at(arm: Cell | None, *path: str) -> float:
+def _at(arm: StudyRun | None, *path: str) -> float:
     """Figure of an arm, NaN where there is none."""
     value: Any = arm
     for key in path:
@@ -99,7 +99,7 @@ def _at(arm: Cell | None, *path: str) -> float:
     return math.nan if value is None else float(value)
 
 
-def _offset(arm: Cell | None) -> float:
+def _offset(arm: StudyRun | None) -> float:
     offset = (arm or {}).get("truth", {}).get("offset_arcsec")
     return math.nan if offset is None else math.hypot(*offset)
 
@@ -109,10 +109,10 @@ class Measure:
     """A figure of merit of an arm; the ratio is that by which the seeded one is better."""
 
     title: str
-    value: Callable[[Cell | None], float]
+    value: Callable[[StudyRun | None], float]
     more_is_better: bool
 
-    def advantage(self, seeded: Cell | None, unseeded: Cell | None) -> float:
+    def advantage(self, seeded: StudyRun | None, unseeded: StudyRun | None) -> float:
         ours, theirs = self.value(seeded), self.value(unseeded)
         above, below = (ours, theirs) if self.more_is_better else (theirs, ours)
         return above / below if below > 0 else math.nan
@@ -134,7 +134,7 @@ MEASURES = (
     ),
     Measure("position offset of the sources from the truth", _offset, False),
     Measure(
-        "signal to noise of the delivered image (seed subtracted where seeded)",
+        "signal to noise of the delivered image (sky model subtracted where seeded)",
         lambda a: _at(a, "figures", "delivered", "snr"),
         True,
     ),
@@ -142,47 +142,47 @@ MEASURES = (
 )
 
 
-def summarize(config: StudyConfig, cells: Sequence[Cell]) -> dict[str, Any]:
+def summarize(config: StudyConfig, runs: Sequence[StudyRun]) -> dict[str, Any]:
     """Average over draws.
 
     Parameters
     ----------
     config : StudyConfig
         Options of the study.
-    cells : sequence of dict
+    runs : sequence of dict
         What :func:`run_study` returns.
 
     Returns
     -------
     dict
         ``names`` (unseeded, seeded), ``usual`` and ``middle`` values of the axes,
-        ``groups``: cells by their values.
+        ``groups``: runs by their values.
     """
     arms = {a.seeded: a.name for a in parse_arms(config.map_arms)}
     lists = {axis: getattr(config, option).split(",") for axis, (option, _) in AXES.items()}
     usual = {axis: words[0] for axis, words in lists.items()}
     middle = {**usual, **{axis: lists[axis][len(lists[axis]) // 2] for axis in MAP}}
-    groups: dict[tuple[str, ...], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(tuple(cell["values"][axis] for axis in AXES), []).append(cell)
+    groups: dict[tuple[str, ...], list[StudyRun]] = {}
+    for run in runs:
+        groups.setdefault(tuple(run["values"][axis] for axis in AXES), []).append(run)
     return {"names": (arms[False], arms[True]), "lists": lists, "usual": usual, "middle": middle} | {
         "groups": groups
     }
 
 
 class _Study:
-    def __init__(self, config: StudyConfig, cells: Sequence[Cell]) -> None:
-        self.config, self.cells = config, cells
-        found = summarize(config, cells)
+    def __init__(self, config: StudyConfig, runs: Sequence[StudyRun]) -> None:
+        self.config, self.runs = config, runs
+        found = summarize(config, runs)
         self.unseeded, self.seeded = found["names"]
         self.lists, self.usual, self.middle = found["lists"], found["usual"], found["middle"]
-        self.groups: dict[tuple[str, ...], list[Cell]] = found["groups"]
+        self.groups: dict[tuple[str, ...], list[StudyRun]] = found["groups"]
 
-    def group(self, **values: str) -> list[Cell]:
+    def group(self, **values: str) -> list[StudyRun]:
         """Draws of a point: the values of the map's other axes are the usual ones."""
         return self.groups.get(tuple({**self.usual, **values}[axis] for axis in AXES), [])
 
-    def ratio(self, measure: Measure, group: Sequence[Cell], seeded: str | None = None) -> Ratio:
+    def ratio(self, measure: Measure, group: Sequence[StudyRun], seeded: str | None = None) -> Ratio:
         pairs = [(c["arms"].get(seeded or self.seeded), c["arms"].get(self.unseeded)) for c in group]
         return Ratio.of([measure.advantage(a, b) for a, b in pairs])
 
@@ -192,18 +192,18 @@ class _Study:
     # Sections of the page
 
     def accounting(self) -> list[str]:
-        names = sorted({name for c in self.cells for name in c["arms"]})
-        done = sum(c.get("status") == "completed" for c in self.cells)
-        lines = [f"{len(self.cells)} observations, {done} completed, {len(self.cells) - done} failed.", ""]
+        names = sorted({name for c in self.runs for name in c["arms"]})
+        done = sum(c.get("status") == "completed" for c in self.runs)
+        lines = [f"{len(self.runs)} observations, {done} completed, {len(self.runs) - done} failed.", ""]
         kinds = ("improved", "converged", "no_improvement", "diverged", "refused")
         rows = []
         for name in names:
-            arms = [c["arms"][name] for c in self.cells if name in c["arms"]]
+            arms = [c["arms"][name] for c in self.runs if name in c["arms"]]
             count = [sum(a["run_status"] == k and a["figures"] is not None for a in arms) for k in kinds]
             bad = [sum(a["status"] == k for a in arms) for k in ("failed", "hung")]
             rows.append([name, len(arms), *count, *bad])
         lines += _table(["arm", "runs", *kinds, "failed", "hung"], rows)[:-1]
-        for c in self.cells:
+        for c in self.runs:
             where = f"{_words(c['values'])}, draw {c['draw']}"
             if c.get("status") != "completed":
                 lines.append(f"* {where}: {c.get('reason') or 'not run'}")
@@ -228,11 +228,11 @@ class _Study:
     def absolute(self) -> list[str]:
         """Medians over draws of both loops at each point of the map."""
 
-        def median(group: Sequence[Cell], name: str, value: Callable[[Cell | None], float]) -> str:
+        def median(group: Sequence[StudyRun], name: str, value: Callable[[StudyRun | None], float]) -> str:
             values = np.array([value(c["arms"].get(name)) for c in group])
             return f"{np.nanmedian(values):.3g}" if np.isfinite(values).any() else "-"
 
-        columns: tuple[tuple[str, Callable[[Cell | None], float]], ...] = (
+        columns: tuple[tuple[str, Callable[[StudyRun | None], float]], ...] = (
             ("SNR", MEASURES[0].value),
             ("SNR, catalogue subtracted", MEASURES[1].value),
             ("delivered rms/thermal", lambda a: _at(a, "figures", "delivered", "thermal_ratio")),
@@ -246,14 +246,14 @@ class _Study:
         for phase, jy in self.map_points():
             group = self.group(phase=phase, jy=jy)
             started = [_at(c.get("start"), "phase_error_deg") for c in group if c.get("start")]
-            cells = [
+            values = [
                 f"{median(group, self.unseeded, value)} / {median(group, self.seeded, value)}"
                 for _, value in columns
             ]
             before = f"{np.median(started):.0f}" if started else "-"
             true = [_at(c.get("true_gains"), "shallow", "snr") for c in group]
             ceiling = f"{np.nanmedian(true):.3g}" if np.isfinite(true).any() else "-"
-            rows.append([phase, jy, before, ceiling, *cells])
+            rows.append([phase, jy, before, ceiling, *values])
         head = ["start", "Jy", "start error, deg", "SNR with the true gains"]
         return _table([*head, *(name for name, _ in columns)], rows)
 
@@ -318,7 +318,7 @@ class _Study:
                     [
                         _at(c["arms"].get(name), "figures", which, "snr")
                         / _at(c.get("true_gains"), which, "snr")
-                        for c in self.cells
+                        for c in self.runs
                     ]
                 )
                 known = ratios[np.isfinite(ratios)]
@@ -338,10 +338,10 @@ class _Study:
     def offsets(self) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
         """Position offsets of all images of the map whose gains were improved, arcsec."""
         points = {tuple({**self.usual, "phase": p, "jy": b}[a] for a in AXES) for p, b in self.map_points()}
-        cells = [c for key, group in self.groups.items() if key in points for c in group]
+        runs = [c for key, group in self.groups.items() if key in points for c in group]
         found = {}
         for name in (self.unseeded, self.seeded):
-            arms = [c["arms"].get(name) for c in cells]
+            arms = [c["arms"].get(name) for c in runs]
             values = np.array([_offset(a) for a in arms if a and a["run_status"] == "improved"])
             found[name] = values[np.isfinite(values)]
         return found
@@ -354,7 +354,7 @@ class _Study:
                 continue
             quantiles = np.quantile(values, [0.25, 0.5, 0.75])
             rows.append([name, values.size, *(f"{q:.2f}" for q in quantiles), f"{values.max():.2f}"])
-        beams = [c["beam_arcsec"] for c in self.cells if c.get("beam_arcsec")]
+        beams = [c["beam_arcsec"] for c in self.runs if c.get("beam_arcsec")]
         beam = f"The beam is {np.median(beams):.0f} arcsec." if beams else ""
         head = ["arm", "images", "lower quartile", "median", "upper quartile", "largest"]
         return [*_table(head, rows), beam]
@@ -380,17 +380,17 @@ class _Study:
                 f"{now:.2f} arcsec."
             )
         lines += self.against_ceiling()
-        base = [c["arms"].get(self.unseeded) for c in self.cells]
+        base = [c["arms"].get(self.unseeded) for c in self.runs]
         kept = sum(bool(a) and a["run_status"] == "improved" for a in base)
-        own = [c["arms"].get(self.seeded) for c in self.cells]
+        own = [c["arms"].get(self.seeded) for c in self.runs]
         ours = sum(bool(a) and a["run_status"] == "improved" for a in own)
         lines.append(
-            f"* Improved its input: unseeded {kept} of {len(self.cells)}, seeded {ours} of {len(self.cells)}."
+            f"* Improved its input: unseeded {kept} of {len(self.runs)}, seeded {ours} of {len(self.runs)}."
         )
         return [*lines, f"* {self.best_limit()}"]
 
 
-def write_page(path: Path, config: StudyConfig, cells: Sequence[Cell], command: str) -> None:
+def write_page(path: Path, config: StudyConfig, runs: Sequence[StudyRun], command: str) -> None:
     """Write the page of a study, and its figures beside it.
 
     Parameters
@@ -399,13 +399,13 @@ def write_page(path: Path, config: StudyConfig, cells: Sequence[Cell], command: 
         Markdown file; figures are named after it.
     config : StudyConfig
         Options of the study.
-    cells : sequence of dict
+    runs : sequence of dict
         What :func:`run_study` returns.
     command : str
         How the study was run.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    study = _Study(config, cells)
+    study = _Study(config, runs)
     maps, offsets = path.with_name(f"{path.stem}-map.png"), path.with_name(f"{path.stem}-offsets.png")
     _draw_maps(maps, study)
     _draw_offsets(offsets, study)

@@ -2,7 +2,7 @@
 
     python -m dsa110_contimg.compare.study_run FOLDER
 
-FOLDER holds ``spec.json``; ``cell.json`` is written last.
+FOLDER holds ``spec.json``; ``run.json`` is written last.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from dsa110_contimg.errors import ContimgError
 from dsa110_contimg.files import write_json
 from dsa110_contimg.imaging import read_image
 from dsa110_contimg.simulate import Truth, simulate
-from dsa110_contimg.sky.seed import mean_apparent_flux
+from dsa110_contimg.sky.apparent_sky import mean_apparent_flux
 from dsa110_contimg.visibilities import open_measurement_set
 
-__all__ = ["CELL", "SPEC", "run_cell"]
+__all__ = ["RUN", "SPEC", "run_point"]
 
 SPEC = "spec.json"
-CELL = "cell.json"
-#: What is kept of a cell; images and visibilities can be made again from the specification.
+RUN = "run.json"
+#: What is kept of a run; images and visibilities can be made again from the specification.
 KEPT = ("comparison_report.txt", "comparison_results.json", "comparison.png")
 
 
-def run_cell(folder: Path) -> dict[str, Any]:
-    """Simulate, compare and score; return what ``cell.json`` holds.
+def run_point(folder: Path) -> dict[str, Any]:
+    """Simulate, compare and score; return what ``run.json`` holds.
 
     Parameters
     ----------
@@ -50,28 +50,28 @@ def run_cell(folder: Path) -> dict[str, Any]:
     spec = json.loads((folder / SPEC).read_text(encoding="utf-8"))
     with folder_lock(folder, wait=True):
         try:
-            done: dict[str, Any] = json.loads((folder / CELL).read_text(encoding="utf-8"))
+            done: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
             if done["key"] == spec["key"] and done["status"] == "completed":
                 return done
         except (OSError, ValueError, KeyError):
             pass
         started, work = time.perf_counter(), folder / "work"
         shutil.rmtree(work, ignore_errors=True)
-        cell: dict[str, Any] = {"key": spec["key"], "status": "completed", "reason": "", "arms": {}}
+        run: dict[str, Any] = {"key": spec["key"], "status": "completed", "reason": "", "arms": {}}
         try:
-            cell |= _work(work, spec)
+            run |= _work(work, spec)
             for name in KEPT:
                 if (work / "compare" / name).exists():  # there is no picture where no arm was completed
                     (work / "compare" / name).replace(folder / name)
         except ContimgError as error:
-            cell |= {"status": "failed", "reason": str(error)}
+            run |= {"status": "failed", "reason": str(error)}
         finally:
             shutil.rmtree(work, ignore_errors=True)
         used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-        cell["seconds"] = round(time.perf_counter() - started, 1)
-        cell["cpu_seconds"] = round(sum(u.ru_utime + u.ru_stime for u in used), 1)
-        write_json(folder / CELL, cell)
-    return cell
+        run["seconds"] = round(time.perf_counter() - started, 1)
+        run["cpu_seconds"] = round(sum(u.ru_utime + u.ru_stime for u in used), 1)
+        write_json(folder / RUN, run)
+    return run
 
 
 def _work(work: Path, spec: dict[str, Any]) -> dict[str, Any]:
@@ -126,4 +126,4 @@ def _truth_scores(folder: Path, ms: Path, truth: Truth, start: dict[str, float |
 
 
 if __name__ == "__main__":
-    run_cell(Path(sys.argv[1]))
+    run_point(Path(sys.argv[1]))

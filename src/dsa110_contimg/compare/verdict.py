@@ -95,7 +95,7 @@ def judge_comparison(
 
 
 def _plain(arm: Mapping[str, Any]) -> bool:
-    """Whether the catalogue has no part in an arm, neither as seed nor as mask."""
+    """Whether the catalogue has no part in an arm, neither as a model nor as a mask."""
     return not arm["seeded"] and arm["limit_mjy"] is None
 
 

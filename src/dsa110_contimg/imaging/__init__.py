@@ -9,16 +9,17 @@ it in FITS. Pictures are drawn by `imaging.picture`, which is not imported here:
 
 from dsa110_contimg.imaging.averaging import average_channels
 from dsa110_contimg.imaging.captured_stdout import captured_stdout
-from dsa110_contimg.imaging.clean import CleanResult, clean
-from dsa110_contimg.imaging.fits import FitsImage, read_image, write_image
+from dsa110_contimg.imaging.clean import CleanResult, CleanSettings, clean
+from dsa110_contimg.imaging.fits import FitsImage, ImageHeader, read_image, write_image
 from dsa110_contimg.imaging.grid import ImageGrid, choose_grid
-from dsa110_contimg.imaging.gridder import Imager
+from dsa110_contimg.imaging.gridder import Imager, degrid
 from dsa110_contimg.imaging.measure import (
     ImageMetrics,
     SourceFit,
     fit_source,
     mad_rms,
     measure_image,
+    off_source_or_sources_alone,
     off_source_region,
 )
 from dsa110_contimg.imaging.restoring_beam import RestoringBeam, add_gaussians, fit_beam, restore
@@ -27,8 +28,10 @@ from dsa110_contimg.imaging.weighting import Weighting, imaging_weights
 
 __all__ = [
     "CleanResult",
+    "CleanSettings",
     "FitsImage",
     "ImageGrid",
+    "ImageHeader",
     "ImageMetrics",
     "Imager",
     "RestoringBeam",
@@ -40,11 +43,13 @@ __all__ = [
     "captured_stdout",
     "choose_grid",
     "clean",
+    "degrid",
     "fit_beam",
     "fit_source",
     "imaging_weights",
     "mad_rms",
     "measure_image",
+    "off_source_or_sources_alone",
     "off_source_region",
     "read_image",
     "restore",

@@ -29,12 +29,12 @@ def captured_stdout() -> Iterator[None]:
     writes to the descriptor or has been replaced. Where a process has no descriptor 1, `sys.stdout` alone is
     redirected.
     """
-    chatter = io.StringIO()
+    captured = io.StringIO()
     try:
-        with _captured_descriptor(), contextlib.redirect_stdout(chatter):
+        with _captured_descriptor(), contextlib.redirect_stdout(captured):
             yield
     finally:
-        _log_lines(chatter.getvalue())
+        _log_lines(captured.getvalue())
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import radler
@@ -15,12 +16,14 @@ import radler
 from dsa110_contimg.array_types import Bool, Image
 from dsa110_contimg.errors import ImagingError
 from dsa110_contimg.imaging.captured_stdout import captured_stdout
-from dsa110_contimg.imaging.fits import write_image
+from dsa110_contimg.imaging.fits import ImageHeader, write_image
 from dsa110_contimg.imaging.gridder import Imager
 from dsa110_contimg.imaging.measure import mad_rms
 from dsa110_contimg.imaging.restoring_beam import RestoringBeam, fit_beam, restore
 
-__all__ = ["CleanResult", "clean"]
+__all__ = ["CleanResult", "CleanSettings", "clean"]
+
+log = logging.getLogger("dsa110_contimg.imaging")
 
 MAX_MAJOR = 15
 
@@ -61,19 +64,47 @@ class CleanResult:
     rms: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class CleanSettings:
+    """How deep CLEAN goes, and in which steps.
+
+    Attributes
+    ----------
+    niter : int
+        Limit on all minor iterations together; 0 restores nothing.
+    threshold_jy : float or None
+        Absolute depth, Jy/beam: never cleaned deeper, so that two images have the same depth.
+    auto_threshold_sigma : float or None
+        Depth in units of the residual rms; None for the absolute one alone.
+    mask_sigma : float or None
+        First level of auto-masking; None for none. Not used with a mask.
+    gain : float
+        Minor-cycle gain.
+    major_gain : float
+        Fraction by which the peak falls in one major cycle.
+    multiscale : bool
+        Multi-scale CLEAN instead of points.
+    """
+
+    niter: int = 100_000
+    threshold_jy: float | None = None
+    auto_threshold_sigma: float | None = 3.0
+    mask_sigma: float | None = 5.0
+    gain: float = 0.1
+    major_gain: float = 0.8
+    multiscale: bool = False
+
+    def depth_jy(self, rms: float) -> float:
+        """Depth in Jy/beam for an rms of the residual."""
+        return max(self.threshold_jy or 0.0, (self.auto_threshold_sigma or 0.0) * rms)
+
+
 def clean(
     imager: Imager,
+    settings: CleanSettings | None = None,
     *,
-    niter: int = 100_000,
-    threshold_jy: float | None = None,
-    auto_threshold_sigma: float | None = 3.0,
-    mask_sigma: float | None = 5.0,
-    gain: float = 0.1,
-    major_gain: float = 0.8,
     mask: Bool | None = None,
-    multiscale: bool = False,
     start: CleanResult | None = None,
-    log: logging.Logger | None = None,
 ) -> CleanResult:
     """Deconvolve the image of the data and restore it.
 
@@ -87,107 +118,37 @@ def clean(
     ----------
     imager : Imager
         The data.
-    niter : int
-        Limit on all minor iterations together; 0 restores nothing.
-    threshold_jy : float, optional
-        Absolute depth, Jy/beam: never cleaned deeper, so that two images have the same depth.
-    auto_threshold_sigma : float, optional
-        Depth in units of the residual rms; None for the absolute one alone.
-    mask_sigma : float, optional
-        First level of auto-masking; None for none. Not used with `mask`.
-    gain : float
-        Minor-cycle gain.
-    major_gain : float
-        Fraction by which the peak falls in one major cycle.
+    settings : CleanSettings, optional
+        Depth and steps.
     mask : ndarray, bool, shape (size, size), optional
         True where components may be.
-    multiscale : bool
-        Multi-scale CLEAN instead of points.
     start : CleanResult, optional
         A shallower CLEAN of the same data to go on from.
-    log : logging.Logger, optional
-        Where each major cycle is noted, at level INFO.
 
     Raises
     ------
     ImagingError
         If no depth is given, the mask is empty or of another shape, or the images are not finite.
     """
-    log = log or logging.getLogger("dsa110_contimg.imaging")
-    floor = threshold_jy or 0.0
-    sigma = auto_threshold_sigma or 0.0
-    size = imager.grid.size
-    if not floor + sigma > 0:
+    settings = settings or CleanSettings()
+    if not settings.depth_jy(1.0) > 0:
         raise ImagingError("no clean depth", "clean", "give threshold_jy or auto_threshold_sigma")
     if mask is not None:
-        if mask.shape != (size, size):
-            raise ImagingError(f"mask of shape {mask.shape} for an image of {size} pixels", "clean mask")
-        if not mask.any():
-            raise ImagingError(
-                "mask is empty", "clean mask", "clean without a mask, or look for the sources missing"
-            )
-
+        _require_usable(mask, imager.grid.size)
     psf = imager.psf()
     beam = fit_beam(psf, imager.grid)
     residual = imager.dirty() if start is None else start.residual.copy()
     _require_finite(residual)
     model = np.zeros_like(residual) if start is None else start.model.copy()
-    rms, n_major = mad_rms(residual), 0
-
     with tempfile.TemporaryDirectory(prefix="contimg-clean-") as folder:
-        settings = _settings(imager, niter, floor, auto_threshold_sigma, gain, major_gain, multiscale)
-        if mask is not None:
-            # Radler takes a fixed mask from a FITS file alone.
-            settings.fits_mask = str(Path(folder) / "mask.fits")
-            write_image(
-                Path(settings.fits_mask), mask.astype(np.float32), imager.grid, freq_hz=1e9, bandwidth_hz=1e9
-            )
-        elif mask_sigma is not None and mask_sigma > sigma:
-            settings.auto_mask_sigma = mask_sigma
-        settings.prefix_name = str(Path(folder) / "clean")
+        radler_settings = _radler_settings(imager, settings, mask, Path(folder))
         # Radler holds views: these three arrays are changed in place and never replaced.
         work_psf = psf.copy()
         with captured_stdout():
-            cleaner = radler.Radler(settings, work_psf, residual, model, beam.major_rad)
+            cleaner = radler.Radler(radler_settings, work_psf, residual, model, beam.major_rad)
         # The setting alone does not start the threads.
-        cleaner.worker_thread_count = settings.thread_count
-        go_on = niter > 0
-        for cycle in range(MAX_MAJOR):
-            if not go_on:
-                break
-            before = model.copy()
-            last = residual.copy()
-            with captured_stdout():
-                try:
-                    go_on = cleaner.perform(cycle)
-                except RuntimeError as error:
-                    raise ImagingError(f"the deconvolver failed: {error}", "clean") from error
-            moved = float(np.abs(model - before).sum(dtype=float))
-            if moved == 0 or (not go_on and moved < max(floor, sigma * rms)):
-                # A last cycle that moves less than the threshold is not worth the transforms.
-                model[:] = before
-                residual[:] = last
-                continue
-            if np.isfinite(model).all():
-                residual[:] = imager.dirty_model_subtracted(model)
-                n_major += 1
-            new_rms = mad_rms(residual) if np.isfinite(model).all() else math.inf
-            log.info(
-                "major cycle %d: %d components of %.4g Jy, rms %.4g Jy, peak residual %.4g Jy",
-                cycle + 1,
-                np.count_nonzero(model),
-                model.sum(dtype=float),
-                new_rms,
-                _peak(residual, mask),
-            )
-            if not new_rms <= MAX_RMS_GROWTH * rms:
-                log.warning(
-                    "major cycle %d diverged (rms %.4g to %.4g Jy): taken back", cycle + 1, rms, new_rms
-                )
-                model[:] = before
-                residual[:] = last
-                break
-            rms = new_rms
+        cleaner.worker_thread_count = radler_settings.thread_count
+        n_major, rms = _major_cycles(imager, settings, cleaner, model, residual, mask)
         del cleaner
     _require_finite(residual)
     return CleanResult(
@@ -197,34 +158,89 @@ def clean(
         psf=psf,
         beam=beam,
         n_major=n_major,
-        threshold_jy=max(floor, sigma * rms),
+        threshold_jy=settings.depth_jy(rms),
         peak_residual=_peak(residual, mask),
         rms=rms,
     )
 
 
-def _settings(
+def _major_cycles(
     imager: Imager,
-    niter: int,
-    floor: float,
-    sigma: float | None,
-    gain: float,
-    major_gain: float,
-    multiscale: bool,
+    settings: CleanSettings,
+    cleaner: Any,
+    model: Image,
+    residual: Image,
+    mask: Bool | None,
+) -> tuple[int, float]:
+    """Run major cycles on the arrays that Radler holds; their number, and the rms of what is left."""
+    rms, n_major, go_on = mad_rms(residual), 0, settings.niter > 0
+    for cycle in range(MAX_MAJOR):
+        if not go_on:
+            break
+        before, last = model.copy(), residual.copy()
+        with captured_stdout():
+            try:
+                go_on = cleaner.perform(cycle)
+            except RuntimeError as error:
+                raise ImagingError(f"the deconvolver failed: {error}", "clean") from error
+        moved = float(np.abs(model - before).sum(dtype=float))
+        if moved == 0 or (not go_on and moved < settings.depth_jy(rms)):
+            # A last cycle that moves less than the threshold is not worth the transforms.
+            model[:], residual[:] = before, last
+            continue
+        new_rms = math.inf
+        if np.isfinite(model).all():
+            residual[:] = imager.dirty_model_subtracted(model)
+            new_rms, n_major = mad_rms(residual), n_major + 1
+        log.info(
+            "major cycle %d: %d components of %.4g Jy, rms %.4g Jy, peak residual %.4g Jy",
+            cycle + 1,
+            np.count_nonzero(model),
+            model.sum(dtype=float),
+            new_rms,
+            _peak(residual, mask),
+        )
+        if not new_rms <= MAX_RMS_GROWTH * rms:
+            log.warning("major cycle %d diverged (rms %.4g to %.4g Jy): taken back", cycle + 1, rms, new_rms)
+            model[:], residual[:] = before, last
+            break
+        rms = new_rms
+    return n_major, rms
+
+
+def _radler_settings(
+    imager: Imager, settings: CleanSettings, mask: Bool | None, folder: Path
 ) -> radler.Settings:
-    settings = radler.Settings()
-    settings.trimmed_image_width = settings.trimmed_image_height = imager.grid.size
-    settings.pixel_scale.x = settings.pixel_scale.y = imager.grid.cell_rad
-    settings.minor_iteration_count = niter
-    settings.major_iteration_count = MAX_MAJOR
-    settings.minor_loop_gain = gain
-    settings.major_loop_gain = major_gain
-    settings.absolute_threshold = floor
-    settings.auto_threshold_sigma = sigma
-    settings.thread_count = imager.threads or len(os.sched_getaffinity(0))
-    if multiscale:
-        settings.algorithm_type = radler.AlgorithmType.multiscale
-    return settings
+    wanted = radler.Settings()
+    wanted.trimmed_image_width = wanted.trimmed_image_height = imager.grid.size
+    wanted.pixel_scale.x = wanted.pixel_scale.y = imager.grid.cell_rad
+    wanted.minor_iteration_count = settings.niter
+    wanted.major_iteration_count = MAX_MAJOR
+    wanted.minor_loop_gain = settings.gain
+    wanted.major_loop_gain = settings.major_gain
+    wanted.absolute_threshold = settings.threshold_jy or 0.0
+    wanted.auto_threshold_sigma = settings.auto_threshold_sigma
+    wanted.thread_count = imager.threads or len(os.sched_getaffinity(0))
+    if settings.multiscale:
+        wanted.algorithm_type = radler.AlgorithmType.multiscale
+    if mask is not None:
+        # Radler takes a fixed mask from a FITS file alone.
+        wanted.fits_mask = str(folder / "mask.fits")
+        header = ImageHeader(freq_hz=1e9, bandwidth_hz=1e9)
+        write_image(Path(wanted.fits_mask), mask.astype(np.float32), imager.grid, header=header)
+    elif settings.mask_sigma is not None and settings.mask_sigma > (settings.auto_threshold_sigma or 0.0):
+        wanted.auto_mask_sigma = settings.mask_sigma
+    wanted.prefix_name = str(folder / "clean")
+    return wanted
+
+
+def _require_usable(mask: Bool, size: int) -> None:
+    if mask.shape != (size, size):
+        raise ImagingError(f"mask of shape {mask.shape} for an image of {size} pixels", "clean mask")
+    if not mask.any():
+        raise ImagingError(
+            "mask is empty", "clean mask", "clean without a mask, or look for the sources missing"
+        )
 
 
 def _peak(residual: Image, mask: Bool | None) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from dsa110_contimg.files import replacing
 from dsa110_contimg.imaging.grid import ImageGrid
 from dsa110_contimg.imaging.restoring_beam import RestoringBeam
 
-__all__ = ["FitsImage", "read_image", "write_image"]
+__all__ = ["FitsImage", "ImageHeader", "read_image", "write_image"]
 
 
 @dataclass(frozen=True)
@@ -49,20 +48,39 @@ class FitsImage:
     unit: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageHeader:
+    """What a header says beside the place on the sky.
+
+    Attributes
+    ----------
+    freq_hz, bandwidth_hz : float
+        Centre and width of the band.
+    telescope, observer, target, date_obs : str
+        TELESCOP, OBSERVER, OBJECT and DATE-OBS (ISO 8601, UTC, with MJD-OBS); left out where empty.
+    unit : str
+        "JY/BEAM", or "JY/PIXEL" for a model.
+    history : tuple of str
+        HISTORY lines.
+    """
+
+    freq_hz: float
+    bandwidth_hz: float
+    telescope: str = ""
+    observer: str = ""
+    target: str = ""
+    date_obs: str = ""
+    unit: str = "JY/BEAM"
+    history: tuple[str, ...] = ()
+
+
 def write_image(
     path: Path,
     image: Image,
     grid: ImageGrid,
     beam: RestoringBeam | None = None,
     *,
-    freq_hz: float,
-    bandwidth_hz: float,
-    telescope: str = "",
-    observer: str = "",
-    target: str = "",
-    date_obs: str = "",
-    unit: str = "JY/BEAM",
-    history: Sequence[str] = (),
+    header: ImageHeader,
 ) -> None:
     """Write an image with the four axes RA, Dec, frequency and Stokes.
 
@@ -78,14 +96,8 @@ def write_image(
         Its grid.
     beam : RestoringBeam, optional
         Written as BMAJ, BMIN, BPA in degrees.
-    freq_hz, bandwidth_hz : float
-        Centre and width of the band.
-    telescope, observer, target, date_obs : str
-        TELESCOP, OBSERVER, OBJECT and DATE-OBS (ISO 8601, UTC, with MJD-OBS); left out where empty.
-    unit : str
-        "JY/BEAM", or "JY/PIXEL" for a model.
-    history : sequence of str
-        HISTORY lines.
+    header : ImageHeader
+        What else the header says.
 
     Raises
     ------
@@ -96,39 +108,8 @@ def write_image(
     """
     if image.shape != (grid.size, grid.size):
         raise ImagingError(f"image of shape {image.shape} for a grid of {grid.size} pixels", path)
-    header = fits.Header()
-    cell = math.degrees(grid.cell_rad)
-    axes = [
-        ("RA---SIN", "deg", math.degrees(grid.ra_rad) % 360, -cell, grid.center + 1.0),
-        ("DEC--SIN", "deg", math.degrees(grid.dec_rad), cell, grid.center + 1.0),
-        ("FREQ", "Hz", freq_hz, bandwidth_hz, 1.0),
-        ("STOKES", "", 1.0, 1.0, 1.0),
-    ]
-    for number, (kind, axis_unit, value, step, pixel) in enumerate(axes, start=1):
-        header[f"CTYPE{number}"] = kind
-        header[f"CRPIX{number}"] = pixel
-        header[f"CRVAL{number}"] = value
-        header[f"CDELT{number}"] = step
-        header[f"CUNIT{number}"] = axis_unit
-    header["RADESYS"] = "ICRS"
-    header["SPECSYS"] = "TOPOCENT"
-    header["RESTFRQ"] = freq_hz
-    header["BUNIT"] = unit
-    header["BTYPE"] = "Intensity"
-    if beam is not None:
-        header["BMAJ"] = math.degrees(beam.major_rad)
-        header["BMIN"] = math.degrees(beam.minor_rad)
-        header["BPA"] = math.degrees(beam.pa_rad)
-    words = {"TELESCOP": telescope, "OBSERVER": observer, "OBJECT": target, "DATE-OBS": date_obs}
-    for key, text in words.items():
-        if text:
-            header[key] = text
-    if date_obs:
-        header["MJD-OBS"] = Time(date_obs, scale="utc").mjd
-    header["ORIGIN"] = f"dsa110-contimg {__version__}"
-    for line in history:
-        header.add_history(line)
-    hdu = fits.PrimaryHDU(np.asarray(image, np.float32)[None, None], header)
+    cards = _cards(grid, beam, header)
+    hdu = fits.PrimaryHDU(np.asarray(image, np.float32)[None, None], cards)
     try:
         with replacing(path) as temporary, temporary.open("wb") as stream:
             hdu.writeto(stream)
@@ -138,6 +119,47 @@ def write_image(
             path,
             "check the folder, its permissions and space",
         ) from error
+
+
+def _cards(grid: ImageGrid, beam: RestoringBeam | None, header: ImageHeader) -> fits.Header:
+    cards = fits.Header()
+    cell = math.degrees(grid.cell_rad)
+    axes = [
+        ("RA---SIN", "deg", math.degrees(grid.ra_rad) % 360, -cell, grid.center + 1.0),
+        ("DEC--SIN", "deg", math.degrees(grid.dec_rad), cell, grid.center + 1.0),
+        ("FREQ", "Hz", header.freq_hz, header.bandwidth_hz, 1.0),
+        ("STOKES", "", 1.0, 1.0, 1.0),
+    ]
+    for number, (kind, axis_unit, value, step, pixel) in enumerate(axes, start=1):
+        cards[f"CTYPE{number}"] = kind
+        cards[f"CRPIX{number}"] = pixel
+        cards[f"CRVAL{number}"] = value
+        cards[f"CDELT{number}"] = step
+        cards[f"CUNIT{number}"] = axis_unit
+    cards["RADESYS"] = "ICRS"
+    cards["SPECSYS"] = "TOPOCENT"
+    cards["RESTFRQ"] = header.freq_hz
+    cards["BUNIT"] = header.unit
+    cards["BTYPE"] = "Intensity"
+    if beam is not None:
+        cards["BMAJ"] = math.degrees(beam.major_rad)
+        cards["BMIN"] = math.degrees(beam.minor_rad)
+        cards["BPA"] = math.degrees(beam.pa_rad)
+    words = {
+        "TELESCOP": header.telescope,
+        "OBSERVER": header.observer,
+        "OBJECT": header.target,
+        "DATE-OBS": header.date_obs,
+    }
+    for key, text in words.items():
+        if text:
+            cards[key] = text
+    if header.date_obs:
+        cards["MJD-OBS"] = Time(header.date_obs, scale="utc").mjd
+    cards["ORIGIN"] = f"dsa110-contimg {__version__}"
+    for line in header.history:
+        cards.add_history(line)
+    return cards
 
 
 def read_image(path: Path) -> FitsImage:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import ducc0
 import numba
 import numpy as np
 
-from dsa110_contimg.array_types import Image, Vis, Weight
+from dsa110_contimg.array_types import Float, Image, Vis, Weight
 from dsa110_contimg.errors import ImagingError
 from dsa110_contimg.imaging.grid import ImageGrid
 from dsa110_contimg.imaging.stokes import StokesI
 from dsa110_contimg.imaging.weighting import Weighting, imaging_weights
 
-__all__ = ["Imager"]
+__all__ = ["Imager", "degrid"]
 
 # Near the smallest error that ducc0 grants in single precision, 1e-5.
 EPSILON = 2e-5
+#: Relative accuracy of predicted visibilities.
+DEGRID_EPSILON = 2e-5
 
 # Chunks of the same rows are joined along frequency up to this size: each call costs transforms of the whole
 # grid (0.26 s at 2048 pixels), as much as gridding a million visibilities.
@@ -86,10 +89,7 @@ class Imager:
                 f"{len(chunks)} visibility chunks",
                 "check the flags and the selection of fields and spectral windows, or the cell",
             )
-        # u and v change places because ducc0 stores images [x, y] and FITS has [y, x]. Flipping the new first
-        # axis turns ducc0's exp(-2 pi i) into the sign of the Measurement Set; the second is not flipped, so
-        # that x grows to the west.
-        self._uvw = [np.ascontiguousarray(chunk.uvw[:, [1, 0, 2]]) for chunk in self._chunks]
+        self._uvw = [_swapped(chunk.uvw) for chunk in self._chunks]
         self._psf: Image | None = None
 
     def psf(self) -> Image:
@@ -141,15 +141,7 @@ class Imager:
     def _image(self, model: Image | None) -> Image:
         """Image of the data minus a model; of ones if that is None; of the data if it is empty."""
         total = np.zeros((self.grid.size, self.grid.size))
-        common = {
-            "pixsize_x": self.grid.cell_rad,
-            "pixsize_y": self.grid.cell_rad,
-            "epsilon": EPSILON,
-            "do_wgridding": True,
-            "nthreads": self.threads,
-            "flip_u": True,
-            "divide_by_n": False,
-        }
+        common = _convention(self.grid, EPSILON, self.threads)
         part = np.empty((self.grid.size, self.grid.size), np.float32)
         try:
             for chunk, uvw, weight in zip(self._chunks, self._uvw, self._weights, strict=True):
@@ -174,6 +166,54 @@ class Imager:
             raise ImagingError(f"the gridder failed: {reason}", "embedded imager") from error
         total /= self.sum_of_weights
         return total.astype(np.float32)
+
+
+def degrid(image: Image, grid: ImageGrid, uvw: Float, freq_hz: Float, threads: int = 0) -> Vis:
+    """Visibilities of an image about its phase centre, exact at the pixels' centres.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (size, size)
+        Jansky per pixel.
+    grid : ImageGrid
+        Where the pixels are.
+    uvw : ndarray, shape (nrow, 3)
+        Baselines in metres about the phase centre.
+    freq_hz : ndarray, shape (nchan,)
+        Frequencies in hertz.
+    threads : int
+        Threads; 0 for all.
+
+    Returns
+    -------
+    ndarray of complex64, shape (nrow, nchan)
+        Stokes I in jansky.
+    """
+    vis = ducc0.wgridder.dirty2vis(
+        uvw=_swapped(uvw), freq=freq_hz, dirty=image, **_convention(grid, DEGRID_EPSILON, threads)
+    )
+    return np.asarray(vis, dtype=np.complex64)
+
+
+def _swapped(uvw: Float) -> Float:
+    """Baselines for ducc0, which stores images [x, y] where FITS has [y, x]: u and v change places."""
+    return np.ascontiguousarray(uvw[:, [1, 0, 2]])
+
+
+def _convention(grid: ImageGrid, epsilon: float, threads: int) -> dict[str, Any]:
+    """Options of ducc0 for the sign of the Measurement Set and images with x to the west.
+
+    Flipping its first axis turns exp(-2 pi i) into that sign; the second is not flipped.
+    """
+    return {
+        "pixsize_x": grid.cell_rad,
+        "pixsize_y": grid.cell_rad,
+        "epsilon": epsilon,
+        "do_wgridding": True,
+        "nthreads": threads,
+        "flip_u": True,
+        "divide_by_n": False,
+    }
 
 
 def _join(chunks: Sequence[StokesI]) -> list[StokesI]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from dsa110_contimg.array_types import Bool
 from dsa110_contimg.errors import ConfigError, ImagingError, SeedError
-from dsa110_contimg.imaging.fits import read_image, write_image
+from dsa110_contimg.imaging.fits import ImageHeader, read_image, write_image
 from dsa110_contimg.imaging.grid import ARCSEC, ImageGrid
 from dsa110_contimg.imaging.restoring_beam import RestoringBeam
 from dsa110_contimg.sky import SkyModel
@@ -82,10 +82,7 @@ def write_mask(path: Path, mask: Bool, grid: ImageGrid, freq_hz: float, bandwidt
         path,
         mask.astype(np.float32),
         grid,
-        freq_hz=freq_hz,
-        bandwidth_hz=bandwidth_hz,
-        unit="",
-        history=["CLEAN mask"],
+        header=ImageHeader(freq_hz=freq_hz, bandwidth_hz=bandwidth_hz, unit="", history=("CLEAN mask",)),
     )
 
 

@@ -14,7 +14,15 @@ from dsa110_contimg.errors import ImagingError
 from dsa110_contimg.imaging.grid import ARCSEC, ImageGrid
 from dsa110_contimg.imaging.restoring_beam import RestoringBeam
 
-__all__ = ["ImageMetrics", "SourceFit", "fit_source", "mad_rms", "measure_image", "off_source_region"]
+__all__ = [
+    "ImageMetrics",
+    "SourceFit",
+    "fit_source",
+    "mad_rms",
+    "measure_image",
+    "off_source_or_sources_alone",
+    "off_source_region",
+]
 
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
 OFF_SOURCE_BEAMS = 3.0
@@ -85,6 +93,28 @@ class SourceFit:
 
 
 NO_FIT = SourceFit(math.nan, math.nan, math.nan)
+
+
+def off_source_or_sources_alone(
+    grid: ImageGrid,
+    source_l: ArrayLike,
+    source_m: ArrayLike,
+    model_image: Image | None,
+    beam: RestoringBeam,
+) -> Bool:
+    """Off-source pixels; where clean components leave hardly any, those that keep off the sources alone.
+
+    So many components are false ones, on bad data. Parameters as of :func:`off_source_region`.
+
+    Raises
+    ------
+    ImagingError
+        If the sources alone leave less than 5 % of the pixels.
+    """
+    try:
+        return off_source_region(grid, source_l, source_m, model_image, beam)
+    except ImagingError:
+        return off_source_region(grid, source_l, source_m, None, beam)
 
 
 def off_source_region(

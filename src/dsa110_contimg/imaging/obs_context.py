@@ -1,21 +1,149 @@
-"""One observation, opened and checked."""
+"""One observation, opened and checked once, for every command that works on it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 
-from dsa110_contimg.config import CleanConfig
+from dsa110_contimg.config import CleanConfig, ObservationConfig
 from dsa110_contimg.errors import ConfigError, ResourceError, SelectionError
 from dsa110_contimg.imaging.grid import ImageGrid, choose_grid
-from dsa110_contimg.sky import angular_separation
+from dsa110_contimg.sky import AiryBeam, ApparentSky, angular_separation, build_catalog_model, choose_beam
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 from dsa110_contimg.sky.components import ARCSEC
-from dsa110_contimg.visibilities import VisibilityReader
+from dsa110_contimg.visibilities import MeasurementSet, VisibilityReader, open_recovered
 
-__all__ = ["BYTES_PER_VISIBILITY", "grid_for", "require_memory", "require_one_field"]
+__all__ = [
+    "BYTES_PER_VISIBILITY",
+    "ObsContext",
+    "grid_for",
+    "open_observation",
+    "require_memory",
+    "require_one_field",
+]
 
 #: Stokes I visibility, weight and imaging weight of one sample.
 BYTES_PER_VISIBILITY = 16
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ObsContext:
+    """An observation as its options select it.
+
+    Attributes
+    ----------
+    reader : VisibilityReader
+        The selected data.
+    beam : AiryBeam
+        Primary beam.
+    grid : ImageGrid
+        Grid of images about the phase centre.
+    config : ObservationConfig
+        The checked options.
+    """
+
+    reader: VisibilityReader
+    beam: AiryBeam
+    grid: ImageGrid
+    config: ObservationConfig
+
+    @property
+    def ms(self) -> MeasurementSet:
+        """The Measurement Set."""
+        return self.reader.ms
+
+    def catalog_model(
+        self,
+        *,
+        catalog: str | None = None,
+        min_mjy: float | None = None,
+        min_apparent_mjy: float | None = None,
+    ) -> ApparentSky:
+        """Look the field up in a catalogue, as the options say.
+
+        Parameters
+        ----------
+        catalog : str, optional
+            Another catalogue than that of the options.
+        min_mjy, min_apparent_mjy : float, optional
+            Other limits on the catalogued flux and on that seen through the beam, in millijansky.
+
+        Returns
+        -------
+        ApparentSky
+
+        Raises
+        ------
+        SeedError
+            If no source passes the limits.
+        CatalogError
+            If the catalogue is missing or does not cover the field.
+        """
+        config = self.config
+        return build_catalog_model(
+            self.reader.pointing,
+            self.reader.freq_hz,
+            self.beam,
+            catalog=config.catalog if catalog is None else catalog,
+            catalog_dir=config.catalog_dir,
+            min_mjy=config.nvss_min_mjy if min_mjy is None else min_mjy,
+            min_apparent_mjy=config.seed_min_apparent_mjy if min_apparent_mjy is None else min_apparent_mjy,
+            spectral_index=config.spectral_index,
+        )
+
+
+def open_observation(
+    ms_path: Path | str,
+    config: ObservationConfig,
+    *,
+    field: str | None = None,
+    spw: str | None = None,
+    column: str | None = "DATA",
+    cached: bool = False,
+    writable: bool = False,
+) -> ObsContext:
+    """Open a Measurement Set and check what can be checked without reading its data.
+
+    Parameters
+    ----------
+    ms_path : Path or str
+        Measurement Set.
+    config : ObservationConfig
+        Options.
+    field, spw : str, optional
+        Selection, as :meth:`MeasurementSet.select` takes it.
+    column : str or None
+        Column to read; None takes CORRECTED_DATA where there is one, else DATA.
+    cached : bool
+        Keep the blocks in memory if they fit into `memory_gb`.
+    writable : bool
+        Whether columns are to be written.
+
+    Returns
+    -------
+    ObsContext
+
+    Raises
+    ------
+    InputError
+        If something handed in cannot be used.
+    """
+    if config.mask_radius_arcsec is not None and not config.catalog_mask:
+        raise ConfigError("is given without a catalogue mask", "mask_radius_arcsec", "add --catalog-mask")
+    ms = open_recovered(ms_path)
+    if writable:
+        ms.require_writable()
+    if column is None:
+        column = "CORRECTED_DATA" if "CORRECTED_DATA" in ms.columns else "DATA"
+    cache_bytes = int(config.memory_gb * 1e9) if cached else 0
+    reader = VisibilityReader(ms, ms.select(field, spw), column, cache_bytes=cache_bytes)
+    beam = choose_beam(ms.telescope, ms.antennas.dish_diameter_m, config.dish_diameter_m)
+    fwhm = beam.fwhm_rad(float(reader.freq_hz.min()))
+    require_one_field(reader, fwhm)
+    require_memory(reader, config)
+    return ObsContext(reader=reader, beam=beam, grid=grid_for(reader, config, fwhm), config=config)
 
 
 def grid_for(reader: VisibilityReader, config: CleanConfig, fwhm_rad: float) -> ImageGrid:

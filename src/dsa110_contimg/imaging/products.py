@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from astropy.time import Time
@@ -11,15 +11,15 @@ from astropy.time import Time
 from dsa110_contimg import __version__
 from dsa110_contimg.array_types import Image
 from dsa110_contimg.imaging.clean import CleanResult
-from dsa110_contimg.imaging.fits import write_image
+from dsa110_contimg.imaging.fits import ImageHeader, write_image
 from dsa110_contimg.imaging.grid import ImageGrid
 from dsa110_contimg.imaging.measure import ImageMetrics
 from dsa110_contimg.visibilities import VisibilityReader
 
-__all__ = ["ImageSet", "write_products"]
+__all__ = ["ImageSet", "remove_others", "write_products"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImageSet:
     """Images of one field, and where they lie.
 
@@ -83,7 +83,15 @@ def write_products(
         Where they lie.
     """
     ms = reader.ms
-    windows = [ms.spectral_window(s) for s in reader.selection.spw_ids]
+    spws = [ms.spectral_window(s) for s in reader.selection.spw_ids]
+    header = ImageHeader(
+        freq_hz=float(reader.freq_hz.mean()),
+        bandwidth_hz=float(sum(spw.width_hz.sum() for spw in spws)),
+        telescope=ms.telescope,
+        target=reader.field_name,
+        date_obs=str(Time(float(reader.times[0]) / 86400.0, format="mjd", scale="utc").isot),
+        history=(f"dsa110-contimg {__version__}, weighting and CLEAN by {imager}",),
+    )
     paths = {}
     for name, (image, unit) in images.items():
         paths[name] = prefix.with_name(f"{prefix.name}-{name}.fits")
@@ -92,18 +100,12 @@ def write_products(
             image,
             grid,
             result.beam,
-            freq_hz=float(reader.freq_hz.mean()),
-            bandwidth_hz=float(sum(w.width_hz.sum() for w in windows)),
-            telescope=ms.telescope,
-            target=reader.field_name,
-            date_obs=str(Time(float(reader.times[0]) / 86400.0, format="mjd", scale="utc").isot),
-            unit=unit,
-            history=[f"dsa110-contimg {__version__}, weighting and CLEAN by {imager}"],
+            header=replace(header, unit=unit),
         )
     return paths
 
 
-def _remove_others(prefix: Path, made: set[Path]) -> None:
+def remove_others(prefix: Path, made: set[Path]) -> None:
     """Remove products of an earlier run of this name that this one does not make: they would not fit."""
     optional = [prefix.with_name(f"{prefix.name}-{name}.fits") for name in ("image-pb", "pb", "mask")]
     channels = [p for p in prefix.parent.iterdir() if re.fullmatch(r"-\d{4}-image\.fits", _after(prefix, p))]

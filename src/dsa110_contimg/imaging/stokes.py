@@ -67,12 +67,12 @@ def stokes_i(
     vis: Vis,
     weight: Weight,
     flag: Bool,
-    hands: Sequence[int],
+    correlations: Sequence[int],
 ) -> tuple[Vis, Weight]:
-    """Combine the parallel hands to Stokes I with inverse-variance weights.
+    """Combine the parallel-k correlations to Stokes I with inverse-variance weights.
 
     ``I = sum_p w_p V_p / sum_p w_p`` with weight ``sum_p w_p``: the best estimate for an unpolarised sky, on
-    which XX = YY = I. Where one hand is flagged the other one stands for both.
+    which XX = YY = I. Where one of them is flagged the other one stands for both.
 
     Parameters
     ----------
@@ -83,8 +83,8 @@ def stokes_i(
         does a visibility that is not finite.
     flag : ndarray, bool, shape (nrow, nchan, ncorr)
         True where not to be used.
-    hands : sequence of int
-        Positions of the parallel hands (XX, YY or RR, LL) along the correlation axis; one or two.
+    correlations : sequence of int
+        Positions of the parallel-k correlations (XX, YY or RR, LL) along the correlation axis; one or two.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def stokes_i(
     Raises
     ------
     ImagingError
-        If the shapes do not fit or `hands` does not name correlations of `vis`.
+        If the shapes do not fit or `correlations` does not name correlations of `vis`.
     """
     spread = weight if weight.ndim == 3 else weight[:, None, :]
     if (
@@ -107,15 +107,17 @@ def stokes_i(
         raise ImagingError(
             f"shapes do not fit: vis {vis.shape}, weight {weight.shape}, flag {flag.shape}", "correlations"
         )
-    if not 1 <= len(hands) <= 2 or not all(0 <= hand < vis.shape[2] for hand in hands):
+    if not 1 <= len(correlations) <= 2 or not all(0 <= k < vis.shape[2] for k in correlations):
         raise ImagingError(
-            f"parallel hands {list(hands)} are not among {vis.shape[2]} correlations",
+            f"parallel-k correlations {list(correlations)} are not among {vis.shape[2]} correlations",
             "correlations",
             "select the XX, YY or RR, LL pair",
         )
     out = np.empty(vis.shape[:2], np.complex64)
     out_weight = np.empty(vis.shape[:2], np.float32)
-    _combine(vis, np.broadcast_to(spread, vis.shape), flag, np.asarray(hands, np.int64), out, out_weight)
+    _combine(
+        vis, np.broadcast_to(spread, vis.shape), flag, np.asarray(correlations, np.int64), out, out_weight
+    )
     return out, out_weight
 
 
@@ -124,7 +126,7 @@ def _combine(
     vis: Vis,
     weight: Weight,
     flag: Bool,
-    hands: Int,
+    correlations: Int,
     out: Vis,
     out_weight: Weight,
 ) -> None:
@@ -132,11 +134,11 @@ def _combine(
         for chan in range(vis.shape[1]):
             total = np.float32(0)
             value = np.complex64(0)
-            for hand in hands:
-                w = weight[row, chan, hand]
-                v = vis[row, chan, hand]
+            for k in correlations:
+                w = weight[row, chan, k]
+                v = vis[row, chan, k]
                 usable = np.isfinite(w) and w > 0 and np.isfinite(v.real) and np.isfinite(v.imag)
-                if usable and not flag[row, chan, hand]:
+                if usable and not flag[row, chan, k]:
                     total += w
                     value += w * v
             out[row, chan] = value / total if total > 0 else np.complex64(0)

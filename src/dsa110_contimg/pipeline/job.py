@@ -28,7 +28,7 @@ from dsa110_contimg.pipeline.logs import json_log
 from dsa110_contimg.pipeline.naming import IMAGE, JOB, LOG, RECORD, find_caltables, real_folder
 from dsa110_contimg.pipeline.quality import QualityVerdict, judge, key_figures
 from dsa110_contimg.pipeline.rollout import choose_mode
-from dsa110_contimg.selfcal.products import SUMMARY
+from dsa110_contimg.selfcal.naming import SUMMARY
 from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.visibilities import open_recovered
 from dsa110_contimg.visibilities.columns import back_up_columns, restore_columns

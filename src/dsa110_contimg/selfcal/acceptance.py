@@ -1,10 +1,24 @@
-"""When a round of self-calibration is accepted, and when it is taken back."""
+"""When a round of self-calibration is accepted, when it is rolled back, and how a run ended.
+
+The rules alone; :mod:`dsa110_contimg.selfcal.stages.acceptance` makes the images that they judge.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Appraisal", "Verdict", "appraise_image", "appraise_solution"]
+from dsa110_contimg.selfcal.state import Outcome, Round, Verdict
+
+__all__ = [
+    "HOPELESS_SNR",
+    "MIN_SOLVED_FRACTION",
+    "Appraisal",
+    "appraise_image",
+    "appraise_solution",
+    "outcome_of",
+    "worth_second_look",
+]
 
 MIN_SOLVED_FRACTION = 0.7
 MAX_RMS_GROWTH = 1.05
@@ -18,6 +32,16 @@ FLUX_RATIO_RANGE = (0.9, 1.1)
 DECORRELATED = 0.8
 #: A start further from the catalogue than this was no measurement of calibrated sources.
 CREDIBLE_RATIO = (0.5, 2.0)
+#: A round that loses this much of the signal to noise has diverged.
+DIVERGED_SNR = 0.8
+#: A held-out chi-squared this near to the solution's own says that the input was calibrated already.
+CONVERGED_CHI2 = 1.01
+#: Where the held-out chi-squared falls by this factor, a bad image is looked at again without the sky model.
+SECOND_LOOK_CHI2 = 1.1
+#: Where the image lost this much, a second look would only show that the model was subtracted twice.
+HOPELESS_SNR = 0.5
+#: A model that leaves more than this times the thermal variance does not explain the data.
+EXPLAINED_CHI2 = 2.0
 
 
 @dataclass(frozen=True)
@@ -45,14 +69,6 @@ class Appraisal:
     beam_area_sr: float
     flux_ratio: float | None
     amplitude: float = 1.0
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Accepted or not, and why."""
-
-    accepted: bool
-    reason: str
 
 
 def appraise_solution(
@@ -122,3 +138,54 @@ def appraise_image(before: Appraisal, after: Appraisal) -> Verdict:
         if not kept and not abs(end - 1) < abs(start - 1):
             return Verdict(False, f"fluxes moved away from the catalogue: ratio {start:.3f} -> {end:.3f}")
     return Verdict(True, f"signal to noise {before.snr:.1f} -> {after.snr:.1f}")
+
+
+def worth_second_look(chi2_before: float | None, chi2_after: float) -> bool:
+    """Whether the held-out channels say much better of a round than its image does.
+
+    Parameters
+    ----------
+    chi2_before : float or None
+        Held-out chi-squared of the input; None where the model is taken from the image, which says nothing.
+    chi2_after : float
+        Of the round.
+    """
+    return chi2_before is not None and chi2_before > SECOND_LOOK_CHI2 * chi2_after
+
+
+def outcome_of(
+    rounds: Sequence[Round], snr_ratios: Sequence[float | None], chi2_input: float | None
+) -> Outcome:
+    """Say how a run ended.
+
+    Parameters
+    ----------
+    rounds : sequence of Round
+        All rounds.
+    snr_ratios : sequence of float or None
+        Of each round's image, its signal to noise over that of the input at the same depth; None without
+        an image.
+    chi2_input : float or None
+        Held-out chi-squared of the input, if it was measured.
+
+    Returns
+    -------
+    Outcome
+    """
+    accepted = [k for k, r in enumerate(rounds, 1) if r.verdict.accepted and r.image is not None]
+    if accepted:
+        kept = rounds[accepted[-1] - 1]
+        message = f"improved by round {accepted[-1]}: {kept.verdict.reason}"
+        if kept.chi2_heldout > EXPLAINED_CHI2:
+            message += "; the model leaves far more than noise unexplained: check the result"
+        return Outcome("improved", message)
+    for this, ratio in zip(rounds, snr_ratios, strict=True):
+        if ratio is not None and ratio < DIVERGED_SNR:
+            return Outcome("diverged", f"diverged and rolled back: {this.verdict.reason}")
+    reason = rounds[-1].verdict.reason if rounds else "no round was made"
+    solved = [r for r in rounds if r.solution.solved_fraction > MIN_SOLVED_FRACTION]
+    best = min((r.chi2_heldout for r in solved), default=0.0)
+    explained = bool(solved) and best < EXPLAINED_CHI2
+    if chi2_input is not None and explained and chi2_input < CONVERGED_CHI2 * best:
+        return Outcome("converged", f"already calibrated, input kept: {reason}")
+    return Outcome("no_improvement", f"input kept: {reason}")

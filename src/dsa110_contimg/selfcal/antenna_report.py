@@ -8,20 +8,19 @@ import numpy as np
 from astropy.table import Table
 
 from dsa110_contimg.array_types import Bool, Complex, Float
+from dsa110_contimg.calibration.apply import gains_at_times
 from dsa110_contimg.calibration.cross_validation import MIN_HELDOUT_SNR, Solution
 from dsa110_contimg.calibration.gains import GainTable
 
-__all__ = ["ANTENNAS", "antenna_report", "antenna_verdicts"]
+__all__ = ["antenna_report", "antenna_verdicts"]
 
-
-ANTENNAS = "antennas.ecsv"
 
 #: Gains this many times larger or smaller than the array's median are not those of a working receiver.
 ODD_AMPLITUDE = 5.0
 #: Change of phase between neighbouring solutions that counts as a jump, and the fraction of jumps at which
 #: the phases were not followed: of random ones half are.
 JUMP_RAD = np.pi / 2
-WILD = 0.2
+MOST_JUMPS = 0.2
 
 
 def antenna_report(
@@ -74,7 +73,7 @@ def antenna_report(
     verdict = np.full((n, 2), "good", dtype="<U9")
     with np.errstate(invalid="ignore"):
         verdict[excess > 1] = "noisy"
-        verdict[jumps > WILD] = "jumps"
+        verdict[jumps > MOST_JUMPS] = "jumps"
         verdict[(relative > ODD_AMPLITUDE) | (relative < 1 / ODD_AMPLITUDE)] = "amplitude"
     verdict[fraction == 0] = "unsolved"
     verdict[heldout < MIN_HELDOUT_SNR] = "noise"
@@ -105,15 +104,9 @@ def antenna_verdicts(report: Table) -> dict[str, list[str]]:
 
 def _on_dumps(tables: Sequence[GainTable], times_s: Float, n: int) -> tuple[Complex, Bool, Float, Float]:
     """Gains (nspw, ntime, nant, 2) and where solved; steps in phase and fraction of jumps, (nant, 2)."""
-    windows = list(tables[0].gains)
-    shape = (len(windows), times_s.size, n, 2)
-    gain, solved = np.ones(shape, dtype=np.complex128), np.ones(shape, dtype=bool)
-    for table in tables:
-        for k, window in enumerate(windows):
-            g, flag = table.for_window(window).at_times(times_s, table.interpolation)
-            gain[k] *= g[:, :, 0]
-            solved[k] &= ~flag[:, :, 0]
-    first = tables[0].for_window(windows[0])
+    spw_ids = list(tables[0].gains)
+    gain, solved = gains_at_times(tables, spw_ids, times_s, n)
+    first = tables[0].for_spw(spw_ids[0])
     unit = np.where(first.flag, 0, first.gain / np.maximum(np.abs(first.gain), 1e-30))[:, :, 0]
     change = np.broadcast_to(unit[1:] * np.conj(unit[:-1]), (first.time_s.size - 1, n, 2))
     # All phases turn together where the reference antenna's does.

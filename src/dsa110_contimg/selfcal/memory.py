@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dsa110_contimg.config import CleanConfig
 from dsa110_contimg.errors import ResourceError
 from dsa110_contimg.imaging.obs_context import BYTES_PER_VISIBILITY
 from dsa110_contimg.visibilities import VisibilityReader
@@ -68,20 +67,18 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def require_available_memory(reader: VisibilityReader, config: CleanConfig, pixels: int) -> None:
+def require_available_memory(reader: VisibilityReader, pixels: int) -> None:
     """Raise ResourceError if a run needs more memory than there is.
 
     Parameters
     ----------
     reader : VisibilityReader
         The data.
-    config : CleanConfig
-        Options.
     pixels : int
         Pixels of an image.
     """
-    # The blocks and the model of each, or one block at a time.
-    kept = reader.samples * (BYTES_PER_SAMPLE + 4) if reader.cached else 0
+    # The blocks, and the visibilities of the sky model and of one that is tried; or one block at a time.
+    kept = reader.samples * (BYTES_PER_SAMPLE + 2 * 4) if reader.cached else 0
     baselines = len(reader.ms.antennas) * (len(reader.ms.antennas) - 1) // 2
     statistics = 4 * len(reader.selection.spw_ids) * reader.times.size * baselines * BYTES_PER_STATISTIC
     imaging = reader.samples * BYTES_PER_VISIBILITY // 2 + 4 * IMAGES_ALIVE * pixels

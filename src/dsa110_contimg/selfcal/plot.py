@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from dsa110_contimg.calibration.apply import gains_at_times
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.files import save_figure
 from dsa110_contimg.imaging import ImageGrid, mad_rms
@@ -60,11 +61,7 @@ def save_overview(
         amplitude = figure.add_subplot(cells[1, 3:])
         times = np.unique(np.concatenate([next(iter(t.gains.values())).time_s for t in tables]))
         spw = min(tables[0].gains)
-        gain = np.ones(1, dtype=np.complex128)
-        solved = np.ones(1, dtype=bool)
-        for table in tables:
-            g, flag = table.for_window(spw).at_times(times, table.interpolation)
-            gain, solved = gain * g[:, :, 0, :], solved & ~flag[:, :, 0, :]
+        gain, solved = gains_at_times(tables, [spw], times, tables[0].gains[spw].n_antennas)
         minutes = (times - first_time_s) / 60
         shown = np.where(solved, gain, np.nan).reshape(times.size, -1)
         phase.plot(minutes, np.degrees(np.angle(shown)), ".-", lw=0.6, ms=2.5, alpha=0.6)

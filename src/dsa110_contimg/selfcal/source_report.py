@@ -1,4 +1,4 @@
-"""Which seeds the data bear out: the catalogue held against the calibrated sky, source by source."""
+"""Source report: the catalogue held against the calibrated sky, source by source."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import numpy as np
 from astropy.table import Table
 
 from dsa110_contimg.errors import InputError
-from dsa110_contimg.selfcal.stages.flux_scale import SeedMeasurement
-from dsa110_contimg.sky import Seed, SkyModel
+from dsa110_contimg.selfcal.source_measurement import SourceMeasurement
+from dsa110_contimg.sky import ApparentSky, SkyModel
 from dsa110_contimg.sky.components import ARCSEC
 
-__all__ = ["QUALITY", "read_model", "seed_quality"]
-
-QUALITY = "seed_quality.ecsv"
+__all__ = ["read_model", "source_report"]
 
 #: A difference counts from this many standard errors on, and from this fraction of the flux or this far.
 SIGNIFICANT = 5.0
@@ -24,17 +22,17 @@ WORTH_SHIFT = 3 * ARCSEC
 GONE = 0.3
 
 
-def seed_quality(catalogue: Seed, model: Seed, measured: SeedMeasurement | None) -> Table:
+def source_report(catalogue: ApparentSky, model: ApparentSky, measured: SourceMeasurement | None) -> Table:
     """Hold the catalogue's sources against what was measured of them.
 
     Parameters
     ----------
-    catalogue : Seed
+    catalogue : ApparentSky
         As the catalogue lists the sources.
-    model : Seed
+    model : ApparentSky
         The same sources in the same order, as the gains were solved against them; then
-        clean components that the catalogue lacks.
-    measured : SeedMeasurement or None
+        clean components that the catalogue does not list.
+    measured : SourceMeasurement or None
         The bright ones on the calibrated data.
 
     Returns

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -14,16 +15,14 @@ from typing import Any, Self, TypeVar
 from dsa110_contimg.files import write_text
 from dsa110_contimg.progress import Progress
 
-__all__ = ["STAGES", "StageRecords"]
+__all__ = ["StageLog"]
 
 logger = logging.getLogger(__name__)
-
-STAGES = "selfcal_stages.jsonl"
 
 T = TypeVar("T")
 
 
-class StageRecords:
+class StageLog:
     """Progress that is passed on, and kept as one JSON object a line.
 
     A stage begins with the first pass or picture of its name and ends where the
@@ -49,6 +48,9 @@ class StageRecords:
         self._progress = progress
         self._path: Path | None = None
         self._ended: list[str] = []
+        #: Seconds by kind of work, each less what was charged to others within it.
+        self.seconds: dict[str, float] = {}
+        self._charged = 0.0
         self._begin(first)
 
     def write_to(self, path: Path) -> None:
@@ -67,6 +69,17 @@ class StageRecords:
         """Note a line with the present stage."""
         self._noted.append(text)
         self._progress.note(text)
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Charge the time to a kind of work, less what is charged to others within it."""
+        started, before = time.perf_counter(), self._charged
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - started
+            self.seconds[what] = self.seconds.get(what, 0.0) + spent - (self._charged - before)
+            self._charged = before + spent
 
     def __enter__(self) -> Self:
         return self

@@ -1,9 +1,10 @@
-"""The account of a self-calibration: its rounds, and what ``selfcal_summary.json`` says of them."""
+"""What ``selfcal_summary.json`` says of a self-calibration."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,169 +12,118 @@ import numpy as np
 from astropy.table import Table
 
 from dsa110_contimg import __version__
-from dsa110_contimg.calibration.cross_validation import Solution
-from dsa110_contimg.calibration.gains import GainTable, phase_scatter_deg, typical_amplitude
-from dsa110_contimg.imaging import ImageGrid, ImageMetrics
-from dsa110_contimg.selfcal.acceptance import Verdict
-from dsa110_contimg.selfcal.antenna_report import ANTENNAS, antenna_verdicts
+from dsa110_contimg.array_types import Bool
+from dsa110_contimg.calibration.cross_validation import Candidate
+from dsa110_contimg.calibration.gains import phase_scatter_deg, typical_amplitude
+from dsa110_contimg.imaging import ImageMetrics
+from dsa110_contimg.selfcal.antenna_report import antenna_verdicts
+from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.imaging import CalibratedImage, measure, metrics_dict, region_for
-from dsa110_contimg.selfcal.params import IMAGES, Plan
-from dsa110_contimg.selfcal.products import PICTURE
-from dsa110_contimg.selfcal.source_report import QUALITY
-from dsa110_contimg.selfcal.stage_log import STAGES
+from dsa110_contimg.selfcal.naming import ANTENNAS, IMAGES, MASK, PICTURE, QUALITY, STAGES
+from dsa110_contimg.selfcal.params import SelfCalParams
+from dsa110_contimg.selfcal.state import CalState, Round
 
-__all__ = ["MASK", "Round", "State", "summary_of"]
+__all__ = ["Figures", "summary_of"]
 
 SCHEMA_VERSION = 1
-#: Product of masked self-calibration.
-MASK = "selfcal-mask"
 
 
-@dataclass
-class Round:
-    """One solution and its fate."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Figures:
+    """What a summary says beside the state.
 
-    solution: Solution
-    model: str
-    tables: tuple[GainTable, ...]
-    verdict: Verdict
-    seconds: float
-    predicted_snr: float = 0.0
-    image: CalibratedImage | None = None
+    Attributes
+    ----------
+    final : CalibratedImage
+        The image that was delivered.
+    tables : list of str
+        Names of the gain tables, in the order of the state's.
+    reports : mapping of str to astropy.table.Table or None
+        Reports by file name.
+    seconds : dict of str to float
+        Time by kind of work.
+    """
+
+    final: CalibratedImage
+    tables: list[str]
+    reports: Mapping[str, Table | None]
+    seconds: dict[str, float]
 
 
-@dataclass
-class State:
-    """The best calibration so far."""
-
-    tables: tuple[GainTable, ...]
-    image: CalibratedImage
-    rounds: list[Round] = field(default_factory=list)
+def _point_of_curve(trial: Candidate) -> dict[str, Any]:
+    return {
+        "solint_s": trial.solint_s,
+        "common": not trial.grouping.per_polarization,
+        "combined": trial.grouping.combine_spw,
+        "interpolation": trial.interpolation,
+        "chi2_train": trial.score.chi2_train,
+        "chi2_heldout": trial.score.chi2_heldout,
+        "chi2_expected": trial.score.expected,
+    }
 
 
 def summary_of(
-    plan: Plan,
-    state: State,
-    initial: CalibratedImage,
-    final: CalibratedImage,
-    *,
-    grid: ImageGrid,
-    noise: float,
-    status: str,
-    message: str,
-    tables: list[str],
-    anchor: dict[str, Any] | None,
-    quality: Table | None,
-    antennas: Table | None,
-    data_hash: str,
-    seconds: dict[str, float],
+    params: SelfCalParams, data: CalibrationData, state: CalState, figures: Figures
 ) -> dict[str, Any]:
     """Return what ``selfcal_summary.json`` holds.
 
     Parameters
     ----------
-    plan : Plan
+    params : SelfCalParams
         What was asked for.
-    state : State
-        The best calibration, and all rounds.
-    initial, final : CalibratedImage
-        Images before and after.
-    grid : ImageGrid
-        Their grid.
-    noise : float
-        Noise of the real part of a visibility at unit weight, jansky.
-    status, message : str
-        How it ended.
-    tables : list of str
-        Names of the gain tables, in the order of the state's.
-    anchor : dict or None
-        What flux scale and position were off by at first.
-    quality : astropy.table.Table or None
-        The seeds held against the data.
-    antennas : astropy.table.Table or None
-        What became of the antennas.
-    data_hash : str
-        Of DATA as it was read.
-    seconds : dict of str to float
-        Time by stage.
+    data : CalibrationData
+        The data.
+    state : CalState
+        The best calibration, all rounds, and how the run ended.
+    figures : Figures
+        What was delivered.
     """
-    seed, out = plan.seed, plan.output_dir
-    region = region_for(final, grid, seed, noise)
+    catalogue, config = params.catalog_model, params.config
+    assert state.initial is not None
+    assert state.outcome is not None
+    region = region_for(figures.final, params.grid, catalogue, state.noise)
 
     def measured(image: CalibratedImage) -> ImageMetrics:
-        return measure(image, grid, region, seed, noise)
+        return measure(image, params.grid, region, catalogue, state.noise)
 
-    first, last = measured(initial), measured(final)
+    first, last = measured(state.initial), measured(figures.final)
     best = next((r for r in reversed(state.rounds) if r.tables == state.tables and state.tables), None)
-    standard = last if final.difference is None else measured(best.image) if best and best.image else None
-    iterations = []
-    for number, r in enumerate(state.rounds, 1):
-        of_round = measure(r.image, grid, region, seed, noise, shallow=True) if r.image else None
-        kept = r.solution.table in state.tables
-        name = tables[state.tables.index(r.solution.table)] if kept else None
-        iterations.append(
-            {
-                "iteration": number,
-                "calmode": r.solution.mode,
-                "solint_s": r.solution.solint_s,
-                "interpolation": r.solution.table.interpolation,
-                "gain_type": r.solution.table.kind[0],
-                "combined_spw": r.solution.grouping.combined,
-                "model": r.model,
-                "solved_fraction": r.solution.solved_fraction,
-                "median_snr": r.solution.median_snr,
-                "predicted_snr": r.predicted_snr,
-                "curve": [asdict(trial) for trial in r.solution.trials],
-                "phase_change_deg": phase_scatter_deg(r.solution.table),
-                "chi2_train": r.solution.score.chi2_train,
-                "chi2_heldout": r.solution.score.chi2_heldout,
-                "snr": of_round.snr if of_round else None,
-                "rms_jy": of_round.rms_jy if of_round else None,
-                "accepted": r.verdict.accepted,
-                "reason": r.verdict.reason,
-                "gaintable": name,
-                "seconds": round(r.seconds, 3),
-            }
-        )
-    present = [p.name for p in (out / f"{n}.fits" for n in IMAGES) if p.exists()]
-    products = {Path(n).stem.replace("-", "_"): n for n in present}
-    if seed is not None:
-        products |= {"seed_list": "selfcal-seed.txt", "seed_regions": "selfcal-seed.reg"}
-    if (out / f"{MASK}.fits").exists() and plan.config.catalog_mask:
-        products["mask"] = f"{MASK}.fits"
-    if (out / PICTURE).exists():
-        products["picture"] = PICTURE
-    products["stages"] = STAGES
+    subtracted = figures.final.difference is not None
+    standard = measured(best.image) if subtracted and best and best.image else last
     summary: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "status": status,
-        "message": message,
-        "seeded": seed is not None,
-        "catalog": seed.catalog if seed else None,
-        "nvss_min_mjy": plan.config.nvss_min_mjy if seed else None,
-        "n_seeds": len(seed) if seed else 0,
-        "seed_flux_jy": float(seed.apparent_jy.sum()) if seed else 0.0,
-        "anchor": anchor,
+        "status": state.outcome.status,
+        "message": state.outcome.message,
+        "seeded": catalogue is not None,
+        "catalog": catalogue.catalog if catalogue else None,
+        "nvss_min_mjy": config.nvss_min_mjy if catalogue else None,
+        "n_seeds": len(catalogue) if catalogue else 0,
+        "seed_flux_jy": float(catalogue.apparent_jy.sum()) if catalogue else 0.0,
+        "anchor": _flux_scale(state),
         "flux_units_changed": bool(abs(np.log(typical_amplitude(state.tables))) > np.log(2.0)),
         "initial": metrics_dict(first),
         "final": metrics_dict(last),
-        "final_standard": metrics_dict(standard) if standard else metrics_dict(last),
+        "final_standard": metrics_dict(standard),
         "snr_improvement": last.snr / first.snr if first.snr > 0 else None,
         "best_iteration": state.rounds.index(best) + 1 if best else 0,
-        "iterations": iterations,
-        "gaintables": tables,
-        "products": products,
-        "seconds": {k: round(v, 3) for k, v in seconds.items()},
+        "iterations": [
+            _iteration(number, this, state, region, params, figures.tables)
+            for number, this in enumerate(state.rounds, 1)
+        ],
+        "gaintables": figures.tables,
+        "products": _products(params),
+        "seconds": {k: round(v, 3) for k, v in figures.seconds.items()},
         "provenance": {
             "version": __version__,
-            "config": json.loads(plan.config.model_dump_json()),
-            "ms": str(plan.ms.path.absolute()),
-            "field": plan.reader.field_name,
-            "initial_caltables": [str(Path(t.label).absolute()) for t in plan.initial],
-            "data_hash": data_hash,
-            "catalog_hash": seed.catalog_hash if seed else None,
+            "config": json.loads(config.model_dump_json()),
+            "ms": str(params.ms.path.absolute()),
+            "field": params.reader.field_name,
+            "initial_caltables": [str(Path(t.label).absolute()) for t in params.initial],
+            "data_hash": data.data_hash,
+            "catalog_hash": catalogue.catalog_hash if catalogue else None,
         },
     }
+    quality, antennas = figures.reports[QUALITY], figures.reports[ANTENNAS]
     if quality is not None:
         names, counts = np.unique(quality["verdict"], return_counts=True)
         summary["seed_verdicts"] = {str(n): int(c) for n, c in zip(names, counts, strict=True)}
@@ -182,3 +132,60 @@ def summary_of(
         summary["antenna_verdicts"] = antenna_verdicts(antennas)
         summary["products"]["antennas"] = ANTENNAS
     return summary
+
+
+def _flux_scale(state: CalState) -> dict[str, Any] | None:
+    """Give what flux scale and position were off by at first; None if nothing was rescaled."""
+    found = state.flux_scale
+    return None if found is None else asdict(found) | {"offset_arcsec": list(found.offset_arcsec)}
+
+
+def _iteration(
+    number: int,
+    this: Round,
+    state: CalState,
+    region: Bool,
+    params: SelfCalParams,
+    tables: list[str],
+) -> dict[str, Any]:
+    """Describe a round."""
+    solution, image = this.solution, None
+    if this.image is not None:
+        image = measure(this.image, params.grid, region, params.catalog_model, state.noise, shallow=True)
+    kept = solution.table in state.tables
+    return {
+        "iteration": number,
+        "calmode": solution.mode,
+        "solint_s": solution.solint_s,
+        "interpolation": solution.table.interpolation,
+        "gain_type": solution.table.kind[0],
+        "combined_spw": solution.grouping.combine_spw,
+        "model": this.model,
+        "solved_fraction": solution.solved_fraction,
+        "median_snr": solution.median_snr,
+        "predicted_snr": this.predicted_snr,
+        "solver_iterations": solution.iterations,
+        "converged_fraction": solution.converged_fraction,
+        "curve": [_point_of_curve(trial) for trial in solution.trials],
+        "phase_change_deg": phase_scatter_deg(solution.table),
+        "chi2_train": solution.score.chi2_train,
+        "chi2_heldout": solution.score.chi2_heldout,
+        "snr": image.snr if image else None,
+        "rms_jy": image.rms_jy if image else None,
+        "accepted": this.verdict.accepted,
+        "reason": this.verdict.reason,
+        "gaintable": tables[state.tables.index(solution.table)] if kept else None,
+        "seconds": round(this.seconds, 3),
+    }
+
+
+def _products(params: SelfCalParams) -> dict[str, str]:
+    """Name what lies in the output folder."""
+    out = params.output_dir
+    present = [p.name for p in (out / f"{n}.fits" for n in IMAGES) if p.exists()]
+    products = {Path(n).stem.replace("-", "_"): n for n in present}
+    if params.catalog_model is not None:
+        products |= {"seed_list": "selfcal-seed.txt", "seed_regions": "selfcal-seed.reg"}
+    optional = {"mask": MASK, "picture": PICTURE}
+    products |= {key: name for key, name in optional.items() if (out / name).exists()}
+    return products | {"stages": STAGES}

@@ -177,10 +177,16 @@ def _set_direction_frame(path: Path, names: tuple[str, ...]) -> None:
 
 
 def _write_subtables(path: Path, of: Layout) -> None:
-    n_ant, (n_spw, n_chan) = len(of.array.name), of.freq_hz.shape
     begin, end = float(of.times_s[0] - of.dump_s / 2), float(of.times_s[-1] + of.dump_s / 2)
-    middle, span = (begin + end) / 2, end - begin
+    _write_antennas(path, of, (begin + end) / 2, end - begin)
+    _write_fields(path, of, (begin + end) / 2)
+    _write_spws(path, of)
+    _write_observation(path, of, begin, end)
+
+
+def _write_antennas(path: Path, of: Layout, middle: float, span: float) -> None:
     names = list(of.array.name)
+    n_ant = len(names)
     _fill(
         path / "ANTENNA",
         {
@@ -211,6 +217,9 @@ def _write_subtables(path: Path, of: Layout) -> None:
             "RECEPTOR_ANGLE": [np.zeros(2)] * n_ant,
         },
     )
+
+
+def _write_fields(path: Path, of: Layout, middle: float) -> None:
     own_scans = len(of.field_names) > 1
     directions = [c[None, :] for c in of.phase_centre]
     _fill(
@@ -226,6 +235,10 @@ def _write_subtables(path: Path, of: Layout) -> None:
         },
     )
     _set_direction_frame(path / "FIELD", ("DELAY_DIR", "PHASE_DIR", "REFERENCE_DIR"))
+
+
+def _write_spws(path: Path, of: Layout) -> None:
+    n_spw, n_chan = of.freq_hz.shape
     widths = [np.full(n_chan, of.width_hz)] * n_spw
     _fill(
         path / "SPECTRAL_WINDOW",
@@ -252,6 +265,9 @@ def _write_subtables(path: Path, of: Layout) -> None:
     )
     windows = {"SPECTRAL_WINDOW_ID": list(range(n_spw)), "POLARIZATION_ID": [0] * n_spw}
     _fill(path / "DATA_DESCRIPTION", windows)
+
+
+def _write_observation(path: Path, of: Layout, begin: float, end: float) -> None:
     _fill(
         path / "OBSERVATION",
         {

@@ -11,7 +11,7 @@ from scipy.special import j1
 from dsa110_contimg.array_types import Float
 from dsa110_contimg.errors import MeasurementSetError
 
-__all__ = ["AiryBeam", "beam_for_antenna"]
+__all__ = ["AiryBeam", "beam_for_antenna", "choose_beam"]
 
 SPEED_OF_LIGHT = 299_792_458.0
 
@@ -87,6 +87,32 @@ def _jinc(x: Float) -> Float:
     """``2 J1(x) / x`` with its limit 1 at zero."""
     safe = np.where(np.abs(x) < 1e-9, 1.0, x)
     return np.asarray(np.where(np.abs(x) < 1e-9, 1.0, 2.0 * j1(safe) / safe))
+
+
+def choose_beam(telescope: str, dish_diameter_m: Float, override_m: float | None = None) -> AiryBeam:
+    """Choose the primary beam of an observation.
+
+    Parameters
+    ----------
+    telescope : str
+        TELESCOPE_NAME of the OBSERVATION table.
+    dish_diameter_m : ndarray, shape (nant,)
+        DISH_DIAMETER of the ANTENNA table in metres.
+    override_m : float, optional
+        Effective diameter in metres that an option asks for, whatever the tables say.
+
+    Returns
+    -------
+    AiryBeam
+
+    Raises
+    ------
+    MeasurementSetError
+        As :func:`beam_for_antenna`.
+    """
+    if override_m is not None:
+        return AiryBeam(override_m)
+    return beam_for_antenna(telescope, float(np.median(dish_diameter_m)))
 
 
 def beam_for_antenna(telescope: str, dish_diameter_m: float) -> AiryBeam:

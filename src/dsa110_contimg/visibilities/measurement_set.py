@@ -220,7 +220,7 @@ class MeasurementSet:
 
 
 def open_table(path: Path | str, *, writable: bool = False) -> Any:
-    """Open a casacore table without its chatter, and without waiting for ever for another program.
+    """Open a casacore table without its messages, and without waiting for ever for another program.
 
     Raises
     ------

@@ -44,7 +44,7 @@ class Block:
         Field.
     spw : SpectralWindow
         Spectral window; its correlations are the last axis below.
-    slot : ndarray of int, shape (nrow,)
+    time_index : ndarray of int, shape (nrow,)
         Dump of each row: index into the reader's `times`.
     antenna1, antenna2 : ndarray of int, shape (nrow,)
         Antennas; autocorrelations are left out.
@@ -62,7 +62,7 @@ class Block:
     rows: Int
     field_id: int
     spw: SpectralWindow
-    slot: Int
+    time_index: Int
     antenna1: Int
     antenna2: Int
     uvw_m: Float
@@ -152,10 +152,10 @@ class VisibilityReader:
             stamps = np.unique(stamp[rows])
             first = np.concatenate([[True], np.diff(stamps) > TIME_TOLERANCE_S])
             self.times: Float = stamps[first]
-            slot = np.clip(
+            time_index = np.clip(
                 np.searchsorted(self.times, stamp[rows] + TIME_TOLERANCE_S, side="right") - 1, 0, None
             )
-            _, representative = np.unique(slot, return_index=True)
+            _, representative = np.unique(time_index, return_index=True)
             self.scan: Int = main.getcol("SCAN_NUMBER")[rows][representative].astype(np.int64)
             self.field_id: Int = field[rows][representative].astype(np.int64)
             self.interval_s: Float = main.getcol("INTERVAL")[rows][representative].astype(np.float64)
@@ -167,7 +167,7 @@ class VisibilityReader:
         self.phase_center = (middle.ra_rad, middle.dec_rad)
         self.n_rows = int(rows.size)
         self._slot_of_row = np.full(ms.n_rows, -1, dtype=np.int64)
-        self._slot_of_row[rows] = slot
+        self._slot_of_row[rows] = time_index
         self._plan = self._make_plan(rows, field, ddid)
         total = sum(r.size * w.freq_hz.size * len(w.corr_type) for r, _, w in self._plan) * BYTES_PER_SAMPLE
         self.cached = total <= cache_bytes

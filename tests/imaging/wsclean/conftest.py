@@ -14,9 +14,10 @@ from dsa110_contimg.config import SimulationConfig
 from dsa110_contimg.imaging.wsclean.container import _SHARED
 from dsa110_contimg.imaging.wsclean.container_engine import find_engine
 from dsa110_contimg.imaging.wsclean.container_image import build_image
+from dsa110_contimg.imaging.wsclean.runner import HostWSClean
 from dsa110_contimg.simulate import simulate
 from tests.imaging.wsclean.support import script
-from tests.needs import unavailable
+from tests.needs import program, unavailable
 from tests.pipeline.conftest import tiny
 
 __all__ = ["tiny"]
@@ -88,3 +89,9 @@ def transit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for fields in (1, 24):
         simulate(folder / f"f{fields}.ms", SimulationConfig(dumps=8, channels=8, fields=fields, **PERFECT))
     return folder
+
+
+@pytest.fixture
+def wsclean() -> HostWSClean:
+    """The WSClean of this machine."""
+    return HostWSClean(program("wsclean"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from dsa110_contimg.imaging.wsclean.runner import HostWSClean
+
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "container_engines.sh"
 #: Lines for the end of the run: what was measured.
 FIGURES: list[str] = []
@@ -33,3 +35,11 @@ def processes(word: str) -> list[str]:
     """Command lines of all processes that have a word in them."""
     listed = subprocess.run(["ps", "-wweo", "args"], capture_output=True, text=True, check=True)
     return [line for line in listed.stdout.splitlines() if word in line]
+
+
+def fake(folder: Path, text: str) -> HostWSClean:
+    """A shell script in the place of WSClean."""
+    made = folder / "wsclean"
+    made.write_text(f"#!/bin/sh\n{text}\n")
+    made.chmod(0o755)
+    return HostWSClean(str(made))

@@ -13,12 +13,11 @@ from dsa110_contimg.cli.main import main
 from dsa110_contimg.errors import (
     ContainerError,
     DeadlineError,
-    PathOutsideMountError,
     ResourceError,
     WSCleanError,
 )
 from dsa110_contimg.imaging.wsclean.container import WSCleanContainer, get_wsclean_container
-from dsa110_contimg.imaging.wsclean.mounts import Mount, convert_host_path_to_container, parse_mounts
+from dsa110_contimg.imaging.wsclean.mounts import Mount, parse_mounts
 from tests.imaging.wsclean.support import containers
 
 
@@ -235,27 +234,6 @@ def test_doctor(engines, folder, capfd, monkeypatch):
     # Docker does not answer: podman is taken.
     with WSCleanContainer(mounts=[Mount(folder, PurePosixPath("/data"))]) as made:
         assert made.engine.name == "podman"
-
-
-def test_paths_by_component(tmp_path):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data2").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "data2")
-    host = str(tmp_path / "data")
-    assert convert_host_path_to_container(f"{host}/a/../b.ms", host, "/data") == "/data/b.ms"
-    assert convert_host_path_to_container(host, host, "/data") == "/data"
-    for outside in ("data2/x.ms", "data/../x.ms", "link/x.ms", "."):
-        with pytest.raises(PathOutsideMountError):
-            convert_host_path_to_container(tmp_path / outside, host, "/data")
-    nested = parse_mounts(f"{tmp_path}:/all:ro, {tmp_path}/data2:/two")
-    made = WSCleanContainer(mounts=nested)
-    assert made.path(tmp_path / "link" / "x") == "/two/x"
-    assert made.path(tmp_path / "y") == "/all/y"
-    assert [m.read_only for m in nested] == [True, False]
-    assert parse_mounts("/d")[0].inside == PurePosixPath("/host/d")
-    for wrong in ("data", "/d:inside", "/d:/i:rx"):
-        with pytest.raises(ResourceError, match="is no mount"):
-            parse_mounts(wrong)
 
 
 def test_importing_changes_no_signal_handler():

@@ -5,8 +5,9 @@ import pytest
 
 from dsa110_contimg.imaging import CleanResult, ImageGrid, RestoringBeam
 from dsa110_contimg.selfcal.imaging import CalibratedImage
-from dsa110_contimg.selfcal.stages.add_components import joined, lacking_sources
-from dsa110_contimg.sky import AiryBeam, Seed, SkyModel
+from dsa110_contimg.selfcal.stages.add_components import unlisted_sources
+from dsa110_contimg.sky import AiryBeam, ApparentSky, SkyModel
+from dsa110_contimg.sky.apparent_sky import joined
 
 CENTRE = (2.0, 0.9)
 FREQ = np.linspace(1.3e9, 1.5e9, 8)
@@ -16,7 +17,14 @@ GRID = ImageGrid(256, 1e-4, *CENTRE)
 @pytest.fixture
 def seed():
     sky = SkyModel.points(np.array([2.0]), np.array([0.9]), np.array([2.0]), spectral_index=-0.75)
-    return Seed(sky, AiryBeam(4.65), np.array([2.0]), 1.4e9, "nvss", "")
+    return ApparentSky(
+        sky=sky,
+        beam=AiryBeam(4.65),
+        apparent_jy=np.array([2.0]),
+        freq_hz=1.4e9,
+        catalog="nvss",
+        catalog_hash="",
+    )
 
 
 def left(components, rms=1e-3):
@@ -26,11 +34,15 @@ def left(components, rms=1e-3):
         model[place] = flux
     blank = np.zeros_like(model)
     cleaned = CleanResult(model, blank, blank, blank, RestoringBeam(3e-4, 3e-4, 0.0), 1, 0.0, 0.0, rms)
-    return CalibratedImage(cleaned, blank, None, cleaned, 1.0)
+    return CalibratedImage(
+        cleaned=cleaned, restored=blank, difference=None, shallow=cleaned, thermal_per_noise=1.0
+    )
 
 
 def find(seed, components, **options):
-    return lacking_sources(seed, left(components, **options), GRID, np.array([CENTRE]), FREQ)
+    return unlisted_sources(
+        seed, left(components, **options), GRID, np.array([CENTRE]), FREQ, spectral_index=-0.75
+    )
 
 
 def test_bright_sources_are_taken_whole_and_faint_ones_left(seed):

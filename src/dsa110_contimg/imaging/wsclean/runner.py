@@ -19,7 +19,7 @@ from dsa110_contimg.imaging.wsclean.container import WSCleanContainer, get_wscle
 from dsa110_contimg.imaging.wsclean.mounts import Mount, parse_mounts
 from dsa110_contimg.imaging.wsclean.processes import run_program, wsclean_failure
 
-__all__ = ["ContainerWSClean", "HostWSClean", "WSClean", "open_wsclean"]
+__all__ = ["ContainerWSClean", "HostWSClean", "WSClean", "container_wsclean", "host_wsclean"]
 
 log = logging.getLogger("dsa110_contimg.imaging")
 
@@ -149,13 +149,29 @@ class ContainerWSClean:
         return done.stdout
 
 
-def open_wsclean(config: BackendConfig, ms: Path, products: Path) -> WSClean:
-    """Give the WSClean that the options ask for.
+def host_wsclean(config: BackendConfig) -> HostWSClean:
+    """Find WSClean on this machine.
+
+    Raises
+    ------
+    WSCleanError
+        If there is no program.
+    """
+    program = shutil.which(str(config.wsclean or "wsclean"))
+    if program is None:
+        raise WSCleanError(
+            "no such program", config.wsclean or "wsclean", "apt-get install wsclean, or set --wsclean"
+        )
+    return HostWSClean(program)
+
+
+def container_wsclean(config: BackendConfig, ms: Path, products: Path) -> ContainerWSClean:
+    """Give WSClean in a long-running container.
 
     Parameters
     ----------
     config : BackendConfig
-        Which, and what belongs to it.
+        Engine, image and mounts.
     ms : Path
         Measurement Set; its folder is mounted read-only, unless the products go there.
     products : Path
@@ -163,18 +179,9 @@ def open_wsclean(config: BackendConfig, ms: Path, products: Path) -> WSClean:
 
     Raises
     ------
-    WSCleanError
-        If there is no program.
     ContainerError
         If the container does not start.
     """
-    if config.backend == "wsclean":
-        program = shutil.which(str(config.wsclean or "wsclean"))
-        if program is None:
-            raise WSCleanError(
-                "no such program", config.wsclean or "wsclean", "apt-get install wsclean, or set --wsclean"
-            )
-        return HostWSClean(program)
     mounts = parse_mounts(config.container_mounts) if config.container_mounts else _mounts_for(ms, products)
     return ContainerWSClean(
         get_wsclean_container(image=config.container_image, mounts=mounts, engine=config.container_engine)

@@ -1,4 +1,4 @@
-"""What the catalogue lacks: clean components of the residual image join the seed."""
+"""Residual CLEAN components added to the sky model: what the image shows and the catalogue does not list."""
 
 from __future__ import annotations
 
@@ -8,34 +8,101 @@ import numpy as np
 import scipy.ndimage
 
 from dsa110_contimg.array_types import Float
+from dsa110_contimg.calibration.gains import typical_amplitude
+from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.imaging import ImageGrid
+from dsa110_contimg.selfcal.calibration_data import CalibrationData
+from dsa110_contimg.selfcal.image_state import image_state
 from dsa110_contimg.selfcal.imaging import CalibratedImage
-from dsa110_contimg.sky import Seed, SkyModel
-from dsa110_contimg.sky.seed import BAND_SAMPLES, mean_apparent_flux
+from dsa110_contimg.selfcal.stage_log import StageLog
+from dsa110_contimg.selfcal.state import CalState
+from dsa110_contimg.selfcal.trial import better_with, solved_against
+from dsa110_contimg.sky import ApparentSky, SkyModel
+from dsa110_contimg.sky.apparent_sky import BAND_SAMPLES, joined, mean_apparent_flux, scaled
 
-__all__ = ["brighter", "joined", "lacking_sources"]
+__all__ = ["add_components", "unlisted_sources"]
 
 
-#: A source joins the seed from this signal to noise, and from this fraction of the seed's flux, on.
+#: A source joins the sky model from this signal to noise, and from this fraction of the model's flux, on.
 MIN_SNR = 20.0
 MIN_SHARE = 0.005
-#: Components nearer than this many pixels are of one source.
+#: Components are of one source if discs of about half this many pixels around them touch.
 TOGETHER = 3
-#: Most components; more are no longer a few sources that a catalogue lacks.
+#: Most components; more are no longer a few sources that a catalogue does not list.
 MOST_COMPONENTS = 500
 #: Where the beam lets less than this through, a component is a sidelobe of the beam's errors.
 MIN_BEAM = 0.02
-SPECTRAL_INDEX = -0.75
+#: A change of the flux scale by what joins the catalogue's sources that is worth undoing.
+KEPT_SCALE = 0.005
 
 
-def lacking_sources(
-    seed: Seed, image: CalibratedImage, grid: ImageGrid, pointing: Float, freq_hz: Float
-) -> Seed | None:
+def add_components(data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog) -> CalState:
+    """Solve again with what an image shows beside the sky model, if held-out channels gain by it."""
+    model = state.sky_model
+    if model is None or state.sky_differs or not state.last.verdict.accepted:
+        return state
+    tables, reader = state.last.tables, data.reader
+    state, image = image_state(
+        data, state, config, log, tables=tables, label="image of what the model leaves", subtract=True
+    )
+    state = replace(state, residual_image=(tables, image))
+    found = unlisted_sources(
+        model,
+        image,
+        data.grid,
+        reader.pointing,
+        reader.freq_hz,
+        spectral_index=config.spectral_index,
+    )
+    if found is None:
+        return state
+    flux = found.apparent_jy.sum()
+    if flux > model.apparent_jy.sum():
+        log.note(f"{flux:.3f} Jy in the residual, more than the catalogue has: nothing added")
+        return state
+    trial = better_with(data, state, joined(model, found), config, log)
+    kept = trial is not state
+    log.note(
+        f"{len(found)} clean components of {flux:.3f} Jy that the catalogue does not list "
+        f"{'join the sky model' if kept else 'do not help the gains and are left out'}"
+    )
+    if not kept:
+        return state
+    components = joined(state.components, found) if state.components else found
+    trial = replace(trial, components=components)
+    return _at_kept_scale(data, trial, config, log, typical_amplitude(tables))
+
+
+def _at_kept_scale(
+    data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog, amplitude: float
+) -> CalState:
+    """Keep the flux scale of the catalogue's sources, where they are too few to be measured.
+
+    What the image adds beside them takes some of their flux, and the gains would grow for it.
+    """
+    factor = typical_amplitude(state.last.tables) / amplitude
+    model = state.sky_model
+    if state.measured is not None or model is None or abs(factor - 1) < KEPT_SCALE:
+        return state
+    components = scaled(state.components, factor) if state.components else None
+    state = replace(state, components=components)
+    return solved_against(data, state, scaled(model, factor), config, log)
+
+
+def unlisted_sources(
+    model: ApparentSky,
+    image: CalibratedImage,
+    grid: ImageGrid,
+    pointing: Float,
+    freq_hz: Float,
+    *,
+    spectral_index: float,
+) -> ApparentSky | None:
     """Find what a residual image shows beyond doubt, as components.
 
     Parameters
     ----------
-    seed : Seed
+    model : ApparentSky
         What was subtracted.
     image : CalibratedImage
         CLEANed image of the rest.
@@ -45,52 +112,37 @@ def lacking_sources(
         Where the beam pointed, ICRS radians.
     freq_hz : ndarray, shape (nchan,)
         Channels in hertz.
+    spectral_index : float
+        Index given to what is found.
 
     Returns
     -------
-    Seed or None
+    ApparentSky or None
         Components of the same beam; none if there is nothing to add.
     """
-    model = image.cleaned.model
-    near = scipy.ndimage.binary_dilation(model != 0, iterations=TOGETHER // 2 + 1)
+    pixels = image.cleaned.model
+    near = scipy.ndimage.binary_dilation(pixels != 0, iterations=TOGETHER // 2 + 1)
     island, n = scipy.ndimage.label(near)
     if n == 0:
         return None
-    flux = np.abs(scipy.ndimage.sum_labels(model, island, np.arange(n + 1)))
+    flux = np.abs(scipy.ndimage.sum_labels(pixels, island, np.arange(n + 1)))
     flux[0] = 0.0
-    limit = max(MIN_SNR * image.cleaned.rms, MIN_SHARE * float(seed.apparent_jy.sum()))
-    row, column = np.nonzero((model != 0) & (flux >= limit)[island])
+    limit = max(MIN_SNR * image.cleaned.rms, MIN_SHARE * float(model.apparent_jy.sum()))
+    row, column = np.nonzero((pixels != 0) & (flux >= limit)[island])
     if not 0 < row.size <= MOST_COMPONENTS:
         return None
     sky = SkyModel.points(
         *grid.pixel_to_sky(column, row),
         np.ones(row.size),
-        spectral_index=SPECTRAL_INDEX,
-        reference_freq_hz=seed.sky.reference_freq_hz,
+        spectral_index=spectral_index,
+        reference_freq_hz=model.sky.reference_freq_hz,
         prefix="clean",
     )
     band = np.linspace(float(freq_hz.min()), float(freq_hz.max()), BAND_SAMPLES)
-    through = mean_apparent_flux(sky, seed.beam, np.unique(pointing, axis=0), band)
-    apparent = model[row, column].astype(np.float64)
+    through = mean_apparent_flux(sky, model.beam, np.unique(pointing, axis=0), band)
+    apparent = pixels[row, column].astype(np.float64)
     seen = through > MIN_BEAM
     if not seen.any():
         return None
     found = replace(sky.select(seen), flux_jy=(apparent / np.maximum(through, MIN_BEAM))[seen])
-    return replace(seed, sky=found, apparent_jy=apparent[seen])
-
-
-def joined(seed: Seed, more: Seed | None) -> Seed:
-    """Return the sources of one seed, then those of another; the first as it is if there is none."""
-    if more is None:
-        return seed
-    return replace(
-        seed,
-        sky=SkyModel.concatenate([seed.sky, more.sky]),
-        apparent_jy=np.concatenate([seed.apparent_jy, more.apparent_jy]),
-    )
-
-
-def brighter(seed: Seed, factor: float) -> Seed:
-    """Return a seed with all fluxes multiplied by a factor."""
-    sky = replace(seed.sky, flux_jy=seed.sky.flux_jy * factor)
-    return replace(seed, sky=sky, apparent_jy=seed.apparent_jy * factor)
+    return replace(model, sky=found, apparent_jy=apparent[seen])

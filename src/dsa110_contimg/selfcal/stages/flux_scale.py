@@ -1,172 +1,102 @@
-"""Measuring the bright seeds, and tying flux scale and position to the catalogue as a whole.
+"""Flux scale and position: the bright sources rescaled to the median catalogue flux and position.
 
-The gains follow the brightest seed: its catalogue error in flux becomes the
-flux scale, its error in position the position of the image. After a first
-solution both show as a change common to all other sources. The brightest
-sources are then moved and scaled to agree with the median of all, and the gains are
+The gains follow the brightest source: its catalogue error in flux becomes the flux scale, its error in
+position the position of the image. After a first solution both show as a change common to all other
+sources. The brightest sources are then moved and scaled to agree with the median of all, and the gains are
 solved again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from dsa110_contimg.array_types import Bool, Float, Int
-from dsa110_contimg.calibration.gains import GainTable
-from dsa110_contimg.calibration.uv_fit import N_MOMENTS, residual_moments, sampled_coupling, solve_moments
-from dsa110_contimg.imaging import stokes_i
-from dsa110_contimg.selfcal.calibration_data import Observation
-from dsa110_contimg.sky import Seed, radec_from_lm
+from dsa110_contimg.config import SelfCalConfig
+from dsa110_contimg.selfcal.calibration_data import CalibrationData
+from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
+from dsa110_contimg.selfcal.solve_round import solve_rounds
+from dsa110_contimg.selfcal.source_measurement import SourceMeasurement, measure_sources
+from dsa110_contimg.selfcal.stage_log import StageLog
+from dsa110_contimg.selfcal.state import CalState, FluxScale
+from dsa110_contimg.selfcal.trial import better_with, improvement
+from dsa110_contimg.sky import ApparentSky, radec_from_lm
+from dsa110_contimg.sky.apparent_sky import joined
 
-__all__ = ["SeedMeasurement", "measure_seeds", "tied_seed"]
+__all__ = ["flux_scale", "rescaled"]
 
-
-#: Sources measured: enough for a median, few enough to cost less than a prediction.
-MOST_SOURCES = 200
-#: Signal to noise from which a source is used for the median and is itself adjusted.
-MIN_SNR = 20.0
-#: Visibilities that tell how sources lie in each other's sidelobes: known to 0.6 per cent then.
-SAMPLES = 25_000
-#: Fraction of the baselines, the shortest, left out: they see all faint sources at once.
-SHORTEST = 0.2
+#: The sky model is rescaled at most this often, or until both medians are this near.
+MOST_RESCALINGS = 4
+NEAR_SCALE = 0.005
+NEAR_ARCSEC = 0.05
+NEAR_CHI2 = 1.01
+#: After amplitudes are solved the flux scale of the sources is near one, or the sky is another.
+CREDIBLE_SCALE = 2.0
 #: A source fainter than this fraction of its catalogue flux tells nothing of where it is.
 MIN_PLACED = 0.3
-#: With fewer sources a median says little.
-FEWEST_SOURCES = 8
 
 
-@dataclass(frozen=True)
-class SeedMeasurement:
-    """The bright seeds as the calibrated data show them.
-
-    Attributes
-    ----------
-    index : ndarray of int, shape (n,)
-        Which of the seed's sources were measured.
-    ratio, ratio_error : ndarray, shape (n,)
-        Measured over catalogue flux in units of the median of all good ones, and its error.
-    shift_rad, shift_error : ndarray, shape (n, 2)
-        Measured minus catalogued direction in l and m about the phase centre, less the
-        median of all, and its error, radians.
-    good : ndarray of bool, shape (n,)
-        True where the signal to noise is above `MIN_SNR`.
-    scale : float
-        Median of measured over catalogue flux: what the flux scale is off by.
-    offset_rad : (float, float)
-        Median shift in l and m: what the positions are off by.
-    """
-
-    index: Int
-    ratio: Float
-    ratio_error: Float
-    shift_rad: Float
-    shift_error: Float
-    good: Bool
-    scale: float
-    offset_rad: tuple[float, float]
-
-    @property
-    def n_good(self) -> int:
-        """Sources in the medians."""
-        return int(np.count_nonzero(self.good))
-
-
-def measure_seeds(
-    observation: Observation,
-    tables: Sequence[GainTable],
-    current: Seed,
-    catalogue: Seed,
-    noise_scale2: float,
-) -> SeedMeasurement | None:
-    """Measure flux and position of the bright seeds on the calibrated data, all together.
-
-    Parameters
-    ----------
-    observation : Observation
-        The data, its model being the current seed.
-    tables : sequence of GainTable
-        A solution against it.
-    current : Seed
-        The catalogue's sources, perhaps moved and scaled before, and perhaps others after them.
-    catalogue : Seed
-        The same as the catalogue lists them.
-    noise_scale2 : float
-        Variance of a complex visibility times its weight.
-
-    Returns
-    -------
-    SeedMeasurement or None
-        None if there are too few bright sources for a median.
-    """
-    reader = observation.reader
-    chosen = np.flatnonzero(catalogue.sky.is_point)[:MOST_SOURCES]
-    if chosen.size < FEWEST_SOURCES:
-        return None
-    # The catalogue's fluxes at the present positions: a source scaled to nothing can still come back.
-    present = current.sky.flux_jy[chosen] / catalogue.sky.flux_jy[chosen]
-    sky = replace(current.sky.select(chosen), flux_jy=catalogue.sky.flux_jy[chosen])
-    few = replace(current, sky=sky, apparent_jy=catalogue.apparent_jy[chosen])
-    moments = np.zeros((chosen.size, N_MOMENTS))
-    coupling = np.zeros((3 * chosen.size, 3 * chosen.size))
-    rng = np.random.default_rng(0)
-    for block, model in observation.blocks("measure the seeds", with_model=True):
-        assert model is not None
-        vis, weight = observation.corrected(block, tables)
-        combined, total = stokes_i(vis, weight, weight == 0, block.spw.parallel)
-        length = np.hypot(block.uvw_m[:, 0], block.uvw_m[:, 1])
-        total[length < np.quantile(length, SHORTEST)] = 0
-        residual = np.where(total > 0, combined - model, np.complex64(0))
-        field, freq = reader.ms.field(block.field_id), block.spw.freq_hz
-        lmn = few.sky.lmn(field.ra_rad, field.dec_rad)
-        for slot in np.unique(block.slot):
-            rows = np.flatnonzero(block.slot == slot)
-            uvw, weights = block.uvw_m[rows], total[rows]
-            flux = few.apparent_flux(freq, *reader.pointing[slot])
-            moments += residual_moments(uvw, freq, lmn, flux, residual[rows], weights)
-            share = int(np.ceil(SAMPLES * rows.size / reader.n_rows))
-            row, channel = rng.integers(rows.size, size=share), rng.integers(freq.size, size=share)
-            coupling += (rows.size * freq.size / share) * sampled_coupling(
-                uvw[row], freq[channel], lmn, flux[:, channel], weights[row, channel]
+def flux_scale(data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog) -> CalState:
+    """Solve again with the bright sources rescaled to the median of all, while that predicts better."""
+    catalogue, gained = data.catalog_model, np.inf
+    if catalogue is None or not state.last.verdict.accepted:
+        return state
+    for _ in range(MOST_RESCALINGS):
+        measured = _measure(data, state, log, catalogue)
+        if measured is None:
+            break
+        with_amplitudes = any(r.solution.mode == "ap" for r in state.rounds)
+        if with_amplitudes and abs(np.log(max(measured.scale, 1e-9))) > np.log(CREDIBLE_SCALE):
+            log.note(
+                f"{measured.n_good} bright catalogue sources have {measured.scale:.2f} times the flux that "
+                "the amplitudes were solved for: the sky is not that of the catalogue"
             )
-    change, error = solve_moments(moments, noise_scale2, coupling)
-    good = error[:, 0] * MIN_SNR < 1
-    if np.count_nonzero(good) < FEWEST_SOURCES:
-        return None
-    listed, centre = catalogue.sky.select(chosen), reader.phase_center
-    shift = few.sky.lmn(*centre)[:, :2] - listed.lmn(*centre)[:, :2] + change[:, 1:]
-    ratio = present + change[:, 0]
-    scale = float(np.median(ratio[good]))
-    middle = np.median(shift[good], axis=0)
-    return SeedMeasurement(
-        chosen,
-        ratio / scale,
-        error[:, 0] / scale,
-        shift - middle,
-        error[:, 1:],
-        good,
-        scale,
-        (float(middle[0]), float(middle[1])),
-    )
+            state = replace(state, sky_differs=True)
+            break
+        state = replace(state, measured=measured)
+        east, north = (float(np.degrees(x) * 3600) for x in measured.offset_rad)
+        near = abs(measured.scale - 1) < NEAR_SCALE and np.hypot(east, north) < NEAR_ARCSEC
+        if near and gained < NEAR_CHI2:
+            break
+        log.note(
+            f"{measured.n_good} bright catalogue sources: flux scale off by "
+            f"{100 * (measured.scale - 1):+.1f} %, position by {east:+.2f}, {north:+.2f} arcsec; "
+            "rescaled to the median catalogue flux and position"
+        )
+        model = joined(rescaled(catalogue, measured, data.reader.phase_center), state.components)
+        trial = better_with(data, state, model, config, log)
+        if trial is state:
+            break
+        gained = improvement(state, trial)
+        first = state.flux_scale or FluxScale(measured.n_good, measured.scale, (east, north))
+        state = replace(trial, flux_scale=first)
+    # All intervals once more, against the model as it is now.
+    return solve_rounds(data, state, config, log) if gained < np.inf else state
 
 
-def tied_seed(catalogue: Seed, measured: SeedMeasurement, centre: tuple[float, float]) -> Seed:
+def _measure(
+    data: CalibrationData, state: CalState, log: StageLog, catalogue: ApparentSky
+) -> SourceMeasurement | None:
+    assert isinstance(state.model, SkyVisibilities)
+    with log.timed("measure"):
+        return measure_sources(data, state.weights, state.model, state.last.tables, catalogue, state.noise)
+
+
+def rescaled(catalogue: ApparentSky, measured: SourceMeasurement, centre: tuple[float, float]) -> ApparentSky:
     """Move and scale the good sources to where and how bright they were measured.
 
     Parameters
     ----------
-    catalogue : Seed
+    catalogue : ApparentSky
         As the catalogue lists the sources.
-    measured : SeedMeasurement
+    measured : SourceMeasurement
         Of them.
     centre : (float, float)
         Phase centre, ICRS radians.
 
     Returns
     -------
-    Seed
+    ApparentSky
         Its sources in the same order; what was not measured well is as the catalogue has it.
     """
     sky, apparent = catalogue.sky, catalogue.apparent_jy.copy()
@@ -180,5 +110,5 @@ def tied_seed(catalogue: Seed, measured: SeedMeasurement, centre: tuple[float, f
     index = measured.index[placed]
     lm = sky.select(index).lmn(*centre)[:, :2] + measured.shift_rad[placed]
     new_ra[index], new_dec[index] = radec_from_lm(lm[:, 0], lm[:, 1], *centre)
-    tied = replace(sky, ra_rad=new_ra, dec_rad=new_dec, flux_jy=flux)
-    return replace(catalogue, sky=tied, apparent_jy=apparent)
+    moved = replace(sky, ra_rad=new_ra, dec_rad=new_dec, flux_jy=flux)
+    return replace(catalogue, sky=moved, apparent_jy=apparent)

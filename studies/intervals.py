@@ -1,6 +1,6 @@
 """What choosing the intervals by held-out channels costs against knowing the best ones.
 
-    python benchmarks/intervals.py FOLDER [PROCESSES]
+    python -m studies.intervals FOLDER [PROCESSES]
 
 Small transits with phases that drift at five rates and two noises. Each is calibrated with the chosen phase
 interval, and with each interval of a ladder. What counts is the noise of the final image over that of the
@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.trust import core
 from dsa110_contimg.catalogs import build_strips
 from dsa110_contimg.compare.score import score_run
 from dsa110_contimg.config import SelfCalConfig, SimulationConfig
 from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.simulate import simulate
+from studies.trust import core
 
 #: Drift of each antenna's phase over the observation, degrees rms, and system noise.
 DRIFTS = (0.0, 10.0, 30.0, 90.0, 200.0)

@@ -1,6 +1,6 @@
 """Is it ever worse? Sixty observations of every kind of trouble, each against the image with the true gains.
 
-    python benchmarks/trust.py FOLDER [PROCESSES]
+    python -m studies.trust FOLDER [PROCESSES]
 
 Three skies (a source of 2.5 Jy added; one of 0.5 Jy; none, and thirty times the noise), five start errors
 (5, 15, 30, 60 degrees, random phases) and four troubles: amplitudes of 10 % alone; a dead and two noisy

@@ -1,8 +1,7 @@
-"""The seed: which catalogue sources the telescope sees, and how bright."""
+"""The catalogue model: which catalogue sources the telescope sees, and how bright."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,80 +10,15 @@ import numpy as np
 from dsa110_contimg.array_types import Float
 from dsa110_contimg.catalogs import bright_sources, query_cone
 from dsa110_contimg.errors import SeedError
+from dsa110_contimg.sky.apparent_sky import BAND_SAMPLES, ApparentSky, mean_apparent_flux
 from dsa110_contimg.sky.beam import AiryBeam
 from dsa110_contimg.sky.components import ARCSEC, SkyModel
 from dsa110_contimg.sky.directions import angular_separation
 
-__all__ = ["Seed", "build_seed", "catalog_sky", "catalogued_sky", "far_bright_sources", "mean_apparent_flux"]
+__all__ = ["build_catalog_model", "catalog_sky", "catalogued_sky", "far_bright_sources"]
 
 
-#: Frequencies over the band at which a source's apparent flux is averaged.
-BAND_SAMPLES = 9
-
-
-@dataclass(frozen=True)
-class Seed:
-    """Catalogue sources and the beam they are seen through.
-
-    Parameters
-    ----------
-    sky : SkyModel
-        The sources as the catalogue knows them, brightest apparent first.
-    beam : AiryBeam
-        Primary beam.
-    apparent_jy : ndarray, shape (n,)
-        Apparent flux density in jansky, mean over the band and the dumps: what
-        an image of all of them shows.
-    freq_hz : float
-        Middle of the band.
-    catalog : str
-        Catalogue name.
-    catalog_hash : str
-        Hash of the strips that were used.
-    """
-
-    sky: SkyModel
-    beam: AiryBeam
-    apparent_jy: Float
-    freq_hz: float
-    catalog: str
-    catalog_hash: str
-
-    def __len__(self) -> int:
-        return len(self.sky)
-
-    def apparent_flux(self, freq_hz: Float, ra_rad: float, dec_rad: float) -> Float:
-        """Flux of each source through the beam pointed at a direction.
-
-        Parameters
-        ----------
-        freq_hz : ndarray, shape (nchan,)
-            Channel frequencies in hertz.
-        ra_rad, dec_rad : float
-            Pointing centre in radians.
-
-        Returns
-        -------
-        ndarray, shape (n, nchan)
-            Apparent flux density in jansky.
-        """
-        separation = angular_separation(self.sky.ra_rad, self.sky.dec_rad, ra_rad, dec_rad)
-        return np.asarray(self.sky.flux_at(freq_hz) * self.beam.power(separation, freq_hz))
-
-    def write(self, prefix: Path) -> list[Path]:
-        """Write the apparent seed as ``PREFIX-seed.txt`` (WSClean) and ``PREFIX-seed.reg`` (DS9)."""
-        paths = [prefix.with_name(prefix.name + "-seed.txt"), prefix.with_name(prefix.name + "-seed.reg")]
-        self.sky.write_wsclean(paths[0], self.apparent_at_reference())
-        self.sky.write_ds9(paths[1], self.apparent_jy)
-        return paths
-
-    def apparent_at_reference(self) -> Float:
-        """Apparent fluxes carried by the spectral index to the model's reference frequency, shape (n,)."""
-        ratio = self.sky.reference_freq_hz / self.freq_hz
-        return np.asarray(self.apparent_jy * ratio**self.sky.spectral_index)
-
-
-def build_seed(
+def build_catalog_model(
     pointing: Float,
     freq_hz: Float,
     beam: AiryBeam,
@@ -94,7 +28,7 @@ def build_seed(
     min_mjy: float | None = None,
     min_apparent_mjy: float = 1.0,
     spectral_index: float = -0.75,
-) -> Seed:
+) -> ApparentSky:
     """Look a field up and keep what the telescope sees of it.
 
     The cone reaches out to the second null of the beam at the lowest
@@ -124,7 +58,7 @@ def build_seed(
 
     Returns
     -------
-    Seed
+    ApparentSky
 
     Raises
     ------
@@ -156,41 +90,21 @@ def build_seed(
     if order.size == 0:
         brightest = f"{1e3 * float(apparent.max()):.2f}" if len(rows) else "0"
         raise SeedError(
-            f"empty seed: {len(rows)} {catalog.upper()} sources"
+            f"empty catalogue model: {len(rows)} {catalog.upper()} sources"
             f"{'' if min_mjy is None else f' above {min_mjy:g} mJy'} within {radius_deg:.2f} deg, "
             f"the brightest {brightest} mJy through the beam, none above {min_apparent_mjy:g} mJy",
             f"RA {np.degrees(ra_rad) % 360:.4f} Dec {np.degrees(dec_rad):+.4f}",
             "lower the flux limit or run with --no-seed",
         )
     catalog_hash = str(rows.meta.get("catalog_hash", ""))
-    return Seed(sky.select(order), beam, apparent[order], (low + high) / 2, catalog, catalog_hash)
-
-
-def mean_apparent_flux(sky: SkyModel, beam: AiryBeam, pointing: Float, freq_hz: Float) -> Float:
-    """Flux through the beam, mean over pointings and frequencies.
-
-    Parameters
-    ----------
-    sky : SkyModel
-        Sources.
-    beam : AiryBeam
-        Primary beam.
-    pointing : ndarray, shape (ntime, 2)
-        Right ascension and declination, ICRS radians.
-    freq_hz : ndarray, shape (nchan,)
-        Frequencies in hertz.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        Jansky.
-    """
-    total = np.zeros(len(sky))
-    flux = sky.flux_at(freq_hz)
-    for ra, dec in pointing:
-        separation = angular_separation(sky.ra_rad, sky.dec_rad, ra, dec)
-        total += np.mean(flux * beam.power(separation, freq_hz), axis=1)
-    return total / len(pointing)
+    return ApparentSky(
+        sky=sky.select(order),
+        beam=beam,
+        apparent_jy=apparent[order],
+        freq_hz=(low + high) / 2,
+        catalog=catalog,
+        catalog_hash=catalog_hash,
+    )
 
 
 def catalogued_sky(
@@ -210,7 +124,7 @@ def catalogued_sky(
     ra_rad, dec_rad, radius_rad : float
         Cone, ICRS radians.
     catalog, catalog_dir, min_mjy, spectral_index
-        As for :func:`build_seed`.
+        As for :func:`build_catalog_model`.
 
     Returns
     -------

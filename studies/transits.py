@@ -1,6 +1,6 @@
 """Three transits from random phases with every catalogue error: seeded against unseeded.
 
-    python benchmarks/transits.py FOLDER [NVSS_STRIPS]
+    python -m studies.transits FOLDER [NVSS_STRIPS]
 
 A field with the calibrator 0834+555 at its edge (the real sky above the strips' faintest source, drawn below;
 left out without strips), one with nothing above 0.5 Jy apparent, and one at declination +16. Each is

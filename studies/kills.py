@@ -1,6 +1,6 @@
 """Killed at a random moment, run again: are the products those of an undisturbed run?
 
-    python benchmarks/kills.py FOLDER [KILLS] [PROCESSES]
+    python -m studies.kills FOLDER [KILLS] [PROCESSES]
 
 A small transit from random phases. Each time `contimg selfcal` gets SIGKILL somewhere between its start and
 its end, then the same command runs to its end. One thread, so that sums are made in one order: products are
@@ -26,7 +26,7 @@ from dsa110_contimg.config import SimulationConfig
 from dsa110_contimg.simulate import simulate
 from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
 
-ARRAY = Path(__file__).resolve().parents[1] / "tests" / "calibration" / "compact.txt"
+ARRAY = Path(__file__).resolve().parents[1] / "tests" / "compact.txt"
 COLUMNS = ("MODEL_DATA", "CORRECTED_DATA", "FLAG")
 
 

@@ -1,6 +1,6 @@
 """A batch of small observations with bad ones among them, through every kind of death.
 
-    python -m benchmarks.pipeline_batch FOLDER [--count 200]
+    python -m studies.pipeline_batch FOLDER [--count 200]
 
 Simulates `count` small observations into FOLDER, spoils ten of them (truncated, locked, flagged, unknown
 telescope, unreadable table: two of each), and takes them through ``contimg run`` with two workers. On the way

@@ -13,7 +13,7 @@ from dsa110_contimg.sky import (
     SkyModel,
     angular_separation,
     beam_for_antenna,
-    build_seed,
+    build_catalog_model,
     far_bright_sources,
 )
 
@@ -47,7 +47,7 @@ def seed_of(made, **options):
         "beam": AiryBeam(4.65),
         "freq_hz": np.linspace(1.32e9, 1.49e9, 8),
     } | options
-    return build_seed(np.radians([150.0, 54.57]), **options)
+    return build_catalog_model(np.radians([150.0, 54.57]), **options)
 
 
 def distance_deg(seed, ra=RA, dec=DEC):
@@ -55,7 +55,7 @@ def distance_deg(seed, ra=RA, dec=DEC):
 
 
 def test_brightest_seed_of_ngc5921_is_the_source_in_the_beam(nvss):
-    seed = build_seed(np.array([RA, DEC]), FREQ, VLA, catalog_dir=nvss)
+    seed = build_catalog_model(np.array([RA, DEC]), FREQ, VLA, catalog_dir=nvss)
     assert 1e3 * seed.sky.flux_jy[0] == pytest.approx(82.9, abs=0.1)
     assert distance_deg(seed)[0] == pytest.approx(0.094, abs=0.001)
     assert 1e3 * seed.apparent_jy[0] == pytest.approx(75, abs=3)
@@ -63,14 +63,14 @@ def test_brightest_seed_of_ngc5921_is_the_source_in_the_beam(nvss):
 
 
 def test_four_jansky_in_the_null_of_ngc5921_enter_with_millijanskys(nvss):
-    seed = build_seed(np.array([RA, DEC]), FREQ, VLA, catalog_dir=nvss, min_apparent_mjy=0.0)
+    seed = build_catalog_model(np.array([RA, DEC]), FREQ, VLA, catalog_dir=nvss, min_apparent_mjy=0.0)
     (strong,) = np.flatnonzero(np.isclose(distance_deg(seed), 0.592, atol=0.002) & (seed.sky.flux_jy > 3.9))
     assert seed.sky.flux_jy[strong] == pytest.approx(4.03, abs=0.01)
     assert seed.apparent_jy[strong] < 0.020
 
 
 def test_apparent_flux_is_catalogue_flux_times_spectrum_times_beam(nvss):
-    seed = build_seed(np.array([RA, DEC]), FREQ, VLA, catalog_dir=nvss)
+    seed = build_catalog_model(np.array([RA, DEC]), FREQ, VLA, catalog_dir=nvss)
     freq = np.array([1.3e9, 1.5e9])
     ra, dec = RA + 0.002, DEC - 0.001
     theta = angular_separation(seed.sky.ra_rad, seed.sky.dec_rad, ra, dec)
@@ -82,7 +82,7 @@ def test_apparent_flux_is_catalogue_flux_times_spectrum_times_beam(nvss):
 
 
 def test_seed_knows_its_catalogue(nvss):
-    seed = build_seed(np.array([RA, DEC]), FREQ, VLA, catalog_dir=nvss)
+    seed = build_catalog_model(np.array([RA, DEC]), FREQ, VLA, catalog_dir=nvss)
     assert seed.catalog == "nvss"
     assert len(seed.catalog_hash) >= 16
     assert all(name.startswith("nvss") for name in seed.sky.name)
@@ -90,7 +90,9 @@ def test_seed_knows_its_catalogue(nvss):
 
 def test_far_bright_sources_come_in_by_their_apparent_flux(nvss):
     # Virgo A at 41 degrees: 212 Jy times the far sidelobes of a small dish.
-    seed = build_seed(np.array([RA, DEC]), FREQ, AiryBeam(4.65), catalog_dir=nvss, min_apparent_mjy=0.01)
+    seed = build_catalog_model(
+        np.array([RA, DEC]), FREQ, AiryBeam(4.65), catalog_dir=nvss, min_apparent_mjy=0.01
+    )
     far = [n for n in seed.sky.name if not n.startswith("nvss")]
     assert "Vir_A" in far
     assert distance_deg(seed).max() < 90
@@ -124,7 +126,7 @@ def test_missing_and_uncovered_catalogues_are_errors(tmp_path, made):
     with pytest.raises(CatalogMissingError):
         seed_of(tmp_path)
     with pytest.raises(CatalogCoverageError):
-        build_seed(np.array([1.0, np.radians(80.0)]), FREQ, AiryBeam(4.65), catalog_dir=made)
+        build_catalog_model(np.array([1.0, np.radians(80.0)]), FREQ, AiryBeam(4.65), catalog_dir=made)
 
 
 def test_a_source_in_the_null_of_the_middle_is_seen_at_the_edges_of_the_band(made):

@@ -1,0 +1,94 @@
+"""Imaging a state of the calibration: everything that is compared gets the same mask, weights and depth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from dsa110_contimg.array_types import Bool
+from dsa110_contimg.calibration.gains import GainTable
+from dsa110_contimg.config import SelfCalConfig
+from dsa110_contimg.imaging import RestoringBeam
+from dsa110_contimg.imaging.backend import Backend, Embedded
+from dsa110_contimg.imaging.masks import catalog_mask
+from dsa110_contimg.selfcal.calibration_data import CalibrationData
+from dsa110_contimg.selfcal.imaging import CalibratedImage, make_image
+from dsa110_contimg.selfcal.stage_log import StageLog
+from dsa110_contimg.selfcal.state import CalState
+
+__all__ = ["image_state"]
+
+
+def image_state(
+    data: CalibrationData,
+    state: CalState,
+    config: SelfCalConfig,
+    log: StageLog,
+    *,
+    tables: tuple[GainTable, ...],
+    label: str,
+    subtract: bool = False,
+    depth_jy: float | None = None,
+    weight_tables: tuple[GainTable, ...] | None = None,
+    backend: Backend | None = None,
+) -> tuple[CalState, CalibratedImage]:
+    """Image the data after gains, with the sky model subtracted and restored if asked for.
+
+    Parameters
+    ----------
+    data : CalibrationData
+        The data.
+    state : CalState
+        Weights, noise, mask, and the sky model to subtract.
+    config : SelfCalConfig
+        Options.
+    log : StageLog
+        Charged with the time.
+    tables : tuple of GainTable
+        Gains applied after the initial tables.
+    label : str
+        For progress.
+    subtract : bool
+        Whether to subtract the state's sky model before CLEAN, and to restore it afterwards.
+    depth_jy : float, optional
+        Depth of the image this one is compared with.
+    weight_tables : tuple of GainTable, optional
+        Gains that weights and flags follow instead of `tables`.
+    backend : Backend, optional
+        What makes the image; the embedded engine by default, which makes all that are compared.
+
+    Returns
+    -------
+    state : CalState
+        The same, with the catalogue mask if this image was the first.
+    image : CalibratedImage
+    """
+
+    def mask_for(beam: RestoringBeam) -> Bool:
+        return state.mask if state.mask is not None else _catalog_mask(data, config, log, beam)
+
+    with log.timed("image"):
+        image = make_image(
+            data,
+            state.weights,
+            tables,
+            backend or Embedded(config),
+            label,
+            subtract=state.model if subtract else None,
+            catalogue=data.catalog_model,
+            depth_jy=depth_jy,
+            noise=state.noise,
+            weight_tables=weight_tables or None,
+            mask_for=mask_for if config.catalog_mask else None,
+        )
+    return replace(state, mask=image.mask), image
+
+
+def _catalog_mask(data: CalibrationData, config: SelfCalConfig, log: StageLog, beam: RestoringBeam) -> Bool:
+    """Discs around the catalogue's sources, shape (size, size), for the beam of the first image."""
+    if data.mask_sources is None:
+        raise RuntimeError("no sources were given for a catalogue mask")
+    mask = catalog_mask(data.mask_sources.sky, data.grid, beam, config.mask_radius_arcsec)
+    log.note(f"CLEAN in {100 * float(np.mean(mask)):.2f} % of the image, around the catalogue's sources")
+    return mask

@@ -1,0 +1,26 @@
+"""Names of the products of self-calibration that more than one module has to know."""
+
+from __future__ import annotations
+
+__all__ = ["ANTENNAS", "IMAGES", "MASK", "PICTURE", "QUALITY", "STAGES", "SUMMARY"]
+
+#: Written last: it marks a finished run.
+SUMMARY = "selfcal_summary.json"
+#: Each stage as it ends.
+STAGES = "selfcal_stages.jsonl"
+PICTURE = "selfcal.png"
+#: Every source of the sky model held against the data.
+QUALITY = "seed_quality.ecsv"
+#: Every antenna and polarisation.
+ANTENNAS = "antennas.ecsv"
+#: Where CLEAN components could be; a FITS file.
+MASK = "selfcal-mask.fits"
+#: FITS images that a run can write, without their ending.
+IMAGES = (
+    "initial-image",
+    "final-image",
+    "final-difference",
+    "final-residual",
+    "final-model",
+    "final-psf",
+)

@@ -1,0 +1,185 @@
+"""The state of a self-calibration: values that do not change. A stage returns another one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+from dsa110_contimg.array_types import Bool
+from dsa110_contimg.calibration.cross_validation import Score, Solution
+from dsa110_contimg.calibration.gains import GainTable
+from dsa110_contimg.calibration.statistics import BaselineStatistics
+from dsa110_contimg.selfcal.data_weights import DataWeights, Outliers
+from dsa110_contimg.selfcal.imaging import CalibratedImage
+from dsa110_contimg.selfcal.model_visibilities import ModelVisibilities, SkyVisibilities
+from dsa110_contimg.selfcal.source_measurement import SourceMeasurement
+from dsa110_contimg.sky import ApparentSky
+from dsa110_contimg.visibilities import NoiseScale
+
+__all__ = ["CalState", "FluxScale", "Outcome", "Round", "Verdict"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Accepted or not, and why."""
+
+    accepted: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: a status of ``selfcal_summary.json`` and the reason in one line."""
+
+    status: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Round:
+    """One solution and its fate.
+
+    Attributes
+    ----------
+    solution : Solution
+        The gains of this round.
+    model : str
+        What they were solved against: ``seed`` or ``clean``.
+    tables : tuple of GainTable
+        All gains after the initial tables, this round's last.
+    verdict : Verdict
+        Whether it is accepted.
+    seconds : float
+        Time it took.
+    predicted_snr : float
+        Signal to noise per antenna that the model promised.
+    image : CalibratedImage or None
+        Image of the data after `tables`, if one was made.
+    """
+
+    solution: Solution
+    model: str
+    tables: tuple[GainTable, ...]
+    verdict: Verdict
+    seconds: float
+    predicted_snr: float = 0.0
+    image: CalibratedImage | None = None
+
+    @property
+    def chi2_heldout(self) -> float:
+        """Residual variance on channels that were not solved on, in units of thermal variance."""
+        return self.solution.score.chi2_heldout
+
+
+@dataclass(frozen=True)
+class FluxScale:
+    """What flux scale and positions were off by before the sky model was rescaled.
+
+    Attributes
+    ----------
+    n_sources : int
+        Bright catalogue sources in the medians.
+    flux_scale : float
+        Median of measured over catalogue flux.
+    offset_arcsec : (float, float)
+        Median of measured minus catalogued position, east and north.
+    """
+
+    n_sources: int
+    flux_scale: float
+    offset_arcsec: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CalState:
+    """Everything that a stage may find out, and nothing that it could change.
+
+    Rejecting a trial is returning the state that was there before it.
+
+    Attributes
+    ----------
+    weights : DataWeights
+        What the visibilities count for.
+    found_outliers : mapping of int to ndarray of int
+        Outliers seen on the way to this state that still have their weight, so that rounds that are
+        compared see the same data.
+    noise : NoiseScale
+        Noise of the data: the lowest that was measured; of a finished run that of the final residual.
+    model : ModelVisibilities or None
+        What the gains are solved against.
+    components : ApparentSky or None
+        Clean components in the sky model that the catalogue does not list.
+    bandpass : tuple of GainTable
+        Delays or bandpass, applied before the gains of a round.
+    statistics : BaselineStatistics or None
+        Of the data against the model, at the weights that the newest solution used.
+    input_score : Score or None
+        Of the input against the model; where every round has another model, against the first.
+    rounds : tuple of Round
+        Solutions; of an unseeded run each against the image before it.
+    measured : SourceMeasurement or None
+        Bright catalogue sources as the calibrated data show them.
+    flux_scale : FluxScale or None
+        What flux scale and position were off by, if the sky model was rescaled.
+    sky_differs : bool
+        Whether the sky has shown itself to be another than the catalogue's.
+    residual_image : (tuple of GainTable, CalibratedImage) or None
+        Image of what the sky model leaves, and the tables that it was made with.
+    mask : ndarray of bool, shape (size, size), or None
+        Catalogue mask, made for the beam of the first image.
+    n_judged : int
+        Rounds, from the first, that have been judged by their images.
+    tables : tuple of GainTable
+        The calibration that is kept; empty while that is the input.
+    kept_model : ModelVisibilities or None
+        What `tables` were solved against.
+    comparison_weights : tuple of GainTable
+        Gains that the weights of the initial image follow, so that it can be compared; empty: its own.
+    initial, image : CalibratedImage or None
+        Images of the input and of the calibration that is kept.
+    outcome : Outcome or None
+        Set by the stage that ends the run.
+    """
+
+    weights: DataWeights
+    found_outliers: Outliers = field(default_factory=dict)
+    noise: NoiseScale = NoiseScale(math.nan)  # noqa: RUF009  frozen
+    model: ModelVisibilities | None = None
+    components: ApparentSky | None = None
+    bandpass: tuple[GainTable, ...] = ()
+    statistics: BaselineStatistics | None = None
+    input_score: Score | None = None
+    rounds: tuple[Round, ...] = ()
+    measured: SourceMeasurement | None = None
+    flux_scale: FluxScale | None = None
+    sky_differs: bool = False
+    residual_image: tuple[tuple[GainTable, ...], CalibratedImage] | None = None
+    mask: Bool | None = None
+    n_judged: int = 0
+    tables: tuple[GainTable, ...] = ()
+    kept_model: ModelVisibilities | None = None
+    comparison_weights: tuple[GainTable, ...] = ()
+    initial: CalibratedImage | None = None
+    image: CalibratedImage | None = None
+    outcome: Outcome | None = None
+
+    @property
+    def sky_model(self) -> ApparentSky | None:
+        """Components that the gains are solved against; None if the model is an image or there is none."""
+        return self.model.sky if isinstance(self.model, SkyVisibilities) else None
+
+    @property
+    def last(self) -> Round:
+        """The newest round."""
+        return self.rounds[-1]
+
+    def at_lower_noise(self, measured: NoiseScale, fraction: float = 1.0) -> CalState:
+        """Return the state at a noise that is below a fraction of its own variance; else the state itself."""
+        lower = measured.known and not fraction * self.noise.variance <= measured.variance
+        return replace(self, noise=measured) if lower else self
+
+    def with_round(self, number: int, changed: Round) -> CalState:
+        """Return the state with another round in place of one, counted from zero."""
+        rounds = list(self.rounds)
+        rounds[number] = changed
+        return replace(self, rounds=tuple(rounds))

@@ -1,0 +1,124 @@
+"""The sky as the telescope sees it: components through the primary beam."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from dsa110_contimg.array_types import Float
+from dsa110_contimg.sky.beam import AiryBeam
+from dsa110_contimg.sky.components import SkyModel
+from dsa110_contimg.sky.directions import angular_separation
+
+__all__ = ["BAND_SAMPLES", "ApparentSky", "joined", "mean_apparent_flux", "scaled"]
+
+#: Frequencies over the band at which a source's apparent flux is averaged.
+BAND_SAMPLES = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApparentSky:
+    """Sources and the beam they are seen through: a catalogue model, or a sky model made from one.
+
+    Parameters
+    ----------
+    sky : SkyModel
+        The sources outside the beam; of a catalogue model the brightest apparent first.
+    beam : AiryBeam
+        Primary beam.
+    apparent_jy : ndarray, shape (n,)
+        Apparent flux density in jansky, mean over the band and the dumps: what
+        an image of all of them shows.
+    freq_hz : float
+        Middle of the band.
+    catalog : str
+        Catalogue name.
+    catalog_hash : str
+        Hash of the strips that were used.
+    """
+
+    sky: SkyModel
+    beam: AiryBeam
+    apparent_jy: Float
+    freq_hz: float
+    catalog: str
+    catalog_hash: str
+
+    def __len__(self) -> int:
+        return len(self.sky)
+
+    def apparent_flux(self, freq_hz: Float, ra_rad: float, dec_rad: float) -> Float:
+        """Flux of each source through the beam pointed at a direction.
+
+        Parameters
+        ----------
+        freq_hz : ndarray, shape (nchan,)
+            Channel frequencies in hertz.
+        ra_rad, dec_rad : float
+            Pointing centre in radians.
+
+        Returns
+        -------
+        ndarray, shape (n, nchan)
+            Apparent flux density in jansky.
+        """
+        separation = angular_separation(self.sky.ra_rad, self.sky.dec_rad, ra_rad, dec_rad)
+        return np.asarray(self.sky.flux_at(freq_hz) * self.beam.power(separation, freq_hz))
+
+    def write(self, prefix: Path) -> list[Path]:
+        """Write the apparent fluxes as ``PREFIX-seed.txt`` (WSClean) and ``PREFIX-seed.reg`` (DS9)."""
+        paths = [prefix.with_name(prefix.name + "-seed.txt"), prefix.with_name(prefix.name + "-seed.reg")]
+        self.sky.write_wsclean(paths[0], self.apparent_at_reference())
+        self.sky.write_ds9(paths[1], self.apparent_jy)
+        return paths
+
+    def apparent_at_reference(self) -> Float:
+        """Apparent fluxes carried by the spectral index to the model's reference frequency, shape (n,)."""
+        ratio = self.sky.reference_freq_hz / self.freq_hz
+        return np.asarray(self.apparent_jy * ratio**self.sky.spectral_index)
+
+
+def mean_apparent_flux(sky: SkyModel, beam: AiryBeam, pointing: Float, freq_hz: Float) -> Float:
+    """Flux through the beam, mean over pointings and frequencies.
+
+    Parameters
+    ----------
+    sky : SkyModel
+        Sources.
+    beam : AiryBeam
+        Primary beam.
+    pointing : ndarray, shape (ntime, 2)
+        Right ascension and declination, ICRS radians.
+    freq_hz : ndarray, shape (nchan,)
+        Frequencies in hertz.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Jansky.
+    """
+    total = np.zeros(len(sky))
+    flux = sky.flux_at(freq_hz)
+    for ra, dec in pointing:
+        separation = angular_separation(sky.ra_rad, sky.dec_rad, ra, dec)
+        total += np.mean(flux * beam.power(separation, freq_hz), axis=1)
+    return total / len(pointing)
+
+
+def joined(sky: ApparentSky, more: ApparentSky | None) -> ApparentSky:
+    """Return the sources of one sky, then those of another; the first as it is if there is no other."""
+    if more is None:
+        return sky
+    return replace(
+        sky,
+        sky=SkyModel.concatenate([sky.sky, more.sky]),
+        apparent_jy=np.concatenate([sky.apparent_jy, more.apparent_jy]),
+    )
+
+
+def scaled(sky: ApparentSky, factor: float) -> ApparentSky:
+    """Return a sky with all fluxes multiplied by a factor."""
+    brighter = replace(sky.sky, flux_jy=sky.sky.flux_jy * factor)
+    return replace(sky, sky=brighter, apparent_jy=sky.apparent_jy * factor)

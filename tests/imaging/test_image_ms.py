@@ -1,0 +1,51 @@
+"""Options of the catalogue reach the look-up, whatever the command."""
+
+import numpy as np
+import pytest
+from astropy.table import Table
+
+from dsa110_contimg.catalogs import build_strips
+from dsa110_contimg.config import ImagingConfig, SimulationConfig
+from dsa110_contimg.imaging import read_image
+from dsa110_contimg.imaging.image_ms import image_ms
+from dsa110_contimg.simulate import simulate
+from tests.arrays import COMPACT
+
+LIMIT_MJY = 100.0
+IMAGE = {"size": 256, "cell_arcsec": 24.0, "clean_iterations": 0, "nvss_min_mjy": LIMIT_MJY}
+
+
+@pytest.fixture(scope="module")
+def two_catalogs(tmp_path_factory):
+    """A small observation, strips of NVSS, and of a FIRST in which every second bright source is faint."""
+    folder = tmp_path_factory.mktemp("catalogs")
+    options = {"antennas": 12, "channels": 4, "dumps": 2, "sefd_jy": 500.0, "drift": False}
+    simulate(folder / "t.ms", SimulationConfig(array=COMPACT, ra=180.0, dec=30.0, min_mjy=50.0, **options))
+    build_strips("nvss", folder / "t.catalog.ecsv", folder / "c")
+    listed = Table.read(folder / "t.catalog.ecsv", format="ascii.ecsv")
+    bright = np.flatnonzero(listed["flux_mjy"] > LIMIT_MJY)
+    listed["flux_mjy"][bright[::2]] = 60.0
+    # FIRST lists nothing outside its footprint, and is asked for the whole cone: so it says that it has it.
+    listed.meta["coverage"] = {"ra_min": 160.0, "ra_max": 200.0, "dec_min": 15.0, "dec_max": 45.0}
+    listed.write(folder / "first.ecsv", format="ascii.ecsv")
+    build_strips("first", folder / "first.ecsv", folder / "c")
+    return folder
+
+
+def mask_of(folder, tmp_path, catalog):
+    config = ImagingConfig(catalog=catalog, catalog_mask=True, catalog_dir=folder / "c", **IMAGE)
+    return read_image(image_ms(folder / "t.ms", tmp_path / catalog, config).mask)
+
+
+def test_the_mask_is_made_from_the_catalogue_that_was_asked_for(two_catalogs, tmp_path):
+    nvss, first = (mask_of(two_catalogs, tmp_path, name) for name in ("nvss", "first"))
+    assert first.image.any()
+    assert not (first.image > nvss.image).any()
+    listed = Table.read(two_catalogs / "t.catalog.ecsv", format="ascii.ecsv")
+    of_first = Table.read(two_catalogs / "first.ecsv", format="ascii.ecsv")
+    x, y = nvss.grid.sky_to_pixel(np.radians(listed["ra_deg"]), np.radians(listed["dec_deg"]))
+    inside = (listed["flux_mjy"] > LIMIT_MJY) & (np.abs(x - 128) < 110) & (np.abs(y - 128) < 110)
+    assert all(nvss.image[round(float(y[k])), round(float(x[k]))] for k in np.flatnonzero(inside))
+    gone = np.flatnonzero(inside & (of_first["flux_mjy"] < LIMIT_MJY))
+    assert gone.size
+    assert any(not first.image[round(float(y[k])), round(float(x[k]))] for k in gone)

@@ -1,0 +1,84 @@
+"""Interference loses its weight, noisy antennas most of theirs, and what was wrongly taken comes back."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from dsa110_contimg.selfcal.data_weights import NOISY
+from dsa110_contimg.selfcal.stages.reweight import reweight, reweight_antennas
+from dsa110_contimg.selfcal.state import CalState
+from tests.selfcal.support import add_noise, hashed, open_data
+
+ANTENNA = 5
+
+
+def test_interference_has_no_weight_from_here_on(observed, stage_config, solved, log, notes):
+    data = open_data(observed, stage_config)
+    (block,) = data.reader.blocks()
+    places = np.sort(np.random.default_rng(4).choice(np.flatnonzero(block.weight), 40, replace=False))
+    block.data.reshape(-1)[places] = 1e4
+    before = hashed(data)
+    state = reweight(data, CalState(weights=data.nominal_weights()), stage_config, log)
+    left_out = state.weights.outliers[0]
+    assert np.isin(places, left_out).all()
+    assert left_out.size < 1.5 * places.size
+    assert state.found_outliers == {}
+    assert notes.about("visibilities far beyond the noise are left out")
+    assert (state.weights.noise_factor == 1).all()
+    assert state.last.chi2_heldout < 1.2 * solved.last.chi2_heldout
+    assert hashed(data) == before
+
+
+def test_a_noisy_antenna_weighs_less(observed, stage_config, solved, log, notes):
+    data = open_data(observed, stage_config)
+    add_noise(data, 15 * solved.noise.rms, ANTENNA)
+    start = CalState(weights=data.nominal_weights())
+    state = reweight(data, start, stage_config, log)
+    factor = state.weights.noise_factor
+    assert (factor[ANTENNA] > NOISY).all()
+    assert (np.delete(factor, ANTENNA, axis=0) == 1).all()
+    name = data.reader.ms.antennas.name[ANTENNA]
+    assert notes.about("weighted down")[0].endswith(f": {name}")
+    # What was handed in is as it was.
+    assert (start.weights.noise_factor == 1).all()
+    assert not start.noise.known
+    assert start.rounds == ()
+
+
+def test_without_a_catalogue_nothing_is_known_of_the_noise(observed, stage_config, start, log):
+    data = open_data(observed, stage_config.with_options(use_nvss_seeding=False))
+    assert reweight(data, start, stage_config, log) is start
+
+
+def test_weights_that_are_right_are_left(data, solved, stage_config, log, notes):
+    again = reweight_antennas(data, solved, stage_config, log)
+    assert again.rounds is solved.rounds
+    assert again.statistics is solved.statistics
+    assert not notes.lines
+
+
+def weighted_down(state, antenna):
+    factor = state.weights.noise_factor.copy()
+    factor[antenna] = 4.0
+    return replace(state, weights=replace(state.weights, noise_factor=factor))
+
+
+def test_an_antenna_that_only_seemed_noisy_gets_its_weight_back(data, solved, stage_config, log, notes):
+    again = reweight_antennas(data, weighted_down(solved, ANTENNA), stage_config, log)
+    assert (again.weights.noise_factor == 1).all()
+    assert again.rounds is not solved.rounds
+    assert again.statistics is not solved.statistics
+    name = data.reader.ms.antennas.name[ANTENNA]
+    assert notes.about("noise differs")[0].endswith(f": {name}")
+
+
+def test_what_was_found_of_an_antenna_without_solution_holds(data, solved, stage_config, log):
+    (spw,) = data.spw_ids
+    gains = solved.last.tables[-1].gains[spw]
+    flag = gains.flag.copy()
+    flag[:, ANTENNA] = True
+    table = replace(solved.last.tables[-1], gains={spw: replace(gains, flag=flag)})
+    unsolved = solved.with_round(-1, replace(solved.last, tables=(*solved.last.tables[:-1], table)))
+    again = reweight_antennas(data, weighted_down(unsolved, ANTENNA), stage_config, log)
+    assert (again.weights.noise_factor[ANTENNA] == 4.0).all()
+    assert again.rounds is unsolved.rounds

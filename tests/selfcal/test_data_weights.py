@@ -1,0 +1,109 @@
+"""What visibilities count for: a value, made from what a residual shows."""
+
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+
+from dsa110_contimg.selfcal.data_weights import (
+    NOISY,
+    OUTLIER,
+    DataWeights,
+    Residual,
+    block_outliers,
+    merged,
+    outliers,
+)
+from dsa110_contimg.visibilities import NoiseScale
+from tests.selfcal.support import hashed
+
+
+def residual(factor, found):
+    return Residual(
+        noise=NoiseScale(2.0), outliers=found, noise_factor=factor, seen=np.ones(factor.shape, bool)
+    )
+
+
+def test_outliers_stand_out_of_noise_and_not_of_a_sky(rng):
+    noise = (rng.standard_normal((500, 8, 2)) + 1j * rng.standard_normal((500, 8, 2))).astype(np.complex64)
+    weight = rng.uniform(0.5, 2, noise.shape).astype(np.float32)
+    vis = noise / np.sqrt(weight)
+    assert not outliers(vis, weight, OUTLIER).any()
+    hit = rng.uniform(size=vis.shape) < 0.01
+    assert (outliers(np.where(hit, 30, vis).astype(np.complex64), weight, OUTLIER) == hit).all()
+    # A source of any brightness on some of the data is not a matter of single visibilities.
+    half = np.broadcast_to(np.arange(500)[:, None, None] < 220, vis.shape)
+    assert not outliers(np.where(half, 30, vis).astype(np.complex64), weight, OUTLIER).any()
+    assert not outliers(vis, np.zeros_like(weight), OUTLIER).any()
+
+
+def test_findings_are_merged_place_by_place():
+    one, other = {0: np.array([1, 5])}, {0: np.array([3, 5]), 2: np.array([7])}
+    together = merged([one, other])
+    assert {k: v.tolist() for k, v in together.items()} == {0: [1, 3, 5], 2: [7]}
+    assert one[0].tolist() == [1, 5]
+    assert merged([]) == {}
+
+
+def test_outliers_lose_their_weight_and_nothing_else_does(data, rng):
+    """By receptor they are found, by correlation they lose it; the block is not written to."""
+    block = next(iter(data.reader.blocks()))
+    found = rng.uniform(size=(*block.weight.shape[:2], 2)) < 0.01
+    places = block_outliers(block, found)
+    assert np.array_equal(places, np.sort(places))
+    before = hashed(data)
+    weight = DataWeights(np.ones((len(data.reader.ms.antennas), 2)), {0: places}).of_block(0, block)
+    for k in block.spw.parallel:
+        p = block.spw.receptors[k][0]
+        np.testing.assert_array_equal(weight[:, :, k], np.where(found[:, :, p], 0, block.weight[:, :, k]))
+    assert places.size == found.sum()
+    assert hashed(data) == before
+    # Places are those of one block.
+    other = DataWeights(np.ones((len(data.reader.ms.antennas), 2)), {1: places}).of_block(0, block)
+    np.testing.assert_array_equal(other, block.weight)
+
+
+def test_weights_as_the_data_have_them_are_not_copied(data):
+    block = next(iter(data.reader.blocks()))
+    assert data.nominal_weights().of_block(0, block) is block.weight
+
+
+def test_a_noisy_antenna_weighs_less_on_all_its_baselines(data):
+    block = next(iter(data.reader.blocks()))
+    factor = np.ones((len(data.reader.ms.antennas), 2))
+    factor[3], factor[5, 1] = (4.0, 2.0), 10.0
+    before = hashed(data)
+    weight = DataWeights(factor).of_block(0, block)
+    assert hashed(data) == before
+    assert weight.dtype == block.weight.dtype
+    for k, (p, q) in enumerate(block.spw.receptors):
+        excess = factor[block.antenna1, p] * factor[block.antenna2, q]
+        np.testing.assert_allclose(weight[:, :, k], block.weight[:, :, k] / excess[:, None], rtol=1e-6)
+
+
+def test_what_a_residual_shows_is_multiplied_and_joined():
+    """A factor is measured with the weights as they were: what is still too much."""
+    before = DataWeights(np.array([[1.0, 3.0], [1.0, 1.0]]), {0: np.array([4])})
+    shown = residual(np.array([[1.5, 2.5], [NOISY, 6.0]]), {0: np.array([9])})
+    after, noisy = before.after(shown, {0: np.array([2]), 3: np.array([1])})
+    np.testing.assert_array_equal(noisy, [[False, True], [False, True]])
+    np.testing.assert_array_equal(after.noise_factor, [[1.0, 7.5], [1.0, 6.0]])
+    assert {k: v.tolist() for k, v in after.outliers.items()} == {0: [2, 4, 9], 3: [1]}
+    assert (before.n_outliers, after.n_outliers) == (1, 4)
+    np.testing.assert_array_equal(before.noise_factor, [[1.0, 3.0], [1.0, 1.0]])
+    assert before.outliers[0].tolist() == [4]
+
+
+def test_without_factors_keeps_the_outliers():
+    weights = DataWeights(np.array([[1.0, 3.0]]), {0: np.array([4])})
+    plain = weights.without_factors()
+    assert plain.outliers is weights.outliers
+    np.testing.assert_array_equal(plain.noise_factor, [[1.0, 1.0]])
+    np.testing.assert_array_equal(weights.noise_factor, [[1.0, 3.0]])
+
+
+@pytest.mark.parametrize("name", ["noise_factor", "outliers"])
+def test_weights_are_a_value(name):
+    with pytest.raises(FrozenInstanceError):
+        setattr(DataWeights.nominal(3), name, None)
+    np.testing.assert_array_equal(DataWeights.nominal(3).noise_factor, np.ones((3, 2)))

@@ -1,0 +1,69 @@
+"""Visibilities of components through a beam that points somewhere, and of images of clean components."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+
+from dsa110_contimg.imaging import ImageGrid
+from dsa110_contimg.predict import predict_components
+from dsa110_contimg.selfcal.model_visibilities import ImageVisibilities, SkyVisibilities
+from dsa110_contimg.visibilities import VisibilityReader
+
+SPEED_OF_LIGHT = 299_792_458.0
+
+
+def test_an_image_model_is_exact_at_pixel_centres(rng, small_ms):
+    field = small_ms.fields[0]
+    grid = ImageGrid(256, np.radians(10 / 3600), field.ra_rad, field.dec_rad)
+    image = np.zeros((256, 256), np.float32)
+    x, y = rng.integers(20, 236, (2, 12))
+    image[y, x] = rng.uniform(0.1, 1, 12)
+    y, x = np.nonzero(image)
+    l, m = grid.pixel_to_lm(x, y)  # noqa: E741
+    n = np.sqrt(1 - l**2 - m**2) - 1
+    reader = VisibilityReader(small_ms, small_ms.select())
+    block = next(iter(reader.blocks()))
+    flux = np.repeat(image[y, x, None].astype(float), block.spw.freq_hz.size, axis=1)
+    exact = predict_components(block.uvw_m, block.spw.freq_hz, np.column_stack([l, m, n]), flux)
+    degridded = ImageVisibilities(image, grid).visibilities(block, reader)
+    np.testing.assert_allclose(degridded, exact, atol=2e-4 * image.sum())
+
+
+def few_sources(data):
+    catalogue, index = data.catalog_model, np.arange(5)
+    return replace(catalogue, sky=catalogue.sky.select(index), apparent_jy=catalogue.apparent_jy[index])
+
+
+def test_components_are_seen_through_the_beam_of_their_dump(data):
+    """Dishes that stand still: the beam moves over the sources from dump to dump."""
+    sky = few_sources(data)
+    reader = copy.copy(data.reader)
+    drift = 0.01 * (np.arange(reader.times.size) // 2)
+    reader.pointing = data.reader.pointing + np.column_stack([drift, np.zeros_like(drift)])
+    block = next(iter(reader.blocks()))
+    field = reader.ms.field(block.field_id)
+    lmn, freq = sky.sky.lmn(field.ra_rad, field.dec_rad), block.spw.freq_hz
+    vis = SkyVisibilities(sky).visibilities(block, reader)
+    assert vis.shape == (block.rows.size, freq.size)
+    for dump, pointing in enumerate(reader.pointing):
+        rows = block.time_index == dump
+        path = block.uvw_m[rows] @ lmn.T
+        turn = np.exp(2j * np.pi * path[..., None] * freq / SPEED_OF_LIGHT)
+        expected = np.einsum("rsf,sf->rf", turn, sky.apparent_flux(freq, *pointing))
+        np.testing.assert_allclose(vis[rows], expected, atol=1e-4)
+    assert not np.allclose(vis, SkyVisibilities(sky).visibilities(block, data.reader), rtol=1e-2)
+
+
+def test_the_flux_of_short_baselines_is_what_the_beam_lets_through(data):
+    sky = few_sources(data)
+    block = next(iter(data.reader.blocks()))
+    at_zero = replace(block, uvw_m=np.zeros_like(block.uvw_m))
+    vis = SkyVisibilities(sky).visibilities(at_zero, data.reader)
+    expected = sky.apparent_flux(block.spw.freq_hz, *data.reader.pointing[0]).sum(axis=0)
+    np.testing.assert_allclose(vis, np.broadcast_to(expected, vis.shape), rtol=1e-5)
+
+
+def test_names_stand_in_the_summary(data):
+    assert SkyVisibilities(data.catalog_model).name == "seed"
+    assert ImageVisibilities(np.zeros((4, 4), np.float32), data.grid).name == "clean"
