@@ -16,15 +16,18 @@ help: ## list the commands
 demo: $(VENV)/.ready ## simulate a transit, self-calibrate it from random phases, write demo-output/
 	$(BIN)/contimg demo demo-output
 
+# Tests that start container engines never run at the same time.
+ALONE := mkdir -p build && flock build/engines.lock
+
 test: lint packages ## lint, type-check and run the tests, one process for each core
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadscope --ignore tests/imaging/wsclean
-	$(BIN)/python -m pytest tests/imaging/wsclean
+	$(ALONE) $(BIN)/python -m pytest tests/imaging/wsclean
 
 packages: # what the tests need of Debian
 	scripts/test_packages.sh
 
 faults: $(VENV)/.ready-test packages ## break Docker and podman in every way that was seen, and the disk below (root, 7 minutes)
-	$(BIN)/python -m pytest tests/faults -m faults -q
+	$(ALONE) $(BIN)/python -m pytest tests/faults -m faults -q
 
 casa: $(VENV)/.ready-test $(CASA)/.ready packages ## compare with CASA (2 GB in .venv-casa)
 	CONTIMG_CASA_PYTHON="$${CONTIMG_CASA_PYTHON:-$(CURDIR)/$(CASA)/bin/python}" $(BIN)/python -m pytest tests/casa -m casa -q

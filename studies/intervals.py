@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,6 @@ from dsa110_contimg.compare.score import score_run
 from dsa110_contimg.config import SelfCalConfig, SimulationConfig
 from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.simulate import simulate
-from studies.trust import core
 
 #: Drift of each antenna's phase over the observation, degrees rms, and system noise.
 DRIFTS = (0.0, 10.0, 30.0, 90.0, 200.0)
@@ -29,6 +29,19 @@ NOISE = (2000.0, 12000.0)
 #: Dumps of 12.9 s in an interval.
 LADDER = (1, 2, 4, 8, 12, 24)
 DUMP_S = 12.884902
+
+
+def core(path: Path) -> Path:
+    """Every second antenna within 450 m of the middle, as a file."""
+    if not path.exists():
+        lines = (files("dsa110_contimg") / "simulate" / "arrays" / "dsa110.txt").read_text().splitlines()
+        header = [line for line in lines if line.startswith("#")]
+        stations = [line for line in lines if line.strip() and not line.startswith("#")]
+        east_north = np.array([[float(x) for x in line.split()[1:3]] for line in stations])
+        near = np.hypot(*(east_north - np.median(east_north, axis=0)).T) < 450.0
+        kept = [line for line, k in zip(stations, near, strict=True) if k][::2]
+        path.write_text("\n".join([*header, *kept]) + "\n")
+    return path
 
 
 def run(folder: Path, drift: float, sefd: float) -> dict[str, float]:

@@ -65,6 +65,13 @@ def ngc5921_crosscal(shared_data: Path, tmp_path: Path) -> Path:
     return tmp_path / "ngc5921_small_xcal.ms"
 
 
+@pytest.fixture
+def vlba(shared_data: Path, tmp_path: Path) -> Path:
+    """A fresh copy of a calibrated observation of M87 at 8 GHz, one channel a window."""
+    unpack(shared_data / "arrays" / "mojave.ms.tar.gz", tmp_path)
+    return tmp_path / "mojave.ms"
+
+
 @pytest.fixture(scope="session")
 def ngc5921_caltables(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The real calibration tables of the observation, by name; not to be written to."""

@@ -10,7 +10,7 @@ PACKAGE = "dsa110_contimg"
 ROOT = Path(dsa110_contimg.__file__).parent
 
 # What each room may import besides itself and the ground floor, from the ground up.
-GROUND = {"errors", "config", "progress", "array_types", "files"}
+GROUND = {"errors", "settings", "config", "progress", "array_types", "files"}
 FLOORS: dict[str, set[str]] = {
     "catalogs": set(),
     "visibilities": set(),
@@ -29,7 +29,8 @@ MAY_IMPORT |= {
     "errors": set(),
     "array_types": set(),
     "progress": set(),
-    "config": {"errors"},
+    "settings": {"errors"},
+    "config": {"errors", "settings"},
     "files": {"errors"},
     "__init__": set(),
     "__main__": {"cli"},

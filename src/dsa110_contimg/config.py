@@ -7,19 +7,13 @@ name itself.
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
-import tomllib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
-from pydantic_settings.exceptions import SettingsError
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from dsa110_contimg.errors import ConfigError
+from dsa110_contimg.settings import Settings
 
 __all__ = [
     "BackendConfig",
@@ -34,81 +28,10 @@ __all__ = [
     "StudyConfig",
 ]
 
-PREFIX = "CONTIMG_"
 #: What `contimg container build` makes.
 DEFAULT_IMAGE = "contimg-wsclean:bookworm"
 #: Units of a CLEAN depth, and what they are of a jansky.
 DEPTH_UNITS = {"Jy": 1.0, "mJy": 1e-3, "uJy": 1e-6, "sigma": 1.0}
-
-
-class Settings(BaseSettings):
-    """Base of all option classes: frozen, closed, one error line for a wrong value."""
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, allow_inf_nan=False)
-
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except (ValidationError, SettingsError) as error:
-            raise _config_error(type(self), error, values) from None
-
-    @classmethod
-    def load(cls, file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Self:
-        """Combine flags, environment, a TOML file and defaults.
-
-        Parameters
-        ----------
-        file : Path, optional
-            TOML file with option names as keys.
-        overrides : mapping, optional
-            Values of flags; None means not given.
-
-        Returns
-        -------
-        Settings
-
-        Raises
-        ------
-        ConfigError
-            If a value or name is wrong; the message says which and what is allowed.
-        """
-        flags = {k: v for k, v in (overrides or {}).items() if v is not None}
-        from_file: dict[str, Any] = {}
-        if file is not None:
-            given = {variable.upper() for variable in os.environ}
-            from_file = {k: v for k, v in _read_toml(cls, file).items() if PREFIX + k.upper() not in given}
-        try:
-            return cls(**(from_file | flags))
-        except ConfigError as error:
-            if error.where in from_file and error.where not in flags:
-                raise ConfigError(error.what, f"{file} ({error.where})", error.remedy) from None
-            raise
-
-    @classmethod
-    def sources(cls, file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> dict[str, str]:
-        """Say where each option's value comes from, for the same arguments as :meth:`load`.
-
-        Returns
-        -------
-        dict of str to str
-            For each option ``flag``, its variable's name, the file's name or ``default``.
-        """
-        flags = {k for k, v in (overrides or {}).items() if v is not None}
-        variables = {variable.upper(): variable for variable in os.environ}
-        in_file = set(_read_toml(cls, file)) if file is not None else set()
-
-        def source(name: str) -> str:
-            if name in flags:
-                return "flag"
-            if PREFIX + name.upper() in variables:
-                return variables[PREFIX + name.upper()]
-            return str(file) if name in in_file else "default"
-
-        return {name: source(name) for name in cls.model_fields}
-
-    def with_options(self, **changes: Any) -> Self:
-        """Return a copy with some options changed, validated anew."""
-        return type(self)(**{**self.model_dump(), **changes})
 
 
 class CleanConfig(Settings):
@@ -236,11 +159,14 @@ class SelfCalConfig(ObservationConfig):
     )
     min_snr: float = Field(5.0, ge=0, description="Flag solutions below this signal to noise")
     min_baselines: int = Field(4, ge=1, description="Flag antennas with fewer baselines in an interval")
-    spectral: Literal["off", "delay", "bandpass"] = Field(
-        "off", description="Solve for antenna delays too, or for delays and a smooth bandpass"
+    spectral: Literal["off", "auto", "delay", "bandpass"] = Field(
+        "auto", description="Antenna delays, or delays and a smooth bandpass; auto: what predicts better"
     )
     unsolved: Literal["keep", "flag"] = Field(
-        "keep", description="Visibilities of antennas without a solution: left as they are, or flagged"
+        "keep", description="Visibilities without a solution or without sky: left as they are, or flagged"
+    )
+    columns: Literal["both", "corrected", "model", "none"] = Field(
+        "both", description="Columns written: CORRECTED_DATA, MODEL_DATA (which takes longer), both, none"
     )
     max_rounds: int = Field(8, ge=1, le=20, description="Most rounds of unseeded self-calibration")
     imaging: Literal["subtracted", "standard"] = Field(
@@ -383,13 +309,20 @@ class PipelineConfig(SelfCalConfig, ImagingConfig):
         False, description="Seeded results are computed and recorded, unseeded ones published"
     )
     fallback: bool = Field(True, description="Publish the unseeded result where the seeded one is bad")
-    max_thermal_ratio: float = Field(5.0, gt=0, description="A noise above this times thermal is bad")
+    max_thermal_ratio: float = Field(3.0, gt=0, description="A noise above this times thermal is bad")
     max_flux_error: float = Field(
-        0.2, gt=0, description="A flux ratio further than this fraction from 1 is bad"
+        0.1, gt=0, description="A flux ratio further than this fraction from 1 is bad"
     )
     max_offset_arcsec: float = Field(3.0, gt=0, description="A median position offset above this is bad")
     min_solved_fraction: float = Field(
         0.7, ge=0, le=1, description="A smaller fraction of solutions than this is bad"
+    )
+    min_agreeing_fraction: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="A smaller fraction of held-out sources, of eight or more, that agree with the catalogue "
+        "is bad",
     )
     # Input and products
     caltables: Literal["found", "required", "none"] = Field(
@@ -433,7 +366,11 @@ class SimulationConfig(Settings):
     # The telescope
     ra: float = Field(150.0, ge=0, lt=360, description="Right ascension of the field in degrees")
     dec: float = Field(54.57, ge=-90, le=90, description="Declination of the field in degrees")
-    array: str = Field("dsa110", description="Array: dsa110, or a text file of name east north up")
+    array: str = Field(
+        "dsa110",
+        description="Array: dsa110, or a text file: lines of name, east, north, up in metres below the lines "
+        "'# telescope', '# latitude_deg', '# longitude_deg', '# height_m' and '# dish_m' with their values",
+    )
     antennas: int | None = Field(None, ge=3, description="Use only this many antennas, spread over the array")
     autocorrelations: bool = Field(False, description="Write autocorrelations too")
     drift: bool = Field(True, description="Dishes stand still on the meridian instead of tracking the field")
@@ -457,6 +394,10 @@ class SimulationConfig(Settings):
     amplitude_rms: float = Field(0.1, ge=0, lt=0.5, description="Antenna amplitude errors, fraction rms")
     bandpass_ripple: float = Field(0.0, ge=0, lt=0.5, description="Bandpass ripple, fraction rms")
     delay_rms: float = Field(0.0, ge=0, description="Antenna delays in ns rms")
+    gain_jump_deg: float = Field(
+        0.0, ge=-180, le=180, description="Phase in degrees by which some antennas jump at one dump each"
+    )
+    gain_jumps: float = Field(0.3, ge=0, le=1, description="Fraction of antennas that jump")
     # What no gain can follow
     pointing_rms: float = Field(0.0, ge=0, description="Antenna pointing errors in degrees rms and axis")
     beam_scatter: float = Field(0.0, ge=0, lt=0.5, description="Scatter of the beam widths, fraction rms")
@@ -464,6 +405,40 @@ class SimulationConfig(Settings):
     bad: int = Field(0, ge=0, description="Antennas with ten times the noise, not told by the weights")
     lost_spws: int = Field(0, ge=0, description="Spectral windows that are flagged altogether")
     rfi: float = Field(0.0, ge=0, le=1, description="Fraction of visibilities with unflagged interference")
+    beam_width: float = Field(1.0, ge=0.2, le=5, description="True width of all beams over the nominal one")
+    dish_m: float | None = Field(
+        None, gt=0, description="DISH_DIAMETER in metres that is written in place of the true one"
+    )
+    dead_fraction: float = Field(
+        0.0, ge=0, le=1, description="Fraction of antennas that give noise only for a part of the time"
+    )
+    dead_time_fraction: float = Field(0.5, gt=0, le=1, description="That part of the time")
+    zeros: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Fraction of antennas that write zeros, unflagged, for a part of the time",
+    )
+    stuck: float = Field(
+        0.0, ge=0, le=1, description="Fraction of antennas that repeat one dump for a part of the time"
+    )
+    zeros_time_fraction: float = Field(
+        0.5, gt=0, le=1, description="That part of the time, of zeros and stuck"
+    )
+    ionosphere_deg: float = Field(
+        0.0, ge=0, description="Phase that differs over the beam by antenna, degrees rms within half power"
+    )
+    refraction_arcsec: float = Field(
+        0.0,
+        description="Outward shift in arcsec of a source at half power; it grows linearly from the centre",
+    )
+    noise_spread: float = Field(
+        0.0, ge=0, le=2, description="Scatter of log10 of the antennas' noise power, rms"
+    )
+    weights: Literal["nominal", "true", "one", "wrong"] = Field(
+        "nominal",
+        description="Weights: of the nominal noise, of the true one, all 1, or by antenna wrong by 0.1 to 10",
+    )
     # The sky
     real_sky: bool = Field(False, description="Take the sky from catalogue strips instead of drawing it")
     catalog_dir: Path | None = Field(None, description="Folder of the strips of --real-sky")
@@ -484,6 +459,24 @@ class SimulationConfig(Settings):
     variable_ratio: float = Field(
         1.0, ge=0, description="Flux of one bright source in the sky over that in the catalogue"
     )
+    double_jy: float = Field(
+        0.0,
+        ge=0,
+        description="Apparent flux in Jy of one added double that the catalogue lists as one source",
+    )
+    double_arcsec: float = Field(60.0, gt=0, description="Separation of its two equal components in arcsec")
+    catalog_error: Literal["none", "mirror", "mirror-dec", "shift", "rotate", "scale", "other-field"] = Field(
+        "none", description="What is wrong with the whole catalogue; mirror: east for west"
+    )
+    catalog_error_size: float | None = Field(
+        None,
+        gt=0,
+        description="By how much: shift in arcsec (1200), rotate in degrees (0.2), scale a factor (0.5)",
+    )
+    bright_error: float = Field(
+        1.0, gt=0, description="Catalogue flux over the true one of the apparently brightest entries"
+    )
+    bright_error_n: int = Field(3, ge=1, description="So many of them")
     flux_error: float = Field(0.03, ge=0, lt=0.5, description="Catalogue flux errors, fraction rms")
     position_error: float = Field(0.5, ge=0, description="Catalogue position errors in arcsec rms")
     seed: int = Field(1, ge=0, description="Seed of all random numbers")
@@ -507,54 +500,3 @@ def parse_threshold(text: str) -> tuple[float, Literal["Jy", "sigma"]]:
     if not 0 < value < float("inf"):
         raise ValueError("allowed: a positive number with a unit, for example 0.1mJy, 2e-4Jy or 5sigma")
     return value, "sigma" if unit == "sigma" else "Jy"
-
-
-def _read_toml(cls: type[Settings], file: Path) -> dict[str, Any]:
-    try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot be read ({error.strerror})", file, "check the path") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"is not valid TOML ({error})", file, "mend the file") from None
-    for key in values:
-        if key not in cls.model_fields:
-            raise ConfigError(f"unknown option {key!r}", file, _suggest(cls, key))
-    return values
-
-
-def _suggest(cls: type[Settings], key: str) -> str:
-    close = difflib.get_close_matches(key, cls.model_fields, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"options: {', '.join(cls.model_fields)}"
-
-
-def _config_error(
-    cls: type[Settings], error: ValidationError | SettingsError, values: Mapping[str, Any]
-) -> ConfigError:
-    if isinstance(error, SettingsError):
-        return ConfigError(" ".join(str(error).split()), "environment", "mend the variable")
-    first = error.errors()[0]
-    name = str(first["loc"][0]) if first["loc"] else "?"
-    if first["type"] == "extra_forbidden":
-        return ConfigError(f"unknown option {name!r}", cls.__name__, _suggest(cls, name))
-    variable = PREFIX + name.upper()
-    from_environment = name not in values and variable in {v.upper() for v in os.environ}
-    where = f"{variable} ({name})" if from_environment else name
-    message = str(first["msg"]).removeprefix("Value error, ")
-    if not first["loc"]:  # several options do not fit together: the message names them
-        return ConfigError(message, "options", "change one of them")
-    remedy = message[0].lower() + message[1:]
-    bounds = _bounds(cls, name)
-    # pydantic names the bound that was broken, but none where the value is no number at all.
-    if bounds and first["type"].endswith(("_parsing", "_type")):
-        remedy += f"; allowed: {bounds}"
-    return ConfigError(f"{first.get('input')!r} is not allowed", where, remedy)
-
-
-def _bounds(cls: type[Settings], name: str) -> str:
-    """Name the range of a number, for example ``at least 0, below 1``; empty if there is none."""
-    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    info = cls.model_fields.get(name)
-    found = [
-        (w, getattr(m, k)) for k, w in words.items() for m in (info.metadata if info else ()) if hasattr(m, k)
-    ]
-    return ", ".join(f"{word} {value:g}" for word, value in found)

@@ -243,3 +243,35 @@ def test_gains_of_each_window_after_gains_of_all(rng):
     assert left.score.chi2_heldout == pytest.approx(
         solver.per_spw().best("ap", "inf").score.chi2_heldout, rel=0.02
     )
+
+
+@pytest.mark.parametrize("mode", ["p", "ap"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_solving_like_a_solution_gives_it_again(rng, mode, shared):
+    data = observe(rng, random_gains(rng, 12, 10), n_channels=8, sigma=0.5)
+    solver = solver_for(data, grouping=(shared, True))
+    best = solver.best(mode, "60")
+    again = solver.solve_like(best)
+    assert (again.kind, again.interpolation) == (best.table.kind, best.table.interpolation)
+    for spw, g in best.table.gains.items():
+        np.testing.assert_array_equal(again.gains[spw].flag, g.flag)
+        good = ~g.flag
+        np.testing.assert_allclose(again.gains[spw].gain[good], g.gain[good], atol=1e-6)
+
+
+def test_solving_like_a_solution_of_other_data_chooses_nothing_anew(rng):
+    """Interval, and antennas that were of no use, are those of the solution, whatever the data would like."""
+    still = observe(rng, random_gains(rng, 12, 10), n_channels=8, sigma=0.5)
+    data = observe(rng, random_gains(rng, 12, 10), n_channels=8, sigma=0.5)
+    like = solver_for(still).best("p", "int")
+    assert solver_for(data).best("p", "auto").solint_s > like.solint_s
+    unusable = like.heldout_snr.copy()
+    unusable[:, 3] = -np.inf
+    table = solver_for(data).solve_like(replace(like, heldout_snr=unusable))
+    (gains,) = table.gains.values()
+    assert len(gains.time_s) == 12
+    assert gains.flag[:, 3].all()
+    assert not np.delete(gains.flag, 3, axis=1).any()
+    gain = np.delete(gains.gain[:, :, 0], 3, axis=1)
+    true = np.delete(data.gain, 3, axis=1)
+    assert np.abs(np.angle(turned(gain, true))).max() < 0.6

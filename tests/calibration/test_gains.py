@@ -228,3 +228,77 @@ def test_gains_at_times_are_products_by_window(rng):
     unit, everywhere = gains_at_times([], [0, 3], times, 5)
     assert (unit == 1).all()
     assert everywhere.all()
+
+
+@pytest.mark.parametrize("how", ["linear", "nearest"])
+def test_no_gain_is_carried_over_a_gap(how):
+    """A dump is flagged from one interval beyond the edge of the nearest good solution on, both ways."""
+    good = np.array([True, True, False, False, False, False, False, True])
+    gains = series(np.arange(8.0), np.arange(1.0, 9.0), ~good)
+    gain, flag = gains.at_times(np.arange(-3.0, 11.0), how, 1.0)
+    near = [-1, 0, 1, 2, 6, 7, 8]
+    np.testing.assert_array_equal(~flag[:, 0, 0, 0], np.isin(np.arange(-3, 11), near))
+    assert (gain[flag] == 1).all()
+    free, unflagged = gains.at_times(np.arange(-3.0, 11.0), how)
+    assert not unflagged.any()
+    np.testing.assert_array_equal(gain[~flag], free[~flag])
+
+
+def test_the_edge_of_the_reach_is_within_it_and_longer_intervals_reach_further():
+    gains = replace(series([0, 100], [1, 2]), interval_s=np.array([10.0, 40.0]))
+    _, flag = gains.at_times(np.array([15.0, 15.1, 39.9, 40.0, 160.0, 160.1]), "linear", 1.0)
+    np.testing.assert_array_equal(flag[:, 0, 0, 0], [False, True, True, False, False, True])
+
+
+def test_a_table_says_how_far_its_gains_are_carried():
+    gains = {0: series([0, 10], [1, 2], [False, True])}
+    times, freq = np.array([0.0, 5.0]), np.array([1.4e9])
+    for kind in ("G Jones", "B Jones"):
+        table = GainTable(kind=kind, gains=gains)
+        assert not table.evaluate(0, times, freq)[1].any()
+        bounded = replace(table, max_gap=1.0)
+        np.testing.assert_array_equal(bounded.evaluate(0, times, freq)[1].ravel(), [False, True])
+        one = series([0], [1])
+        short = GainTable(
+            kind="G Jones",
+            gains={
+                0: replace(
+                    one,
+                    gain=one.gain.repeat(2, 3),
+                    **{name: getattr(one, name).repeat(2, 3) for name in ("flag", "error", "snr")},
+                )
+            },
+            max_gap=1.0,
+        )
+        np.testing.assert_array_equal(
+            gains_at_times([short], [0], times, 1)[1][0, :, 0], [[True] * 2, [False] * 2]
+        )
+
+
+def test_a_bandpass_over_all_time_with_flagged_channels_has_no_gap():
+    """Frequencies are no times: channels are interpolated however far the next good one is."""
+    table = replace(bandpass([1, 2, 3], [False, True, False]), max_gap=1.0)
+    gain, flag = over(table, [1e9, 2e9, 3e9])
+    assert not flag.any()
+    np.testing.assert_allclose(gain, [1, 2, 3])
+
+
+def test_a_table_times_a_factor(rng):
+    """By dump, antenna, channel or polarisation; what is flagged stays one, and errors grow alike."""
+    table = random_table(rng, 5, 1, 2, "G Jones")
+    gains = {
+        spw: replace(g, flag=rng.random(g.gain.shape) < 0.3, error=rng.random(g.gain.shape))
+        for spw, g in table.gains.items()
+    }
+    table = replace(table, gains=gains)
+    for factor in (np.array(2.0), np.array([0.5, 3.0]), np.exp(1j * rng.random((5, 1, 1)))):
+        found = table.times(factor)
+        assert (found.kind, found.interpolation) == (table.kind, table.interpolation)
+        for spw, g in table.gains.items():
+            good = ~g.flag
+            expected = g.gain * factor
+            np.testing.assert_allclose(found.gains[spw].gain[good], expected[good])
+            np.testing.assert_array_equal(found.gains[spw].gain[g.flag], g.gain[g.flag])
+            np.testing.assert_array_equal(found.gains[spw].flag, g.flag)
+            np.testing.assert_allclose(found.gains[spw].error, g.error * np.abs(factor))
+            assert found.gains[spw].snr is g.snr

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dsa110_contimg.calibration.statistics import BaselineStatistics, accumulate
+from dsa110_contimg.calibration.statistics import BaselineStatistics, RowIndex, accumulate, joined
 from dsa110_contimg.visibilities import NoiseScale
 from tests.calibration.conftest import observe, random_gains
 
@@ -154,3 +154,59 @@ def test_sums_over_the_baselines_of_each_antenna(rng):
     for antenna in range(5):
         of_it = (statistics.antenna1 == antenna) | (statistics.antenna2 == antenna)
         np.testing.assert_allclose(summed[:, antenna], values[:, of_it].sum(axis=1))
+
+
+def test_statistics_without_lost_antennas_are_those_of_data_without_weight(rng):
+    data = observe(rng, random_gains(rng, 5, 6), n_channels=3, sigma=0.5)
+    lost = rng.random((5, 6, 2)) < 0.2
+    before = data.statistics()
+    kept = ~(lost[data.time_index, data.antenna1] | lost[data.time_index, data.antenna2])
+    expected = data.statistics(weight=data.weight * kept[:, None])
+    found = before.without(lost)
+    for name in ("cross", "model", "data", "count"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-12)
+    assert before.count.sum() > found.count.sum()
+
+
+def test_blocks_of_dumps_add_up_to_the_antenna(rng):
+    data = observe(rng, random_gains(rng, 6, 7), sigma=0.5)
+    statistics, gain, scale = data.statistics(), data.gain[None], np.ones(2)
+    starts = np.array([0, 2, 5])
+    aligned, power, error = statistics.by_block(gain, 0, scale, starts)
+    assert aligned.shape == power.shape == error.shape == (1, 3, 7, 2)
+    whole, _ = statistics.by_antenna(gain, 0, scale)
+    np.testing.assert_allclose(aligned.sum(axis=1), whole)
+    np.testing.assert_allclose(aligned / power, 1, atol=6 * (error / power).max())
+    # Noise of variance 2 at unit weight.
+    np.testing.assert_allclose(error, np.sqrt(power), rtol=0.5)
+
+
+NAMES = ("cross", "model", "data", "count")
+
+
+def test_sub_bands_add_up_to_windows_and_dumps_to_intervals(rng):
+    windows = BaselineStatistics.empty(5, (3, 7), 6)
+    parts = BaselineStatistics.empty(5, range(6), 6)
+    for k in range(2):
+        observed = observe(rng, random_gains(rng, 6, 5), n_channels=9)
+        rows = RowIndex(observed.time_index, observed.antenna1, observed.antenna2)
+        for first, last, into, at in [
+            (0, 9, windows, k),
+            *((3 * j, 3 * j + 3, parts, 3 * k + j) for j in range(3)),
+        ]:
+            chosen = slice(first, last)
+            model = np.ascontiguousarray(observed.model[:, chosen])
+            accumulate(
+                into, at, rows, observed.vis[:, chosen], observed.weight[:, chosen], model, 9 * k + first
+            )
+    summed = parts.collapsed((3, 7))
+    assert summed.spw_ids == (3, 7)
+    again = joined([parts.of_window(k) for k in range(6)])
+    assert again.spw_ids == parts.spw_ids
+    runs = parts.over_intervals(np.array([0, 4]), np.array([3, 6]))
+    for name in NAMES:
+        np.testing.assert_allclose(getattr(summed, name), getattr(windows, name), rtol=1e-10, atol=1e-12)
+        np.testing.assert_array_equal(getattr(again, name), getattr(parts, name))
+        values = getattr(parts, name)
+        expected = np.stack([values[:, :, :3].sum(axis=2), values[:, :, 4:].sum(axis=2)], axis=2)
+        np.testing.assert_array_equal(getattr(runs, name), expected)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from casacore.tables import table
 
 from dsa110_contimg.calibration.caltables import read_gain_table
 from dsa110_contimg.calibration.solution_intervals import solution_intervals
@@ -21,7 +22,10 @@ pytestmark = pytest.mark.casa
 
 
 def seeded(path, catalog_dir, field=None, tables=()):
-    """Data and statistics against the catalogue model, which is in MODEL_DATA for CASA."""
+    """Data and statistics against the catalogue model, which is in MODEL_DATA for CASA.
+
+    What the statistics leave out for the score at the end is flagged for CASA: both solve on the same data.
+    """
     ms = open_measurement_set(path)
     reader = VisibilityReader(ms, ms.select(field))
     data = CalibrationData(reader, [read_gain_table(t, ms) for t in tables], StageLog(LogProgress()))
@@ -30,12 +34,18 @@ def seeded(path, catalog_dir, field=None, tables=()):
     freq = np.concatenate([window.freq_hz for window in ms.spectral_windows])
     seed = build_catalog_model(np.array([field.ra_rad, field.dec_rad]), freq, beam, catalog_dir=catalog_dir)
     model = SkyVisibilities(seed)
+    gathered = data.gather(model, data.nominal_weights())
+    untouched = []
     with ColumnStage(ms, ["MODEL_DATA"]) as stage:
         for piece in data.blocks("", data.nominal_weights(), model):
             cell = np.repeat(piece.model[:, :, None], piece.block.data.shape[2], axis=2)
             stage.put("MODEL_DATA", piece.block.rows, cell)
+            untouched += zip(piece.block.rows, piece.untouched, strict=True)
         stage.commit()
-    return data, data.gather(model, data.nominal_weights())
+    with table(str(ms.path), readonly=False, ack=False) as main:
+        for row, channels in untouched:
+            main.putcell("FLAG", row, main.getcell("FLAG", row) | channels[:, None])
+    return data, gathered
 
 
 def as_casa_weights(statistics, interval):

@@ -14,6 +14,7 @@ from astropy.io import fits
 from dsa110_contimg.imaging import CleanSettings, ImageGrid, Imager, clean, fit_beam, fit_source, mad_rms
 from dsa110_contimg.progress import LogProgress
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
+from dsa110_contimg.selfcal.corrected_data import stokes_data
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set
 
@@ -47,7 +48,7 @@ def check(casa, tmp_path, path, size, cell_arcsec, threshold_jy, n_sources, give
     data = CalibrationData(VisibilityReader(ms, ms.select()), [], StageLog(LogProgress()))
     field = ms.fields[0]
     grid = ImageGrid(size, cell_arcsec * ARCSEC, field.ra_rad, field.dec_rad)
-    chunks = data.stokes([], data.nominal_weights(), "")
+    chunks = stokes_data(data, [], data.nominal_weights(), "")
     strict, own = Imager(with_casas_cells(chunks, grid), grid, "natural"), Imager(chunks, grid, "briggs", 0.0)
     common = {
         "vis": path,

@@ -11,12 +11,20 @@ from dsa110_contimg.calibration.caltables import write_gain_table
 from dsa110_contimg.calibration.gains import Gains
 from dsa110_contimg.catalogs import build_strips
 from dsa110_contimg.cli.main import main
-from dsa110_contimg.compare.score import gain_errors, score_run, true_gain_tables
+from dsa110_contimg.compare.score import (
+    gain_errors,
+    input_errors,
+    lost_visibilities,
+    score_run,
+    true_gain_tables,
+)
 from dsa110_contimg.config import SimulationConfig
 from dsa110_contimg.errors import InputError
+from dsa110_contimg.predict import predict_reference
 from dsa110_contimg.selfcal.run import SelfCalConfig, selfcal_ms
 from dsa110_contimg.simulate import simulate
-from dsa110_contimg.visibilities import open_measurement_set
+from dsa110_contimg.simulate.array import uvw_of_antennas
+from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set
 from tests.arrays import COMPACT
 
 OPTIONS = {"array": COMPACT, "channels": 4, "dumps": 4, "sefd_jy": 500.0, "drift": False, "min_mjy": 20.0}
@@ -50,6 +58,8 @@ def test_a_good_run_scores_well(run):
     assert scores["new_ratio"] == pytest.approx(1, abs=0.15)
     assert scores["variable_ratio"] == pytest.approx(1, abs=0.15)
     assert np.isfinite(scores["absent_sigma"])
+    assert np.hypot(*scores["sky_offset_arcsec"]) < 3
+    assert scores["sky_offset_coherence"] > 0.98
 
 
 def test_through_the_door(run, capfd):
@@ -85,6 +95,7 @@ def solved(tmp_path_factory):
         shutil.rmtree(folder / "g")
         return errors
 
+    score.folder = folder
     return truth, score
 
 
@@ -129,3 +140,80 @@ def test_channel_factors_have_a_table_of_their_own(tmp_path):
         factor, _ = in_frequency.evaluate(spw, truth.times_s, truth.freq_hz[spw])
         expected = truth.gain[:, :, None] * truth.instrument.bandpass[spw].transpose(1, 0, 2)
         np.testing.assert_allclose(gain * factor, expected)
+
+
+ARCSEC = np.pi / 648000
+
+
+def antenna_uvw(folder, truth):
+    """Antennas in wavelengths of the middle of the band, shape (ntime, nant, 3)."""
+    position = open_measurement_set(folder / "o.ms").antennas.position_m
+    pointed = zip(truth.times_s, truth.phase_centre, strict=True)
+    uvw = np.array([uvw_of_antennas(position, t / 86400, *centre) for t, centre in pointed])
+    return uvw * float(truth.freq_hz.mean()) / 299792458
+
+
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (7.0, -4.0), (-1200.0, 300.0)])
+def test_gains_that_move_the_sky_are_found_out(solved, shift):
+    """East and north, from less than a turn of phase to many."""
+    truth, score = solved
+    uvw = antenna_uvw(score.folder, truth)
+    moved = np.exp(2j * np.pi * uvw[..., :2] @ (np.array(shift) * ARCSEC))
+    common = np.exp(1j * np.arange(truth.gain.shape[0]))[:, None, None] * np.array([1.0, 1j])
+    errors = score(truth.gain * moved[:, :, None] * common)
+    np.testing.assert_allclose(errors["sky_offset_arcsec"], shift, atol=1e-2)
+    assert errors["sky_offset_coherence"] == pytest.approx(1, abs=1e-4)
+    # The same as a source that stands there: data over such gains are those of the sky moved so.
+    lmn = np.array([[*np.array(shift) * ARCSEC, 0.0]])
+    baseline = (uvw[0, 1] - uvw[0, 0])[None] * 299792458 / 1.4e9
+    there = predict_reference(baseline, np.array([1.4e9]), lmn, np.ones((1, 1)))[0, 0]
+    assert 1 / (moved[0, 0] * np.conj(moved[0, 1])) == pytest.approx(there)
+
+
+def test_an_offset_of_random_phases_says_that_it_means_nothing(solved):
+    truth, score = solved
+    rng = np.random.default_rng(5)
+    errors = score(truth.gain * np.exp(2j * np.pi * rng.uniform(size=truth.gain.shape)))
+    assert errors["sky_offset_coherence"] < 0.6
+
+
+def test_the_input_has_the_errors_of_gains_of_one(solved):
+    truth, score = solved
+    figures = input_errors(score.folder / "o.ms", truth)
+    solved_ones = score(np.ones_like(truth.gain))
+    for name, value in figures.items():
+        assert value == pytest.approx(solved_ones[name], rel=1e-5), name
+    assert figures["phase_error_deg"] == pytest.approx(31, abs=8)
+    assert figures["amplitude_scatter"] == pytest.approx(0.1, abs=0.04)
+    assert set(figures) == set(gain_errors(Path("none"), [], truth))
+
+
+def test_dumps_without_a_gain_are_left_out(tmp_path):
+    """Silent, zero and frozen ones: their gains may be anything."""
+    options = {"dumps": 6, "min_mjy": 500.0, "dead_fraction": 0.2, "zeros": 0.2, "stuck": 0.1}
+    truth = simulate(tmp_path / "o.ms", SimulationConfig(**{**OPTIONS, **options}))
+    lost = truth.instrument.lost
+    assert 0 < lost.mean() < 0.5
+    table = true_gain_tables(truth)[0].gains[0]
+    np.testing.assert_array_equal(table.flag[:, :, 0, 0], lost)
+    gain = np.where(lost[:, :, None], 5j, truth.gain)[:, :, None]
+    fields = {name: getattr(table, name) for name in Gains.__dataclass_fields__}
+    wrong = Gains(**{**fields, "gain": gain, "flag": np.zeros(gain.shape, dtype=bool)})
+    write_gain_table(tmp_path / "g", "G Jones", {0: wrong}, open_measurement_set(tmp_path / "o.ms"))
+    errors = gain_errors(tmp_path / "o.ms", [tmp_path / "g"], truth)
+    assert errors["coherence"] == pytest.approx(1, abs=1e-6)
+    assert errors["phase_error_deg"] < 1e-3
+    assert errors["amplitude_scatter"] < 1e-5
+    assert np.hypot(*errors["sky_offset_arcsec"]) < 1e-2
+
+
+def test_what_holds_no_gain_has_no_weight_in_the_image_with_the_true_ones(tmp_path):
+    options = {"dumps": 4, "min_mjy": 500.0, "zeros": 0.2}
+    truth = simulate(tmp_path / "o.ms", SimulationConfig(**{**OPTIONS, **options}))
+    ms = open_measurement_set(tmp_path / "o.ms")
+    reader = VisibilityReader(ms, ms.select())
+    places = lost_visibilities(reader, truth)
+    for number, block in enumerate(reader.blocks()):
+        empty = np.zeros(block.data.size, dtype=bool)
+        empty[places[number]] = True
+        np.testing.assert_array_equal(empty.reshape(block.data.shape), block.data == 0)

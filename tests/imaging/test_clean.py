@@ -7,6 +7,7 @@ import pytest
 
 from dsa110_contimg.errors import ImagingError
 from dsa110_contimg.imaging import CleanSettings, Imager, captured_stdout, clean, fit_source
+from dsa110_contimg.imaging.measure import mad_rms
 
 POINTS = [(200, 90, 1.0), (60, 170, 0.6), (120, 31, 0.3)]
 SIGMA = 0.3
@@ -55,6 +56,18 @@ def test_floor_stops_the_cleaning(imager, cleaned):
     assert np.count_nonzero(shallow.model) < np.count_nonzero(cleaned.model)
     absolute = clean(imager, CleanSettings(threshold_jy=0.4, auto_threshold_sigma=None))
     np.testing.assert_allclose(absolute.model, shallow.model, atol=1e-4)
+
+
+def test_one_cycle_finds_the_sources_without_another_gridding(imager, cleaned):
+    before = imager.griddings
+    once = clean(imager, CleanSettings(one_cycle=True))
+    assert imager.griddings == before + 1
+    assert once.n_major == 0
+    for x, y, flux in POINTS:
+        found = once.model[y - 2 : y + 3, x - 2 : x + 3].sum()
+        assert found == pytest.approx(flux, abs=max(0.1 * flux, 2 * cleaned.threshold_jy))
+    # As deep as the rms that the sidelobes of the sources have in the dirty image.
+    assert cleaned.rms < once.rms < mad_rms(imager.dirty())
 
 
 def test_mask_confines_the_components(observation, imager):

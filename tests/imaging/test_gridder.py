@@ -134,3 +134,11 @@ def test_model_that_does_not_fit_is_refused(observation):
         imager.dirty_model_subtracted(np.zeros((128, 128), np.float32))
     with pytest.raises(ImagingError):
         imager.dirty_model_subtracted(np.full((256, 256), np.nan, np.float32))
+
+
+def test_a_shared_psf_is_not_made_again(observation, coverage_weight):
+    chunk = observation.chunk(np.ones_like(coverage_weight, dtype=np.complex64))
+    first, second = Imager([chunk], observation.grid), Imager([chunk], observation.grid)
+    second.share_psf(first.psf())
+    assert second.psf() is first.psf()
+    assert (first.griddings, second.griddings) == (1, 0)

@@ -9,6 +9,7 @@ from dsa110_contimg.config import ImagingConfig, SimulationConfig
 from dsa110_contimg.imaging import read_image
 from dsa110_contimg.imaging.image_ms import image_ms
 from dsa110_contimg.simulate import simulate
+from dsa110_contimg.visibilities import open_measurement_set
 from tests.arrays import COMPACT
 
 LIMIT_MJY = 100.0
@@ -49,3 +50,17 @@ def test_the_mask_is_made_from_the_catalogue_that_was_asked_for(two_catalogs, tm
     gone = np.flatnonzero(inside & (of_first["flux_mjy"] < LIMIT_MJY))
     assert gone.size
     assert any(not first.image[round(float(y[k])), round(float(x[k]))] for k in gone)
+
+
+def test_noise_of_single_channels_has_no_sky_in_it(tmp_path):
+    perfect = {"phase_rms": 0.0, "phase_drift": 0.0, "amplitude_rms": 0.0, "drift": False}
+    made = {}
+    for channels in (1, 8):
+        ms = tmp_path / f"{channels}.ms"
+        options = {"channels": channels, "antennas": 20, "dumps": 6, "sefd_jy": 2000.0, **perfect}
+        simulate(ms, SimulationConfig(array=COMPACT, brightest_jy=3.0, **options))
+        width_hz = open_measurement_set(ms).spectral_windows[0].width_hz.sum()
+        config = ImagingConfig(size=256, cell_arcsec=24.0, clean_iterations=0, weighting="natural")
+        thermal = image_ms(ms, tmp_path / f"{channels}", config).metrics.thermal_rms_jy
+        made[channels] = thermal * np.sqrt(width_hz)
+    assert made[1] == pytest.approx(made[8], rel=0.05)

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dsa110_contimg.config import ImagingConfig, PipelineConfig, SelfCalConfig
+from dsa110_contimg.catalogs import build_strips
+from dsa110_contimg.config import ImagingConfig, PipelineConfig, SelfCalConfig, SimulationConfig
 from dsa110_contimg.errors import CalTableError, MeasurementSetError
 from dsa110_contimg.imaging import read_image
 from dsa110_contimg.pipeline.job import Job, process, revert
 from dsa110_contimg.pipeline.naming import check_name, find_caltables, observed_at
+from dsa110_contimg.simulate import simulate
 from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
-from tests.pipeline.conftest import assert_same_columns, columns, log_lines
+from tests.pipeline.conftest import OPTIONS, assert_same_columns, columns, log_lines
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,22 @@ def test_a_bad_verdict_falls_back_to_unseeded(make_job, unseeded):
     assert (job.folder / "image.fits").read_bytes() == (folder / "image.fits").read_bytes()
     assert_same_columns(columns(job.ms), written)
     assert record["events"]["fallback"] == 1
+
+
+def test_a_catalogue_of_another_sky_falls_back_and_says_so(make_job, unseeded, tmp_path):
+    folder, written = unseeded
+    mirrored = SimulationConfig(random_phases=True, catalog_error="mirror", **OPTIONS)
+    simulate(tmp_path / "mirrored.ms", mirrored)
+    build_strips("nvss", tmp_path / "mirrored.catalog.ecsv", tmp_path / "c")
+    job = make_job(catalog_dir=tmp_path / "c")
+    record = process(job)
+    assert (record["published"], record["seeded"]) == ("unseeded", False)
+    assert record["arms"]["seeded"]["selfcal_status"] == "refused"
+    assert record["fallback"].startswith("the catalogue failed: ")
+    (line,) = [e for e in log_lines(job.folder / "log.jsonl") if e.get("event") == "fallback"]
+    assert line["message"].startswith("falls back to unseeded: the catalogue failed: ")
+    assert (job.folder / "image.fits").read_bytes() == (folder / "image.fits").read_bytes()
+    assert_same_columns(columns(job.ms), written)
 
 
 def test_without_a_catalogue_it_falls_back_and_says_so(make_job, tmp_path):

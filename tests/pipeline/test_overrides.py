@@ -69,7 +69,7 @@ def test_one_variable_turns_seeding_off_in_the_workers(contimg, make_ms, tmp_pat
     found = summary(out, ms, "unseeded")
     assert (found["seeded"], found["n_seeds"], found["catalog"]) == (False, 0, None)
     assert not (out / ms.stem / "seeded").exists()
-    assert 'contimg_runs_total{quality="good",seeded="false",status="done"} 1.0' in metrics.read_text()
+    assert 'contimg_runs_total{quality="bad",seeded="false",status="done"} 1.0' in metrics.read_text()
     lines = log_lines(out / "pipeline.jsonl")
     (run_id,) = {line["run_id"] for line in lines if "run_id" in line}
     assert run_id == json.loads((out / ms.stem / "record.json").read_text())["run_id"]

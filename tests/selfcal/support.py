@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dsa110_contimg.calibration.gains import Gains, GainTable
-from dsa110_contimg.config import SelfCalConfig
+from dsa110_contimg.catalogs import build_strips
+from dsa110_contimg.config import SelfCalConfig, SimulationConfig
 from dsa110_contimg.progress import LogProgress
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.params import check_params
 from dsa110_contimg.selfcal.stage_log import StageLog
+from dsa110_contimg.simulate import simulate
+from dsa110_contimg.sky import SkyModel
+from tests.arrays import COMPACT
 
 
 class Notes(LogProgress):
@@ -28,6 +33,18 @@ class Notes(LogProgress):
     def about(self, text: str) -> list[str]:
         """Lines that hold a text."""
         return [line for line in self.lines if text in line]
+
+
+#: A small observation, in which gains follow what they are given far: the hardest one to tell skies by.
+SMALLEST: dict[str, Any] = {"array": COMPACT, "channels": 4, "dumps": 4, "drift": False, "seed": 2}
+SMALLEST |= {"sefd_jy": 2000.0, "min_mjy": 20.0}
+
+
+def observe(folder: Path, sky: SkyModel | None = None, **options: Any) -> tuple[Path, SelfCalConfig]:
+    """Simulate such an observation and build its catalogue; return it, and options with small images."""
+    simulate(folder / "t.ms", SimulationConfig(**(SMALLEST | options)), sky=sky)
+    build_strips("nvss", folder / "t.catalog.ecsv", folder / "c")
+    return folder / "t.ms", SelfCalConfig(catalog_dir=folder / "c", size=192, cell_arcsec=24.0)
 
 
 def open_data(ms_path: Path, config: SelfCalConfig, initial: tuple[GainTable, ...] = ()) -> CalibrationData:

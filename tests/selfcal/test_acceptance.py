@@ -1,6 +1,18 @@
 import pytest
 
-from dsa110_contimg.selfcal.acceptance import Appraisal, appraise_image, appraise_solution
+from dsa110_contimg.selfcal.acceptance import (
+    AS_FOUND,
+    AS_FOUND_CONFIRMED,
+    HOPELESS_SNR,
+    RECOVERED_MORE,
+    Appraisal,
+    appraise_image,
+    appraise_solution,
+    confirmed_by_sources,
+    worse_than_found,
+)
+from dsa110_contimg.selfcal.sky_check import Estimate, SkyCheck
+from dsa110_contimg.selfcal.state import Verdict
 
 BEFORE = Appraisal(snr=100, rms_jy=1e-3, beam_area_sr=1e-8, flux_ratio=0.95)
 
@@ -83,3 +95,72 @@ def test_sidelobes_come_back_with_the_flux_that_decorrelation_took():
     decorrelated = Appraisal(8, 14e-3, 1e-8, 0.15)
     assert appraise_image(decorrelated, Appraisal(9, 16e-3, 1e-8, 1.0)).accepted
     assert not appraise_image(decorrelated, Appraisal(9, 16e-3, 1e-8, 0.15)).accepted
+
+
+def sources(phased=1.0, of_input=0.1, error=0.02):
+    known = Estimate(phased, error)
+    return SkyCheck(recovered=known, phased=known, phased_input=of_input)
+
+
+@pytest.mark.parametrize("subject", ["snr", "rms"])
+def test_sources_confirm_what_an_image_hid_in_its_noise(subject):
+    """Sources outside a small image are coherent again, and so are their sidelobes in it."""
+    verdict = Verdict(False, "", subject)
+    assert confirmed_by_sources(verdict, BEFORE, changed(snr=80), sources())
+
+
+@pytest.mark.parametrize(
+    ("subject", "snr", "check"),
+    [
+        ("flux", 80, sources()),
+        ("beam", 80, sources()),
+        ("", 80, sources()),
+        ("snr", 0.9 * 100 * HOPELESS_SNR, sources()),
+        ("snr", 80, None),
+        ("snr", 80, SkyCheck()),
+        ("snr", 80, sources(error=0.5)),
+        # The input was as good.
+        ("snr", 80, sources(of_input=1.0 - 0.5 * RECOVERED_MORE)),
+        ("snr", 80, sources(phased=0.0)),
+    ],
+)
+def test_sources_do_not_confirm_anything_else(subject, snr, check):
+    assert not confirmed_by_sources(Verdict(False, "", subject), BEFORE, changed(snr=snr), check)
+
+
+@pytest.mark.parametrize(
+    ("after", "subject"),
+    [
+        (changed(snr=90), "snr"),
+        (changed(snr=200, rms_jy=1.2e-3), "rms"),
+        (changed(beam_area_sr=1.2e-8), "beam"),
+        (changed(flux_ratio=0.26), "flux"),
+        (changed(flux_ratio=None), "flux"),
+        (changed(), ""),
+    ],
+)
+def test_a_verdict_says_what_speaks_against_an_image(after, subject):
+    assert appraise_image(BEFORE, after).subject == subject
+
+
+def test_what_is_delivered_is_not_worse_than_what_was_found():
+    found = BEFORE
+    for snr in (found.snr, 2 * found.snr, found.snr / (0.5 + 0.5 * AS_FOUND)):
+        assert worse_than_found(found, changed(snr=snr), None) == ""
+    worse = worse_than_found(found, changed(snr=found.snr / (1.1 * AS_FOUND)), None)
+    assert "signal to noise" in worse
+    assert "\n" not in worse
+
+
+@pytest.mark.parametrize(
+    ("n_agreeing", "of_input", "stands"), [(80, 0.95, True), (40, 0.95, False), (80, 1.01, False)]
+)
+def test_sidelobes_of_what_is_outside_do_not_overrule_held_out_sources(n_agreeing, of_input, stands):
+    known = Estimate(1.0, 0.02)
+    check = SkyCheck(
+        recovered=known, phased=known, phased_input=of_input, n_sources=100, n_agreeing=n_agreeing
+    )
+    slightly = changed(snr=BEFORE.snr / (0.5 * (AS_FOUND + AS_FOUND_CONFIRMED)))
+    assert (worse_than_found(BEFORE, slightly, check) == "") is stands
+    much = changed(snr=BEFORE.snr / (1.1 * AS_FOUND_CONFIRMED))
+    assert worse_than_found(BEFORE, much, check)

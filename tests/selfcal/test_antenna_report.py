@@ -1,12 +1,14 @@
 """What is said of each antenna."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from dsa110_contimg.calibration.cross_validation import Score, Solution
 from dsa110_contimg.calibration.gains import Gains, GainTable
 from dsa110_contimg.calibration.solve_settings import Grouping
-from dsa110_contimg.selfcal.antenna_report import antenna_report, antenna_verdicts
+from dsa110_contimg.selfcal.antenna_report import antenna_report, antenna_verdicts, when_lost
 
 N, T = 12, 40
 
@@ -60,11 +62,27 @@ def described():
     present[10] = False
     excess = np.ones((N, 2))
     excess[6] = 4.0
-    return antenna_report([f"A{k}" for k in range(N)], [table], solution, time_s, present, excess)
+    lost = np.zeros((T, N, 2), dtype=bool)
+    lost[10:20, 4, 0] = lost[30:, 4, 0] = lost[10:20, 5] = True
+    # Dumps of twelve seconds from 14:33:14 on.
+    start = 51544 * 86400 + 14 * 3600 + 33 * 60 + 14
+    gains = replace(gains, time_s=start + 6 + time_s)
+    table = replace(table, gains={0: gains})
+    return antenna_report(
+        [f"A{k}" for k in range(N)],
+        [table],
+        solution,
+        gains.time_s,
+        present,
+        excess,
+        dump_s=np.full(T, 12.0),
+        lost=lost,
+    )
 
 
 def test_each_fault_is_named(described):
     assert antenna_verdicts(described) == {
+        "lost": ["A4", "A5"],
         "noisy": ["A6"],
         "jumps": ["A7"],
         "amplitude": ["A8"],
@@ -85,3 +103,15 @@ def test_figures(described):
     assert described["amplitude"][17] == pytest.approx(30, rel=0.05)
     assert np.isnan(described["amplitude"][18:]).all()
     assert (described["solved_fraction"][18:] == 0).all()
+
+
+def test_when_an_antenna_was_lost(described):
+    words = dict(
+        zip(zip(described["antenna"], described["polarisation"], strict=True), described["lost"], strict=True)
+    )
+    assert words["A4", 0] == "lost from 14:35:14 to 14:37:14, from 14:39:14 to 14:41:14"
+    assert words["A5", 0] == words["A5", 1] == "lost from 14:35:14 to 14:37:14"
+    assert words["A4", 1] == words["A0", 0] == ""
+    assert when_lost(described) == {words["A4", 0]: ["A4"], words["A5", 0]: ["A5"]}
+    fraction = described["solved_fraction"]
+    np.testing.assert_allclose(fraction[8:12], [0.5, 1.0, 0.75, 0.75])

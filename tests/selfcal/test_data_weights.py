@@ -1,6 +1,6 @@
 """What visibilities count for: a value, made from what a residual shows."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -8,19 +8,25 @@ import pytest
 from dsa110_contimg.selfcal.data_weights import (
     NOISY,
     OUTLIER,
+    QUIETEST,
     DataWeights,
     Residual,
     block_outliers,
     merged,
     outliers,
 )
-from dsa110_contimg.visibilities import NoiseScale
+from dsa110_contimg.visibilities import NoiseBounds
 from tests.selfcal.support import hashed
 
 
-def residual(factor, found):
+def residual(factor, found, misfit=None):
+    one = np.ones(factor.shape)
     return Residual(
-        noise=NoiseScale(2.0), outliers=found, noise_factor=factor, seen=np.ones(factor.shape, bool)
+        bounds=NoiseBounds(),
+        outliers=found,
+        noise_factor=factor,
+        misfit_factor=one if misfit is None else misfit,
+        seen=one > 0,
     )
 
 
@@ -52,14 +58,18 @@ def test_outliers_lose_their_weight_and_nothing_else_does(data, rng):
     places = block_outliers(block, found)
     assert np.array_equal(places, np.sort(places))
     before = hashed(data)
-    weight = DataWeights(np.ones((len(data.reader.ms.antennas), 2)), {0: places}).of_block(0, block)
+    weight = replace(DataWeights.nominal(len(data.reader.ms.antennas)), outliers={0: places}).of_block(
+        0, block
+    )
     for k in block.spw.parallel:
         p = block.spw.receptors[k][0]
         np.testing.assert_array_equal(weight[:, :, k], np.where(found[:, :, p], 0, block.weight[:, :, k]))
     assert places.size == found.sum()
     assert hashed(data) == before
     # Places are those of one block.
-    other = DataWeights(np.ones((len(data.reader.ms.antennas), 2)), {1: places}).of_block(0, block)
+    other = replace(DataWeights.nominal(len(data.reader.ms.antennas)), outliers={1: places}).of_block(
+        0, block
+    )
     np.testing.assert_array_equal(other, block.weight)
 
 
@@ -73,7 +83,7 @@ def test_a_noisy_antenna_weighs_less_on_all_its_baselines(data):
     factor = np.ones((len(data.reader.ms.antennas), 2))
     factor[3], factor[5, 1] = (4.0, 2.0), 10.0
     before = hashed(data)
-    weight = DataWeights(factor).of_block(0, block)
+    weight = DataWeights(factor, np.ones_like(factor)).of_block(0, block)
     assert hashed(data) == before
     assert weight.dtype == block.weight.dtype
     for k, (p, q) in enumerate(block.spw.receptors):
@@ -83,22 +93,54 @@ def test_a_noisy_antenna_weighs_less_on_all_its_baselines(data):
 
 def test_what_a_residual_shows_is_multiplied_and_joined():
     """A factor is measured with the weights as they were: what is still too much."""
-    before = DataWeights(np.array([[1.0, 3.0], [1.0, 1.0]]), {0: np.array([4])})
+    before = DataWeights(np.array([[1.0, 3.0], [1.0, 1.0]]), np.ones((2, 2)), {0: np.array([4])})
     shown = residual(np.array([[1.5, 2.5], [NOISY, 6.0]]), {0: np.array([9])})
-    after, noisy = before.after(shown, {0: np.array([2]), 3: np.array([1])})
+    after, noisy, misfit = before.after(shown, {0: np.array([2]), 3: np.array([1])})
     np.testing.assert_array_equal(noisy, [[False, True], [False, True]])
-    np.testing.assert_array_equal(after.noise_factor, [[1.0, 7.5], [1.0, 6.0]])
+    assert not misfit.any()
+    np.testing.assert_array_equal(after.noise_factor, [[1.5, 7.5], [NOISY, 6.0]])
     assert {k: v.tolist() for k, v in after.outliers.items()} == {0: [2, 4, 9], 3: [1]}
     assert (before.n_outliers, after.n_outliers) == (1, 4)
     np.testing.assert_array_equal(before.noise_factor, [[1.0, 3.0], [1.0, 1.0]])
     assert before.outliers[0].tolist() == [4]
 
 
+def test_a_quiet_antenna_counts_for_more_and_a_nearly_silent_one_not_without_limit():
+    factor = np.array([[1.0, 1.1], [0.4, 1e-6]])
+    after, differ, _ = DataWeights.nominal(2).after(residual(factor, {}))
+    np.testing.assert_array_equal(differ, [[False, False], [True, True]])
+    np.testing.assert_array_equal(after.noise_factor, [[1.0, 1.1], [0.4, QUIETEST]])
+
+
+def test_antennas_that_hardly_differ_keep_their_weights():
+    nominal = DataWeights.nominal(2)
+    after, differ, _ = nominal.after(residual(np.array([[1.0, 1.9], [0.6, 1.0]]), {}))
+    assert not differ.any()
+    np.testing.assert_array_equal(after.noise_factor, nominal.noise_factor)
+
+
+def test_an_antenna_at_which_the_model_lacks_much_counts_for_less_by_itself():
+    lacking = np.array([[1.9, 5.0], [0.3, 1.0]])
+    one = np.ones((2, 2))
+    first, noisy, misfit = DataWeights.nominal(2).after(residual(one, {}, lacking))
+    assert not noisy.any()
+    np.testing.assert_array_equal(misfit, [[False, True], [False, False]])
+    np.testing.assert_array_equal(first.excess, [[1.0, 5.0], [1.0, 1.0]])
+    # Known already, more or less; and given back where a better model shows nothing of it.
+    again, _, misfit = first.after(residual(one, {}, 0.8 * lacking))
+    assert not misfit.any()
+    np.testing.assert_array_equal(again.excess, first.excess)
+    better, _, misfit = again.after(residual(one, {}, one))
+    assert misfit.sum() == 1
+    np.testing.assert_array_equal(better.excess, one)
+
+
 def test_without_factors_keeps_the_outliers():
-    weights = DataWeights(np.array([[1.0, 3.0]]), {0: np.array([4])})
+    weights = DataWeights(np.array([[1.0, 3.0]]), np.array([[2.5, 1.0]]), {0: np.array([4])})
     plain = weights.without_factors()
     assert plain.outliers is weights.outliers
-    np.testing.assert_array_equal(plain.noise_factor, [[1.0, 1.0]])
+    np.testing.assert_array_equal(weights.excess, [[2.5, 3.0]])
+    np.testing.assert_array_equal(plain.excess, [[1.0, 1.0]])
     np.testing.assert_array_equal(weights.noise_factor, [[1.0, 3.0]])
 
 
@@ -107,3 +149,36 @@ def test_weights_are_a_value(name):
     with pytest.raises(FrozenInstanceError):
         setattr(DataWeights.nominal(3), name, None)
     np.testing.assert_array_equal(DataWeights.nominal(3).noise_factor, np.ones((3, 2)))
+
+
+def test_a_lost_dump_takes_every_baseline_of_its_receptor(data):
+    block = next(iter(data.reader.blocks()))
+    n = len(data.reader.ms.antennas)
+    lost = np.zeros((data.reader.times.size, n, 2), bool)
+    lost[2:4, 5, 1] = True
+    nominal = DataWeights.nominal(n)
+    weights = nominal.without(lost)
+    assert nominal.lost is None
+    before = hashed(data)
+    weight = weights.of_block(0, block)
+    assert hashed(data) == before
+    during = (block.time_index >= 2) & (block.time_index < 4)
+    for k, (p, q) in enumerate(block.spw.receptors):
+        mine = during & (((block.antenna1 == 5) & (p == 1)) | ((block.antenna2 == 5) & (q == 1)))
+        assert mine.any() == (1 in (p, q))
+        np.testing.assert_array_equal(weights.unfit(0, block)[:, :, k], np.repeat(mine[:, None], 8, axis=1))
+        np.testing.assert_array_equal(weight[:, :, k], np.where(mine[:, None], 0, block.weight[:, :, k]))
+    more = np.zeros_like(lost)
+    more[0] = True
+    np.testing.assert_array_equal(weights.without(more).lost, lost | more)
+    assert weights.without(np.zeros_like(lost)) is weights
+
+
+def test_what_a_residual_shows_leaves_broken_and_lost_data_as_they_are():
+    lost = np.ones((3, 2, 2), bool)
+    before = DataWeights(np.ones((2, 2)), np.ones((2, 2)), {}, {1: np.array([3])}, lost)
+    after, _, _ = before.after(residual(np.ones((2, 2)), {0: np.array([9])}))
+    for weights in (after, after.without_factors()):
+        assert weights.broken is before.broken
+        assert weights.lost is lost
+    assert after.n_outliers == 1

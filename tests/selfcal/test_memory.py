@@ -2,9 +2,15 @@ from pathlib import Path
 
 import pytest
 
+from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.errors import ResourceError
 from dsa110_contimg.selfcal import memory
-from dsa110_contimg.selfcal.memory import available_bytes, require_available_memory
+from dsa110_contimg.selfcal.averaged_data import Averaging
+from dsa110_contimg.selfcal.memory import (
+    available_bytes,
+    require_available_memory,
+    sub_bands_of_window,
+)
 from dsa110_contimg.visibilities import VisibilityReader
 
 
@@ -77,3 +83,46 @@ def test_a_run_too_large_is_refused_before_it_begins(small_ms, monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda: least)
     with pytest.raises(ResourceError, match="--memory-gb below"):
         require_available_memory(reader, 64**2)
+
+
+def test_statistics_by_sub_band_are_counted_and_bounded(small_ms, monkeypatch):
+    reader = VisibilityReader(small_ms, small_ms.select(), cache_bytes=1 << 30)
+    channels = small_ms.spectral_windows[0].freq_hz.size
+    for spectral in ("auto", "delay", "bandpass"):
+        assert sub_bands_of_window(reader, SelfCalConfig(spectral=spectral)) == min(channels, 16)
+    assert sub_bands_of_window(reader, SelfCalConfig(spectral="off")) == 0
+    assert sub_bands_of_window(reader, SelfCalConfig(use_nvss_seeding=False)) == 0
+    # What nobody asked for stays within a part of the memory; what was asked for is demanded.
+    assert sub_bands_of_window(reader, SelfCalConfig(memory_gb=1e-9)) == 0
+    assert sub_bands_of_window(reader, SelfCalConfig(memory_gb=1e-9, spectral="delay")) == min(channels, 16)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 200e6)
+    require_available_memory(reader, 64**2)
+    with pytest.raises(ResourceError, match="out of memory"):
+        require_available_memory(reader, 64**2, sub_bands=1_000_000)
+
+
+def test_statistics_of_the_halves_of_a_sky_are_counted(small_ms, monkeypatch):
+    reader = VisibilityReader(small_ms, small_ms.select(), cache_bytes=1 << 30)
+    plain = reader.samples * 60 + 4 * 12 * 64**2
+    monkeypatch.setattr(memory, "available_bytes", lambda: 2 * plain)
+    require_available_memory(reader, 64**2, split_windows=1)
+    with pytest.raises(ResourceError, match="out of memory"):
+        require_available_memory(reader, 64**2, split_windows=1_000_000)
+
+
+def test_averages_take_less_than_what_they_are_made_of(small_ms, monkeypatch, tmp_path):
+    reader = VisibilityReader(small_ms, small_ms.select(), cache_bytes=1 << 30)
+
+    class Halved(Averaging):
+        def worthwhile(self, reader):
+            return True
+
+    monkeypatch.setattr(memory, "averaged_samples", lambda *_: reader.samples // 10)
+    averaging = Halved(half_width_rad=0.02, sub_bands=1, memory_bytes=1e9, scratch=tmp_path)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1.0)
+    with pytest.raises(ResourceError, match=r"at least (\S+) GB") as plain:
+        require_available_memory(reader, 64**2)
+    with pytest.raises(ResourceError, match=r"at least (\S+) GB") as averaged:
+        require_available_memory(reader, 64**2, 0, averaging)
+    needed = [float(str(e.value).split("at least ")[1].split(" GB")[0]) for e in (plain, averaged)]
+    assert needed[1] < needed[0]

@@ -67,3 +67,31 @@ def test_the_flux_of_short_baselines_is_what_the_beam_lets_through(data):
 def test_names_stand_in_the_summary(data):
     assert SkyVisibilities(data.catalog_model).name == "seed"
     assert ImageVisibilities(np.zeros((4, 4), np.float32), data.grid).name == "clean"
+
+
+def test_what_has_to_be_added_to_one_sky_to_get_another(data):
+    """Moved, brighter, gone and new components, each predicted with the change of its flux alone."""
+    catalogue, n = data.catalog_model, len(data.catalog_model)
+    sky = catalogue.sky
+    flux, ra = sky.flux_jy.copy(), sky.ra_rad.copy()
+    flux[1] *= 1.5
+    ra[3] += 1e-5
+    kept = np.arange(n) != 5
+    other = replace(
+        catalogue,
+        sky=replace(sky, flux_jy=flux, ra_rad=ra).select(kept),
+        apparent_jy=catalogue.apparent_jy[kept],
+    )
+    change = SkyVisibilities(other).less(SkyVisibilities(catalogue))
+    assert sorted(change.sky.sky.flux_jy) == sorted(
+        [0.5 * sky.flux_jy[1], sky.flux_jy[3], -sky.flux_jy[3], -sky.flux_jy[5]]
+    )
+    block = next(iter(data.reader.blocks()))
+    whole, first, added = (
+        model.visibilities(block, data.reader)
+        for model in (SkyVisibilities(other), SkyVisibilities(catalogue), change)
+    )
+    np.testing.assert_allclose(first + added, whole, atol=1e-6 * catalogue.apparent_jy.sum())
+    assert len(SkyVisibilities(other).less(SkyVisibilities(other)).sky) == 0
+    wider = replace(catalogue, beam=replace(catalogue.beam, diameter_m=3.0))
+    assert SkyVisibilities(wider).less(SkyVisibilities(catalogue)) is None

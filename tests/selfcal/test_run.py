@@ -40,6 +40,7 @@ from dsa110_contimg.visibilities import NoiseScale, VisibilityReader, open_measu
 from dsa110_contimg.visibilities.lock import lock_path
 from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
 from tests.arrays import COMPACT
+from tests.selfcal.support import observe
 
 SMALL = {"array": COMPACT, "channels": 8, "dumps": 6, "sefd_jy": 2000.0}
 SMALL["drift"] = False
@@ -56,6 +57,7 @@ SUMMARY_KEYS = {
     "seed_flux_jy",
     "initial",
     "final",
+    "noise",
     "snr_improvement",
     "best_iteration",
     "iterations",
@@ -207,6 +209,25 @@ def test_corrected_data_are_data_over_gains(finished):
     np.testing.assert_allclose(corrected, block.data / g, rtol=3e-4, atol=1e-5 * np.abs(corrected).max())
 
 
+@pytest.mark.parametrize("columns", ["corrected", "model", "none"])
+def test_columns_that_are_not_wanted_are_not_written(columns, ms, config, finished, tmp_path):
+    """And what an earlier run wrote into them is put back to what was found."""
+    result = selfcal_ms(ms, tmp_path / "out", config.with_options(columns=columns, unsolved="flag"))
+    assert result.improved
+    written = {"corrected": {"CORRECTED_DATA"}, "model": {"MODEL_DATA"}, "none": set()}[columns]
+    with open_table(ms) as main, open_table(finished[0]) as other:
+        assert {"CORRECTED_DATA", "MODEL_DATA"} & set(main.colnames()) == written
+        for name in written:
+            one, two = main.getcol(name), other.getcol(name)
+            np.testing.assert_allclose(one, two, atol=1e-3 * np.abs(two).max())
+    selfcal_ms(ms, tmp_path / "out", config)
+    with open_table(ms) as main:
+        assert {"CORRECTED_DATA", "MODEL_DATA"} <= set(main.colnames())
+    selfcal_ms(ms, tmp_path / "out", config.with_options(columns=columns))
+    with open_table(ms) as main:
+        assert {"CORRECTED_DATA", "MODEL_DATA"} & set(main.colnames()) == written
+
+
 def test_summary_has_every_key_and_only_plain_values(finished):
     _, out, result, _ = finished
     on_disk = json.loads((out / SUMMARY).read_text())
@@ -315,6 +336,41 @@ def test_a_wrong_catalogue_is_rolled_back(ms, transit, tmp_path):
     )
     assert result.status in ("no_improvement", "diverged", "refused")
     assert tree(tmp_path / "good.ms") == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "seed", "says"),
+    [
+        ("mirror", 2, "mirrored in right ascension"),
+        ("other-field", 2, "another field"),
+        # Few sources, that scatter so much that their median is not known.
+        ("mirror", 1, "the sky is not the catalogue's"),
+    ],
+)
+def test_another_sky_is_refused_from_random_phases(kind, seed, says, tmp_path):
+    """Trap: gains made a sky appear that was not there, and held-out channels agreed."""
+    observed, options = observe(tmp_path, catalog_error=kind, seed=seed, random_phases=True)
+    before, hash_before = tree(observed), data_hash(observed)
+    with open_table(observed) as main:
+        flag = main.getcol("FLAG")
+    result = selfcal_ms(observed, tmp_path / "out", options)
+    assert result.status == "refused"
+    assert not result.improved
+    message = result.summary["message"]
+    assert says in message
+    assert kind == "mirror" or "mirrored" not in message
+    assert "Measurement Set was not changed" in message
+    assert data_hash(observed) == hash_before
+    with open_table(observed) as main:
+        assert not {"MODEL_DATA", "CORRECTED_DATA"} & set(main.colnames())
+        np.testing.assert_array_equal(main.getcol("FLAG"), flag)
+    assert tree(observed) == before
+    assert result.summary["gaintables"] == []
+    assert not any(i["accepted"] for i in result.summary["iterations"])
+    refusing = [f for f in result.summary["findings"] if f["status"] == "refused"]
+    assert refusing[0]["text"] in message
+    initial = read_image(tmp_path / "out" / "initial-image.fits").image
+    np.testing.assert_array_equal(read_image(tmp_path / "out" / "final-image.fits").image, initial)
 
 
 def test_a_missing_catalogue_stops_the_run(ms, config, tmp_path):
@@ -428,6 +484,7 @@ PROVED_ELSEWHERE = {
     "initial_interpolation",
     "spw_map",
     "unsolved",
+    "columns",
     "spectral",
     # test_production.py
     "backend",
@@ -748,9 +805,47 @@ def test_noisy_antennas_weigh_less(transit, tmp_path):
     result = selfcal_ms(tmp_path / "n.ms", tmp_path / "out", config, progress=Notes())
     truth = Truth.read(tmp_path / "n.truth.npz")
     names = open_measurement_set(tmp_path / "n.ms").antennas.name
-    told = next(line for line in lines if "weighted down" in line)
-    assert {w.strip() for w in told.split(":")[1].split(",")} == {
+    told = next(line for line in lines if "weighed by their noise" in line)
+    assert {w.strip() for w in told.split("twice:")[1].split(",")} == {
         names[k] for k in np.flatnonzero(truth.instrument.bad)
     }
     assert result.summary["iterations"][-1]["chi2_heldout"] < 1.1
     assert result.summary["final"]["thermal_ratio"] < 1.25
+
+
+def zeros_for_half_the_time(ms, antennas):
+    """Write zeros for antennas from the third dump on; returns these rows."""
+    with open_table(ms, writable=True) as main:
+        data, time_s = main.getcol("DATA"), main.getcol("TIME")
+        mine = np.isin(main.getcol("ANTENNA1"), antennas) | np.isin(main.getcol("ANTENNA2"), antennas)
+        mine &= time_s >= np.unique(time_s)[3]
+        data[mine] = 0
+        main.putcol("DATA", data)
+    return mine
+
+
+def test_zeros_for_part_of_the_time_are_left_out(ms, config, finished, tmp_path):
+    """Three of thirty antennas: the image is that of the rest of the data, and all is said."""
+    mine = zeros_for_half_the_time(ms, [2, 5, 9])
+    with open_table(ms) as main:
+        found = main.getcol("FLAG")
+    result = selfcal_ms(ms, tmp_path / "out", config)
+    assert result.improved
+    names = [open_measurement_set(ms).antennas.name[k] for k in (2, 5, 9)]
+    assert result.summary["antenna_verdicts"] == {"lost": names}
+    healthy = finished[2].summary["final"]
+    assert result.summary["final"]["thermal_ratio"] < 1.1 * max(1, healthy["thermal_ratio"])
+    report = Table.read(tmp_path / "out" / "antennas.ecsv", format="ascii.ecsv")
+    of_them = np.isin(report["antenna"], names)
+    np.testing.assert_allclose(report["solved_fraction"][of_them], 0.5)
+    assert all(str(words).startswith("lost from ") for words in report["lost"][of_them])
+    noted = (tmp_path / "out" / "selfcal_stages.jsonl").read_text()
+    assert f"visibilities of antennas {', '.join(names)} left out" in noted
+    assert f"{100 * mine.mean():.2g} % of the unflagged visibilities" in noted
+    with open_table(ms) as main:
+        np.testing.assert_array_equal(main.getcol("FLAG"), found)
+    assert selfcal_ms(ms, tmp_path / "out", config.with_options(unsolved="flag")).improved
+    with open_table(ms) as main:
+        now = main.getcol("FLAG")
+    assert now[mine].all()
+    np.testing.assert_array_equal(now[~mine], found[~mine])

@@ -6,11 +6,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.selfcal import unseeded
 from dsa110_contimg.selfcal.model_visibilities import ImageVisibilities
+from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.selfcal.stages import run_stages
 from dsa110_contimg.selfcal.stages.phase import phase
 from dsa110_contimg.selfcal.state import CalState
+from dsa110_contimg.visibilities import open_measurement_set
 from tests.selfcal.support import gain_errors, open_data
 
 
@@ -87,3 +90,13 @@ def test_a_round_is_added_and_nothing_is_taken_away(disturbed, unseeded_config, 
     blank = replace(imaged.image.cleaned, model=np.zeros_like(imaged.image.cleaned.model))
     empty = replace(imaged, image=replace(imaged.image, cleaned=blank))
     assert phase(disturbed, empty, unseeded_config, log).outcome.status == "refused"
+
+
+def test_a_resolved_source_that_is_calibrated_is_not_made_worse(vlba, tmp_path):
+    """A jet whose sidelobes hide, where CLEAN usually stops, that its input is the better one."""
+    config = SelfCalConfig(use_nvss_seeding=False, dish_diameter_m=25.0, size=512)
+    made = selfcal_ms(vlba, tmp_path / "out", config)
+    assert made.status == "no_improvement"
+    assert "cleaned deep" in made.message
+    assert "CORRECTED_DATA" not in open_measurement_set(vlba).columns
+    assert not made.summary["gaintables"]

@@ -10,6 +10,7 @@ from dsa110_contimg.errors import CatalogMissingError, InputError, ResourceError
 from dsa110_contimg.predict import predict_reference
 from dsa110_contimg.simulate import Truth, simulate
 from dsa110_contimg.simulate.array import apparent_direction, celestial_to_terrestrial, uvw_of_antennas
+from dsa110_contimg.simulate.observe import STREAMS
 from dsa110_contimg.simulate.population import write_catalog
 from dsa110_contimg.sky import SkyModel, angular_separation
 from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set
@@ -31,6 +32,7 @@ class Simulated:
             self.time = main.getcol("TIME")
             self.a1, self.a2 = main.getcol("ANTENNA1"), main.getcol("ANTENNA2")
             self.weight = main.getcol("WEIGHT_SPECTRUM")
+            self.sigma = main.getcol("SIGMA")
             self.flag = main.getcol("FLAG")
             self.window = main.getcol("DATA_DESC_ID")
             self.field = main.getcol("FIELD_ID")
@@ -38,13 +40,15 @@ class Simulated:
             self.freq = sub.getcell("CHAN_FREQ", 0)
         with table(str(path / "FIELD"), ack=False) as sub:
             self.centre = sub.getcol("PHASE_DIR")[:, 0]
+        with table(str(path / "ANTENNA"), ack=False) as sub:
+            self.dish_m = sub.getcol("DISH_DIAMETER")
         self.catalog = path.with_suffix(".catalog.ecsv").read_text()
         with np.load(path.with_suffix(".truth.npz")) as saved:
             self.saved = dict(saved)
         self.path = path
 
     def fingerprint(self):
-        arrays = (self.data, self.uvw, self.time, self.freq, self.weight, self.flag, self.centre)
+        arrays = (self.data, self.uvw, self.time, self.freq, self.weight, self.flag, self.centre, self.dish_m)
         arrays += tuple(self.saved.values())
         return [a.tobytes() for a in arrays] + [self.catalog]
 
@@ -71,9 +75,10 @@ def reproduced(seen):
             theta = angular_separation(sky.ra_rad, sky.dec_rad, *truth.pointing[t])
             flux = sky.flux_at(freq) * truth.beam.power(theta, freq)
             shape = (sky.major_rad, sky.minor_rad, sky.pa_rad)
-            model = predict_reference(seen.uvw[rows], freq, sky.lmn(*truth.phase_centre[t]), flux, *shape)
+            lmn = truth.seen_sky.lmn(*truth.phase_centre[t])
+            model = predict_reference(seen.uvw[rows], freq, lmn, flux, *shape)
             gain = receivers.gain[t][None] * receivers.bandpass[w]
-            gain[:, receivers.dead] = 0
+            gain[:, receivers.dead | receivers.silent[t]] = 0
             turned = gain[:, seen.a1[rows]] * np.conj(gain[:, seen.a2[rows]])
             out[rows] = model[:, :, None] * turned.transpose(1, 0, 2)
     return out
@@ -87,6 +92,8 @@ def reproduced(seen):
         {"fields": 1},
         {"spws": 3, "channels": 2, "bandpass_ripple": 0.1, "delay_rms": 5.0, "dead": 1},
         {"doubles": 0.3, "variables": 0.3, "missing": 0.2, "spurious": 0.2, "new_jy": 1.0, "faint_mjy": 100},
+        {"beam_width": 1.11, "refraction_arcsec": 60.0, "double_jy": 1.0, "catalog_error": "rotate"},
+        {"dead_fraction": 0.4, "gain_jump_deg": 90.0, "spws": 2, "channels": 2},
     ],
 )
 def test_the_truth_reproduces_the_data(tmp_path, options):
@@ -333,6 +340,17 @@ def test_trap_11_uvw_is_antenna_2_minus_antenna_1_in_double_precision(noisy):
     np.testing.assert_allclose(closed, 0, atol=1e-9)
 
 
+#: Options that matter to others only, with those.
+WITH = {
+    "gain_jumps": {"gain_jump_deg": 60.0},
+    "dead_time_fraction": {"dead_fraction": 0.3},
+    "zeros_time_fraction": {"zeros": 0.3},
+    "double_arcsec": {"double_jy": 0.5},
+    "catalog_error_size": {"catalog_error": "shift"},
+    "bright_error_n": {"bright_error": 2.0},
+}
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -379,6 +397,25 @@ def test_trap_11_uvw_is_antenna_2_minus_antenna_1_in_double_precision(noisy):
         ("absent_jy", 0.5),
         ("new_jy", 0.5),
         ("variable_ratio", 2.0),
+        ("gain_jump_deg", 60.0),
+        ("gain_jumps", 0.8),
+        ("beam_width", 1.1),
+        ("dish_m", 25.0),
+        ("dead_fraction", 0.3),
+        ("dead_time_fraction", 0.9),
+        ("zeros", 0.3),
+        ("stuck", 0.3),
+        ("zeros_time_fraction", 0.9),
+        ("ionosphere_deg", 20.0),
+        ("refraction_arcsec", 30.0),
+        ("noise_spread", 0.2),
+        ("weights", "wrong"),
+        ("double_jy", 0.5),
+        ("double_arcsec", 90.0),
+        ("catalog_error", "mirror"),
+        ("catalog_error_size", 300.0),
+        ("bright_error", 2.0),
+        ("bright_error_n", 1),
     ],
 )
 def test_trap_6_every_option_changes_the_observation(noisy, tmp_path, name, value):
@@ -396,8 +433,9 @@ def test_trap_6_every_option_changes_the_observation(noisy, tmp_path, name, valu
         options = {"real_sky": True, "catalog_dir": tmp_path / "strips"}
     if name == "lost_spws":
         options["spws"] = 2
-    changed = Simulated(tmp_path / "obs.ms", SMALL.with_options(**options))
-    assert changed.fingerprint() != noisy.fingerprint()
+    changed = Simulated(tmp_path / "obs.ms", SMALL.with_options(**options, **WITH.get(name, {})))
+    other = Simulated(tmp_path / "w.ms", SMALL.with_options(**WITH[name])) if name in WITH else noisy
+    assert changed.fingerprint() != other.fingerprint()
 
 
 def test_every_option_is_in_the_test_above():
@@ -440,6 +478,15 @@ UNTOUCHED = {
     "absent_jy": ("gain", "flux_jy"),
     "flux_error": ("gain", "flux_jy"),
     "index_scatter": ("gain", "flux_jy", "catalog"),
+    "gain_jump_deg": ("bandpass", "flux_jy", "catalog"),
+    "dead_fraction": ("gain", "dead", "zero", "stuck", "flux_jy", "catalog"),
+    "zeros": ("gain", "dead", "silent", "stuck", "flux_jy", "catalog"),
+    "stuck": ("gain", "dead", "silent", "zero", "flux_jy", "catalog"),
+    "noise_spread": ("gain", "flux_jy", "catalog"),
+    "ionosphere_deg": ("gain", "flux_jy", "catalog"),
+    "refraction_arcsec": ("gain", "flux_jy", "ra_rad", "catalog"),
+    "double_jy": ("gain",),
+    "bright_error": ("gain", "flux_jy", "ra_rad"),
 }
 
 
@@ -453,7 +500,8 @@ def test_streams_are_independent(noisy, tmp_path, name):
         else:
             np.testing.assert_array_equal(changed.saved[kept], noisy.saved[kept])
     # The noise, too, where the definition covers the option.
-    if name not in ("bad", "rfi", "pointing_rms", "beam_scatter"):
+    own = ("noise_spread", "ionosphere_deg", "zeros", "stuck")
+    if name not in ("bad", "rfi", "pointing_rms", "beam_scatter", *own):
         noise = noisy.data - reproduced(noisy)
         np.testing.assert_allclose(changed.data - reproduced(changed), noise, atol=1e-3)
 
@@ -503,6 +551,226 @@ def test_options_that_make_no_observation(tmp_path):
         simulate(tmp_path / "obs.ms", SMALL.with_options(dead=7))
     with pytest.raises(InputError, match="at most 0 may"):
         simulate(tmp_path / "obs.ms", SMALL.with_options(lost_spws=1))
+    for options, message in (
+        ({"catalog_error_size": 3.0}, "none has no size"),
+        ({"catalog_error": "mirror", "catalog_error_size": 3.0}, "mirror has no size"),
+        ({"catalog_error": "other-field", "absent_jy": 1.0}, "has no place in the catalogue of another"),
+        ({"catalog_error": "other-field", "bright_error": 2.0}, "has no place in the catalogue of another"),
+        ({"stuck": 0.5, "dumps": 1}, "nothing can change in a single dump"),
+        ({"gain_jump_deg": 5.0, "dumps": 1}, "nothing can change in a single dump"),
+        ({"zeros": 1.0, "zeros_time_fraction": 1.0}, "6 antennas are to fail all the time, at most 4 may"),
+        ({"dead_fraction": 0.8, "dead_time_fraction": 1.0}, "5 antennas are to fail all the time"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            simulate(tmp_path / "obs.ms", SMALL.with_options(**options))
+        assert "\n" not in str(caught.value)
     with pytest.raises(CatalogMissingError):
         simulate(tmp_path / "obs.ms", SMALL.with_options(real_sky=True, catalog_dir=tmp_path / "none"))
     assert not (tmp_path / "obs.ms").exists()
+
+
+#: Streams that were there first: old seeds go on giving the data that they gave.
+OLD_STREAMS = (
+    *("sky", "noise", "catalog", "index", "faint", "doubles", "variables", "missing", "spurious", "absent"),
+    *(
+        "new",
+        "gain",
+        "amplitude",
+        "drift",
+        "bandpass",
+        "delay",
+        "pointing",
+        "width",
+        "failures",
+        "lost",
+        "rfi",
+    ),
+)
+#: Of the version before them: a weighted sum over DATA, one gain, and the catalogue's flux.
+OLD_SUM = 44.124388148 - 48.948668221j
+OLD_GAIN = 0.7955934588149602 - 0.2893223539542961j
+OLD_FLUX = 74.62226604829786
+
+
+def test_old_seeds_give_the_data_that_they_gave(noisy):
+    """Streams are spawned by their place: the first ones keep it."""
+    assert STREAMS[: len(OLD_STREAMS)] == OLD_STREAMS
+    weight = np.cos(np.arange(noisy.data.size)).reshape(noisy.data.shape)
+    total = complex((weight * noisy.data).sum(dtype=np.complex128))
+    assert total == pytest.approx(OLD_SUM, rel=1e-4)
+    assert noisy.truth.gain[1, 2, 1] == pytest.approx(OLD_GAIN, rel=1e-9)
+    assert noisy.truth.scene.catalog.flux_jy.sum() == pytest.approx(OLD_FLUX, rel=1e-9)
+
+
+def test_new_options_at_their_defaults_change_no_bit(noisy, tmp_path):
+    """Each is at the value that does nothing, and its companions are not."""
+    idle = {"gain_jumps": 1.0, "dead_time_fraction": 1.0, "zeros_time_fraction": 0.2, "double_arcsec": 90.0}
+    same = Simulated(tmp_path / "obs.ms", SMALL.with_options(**idle, bright_error_n=7, dish_m=4.65))
+    assert same.fingerprint() == noisy.fingerprint()
+
+
+def where(seen, lost):
+    """Rows and dumps in which an antenna of the baseline is lost, shape (nrow,)."""
+    t = np.searchsorted(seen.truth.times_s, seen.time)
+    return lost[t, seen.a1] | lost[t, seen.a2]
+
+
+def test_part_time_failures_lie_in_one_block_at_the_ends_or_in_the_middle(tmp_path):
+    config = SMALL.with_options(dumps=8, antennas=20, channels=1, dead_fraction=1.0, stuck=0.5)
+    receivers = Simulated(tmp_path / "obs.ms", config).truth.instrument
+    starts = np.argmax(receivers.silent, axis=0)
+    np.testing.assert_array_equal(receivers.silent.sum(axis=0), 4)
+    assert set(starts) == {0, 2, 4}
+    for k, start in enumerate(starts):
+        assert receivers.silent[start : start + 4, k].all()
+    assert (receivers.stuck.any(axis=0)).sum() == 10
+    assert not receivers.stuck[0].any()
+    np.testing.assert_array_equal(receivers.lost, receivers.silent | receivers.stuck)
+    few = Simulated(tmp_path / "few.ms", config.with_options(dead_fraction=0.01, stuck=0.0)).truth
+    assert few.instrument.silent.any(axis=0).sum() == 1
+
+
+def test_antennas_that_fall_silent_give_noise_only(tmp_path, noisy):
+    seen = Simulated(tmp_path / "obs.ms", SMALL.with_options(dead_fraction=0.3))
+    lost = where(seen, seen.truth.instrument.silent)
+    assert 0 < lost.mean() < 1
+    noise = noisy.data - reproduced(noisy)
+    np.testing.assert_allclose(seen.data[lost], noise[lost], atol=1e-3)
+    np.testing.assert_array_equal(seen.data[~lost], noisy.data[~lost])
+    assert not seen.flag.any()
+
+
+def test_zeros_are_exact_and_not_flagged(tmp_path, noisy):
+    seen = Simulated(tmp_path / "obs.ms", SMALL.with_options(zeros=0.3))
+    lost = where(seen, seen.truth.instrument.zero)
+    assert 0 < lost.mean() < 1
+    assert (seen.data[lost] == 0).all()
+    np.testing.assert_array_equal(seen.data[~lost], noisy.data[~lost])
+    assert not seen.flag.any()
+    np.testing.assert_array_equal(seen.weight, noisy.weight)
+
+
+def test_a_frozen_correlator_repeats_the_dump_before(tmp_path):
+    config = SMALL.with_options(dumps=6, spws=2)
+    seen, free = (Simulated(tmp_path / f"{n}.ms", config.with_options(stuck=n)) for n in (0.3, 0.0))
+    stuck = seen.truth.instrument.stuck
+    n = seen.data.shape[0] // 6
+    rows = where(seen, stuck).reshape(6, n)
+    data, plain = seen.data.reshape(6, n, 4, 2), free.data.reshape(6, n, 4, 2)
+    assert 0 < rows.mean() < 1
+    assert not rows[0].any()
+    for t in range(1, 6):
+        np.testing.assert_array_equal(data[t][rows[t]], data[t - 1][rows[t]])
+    np.testing.assert_array_equal(data[~rows], plain[~rows])
+    assert not seen.flag.any()
+
+
+def test_phases_jump_once_and_the_truth_has_it(tmp_path):
+    config = QUIET.with_options(antennas=20, channels=1, dumps=6, phase_drift=0.0, gain_jump_deg=40.0)
+    seen = Simulated(tmp_path / "obs.ms", config.with_options(gain_jumps=0.5))
+    phase = np.degrees(np.unwrap(np.angle(seen.saved["gain"]), axis=0))
+    step = np.diff(phase, axis=0)
+    jumps = np.abs(step) > 1e-6
+    np.testing.assert_allclose(step[jumps], 40.0)
+    np.testing.assert_array_equal(jumps[..., 0], jumps[..., 1])
+    assert (jumps[..., 0].sum(axis=0) == 1).sum() == 10
+    assert jumps[..., 0].sum() == 10
+
+
+def test_the_ionosphere_is_a_plane_of_phase_for_each_antenna(tmp_path):
+    """One source: its visibility has the difference of two antennas' phases towards it."""
+    sky = SkyModel.points(np.array([RA + 0.01]), np.array([DEC + np.radians(0.8)]), np.array([1e4]))
+    config = SMALL.with_options(drift=False, antennas=4, ionosphere_deg=30.0, **PERFECT)
+    seen = Simulated(tmp_path / "obs.ms", config, sky)
+    receivers, lmn = seen.truth.instrument, sky.lmn(RA, DEC)
+    rows = seen.time == seen.truth.times_s[1]
+    path = (seen.uvw[rows] @ lmn[0])[:, None] * seen.freq / 299792458
+    left = seen.data[rows, :, 0] * np.exp(-2j * np.pi * path)
+    phase = receivers.ionosphere_phase(1, sky.ra_rad, sky.dec_rad, (RA, DEC))[:, 0]
+    np.testing.assert_allclose(phase, receivers.ionosphere[1] @ lmn[0, :2])
+    apart = (phase[seen.a1[rows]] - phase[seen.a2[rows]])[:, None] * 1405e6 / seen.freq
+    # Apart from the very bright sources in the far sidelobes.
+    np.testing.assert_allclose(np.angle(left * np.exp(-1j * apart)), 0, atol=1e-3)
+    assert np.abs(apart).max() > 0.2
+
+
+def test_the_ionosphere_is_as_rough_as_asked_within_half_power(tmp_path):
+    config = QUIET.with_options(antennas=96, channels=1, dumps=3, min_mjy=2000.0, ionosphere_deg=20.0)
+    truth = Simulated(tmp_path / "obs.ms", config).truth
+    rng = np.random.default_rng(1)
+    half = truth.beam.fwhm_rad(1405e6) / 2
+    field = rng.uniform(-half, half, (2, 4000))
+    field = field[:, np.hypot(*field) < half]
+    for slopes in truth.instrument.ionosphere:
+        phase = np.degrees(slopes @ field)
+        assert phase.std() == pytest.approx(20, rel=0.15)
+    assert np.ptp(truth.instrument.ionosphere, axis=0).min() > 0
+
+
+def test_refraction_stretches_the_sky_and_not_the_truth(tmp_path):
+    """A source at half power is seen by so much further out, one at half the distance by half of it."""
+    half = 1.029 * 299792458 / 1405e6 / 4.65 / 2
+    for part in (1.0, 0.5):
+        sky = SkyModel.points(np.array([RA]), np.array([DEC + part * half]), np.array([1e4]))
+        config = SMALL.with_options(drift=False, refraction_arcsec=120.0, **PERFECT)
+        truth = Simulated(tmp_path / f"{part}.ms", config, sky).truth
+        shift = np.degrees(truth.seen_sky.dec_rad[0] - truth.sky.dec_rad[0]) * 3600
+        assert shift == pytest.approx(120 * part, rel=1e-3)
+        np.testing.assert_array_equal(truth.seen_sky.dec_rad[1:], truth.sky.dec_rad[1:])
+        assert truth.sky.dec_rad[0] == DEC + part * half
+
+
+def test_wider_beams_are_those_of_smaller_dishes_under_the_same_sky(tmp_path, quiet):
+    seen = Simulated(tmp_path / "obs.ms", QUIET.with_options(beam_width=1.25))
+    np.testing.assert_allclose(seen.saved["beam_m"], [4.65 / 1.25, 0.0])
+    np.testing.assert_array_equal(seen.saved["flux_jy"], quiet.saved["flux_jy"])
+    assert seen.truth.beam.fwhm_rad(1.4e9) == pytest.approx(1.25 * quiet.truth.beam.fwhm_rad(1.4e9))
+    np.testing.assert_array_equal(seen.dish_m, 4.65)
+
+
+def test_a_wrong_dish_is_in_the_table_only(tmp_path, noisy):
+    seen = Simulated(tmp_path / "obs.ms", SMALL.with_options(dish_m=25.0))
+    np.testing.assert_array_equal(seen.dish_m, 25.0)
+    np.testing.assert_array_equal(seen.data, noisy.data)
+    np.testing.assert_array_equal(seen.saved["beam_m"], noisy.saved["beam_m"])
+
+
+@pytest.mark.parametrize("weights", ["nominal", "true", "one", "wrong"])
+def test_noise_of_antennas_and_what_the_weights_say_of_it(tmp_path, weights):
+    options = {"antennas": 8, "channels": 200, "dumps": 2, "noise_spread": 0.4, "bad": 1}
+    config = SMALL.with_options(autocorrelations=True, weights=weights, **options)
+    seen = Simulated(tmp_path / "obs.ms", config)
+    noise = seen.data - Simulated(tmp_path / "q.ms", config.with_options(sefd_jy=0.0)).data
+    sigma = 6500 / np.sqrt(2 * (187.5e6 / 200) * SMALL.dump_s)
+    receivers = seen.truth.instrument
+    loud = np.where(receivers.bad, 10.0, 1.0) * receivers.noise
+    cross = seen.a1 != seen.a2
+    true = sigma * loud[seen.a1] * loud[seen.a2]
+    np.testing.assert_allclose(noise[cross].real.std(axis=(1, 2)) / true[cross], 1, atol=0.2)
+    said = seen.weight[:, 0, 0]
+    assert (seen.weight == said[:, None, None]).all()
+    np.testing.assert_allclose(seen.sigma, np.repeat(said[:, None] ** -0.5, 2, axis=1), rtol=1e-5)
+    if weights == "wrong":
+        ratio = said * sigma**2
+        assert 0.01 < ratio.min() < 0.5
+        assert 2 < ratio.max() < 100
+        # Of antennas, so that three baselines give the factor of one.
+        pair = {(i, j): r for i, j, r in zip(seen.a1, seen.a2, ratio, strict=True)}
+        assert pair[0, 1] * pair[0, 2] / pair[1, 2] == pytest.approx(pair[0, 0], rel=1e-5)
+        return
+    expected = {"nominal": np.full(true.size, sigma**-2), "true": true**-2, "one": np.ones(true.size)}
+    np.testing.assert_allclose(said[cross], expected[weights][cross], rtol=1e-5)
+
+
+def test_noise_of_antennas_scatters_as_asked(tmp_path):
+    config = QUIET.with_options(antennas=96, channels=1, dumps=1, min_mjy=2000.0, noise_spread=0.3)
+    power = Simulated(tmp_path / "obs.ms", config).saved["noise"] ** 2
+    assert np.log10(power).std() == pytest.approx(0.3, rel=0.2)
+
+
+def test_a_moved_catalogue_is_covered_where_it_lies(tmp_path):
+    options = {"catalog_error": "shift", "catalog_error_size": 3600.0}
+    seen = Simulated(tmp_path / "obs.ms", SMALL.with_options(**options))
+    build_strips("nvss", seen.path.with_suffix(".catalog.ecsv"), tmp_path / "strips")
+    listed = np.array([line.split(",")[:2] for line in seen.catalog.splitlines() if line[0].isdigit()], float)
+    np.testing.assert_allclose(listed[:, 1], np.degrees(seen.truth.scene.catalog.dec_rad), atol=1e-6)

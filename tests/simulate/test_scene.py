@@ -1,5 +1,7 @@
 """What is in the sky and what in the catalogue, and that each says so of the other."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -153,3 +155,93 @@ def test_real_sources_keep_their_sizes_in_the_catalogue(tmp_path):
     made = scene(real_sky=True, catalog_dir=tmp_path, min_mjy=1000.0)
     listed = made.sky.select(of_kind(made.sky_kind, "listed"))
     np.testing.assert_allclose(listed.major_rad / ARCSEC, 20)
+
+
+def lm(sky):
+    return sky.lmn(RA, DEC)[:, :2]
+
+
+@pytest.mark.parametrize("kind", ["mirror", "mirror-dec", "shift", "rotate", "scale"])
+def test_a_catalogue_that_is_wrong_as_a_whole(kind):
+    plain, made = scene(), scene(catalog_error=kind)
+    for name in ("ra_rad", "dec_rad", "flux_jy"):
+        np.testing.assert_array_equal(getattr(made.sky, name), getattr(plain.sky, name))
+    np.testing.assert_array_equal(made.sky_entry, plain.sky_entry)
+    before, after = lm(plain.catalog), lm(made.catalog)
+    flux = made.catalog.flux_jy / plain.catalog.flux_jy
+    np.testing.assert_allclose(flux, 0.5 if kind == "scale" else 1.0)
+    if kind == "shift":
+        moved = after - before
+        assert np.hypot(*moved[0]) / ARCSEC == pytest.approx(1200)
+        np.testing.assert_allclose(moved, np.broadcast_to(moved[0], moved.shape), atol=1e-9)
+        return
+    turn = np.radians(0.2)
+    expected = {
+        "mirror": before * [-1, 1],
+        "mirror-dec": before * [1, -1],
+        "rotate": before @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]),
+        "scale": before,
+    }[kind]
+    np.testing.assert_allclose(after, expected, atol=1e-9)
+
+
+def test_the_size_of_a_catalogue_error_is_as_asked():
+    plain = scene()
+    scaled = scene(catalog_error="scale", catalog_error_size=3.0)
+    np.testing.assert_allclose(scaled.catalog.flux_jy, 3 * plain.catalog.flux_jy)
+    moved = lm(scene(catalog_error="shift", catalog_error_size=60.0).catalog) - lm(plain.catalog)
+    np.testing.assert_allclose(np.hypot(*moved.T) / ARCSEC, 60)
+    turned = scene(catalog_error="rotate", catalog_error_size=90.0).catalog
+    # North goes to east, as position angles do.
+    np.testing.assert_allclose(lm(turned)[:, 0], lm(plain.catalog)[:, 1], atol=1e-9)
+
+
+def test_extended_entries_turn_with_the_catalogue():
+    given = SkyModel.points(np.array([RA]), np.array([DEC + 0.01]), np.ones(1))
+    wide = {"major_rad": np.full(1, 20 * ARCSEC), "pa_rad": np.full(1, 0.5)}
+    given = replace(given, **wide)
+    assert scene(given, catalog_error="mirror").catalog.pa_rad == pytest.approx(np.pi - 0.5)
+    assert scene(given, catalog_error="rotate", catalog_error_size=10.0).catalog.pa_rad == pytest.approx(
+        0.5 + np.radians(10)
+    )
+    assert scene(given).catalog.pa_rad == pytest.approx(0.5)
+
+
+def test_the_catalogue_of_another_field_has_the_same_counts_and_none_of_the_sources():
+    plain, made = scene(), scene(catalog_error="other-field")
+    np.testing.assert_array_equal(made.sky.flux_jy, plain.sky.flux_jy)
+    assert len(made.catalog) == pytest.approx(len(plain.catalog), rel=0.2)
+    assert set(made.catalog_kind) == {"other"}
+    assert len(made.catalog_kind) == len(made.catalog)
+    assert (made.sky_entry == -1).all()
+    assert not np.isin(made.catalog.flux_jy, plain.catalog.flux_jy[plain.catalog.flux_jy != 2.5]).any()
+
+
+def test_a_bright_double_is_one_entry_at_its_centroid():
+    made, plain = scene(double_jy=0.6, absent_jy=0.2), scene(absent_jy=0.2)
+    parts, entry = of_kind(made.sky_kind, "double"), of_kind(made.catalog_kind, "double")
+    pair, listed = made.sky.select(parts), made.catalog.select(entry)
+    assert len(pair) == 2
+    assert apparent(listed) == pytest.approx([0.6])
+    np.testing.assert_allclose(pair.flux_jy, listed.flux_jy[0] / 2)
+    np.testing.assert_array_equal(made.sky_entry[parts], np.flatnonzero(entry).repeat(2))
+    apart = angular_separation(*(x[k] for k in (0, 1) for x in (pair.ra_rad, pair.dec_rad)))
+    assert apart / ARCSEC == pytest.approx(60)
+    for axis in ("ra_rad", "dec_rad"):
+        assert getattr(pair, axis).mean() == pytest.approx(getattr(listed, axis)[0], abs=0.01 * ARCSEC)
+    away = angular_separation(listed.ra_rad, listed.dec_rad, RA, DEC)
+    assert away < BEAM.fwhm_rad(FREQ) / 2
+    assert len(made.catalog) == len(plain.catalog) + 1
+
+
+def test_the_brightest_entries_have_a_multiple_of_their_true_flux():
+    options = {"doubles": 0.5, "variables": 0.5, "absent_jy": 5.0, "flux_error": 0.05}
+    made, plain = scene(bright_error=2.5, bright_error_n=4, **options), scene(**options)
+    wrong = np.flatnonzero(made.catalog.flux_jy != plain.catalog.flux_jy)
+    # The absent one is brighter than any, and is not in the sky.
+    there = of_kind(plain.catalog_kind, "absent") == 0
+    order = np.argsort(-np.where(there, apparent(plain.catalog), 0))
+    np.testing.assert_array_equal(wrong, np.sort(order[:4]))
+    for k in wrong:
+        true = made.sky.flux_jy[made.sky_entry == k].sum()
+        assert made.catalog.flux_jy[k] == pytest.approx(2.5 * true)

@@ -196,3 +196,12 @@ def test_real_observation_in_small_blocks(ngc5921_raw):
     read = reader(ngc5921_raw, "N5921_2", block_bytes=1 << 16)
     rows = np.concatenate([b.rows for b in read.blocks()])
     np.testing.assert_array_equal(np.sort(rows), crosses(ngc5921_raw, (0,), (2,)))
+
+
+def test_antenna_coordinates_are_those_of_the_rows(small_ms):
+    found = reader(small_ms.path)
+    uv = found.antenna_uv()
+    assert uv.shape == (len(found.times), len(found.ms.antennas), 2)
+    for block in found.blocks():
+        t, expected = block.time_index, found.move_to_center(block)[0][:, :2]
+        np.testing.assert_allclose(uv[t, block.antenna2] - uv[t, block.antenna1], expected, atol=1e-3)

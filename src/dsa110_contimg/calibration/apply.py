@@ -73,7 +73,7 @@ def gains_at_times(
 
 
 def _first_channel(table: GainTable, spw_id: int, time_s: Float) -> tuple[Complex, Bool]:
-    gain, flag = table.for_spw(spw_id).at_times(time_s, table.interpolation)
+    gain, flag = table.for_spw(spw_id).at_times(time_s, table.interpolation, table.max_gap)
     return gain[:, :, :1], flag[:, :, :1]
 
 

@@ -10,18 +10,27 @@ of log amplitude and phase.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.polynomial import legendre
 
-from dsa110_contimg.array_types import Complex, Float
+from dsa110_contimg.array_types import Complex, Float, Int
+from dsa110_contimg.calibration.apply import gains_at_times
 from dsa110_contimg.calibration.cross_validation import GainSolver
 from dsa110_contimg.calibration.gains import Gains, GainTable
+from dsa110_contimg.calibration.solver import CalMode
+from dsa110_contimg.calibration.statistics import BaselineStatistics, joined
 
-__all__ = ["SUB_BANDS", "BandpassSolution", "solve_delays_and_bandpass"]
+__all__ = [
+    "SUB_BANDS",
+    "WORTHWHILE",
+    "BandpassSolution",
+    "depends_on_frequency",
+    "solve_delays_and_bandpass",
+]
 
 
 #: Least number of sub-bands over all spectral windows: it sets the longest delay that is found.
@@ -32,6 +41,12 @@ MIN_SNR = 2.0
 TRIALS = 8
 #: Highest degree of the polynomials over frequency.
 DEGREE = 4
+#: Factor by which the held-out chi-squared must fall for delays or a bandpass to be worth their trouble.
+WORTHWHILE = 1.02
+#: Solution intervals whose phases are looked at by sub-band: delays are in any of them.
+INTERVALS_TRIED = 4
+#: Standard errors by which sub-bands must predict better.
+SIGNIFICANT = 5.0
 
 
 @dataclass(frozen=True)
@@ -100,6 +115,87 @@ def solve_delays_and_bandpass(
 
     table = _table(phases.table, {spw: response(freq) for spw, freq in channels_hz.items()}, channels_hz)
     return BandpassSolution(table, delay)
+
+
+def depends_on_frequency(solver: GainSolver, tables: Sequence[GainTable], interval_s: float) -> bool:
+    """Tell whether gains by sub-band predict held-out channels better than those that all share.
+
+    In two ways, both on a few sums: phases by sub-band in some of the solution intervals, as delays may be
+    so long that no common gain was found; and an amplitude and phase by sub-band over all time, once the
+    common gains are applied.
+
+    Parameters
+    ----------
+    solver : GainSolver
+        On statistics by sub-band: its spectral windows are the sub-bands.
+    tables : sequence of GainTable
+        Gains solved on the same data summed over the sub-bands, with sub-bands as windows.
+    interval_s : float
+        Their solution interval in seconds.
+
+    Returns
+    -------
+    bool
+        True if the held-out chi-squared falls by `WORTHWHILE` and beyond its noise either way.
+    """
+    statistics, axes = solver.statistics, solver.axes
+    length = max(1, round(interval_s / axes.typical_dump_s))
+    count = min(INTERVALS_TRIED, axes.times_s.size // length) or 1
+    starts = np.linspace(0, max(0, axes.times_s.size - length), count).astype(np.int64)
+    ends = np.minimum(starts + length, axes.times_s.size)
+    few = _with_runs(solver, statistics.over_intervals(starts, ends), starts, ends)
+    if _better_by_sub_band(few, "p", "int"):
+        return True
+    gain, solved = gains_at_times(tables, statistics.spw_ids, axes.times_s, statistics.n_antennas)
+    everything = np.array([0]), np.array([axes.times_s.size])
+    # One sub-band after the other: corrected statistics of all would take the memory twice.
+    sums = [
+        _at_own_level(
+            statistics.of_window(k).after(gain[k : k + 1], solved[k : k + 1]).over_intervals(*everything)
+        )
+        for k in range(len(statistics.spw_ids))
+    ]
+    return _better_by_sub_band(_with_runs(solver, joined(sums), *everything), "ap", "inf")
+
+
+def _with_runs(solver: GainSolver, statistics: BaselineStatistics, starts: Int, ends: Int) -> GainSolver:
+    """Return a solver on sums over runs of dumps."""
+    axes = solver.axes
+    return replace(
+        solver,
+        statistics=statistics,
+        axes=replace(
+            axes,
+            times_s=(axes.times_s[starts] + axes.times_s[ends - 1]) / 2,
+            dump_s=np.full(starts.size, axes.typical_dump_s),
+            scan=np.arange(starts.size),
+            field_id=axes.field_id[starts],
+        ),
+    )
+
+
+def _at_own_level(statistics: BaselineStatistics) -> BaselineStatistics:
+    """Statistics against the model at the level of the data.
+
+    What all antennas have in common is no bandpass of theirs: as well the spectrum of the sky differs from
+    the model's.
+    """
+    ones = np.ones((len(statistics.spw_ids), statistics.n_times, statistics.n_antennas, 2), dtype=complex)
+    level = sum(statistics.scale(ones, ones != 0, half) for half in (0, 1)) / 2
+    return replace(statistics, cross=statistics.cross * level, model=statistics.model * level**2)
+
+
+def _better_by_sub_band(solver: GainSolver, mode: CalMode, solint: str) -> bool:
+    """Whether a gain of each sub-band predicts held-out channels better than a common one, beyond noise."""
+    of_each, common = (
+        min(score.chi2_heldout for score in each.scores(mode, solint).values())
+        for each in (solver.per_spw(), solver.combine_spws())
+    )
+    statistics = solver.statistics
+    gains = len(statistics.spw_ids) * statistics.n_times * 2 * statistics.n_antennas
+    # Gains fitted to noise add one noise variance each to the held-out sum, give or take its root.
+    error = np.sqrt((2 if mode == "ap" else 1) * gains) / max(1.0, float(statistics.count.sum()))
+    return bool(common > max(WORTHWHILE, 1 + SIGNIFICANT * error) * of_each)
 
 
 def _stacked(table: GainTable) -> tuple[Complex, Float]:

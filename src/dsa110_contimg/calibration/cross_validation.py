@@ -10,13 +10,13 @@ import numpy as np
 
 from dsa110_contimg.array_types import Bool, Complex, Float, Int
 from dsa110_contimg.calibration.apply import gains_at_times
-from dsa110_contimg.calibration.gains import Gains, GainTable, Interpolation
+from dsa110_contimg.calibration.gains import SELFCAL_MAX_GAP, Gains, GainTable, Interpolation
 from dsa110_contimg.calibration.solution_intervals import solution_intervals
 from dsa110_contimg.calibration.solve_settings import Grouping, ObservationAxes, SolveSettings
 from dsa110_contimg.calibration.solver import CalMode, SolveResult, solve
 from dsa110_contimg.calibration.statistics import BaselineStatistics
 
-__all__ = ["MIN_HELDOUT_SNR", "Candidate", "GainSolver", "Score", "Solution"]
+__all__ = ["DUMPS_PER_INTERVAL", "MIN_HELDOUT_SNR", "Candidate", "GainSolver", "Score", "Solution"]
 
 #: Multiples of a dump that are tried as solution intervals.
 DUMPS_PER_INTERVAL = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
@@ -229,6 +229,16 @@ class GainSolver:
             tried += more
         return self._solution(mode, best, tuple(tried))
 
+    def solve_like(self, solution: Solution) -> GainTable:
+        """Solve at the interval, with the grouping and the antennas of another solution."""
+        grouping = solution.grouping
+        unusable = solution.heldout_snr < self.min_heldout_snr
+        result = self._solve(solution.mode, solution.solint, grouping, unusable=unusable)
+        gains = result.gains
+        if len(gains) < len(self.statistics.spw_ids):
+            gains = dict.fromkeys(self.statistics.spw_ids, next(iter(gains.values())))
+        return _table(gains, solution.mode, grouping, solution.table.interpolation)
+
     def predicted_snr(self, solint: str, grouping: Grouping | None = None) -> float:
         """Signal to noise per antenna that the model promises, before anything is solved.
 
@@ -265,6 +275,42 @@ class GainSolver:
             how: self._score([self._on_dumps([_table(g, mode, grouping, how)], sums) for g in gains], sums)
             for how in INTERPOLATIONS
         }
+
+    def heldout_by_block(self, n_dumps: int, grouping: Grouping) -> tuple[Int, Float, Float, Float]:
+        """How well phases of blocks of dumps from one half of the channels predict the other half.
+
+        Parameters
+        ----------
+        n_dumps : int
+            Dumps in a block; each has gains of its own.
+        grouping : Grouping
+            What shares a gain.
+
+        Returns
+        -------
+        block : ndarray of int, shape (ntime,)
+            Block of each dump.
+        aligned, power, error : ndarray, shape (nblock, nant, 2)
+            As of :meth:`BaselineStatistics.by_block`, both ways and all windows together.
+        """
+        sums = self._sums(grouping)
+        n_times = sums.n_times
+        block = np.arange(n_times) // n_dumps
+        starts = np.arange(0, n_times, n_dumps)
+        unlimited = replace(self.settings, min_snr=0.0)
+        aligned, power, error = 0.0, 0.0, 0.0
+        for half in (0, 1):
+            result = solve(sums, self.axes, block, unlimited, mode="p", grouping=grouping, halves=[half])
+            of_blocks = np.stack([result.gains[spw].gain[:, :, 0] for spw in sums.spw_ids])
+            solved = np.stack([~result.gains[spw].flag[:, :, 0] for spw in sums.spw_ids])
+            shape = (len(sums.spw_ids), n_times, sums.n_antennas, 2)
+            gain = np.broadcast_to(np.where(solved, of_blocks, 0)[:, block], shape)
+            scale = sums.scale(gain, np.broadcast_to(solved[:, block], shape), 1 - half)
+            sum_, power_, error_ = sums.by_block(gain, 1 - half, scale, starts)
+            aligned, power = aligned + sum_.sum(axis=0), power + power_.sum(axis=0)
+            # The two fits to noise alone are the same: their errors add, not the squares of them.
+            error = error + np.sqrt((error_**2).sum(axis=0))
+        return block, np.asarray(aligned), np.asarray(power), np.asarray(error)
 
     def _candidates(self, mode: CalMode, solint: str, grouping: Grouping) -> list[Candidate]:
         solint_s = float(np.median(np.bincount(self._intervals(solint), weights=self.axes.dump_s)))
@@ -378,7 +424,7 @@ def _table(
     gains: dict[int, Gains], mode: CalMode, grouping: Grouping, interpolation: Interpolation
 ) -> GainTable:
     kind = "G Jones" if grouping.per_polarization else "T Jones"
-    return GainTable(kind=kind, gains=gains, label=mode, interpolation=interpolation)
+    return GainTable(kind=kind, gains=gains, label=mode, interpolation=interpolation, max_gap=SELFCAL_MAX_GAP)
 
 
 def _expected(candidate: Candidate) -> float:

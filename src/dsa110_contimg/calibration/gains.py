@@ -13,9 +13,15 @@ from dsa110_contimg.array_types import Bool, Complex, Float, Int
 from dsa110_contimg.errors import AxesError, CalTableError
 from dsa110_contimg.sky import angular_separation
 
-__all__ = ["GainTable", "Gains", "Interpolation", "phase_scatter_deg", "typical_amplitude"]
+__all__ = ["SELFCAL_MAX_GAP", "GainTable", "Gains", "Interpolation", "phase_scatter_deg", "typical_amplitude"]
 
 Interpolation = Literal["linear", "nearest"]
+
+#: How far a gain that was solved on the data themselves is carried beyond its interval, in intervals: what
+#: was not solved there was dead or had moved, and a neighbour says nothing of either.
+SELFCAL_MAX_GAP = 1.0
+#: Times may be off by this much, seconds.
+_TOLERANCE_S = 1e-3
 
 #: Fields of :class:`Gains` with one value for each solution interval.
 _PER_TIME = ("time_s", "interval_s", "reference_antenna", "field_id", "scan")
@@ -82,12 +88,14 @@ class Gains:
         """Number of antennas."""
         return int(self.gain.shape[1])
 
-    def at_times(self, time_s: Float, interpolation: Interpolation = "linear") -> tuple[Complex, Bool]:
+    def at_times(
+        self, time_s: Float, interpolation: Interpolation = "linear", max_gap: float | None = None
+    ) -> tuple[Complex, Bool]:
         """Interpolate in time, amplitude and phase apart.
 
         Flagged solutions are stepped over; before the first and after the last
-        good solution the nearest one holds. The phase takes the shorter way
-        round between neighbours.
+        good solution the nearest one holds, both as far as `max_gap` lets them.
+        The phase takes the shorter way round between neighbours.
 
         Parameters
         ----------
@@ -95,14 +103,20 @@ class Gains:
             Times in seconds (MJD UTC).
         interpolation : {"linear", "nearest"}
             How.
+        max_gap : float, optional
+            Times further than ``0.5 + max_gap`` intervals from the centre of every good
+            solution of an antenna and polarisation are flagged; none by default.
 
         Returns
         -------
         gain : ndarray of complex128, shape (n, nant, nchan, npol)
             Interpolated gains, one where flagged.
         flag : ndarray of bool, same shape
-            True where an antenna has no good solution at any time.
+            True where an antenna has no good solution, or none that is near enough.
         """
+        reach = np.full(len(self.time_s), np.inf)
+        if max_gap is not None:
+            reach = (0.5 + max_gap) * self.interval_s + _TOLERANCE_S
         shape = (len(time_s), *self.gain.shape[1:])
         gain, flag = _interpolate_time(
             np.asarray(time_s, dtype=np.float64),
@@ -110,6 +124,7 @@ class Gains:
             self.gain.reshape(len(self.time_s), -1),
             self.flag.reshape(len(self.time_s), -1),
             interpolation == "linear",
+            reach,
         )
         return gain.reshape(shape), flag.reshape(shape)
 
@@ -133,6 +148,9 @@ class GainTable:
         is not in it maps to itself, or to the table's only one.
     field_direction : mapping of int to (float, float)
         Right ascension and declination in radians of the table's fields.
+    max_gap : float, optional
+        How far a solution is carried beyond its interval, in intervals, see :meth:`Gains.at_times`.
+        Without limit by default: initial tables are solved on a calibrator hours away.
     """
 
     kind: str
@@ -141,6 +159,7 @@ class GainTable:
     interpolation: Interpolation = "linear"
     spw_map: Mapping[int, int] = field(default_factory=dict)
     field_direction: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    max_gap: float | None = None
 
     def for_spw(self, spw_id: int) -> Gains:
         """Return the gains that apply to a spectral window of the data.
@@ -181,10 +200,18 @@ class GainTable:
             True where there is none.
         """
         gains = self.for_spw(spw_id)
-        gain, flag = gains.at_times(time_s, self.interpolation)
+        gain, flag = gains.at_times(time_s, self.interpolation, self.max_gap)
         if self.kind != "B Jones":
             return gain, flag
         return _interpolate_frequency(gain, flag, gains.freq_hz, np.asarray(freq_hz))
+
+    def times(self, factor: Float | Complex) -> GainTable:
+        """Return the table with all gains multiplied by what broadcasts to (ntime, nant, nchan, npol)."""
+        made = {
+            spw: replace(g, gain=np.where(g.flag, g.gain, g.gain * factor), error=g.error * np.abs(factor))
+            for spw, g in self.gains.items()
+        }
+        return replace(self, gains=made)
 
     def with_nearest_field(self, ra_rad: float, dec_rad: float) -> GainTable:
         """Keep only the solutions of the field nearest to a direction, radians."""
@@ -205,7 +232,7 @@ class GainTable:
 
 @numba.njit(cache=True)
 def _interpolate_time(
-    time: Float, known: Float, gain: Complex, flag: Bool, linear: bool
+    time: Float, known: Float, gain: Complex, flag: Bool, linear: bool, reach: Float
 ) -> tuple[Complex, Bool]:
     n, series = time.size, gain.shape[1]
     out = np.ones((n, series), dtype=np.complex128)
@@ -221,12 +248,18 @@ def _interpolate_time(
             continue
         after = 0
         for t in range(n):
-            bad[t, s] = False
             # Times ascend in all callers; start over where they do not.
             if after > 0 and time[t] < known[good[after - 1]]:
                 after = 0
             while after < count and known[good[after]] <= time[t]:
                 after += 1
+            before = good[after - 1] if after > 0 else -1
+            near = before >= 0 and time[t] - known[before] <= reach[before]
+            if after < count:
+                near = near or known[good[after]] - time[t] <= reach[good[after]]
+            if not near:
+                continue
+            bad[t, s] = False
             if after == 0:
                 out[t, s] = gain[good[0], s]
             elif after == count:
@@ -263,6 +296,7 @@ def _interpolate_frequency(
         np.ascontiguousarray(moved).reshape(known.size, -1),
         np.ascontiguousarray(moved_flag).reshape(known.size, -1),
         True,
+        np.full(known.size, np.inf),
     )
     if known.size > 1:
         margin = 0.5 * float(np.median(np.diff(known)))

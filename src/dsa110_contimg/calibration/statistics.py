@@ -18,13 +18,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numba
 import numpy as np
 
 from dsa110_contimg.array_types import Bool, Complex, Float, Int, Vis, Weight
 
-__all__ = ["BaselineStatistics", "RowIndex", "accumulate"]
+__all__ = ["BaselineStatistics", "RowIndex", "accumulate", "joined"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -118,6 +119,44 @@ class BaselineStatistics:
             count=self.count.sum(axis=1, keepdims=True),
         )
 
+    def collapsed(self, spw_ids: Sequence[int]) -> BaselineStatistics:
+        """Add up the sub-bands of each window.
+
+        Parameters
+        ----------
+        spw_ids : sequence of int
+            The windows; the statistics are of equally many sub-bands of each, in order.
+        """
+        sums: dict[str, Any] = {
+            name: values.reshape(2, len(spw_ids), -1, *values.shape[2:]).sum(axis=2)
+            for name, values in self._values().items()
+        }
+        return replace(self, spw_ids=tuple(spw_ids), **sums)
+
+    def over_intervals(self, starts: Int, ends: Int) -> BaselineStatistics:
+        """Add up runs of dumps, each of which takes the place of a dump.
+
+        Parameters
+        ----------
+        starts, ends : ndarray of int, shape (n,)
+            First dump of each run, and the one after its last.
+        """
+        runs = list(zip(starts, ends, strict=True))
+        sums: dict[str, Any] = {
+            name: np.stack([values[:, :, a:b].sum(axis=2) for a, b in runs], axis=2)
+            for name, values in self._values().items()
+        }
+        return replace(self, **sums)
+
+    def of_window(self, k: int) -> BaselineStatistics:
+        """Statistics of one spectral window, the `k`-th, alone."""
+        sums: dict[str, Any] = {name: values[:, k : k + 1] for name, values in self._values().items()}
+        return replace(self, spw_ids=self.spw_ids[k : k + 1], **sums)
+
+    def _values(self) -> dict[str, Any]:
+        """Give the sums by name."""
+        return {name: getattr(self, name) for name in ("cross", "model", "data", "count")}
+
     def after(self, gain: Complex, solved: Bool | None = None) -> BaselineStatistics:
         """Statistics of the data corrected by gains.
 
@@ -172,6 +211,28 @@ class BaselineStatistics:
         aligned, power = self._fit(gain, solved, half)
         return np.where(power > 0, np.maximum(0.0, aligned) / np.where(power > 0, power, 1.0), 0.0)
 
+    def without(self, lost: Bool) -> BaselineStatistics:
+        """Statistics of the data without some antennas for some of the time.
+
+        Parameters
+        ----------
+        lost : ndarray of bool, shape (ntime, nant, npol)
+            Dumps of each antenna and polarisation that are to have no part.
+
+        Returns
+        -------
+        BaselineStatistics
+            As they would be if these visibilities had no weight.
+        """
+        kept = ~(lost[:, self.antenna1] | lost[:, self.antenna2])
+        return replace(
+            self,
+            cross=self.cross * kept,
+            model=self.model * kept,
+            data=self.data * kept,
+            count=self.count * kept,
+        )
+
     def by_antenna(self, gain: Complex, half: int, scale: Float) -> tuple[Float, Float]:
         """How much of each antenna's data on one half of the channels gains account for.
 
@@ -191,16 +252,38 @@ class BaselineStatistics:
         error : ndarray, same shape
             Its standard deviation if the antenna's data were what the residual is: noise.
         """
-        first, second = self.antenna1, self.antenna2
-        gi, gj = gain[:, :, first], gain[:, :, second]
-        aligned = (np.conj(gi) * gj * self.cross[half]).real.sum(axis=1)
-        power = (np.abs(gi * gj) ** 2 * self.model[half]).sum(axis=1)
-        residual = self.data[half].sum(axis=1) - 2 * scale * aligned + scale**2 * power
+        aligned, _, error = self.by_block(gain, half, scale, np.zeros(1, dtype=np.int64))
+        return aligned[:, 0], error[:, 0]
+
+    def by_block(self, gain: Complex, half: int, scale: Float, starts: Int) -> tuple[Float, Float, Float]:
+        """How much of each antenna's data gains account for, as :meth:`by_antenna`, by block of dumps.
+
+        Parameters
+        ----------
+        gain, half, scale
+            As there.
+        starts : ndarray of int, shape (nblock,)
+            First dump of each block, the first zero.
+
+        Returns
+        -------
+        aligned, power, error : ndarray, shape (nspw, nblock, nant, npol)
+            Aligned sums, what they would be if the gains were right, and their standard deviations.
+        """
+        gi, gj = gain[:, :, self.antenna1], gain[:, :, self.antenna2]
+        dumps = (
+            (np.conj(gi) * gj * self.cross[half]).real,
+            np.abs(gi * gj) ** 2 * self.model[half],
+            self.data[half],
+            self.count[half],
+        )
+        aligned, power, data, count = (np.add.reduceat(x, starts, axis=1) for x in dumps)
+        residual = data - 2 * scale * aligned + scale**2 * power
         sums, powers, left, number = (
-            self.sum_to_antennas(x, axis=1) for x in (aligned, power, residual, self.count[half].sum(axis=1))
+            self.sum_to_antennas(x, axis=2) for x in (aligned, power, residual, count)
         )
         variance = powers * left / np.maximum(number, 1.0) / 2
-        return sums, np.sqrt(np.maximum(variance, 0.0))
+        return sums, powers, np.sqrt(np.maximum(variance, 0.0))
 
     def _fit(self, gain: Complex, solved: Bool, half: int) -> tuple[Float, Float]:
         """Sum ``w Re(D conj(g_i) g_j conj(M))`` and ``w |g_i g_j M|^2``, shape (npol,) each."""
@@ -213,6 +296,13 @@ class BaselineStatistics:
             self.model[half],
         ).sum(axis=(0, 1))
         return sums[0], sums[1]
+
+
+def joined(parts: Sequence[BaselineStatistics]) -> BaselineStatistics:
+    """Put statistics of different spectral windows of the same dumps side by side."""
+    names = ("cross", "model", "data", "count")
+    sums = {name: np.concatenate([getattr(part, name) for part in parts], axis=1) for name in names}
+    return replace(parts[0], spw_ids=tuple(k for part in parts for k in part.spw_ids), **sums)
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,8 +351,13 @@ def accumulate(
         Number of the first channel in the whole band; even and odd numbers
         make the halves.
     """
+    # Dumps do not share sums: each thread has some of them.
+    order = np.argsort(rows.time_index, kind="stable")
+    edges = np.flatnonzero(np.diff(rows.time_index[order], prepend=-1, append=np.iinfo(np.int64).max))
     _accumulate(
         statistics.n_antennas,
+        order,
+        edges,
         rows.time_index,
         rows.antenna1,
         rows.antenna2,
@@ -277,9 +372,11 @@ def accumulate(
     )
 
 
-@numba.njit(cache=True)
+@numba.njit(parallel=True, cache=True)
 def _accumulate(
     n_antennas: int,
+    order: Int,
+    edges: Int,
     time_index: Int,
     antenna1: Int,
     antenna2: Int,
@@ -292,30 +389,31 @@ def _accumulate(
     data: Float,
     count: Float,
 ) -> None:
-    nrow, nchan, npol = vis.shape
-    for r in range(nrow):
-        i, j = antenna1[r], antenna2[r]
-        if i == j:
-            continue
-        swapped = i > j
-        if swapped:
-            i, j = j, i
-        baseline = i * n_antennas - (i * (i + 1)) // 2 + (j - i - 1)
-        t = time_index[r]
-        for c in range(nchan):
-            half = (first_channel + c + baseline + t) & 1
-            # In double precision: the residual of a good fit is a small difference of large sums.
-            m = np.complex128(model[r, c])
-            mm = m.real * m.real + m.imag * m.imag
-            for p in range(npol):
-                w = np.float64(weight[r, c, p])
-                if w > 0:
-                    d = np.complex128(vis[r, c, p])
-                    a = w * (d * np.conj(m))
-                    cross[half, t, baseline, p] += np.conj(a) if swapped else a
-                    power[half, t, baseline, p] += w * mm
-                    data[half, t, baseline, p] += w * (d.real * d.real + d.imag * d.imag)
-                    count[half, t, baseline, p] += 1
+    nchan, npol = vis.shape[1:]
+    for dump in numba.prange(edges.size - 1):
+        for k in range(edges[dump], edges[dump + 1]):
+            r = order[k]
+            i, j, t = antenna1[r], antenna2[r], time_index[r]
+            if i == j:
+                continue
+            swapped = i > j
+            if swapped:
+                i, j = j, i
+            baseline = i * n_antennas - (i * (i + 1)) // 2 + (j - i - 1)
+            for c in range(nchan):
+                half = (first_channel + c + baseline + t) & 1
+                # In double precision: the residual of a good fit is a small difference of large sums.
+                m = np.complex128(model[r, c])
+                mm = m.real * m.real + m.imag * m.imag
+                for p in range(npol):
+                    w = np.float64(weight[r, c, p])
+                    if w > 0:
+                        d = np.complex128(vis[r, c, p])
+                        a = w * (d * np.conj(m))
+                        cross[half, t, baseline, p] += np.conj(a) if swapped else a
+                        power[half, t, baseline, p] += w * mm
+                        data[half, t, baseline, p] += w * (d.real * d.real + d.imag * d.imag)
+                        count[half, t, baseline, p] += 1
 
 
 @numba.njit(parallel=True, cache=True)

@@ -6,12 +6,20 @@ import numba
 import numpy as np
 import scipy.linalg
 
-from dsa110_contimg.array_types import Float, Vis, Weight
+from dsa110_contimg.array_types import Float, Single, Vis, Weight
+from dsa110_contimg.predict.direct import TILE, rotation, sine_cosine
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 from dsa110_contimg.sky.components import ARCSEC
 from dsa110_contimg.visibilities.noise import NoiseScale
 
-__all__ = ["N_MOMENTS", "residual_moments", "sampled_coupling", "solve_moments"]
+__all__ = [
+    "N_MOMENTS",
+    "PRIOR_FLUX",
+    "PRIOR_POSITION_RAD",
+    "residual_moments",
+    "sampled_coupling",
+    "solve_moments",
+]
 
 
 #: Sums per source: three of the residual, one and three of the normal matrix.
@@ -56,15 +64,25 @@ def residual_moments(
     ndarray, shape (n, 7)
         To be added up over blocks, then given to :func:`solve_moments`.
     """
-    tiles = _moments(
-        np.ascontiguousarray(uvw_m, dtype=np.float64),
-        np.ascontiguousarray(freq_hz, dtype=np.float64),
+    uvw = np.ascontiguousarray(uvw_m, dtype=np.float64)
+    freq = np.ascontiguousarray(freq_hz, dtype=np.float64)
+    step, restart = rotation(freq)
+    sums = _correlate(
+        uvw,
+        freq,
+        step,
+        restart,
         np.ascontiguousarray(lmn, dtype=np.float64),
-        np.ascontiguousarray(flux_jy, dtype=np.float64),
+        np.ascontiguousarray(flux_jy, dtype=np.float32),
         np.ascontiguousarray(residual),
         np.ascontiguousarray(weight),
-    )
-    return np.asarray(tiles.sum(axis=0))
+    ).sum(axis=0)
+    u, v = 2 * np.pi / SPEED_OF_LIGHT * uvw[:, :2].T
+    # What concerns a source alone does not depend on where it is.
+    by_channel = np.stack([np.ones_like(u), u * u, u * v, v * v]) @ weight.astype(np.float64)
+    power = flux_jy**2
+    own = np.concatenate([power @ by_channel[:1].T, (power * freq**2) @ by_channel[1:].T], axis=1)
+    return np.concatenate([sums, own], axis=1)
 
 
 def sampled_coupling(uvw_m: Float, freq_hz: Float, lmn: Float, flux_jy: Float, weight: Weight) -> Float:
@@ -107,7 +125,14 @@ def sampled_coupling(uvw_m: Float, freq_hz: Float, lmn: Float, flux_jy: Float, w
     return np.asarray(parts @ parts.T, dtype=np.float64)
 
 
-def solve_moments(moments: Float, noise: NoiseScale, coupling: Float | None = None) -> tuple[Float, Float]:
+def solve_moments(
+    moments: Float,
+    noise: NoiseScale,
+    coupling: Float | None = None,
+    *,
+    prior_flux: float = PRIOR_FLUX,
+    prior_position_rad: float = PRIOR_POSITION_RAD,
+) -> tuple[Float, Float]:
     """Solve the normal equations of all sources together.
 
     Parameters
@@ -119,13 +144,14 @@ def solve_moments(moments: Float, noise: NoiseScale, coupling: Float | None = No
     coupling : ndarray, shape (3 n, 3 n), optional
         Of :func:`sampled_coupling`, added up, at any scale; without it every source is
         solved for as if it were alone.
+    prior_flux, prior_position_rad : float
+        Widths of the Gaussian priors, a fraction of the flux and radians.
 
     Returns
     -------
     change : ndarray, shape (n, 3)
         Fractional change of flux, and shifts in l and m in radians. What the
-        data do not tell is held by a Gaussian prior of `PRIOR_FLUX` and
-        `PRIOR_POSITION_RAD`.
+        data do not tell is held by the priors.
     error : ndarray, shape (n, 3)
         Their standard errors; infinite where there are no data.
     """
@@ -142,7 +168,7 @@ def solve_moments(moments: Float, noise: NoiseScale, coupling: Float | None = No
     else:
         norm = np.sqrt(np.where(np.diag(coupling) > 0, np.diag(coupling), 1.0))
         correlation = coupling / norm / norm[:, None]
-    prior = np.repeat([PRIOR_FLUX, PRIOR_POSITION_RAD, PRIOR_POSITION_RAD], n)
+    prior = np.repeat([prior_flux, prior_position_rad, prior_position_rad], n)
     correlation[np.diag_indices(3 * n)] = 1 + noise.variance / 2 / (prior * scale) ** 2
     # In units of each unknown's own error the matrix is of order one, whatever the fluxes.
     factor = scipy.linalg.cho_factor(correlation)
@@ -153,52 +179,67 @@ def solve_moments(moments: Float, noise: NoiseScale, coupling: Float | None = No
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True)
-def _moments(
+def _correlate(
     uvw: Float,
     freq: Float,
+    step: float,
+    restart: int,
     lmn: Float,
-    flux: Float,
+    flux: Single,
     residual: Vis,
     weight: Weight,
 ) -> Float:
+    """Three sums of the residual for each task and source; tiles of rows as in the prediction."""
     nrow, nchan, n = uvw.shape[0], freq.size, lmn.shape[0]
     # Few large tasks: each keeps sums of its own for every source.
-    ntask = max(1, min(64, nrow // 64))
-    out = np.zeros((ntask, n, N_MOMENTS))
-    step = freq[1] - freq[0] if nchan > 1 else 0.0
-    even = True
-    for c in range(2, nchan):
-        if abs(freq[c] - freq[c - 1] - step) > 1e-9 * abs(step):
-            even = False
+    ntile = (nrow + TILE - 1) // TILE
+    ntask = max(1, min(64, ntile))
+    out = np.zeros((ntask, n, 3))
     for task in numba.prange(ntask):
-        for row in range(task * nrow // ntask, (task + 1) * nrow // ntask):
-            u = 2 * np.pi * uvw[row, 0] / SPEED_OF_LIGHT
-            v = 2 * np.pi * uvw[row, 1] / SPEED_OF_LIGHT
-            w = 2 * np.pi * uvw[row, 2] / SPEED_OF_LIGHT
-            for k in range(n):
-                delay = u * lmn[k, 0] + v * lmn[k, 1] + w * lmn[k, 2]
-                phase = delay * freq[0]
-                re, im = np.cos(phase), np.sin(phase)
-                cos, sin = np.cos(delay * step), np.sin(delay * step)
-                real = imag = power = spread = 0.0
+        re = np.zeros((nchan, TILE), dtype=np.float32)
+        im = np.zeros((nchan, TILE), dtype=np.float32)
+        delay = np.zeros(TILE, dtype=np.float64)
+        pr = np.zeros(TILE, dtype=np.float32)
+        pi = np.zeros(TILE, dtype=np.float32)
+        dr = np.zeros(TILE, dtype=np.float32)
+        di = np.zeros(TILE, dtype=np.float32)
+        aligned = np.zeros(TILE, dtype=np.float32)
+        across = np.zeros(TILE, dtype=np.float32)
+        for tile in range(task * ntile // ntask, (task + 1) * ntile // ntask):
+            start = tile * TILE
+            rows = min(TILE, nrow - start)
+            re[:], im[:], delay[:] = 0, 0, 0
+            for r in range(rows):
                 for c in range(nchan):
-                    if not even:
-                        phase = delay * freq[c]
-                        re, im = np.cos(phase), np.sin(phase)
-                    d = residual[row, c]
-                    s = weight[row, c] * flux[k, c]
-                    f = freq[c]
-                    real += s * (re * d.real + im * d.imag)
-                    imag += s * f * (re * d.imag - im * d.real)
-                    power += s * flux[k, c]
-                    spread += s * flux[k, c] * f * f
-                    re, im = re * cos - im * sin, re * sin + im * cos
-                sums = out[task, k]
-                sums[0] += real
-                sums[1] += u * imag
-                sums[2] += v * imag
-                sums[3] += power
-                sums[4] += u * u * spread
-                sums[5] += u * v * spread
-                sums[6] += v * v * spread
+                    re[c, r] = weight[start + r, c] * residual[start + r, c].real
+                    im[c, r] = weight[start + r, c] * residual[start + r, c].imag
+            for k in range(n):
+                for r in range(rows):
+                    delay[r] = (
+                        uvw[start + r, 0] * lmn[k, 0]
+                        + uvw[start + r, 1] * lmn[k, 1]
+                        + uvw[start + r, 2] * lmn[k, 2]
+                    ) / SPEED_OF_LIGHT
+                aligned[:], across[:] = 0, 0
+                for r in range(TILE):
+                    turns = delay[r] * step
+                    di[r], dr[r] = sine_cosine(np.float32(turns - np.rint(turns)))
+                for c in range(nchan):
+                    if c % restart == 0:
+                        f = freq[c]
+                        for r in range(TILE):
+                            turns = delay[r] * f
+                            pi[r], pr[r] = sine_cosine(np.float32(turns - np.rint(turns)))
+                    s = flux[k, c]
+                    sf = s * np.float32(freq[c])
+                    for r in range(TILE):
+                        aligned[r] += s * (pr[r] * re[c, r] + pi[r] * im[c, r])
+                        across[r] += sf * (pr[r] * im[c, r] - pi[r] * re[c, r])
+                        turned = pr[r] * dr[r] - pi[r] * di[r]
+                        pi[r] = pr[r] * di[r] + pi[r] * dr[r]
+                        pr[r] = turned
+                for r in range(rows):
+                    out[task, k, 0] += aligned[r]
+                    out[task, k, 1] += 2 * np.pi / SPEED_OF_LIGHT * uvw[start + r, 0] * across[r]
+                    out[task, k, 2] += 2 * np.pi / SPEED_OF_LIGHT * uvw[start + r, 1] * across[r]
     return out

@@ -212,13 +212,15 @@ def _print_one(state: Any, ms: Path, as_json: bool) -> None:
         print_json({**_row(observation), "record": record, "history": history})
         return
     for key, value in _row(observation).items():
-        typer.echo(f"{key:<16} {_date(value) + ' UTC' if key == 'observed_at' else value}")
+        typer.echo(f"{key:<18} {_date(value) + ' UTC' if key == 'observed_at' else value}")
     if record and record["status"] == "done":
-        typer.echo(f"{'published':<16} {record['published']} ({record['quality']}), {record['image']}")
+        typer.echo(f"{'published':<18} {record['published']} ({record['quality']}), {record['image']}")
+        if record["fallback"]:
+            typer.echo(f"{'fell back':<18} {record['fallback']}")
         for key, value in record["figures"].items():
-            typer.echo(f"{key:<16} {'-' if value is None else format(value, '.4g')}")
-        typer.echo(f"{'seconds':<16} " + ", ".join(f"{k} {v:.1f}" for k, v in record["seconds"].items()))
-        typer.echo(f"{'initial tables':<16} {', '.join(record['caltables']) or 'none'}")
+            typer.echo(f"{key:<18} {'-' if value is None else format(value, '.4g')}")
+        typer.echo(f"{'seconds':<18} " + ", ".join(f"{k} {v:.1f}" for k, v in record["seconds"].items()))
+        typer.echo(f"{'initial tables':<18} {', '.join(record['caltables']) or 'none'}")
     typer.echo("history")
     for event in history:
         typer.echo(f"  {_date(event['time'])} {event['run_id'] or '':<12} {event['event']} {event['detail']}")

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from dsa110_contimg.compare.pristine import pristine_copy
-from dsa110_contimg.config import PREFIX, SelfCalConfig
+from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.errors import ConfigError
 from dsa110_contimg.files import write_json, write_text
 from dsa110_contimg.selfcal.naming import SUMMARY
+from dsa110_contimg.settings import PREFIX
 from dsa110_contimg.sky import ApparentSky
 
 __all__ = ["BASELINE", "Arm", "Outcome", "parse_arms", "run_arm", "same_sources"]

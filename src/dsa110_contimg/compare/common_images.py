@@ -12,7 +12,7 @@ import numpy as np
 from dsa110_contimg.array_types import Bool, Float
 from dsa110_contimg.calibration.apply import chain
 from dsa110_contimg.calibration.caltables import read_gain_table
-from dsa110_contimg.calibration.gains import Gains, GainTable
+from dsa110_contimg.calibration.gains import SELFCAL_MAX_GAP, Gains, GainTable
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.errors import EngineError
 from dsa110_contimg.imaging import ImageGrid, measure_image, off_source_or_sources_alone, read_image
@@ -74,7 +74,11 @@ class CommonImages:
 def arm_tables(folder: Path, summary: Mapping[str, Any]) -> list[GainTable]:
     """Read the gain tables that an arm kept; none if it kept the input."""
     how = {r["gaintable"]: r["interpolation"] for r in summary["iterations"] if r["gaintable"]}
-    return [replace(read_gain_table(folder / n), interpolation=how[n]) for n in summary["gaintables"]]
+    return [
+        # As far as the run itself carried them, which no table on disk can say.
+        replace(read_gain_table(folder / n), interpolation=how[n], max_gap=SELFCAL_MAX_GAP)
+        for n in summary["gaintables"]
+    ]
 
 
 def unit_table(times_s: Float, spw_freq_hz: Mapping[int, float], flag: Mapping[int, Bool]) -> GainTable:
@@ -139,7 +143,11 @@ class Judge:
         self.config = config.with_options(use_nvss_seeding=False, catalog_mask=False, mask_radius_arcsec=None)
         self.params: SelfCalParams = check_params(ms, outdir, self.config, caltables)
         self.data = CalibrationData(
-            self.params.reader, self.params.initial, StageLog(progress), grid=self.params.grid
+            self.params.reader,
+            self.params.initial,
+            StageLog(progress),
+            grid=self.params.grid,
+            averaging=self.params.averaging,
         )
         self.weights = self.data.nominal_weights()
         self.grid: ImageGrid = self.params.grid

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dsa110_contimg.array_types import Complex, Float
+from dsa110_contimg.array_types import Bool, Complex, Float, Int
 from dsa110_contimg.calibration.apply import chain
 from dsa110_contimg.calibration.caltables import read_gain_table
-from dsa110_contimg.calibration.gains import Gains, GainTable
+from dsa110_contimg.calibration.gains import SELFCAL_MAX_GAP, Gains, GainTable
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.errors import InputError
 from dsa110_contimg.imaging import (
@@ -34,11 +36,33 @@ from dsa110_contimg.selfcal.naming import MASK, QUALITY, SUMMARY
 from dsa110_contimg.selfcal.source_report import read_model
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.simulate import Truth
+from dsa110_contimg.simulate.array import uvw_of_antennas
 from dsa110_contimg.sky import ApparentSky
 from dsa110_contimg.sky.apparent_sky import BAND_SAMPLES, mean_apparent_flux
-from dsa110_contimg.visibilities import NoiseScale, open_measurement_set
+from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
+from dsa110_contimg.sky.components import ARCSEC
+from dsa110_contimg.visibilities import NoiseScale, VisibilityReader, open_measurement_set
 
-__all__ = ["gain_errors", "image_scores", "score_run", "true_gain_tables"]
+__all__ = [
+    "gain_errors",
+    "image_scores",
+    "input_errors",
+    "lost_visibilities",
+    "score_run",
+    "true_gain_tables",
+]
+
+#: What is said of gains; none where there are none.
+GAIN_FIGURES = (
+    "coherence",
+    "phase_error_deg",
+    "amplitude_scatter",
+    "amplitude_scale",
+    "sky_offset_arcsec",
+    "sky_offset_coherence",
+)
+#: So far from its place a sky that the gains moved is sought, radians.
+OFFSET_REACH = np.radians(0.6)
 
 
 def score_run(
@@ -62,10 +86,11 @@ def score_run(
     -------
     dict
         ``status``; ``coherence``, ``phase_error_deg``, ``amplitude_scatter``,
-        ``amplitude_scale`` of :func:`gain_errors`, none where no gains were
-        kept; ``flux_ratio``, ``flux_ratio_n`` and ``offset_arcsec`` of the
-        final image against the true sky through the beam, mean over dumps and
-        band, medians over isolated sources above 10 sigma;
+        ``amplitude_scale``, ``sky_offset_arcsec`` and ``sky_offset_coherence`` of
+        :func:`gain_errors`, none where no gains were kept; ``flux_ratio``,
+        ``flux_ratio_n`` and ``offset_arcsec`` of the final image against the true
+        sky through the beam, mean over dumps and band, medians over isolated
+        sources above 10 sigma;
         ``rms_jy`` and ``thermal_ratio`` of the final image; ``true_gain_rms_jy``
         of the image made in the same way with the true gains, over the same
         region, and ``rms_ratio`` of the two; ``absent_sigma``, ``new_ratio``
@@ -97,7 +122,7 @@ def score_run(
 
 def gain_errors(
     ms_path: Path, tables: list[Path], truth: Truth, initial: list[str] | None = None
-) -> dict[str, float | None]:
+) -> dict[str, Any]:
     """Compare solved gains with the true ones.
 
     Parameters
@@ -118,17 +143,46 @@ def gain_errors(
         ``phase_error_deg``: rms phase error after the mean phase of each dump
         and polarisation, which no interferometer can see, is taken out;
         ``amplitude_scatter``: rms of the amplitude ratios about their median;
-        ``amplitude_scale``: that median, |solved| / |true|. All over the
-        channels of all spectral windows, without dead antennas and lost ones; none
-        without tables.
+        ``amplitude_scale``: that median, |solved| / |true|;
+        ``sky_offset_arcsec``: east and north, how far the gains move the sky: the
+        gradient over the array of the phase errors, mean over dumps;
+        ``sky_offset_coherence``: the coherence with that gradient taken out; an
+        offset means something where this is near 1. All over the channels of
+        all spectral windows, without lost ones, dead antennas and dumps in
+        which an antenna's data do not hold its gain; none without tables.
     """
-    names = ("coherence", "phase_error_deg", "amplitude_scatter", "amplitude_scale")
     if not tables:
-        return dict.fromkeys(names)
+        return dict.fromkeys(GAIN_FIGURES)
+    return _figures(ms_path, [Path(t) for t in initial or []], tables, truth)
+
+
+def input_errors(ms_path: Path, truth: Truth, initial: list[str] | None = None) -> dict[str, Any]:
+    """Compare the gains that data have before self-calibration with the true ones.
+
+    Parameters
+    ----------
+    ms_path : Path
+        Simulated Measurement Set.
+    truth : Truth
+        What the data were made of.
+    initial : list of str, optional
+        Tables that are applied before self-calibration; gains of one without.
+
+    Returns
+    -------
+    dict
+        As :func:`gain_errors`.
+    """
+    return _figures(ms_path, [Path(t) for t in initial or []], [], truth)
+
+
+def _figures(ms_path: Path, initial: list[Path], tables: list[Path], truth: Truth) -> dict[str, Any]:
+    """Figures of the product of initial tables and a run's, of gains of one without."""
     ms = open_measurement_set(ms_path)
-    paths = [*(Path(t) for t in initial or []), *tables]
-    chained = [read_gain_table(t) for t in paths]
-    errors = []
+    chained = [read_gain_table(t) for t in initial]
+    # As far as the run itself carried them.
+    chained += [replace(read_gain_table(t), max_gap=SELFCAL_MAX_GAP) for t in tables]
+    errors, wavelengths_m = [], []
     for spw in ms.spectral_windows:
         if truth.instrument.lost_spw[spw.id]:
             continue
@@ -136,19 +190,107 @@ def gain_errors(
             raise InputError("is not the truth of these data", ms_path, "give the OUT.truth.npz beside it")
         solved, flag = chain(chained, spw.id, truth.times_s, spw.freq_hz, len(ms.antennas))
         true = _true_gain(truth, spw.id)
-        errors.append(np.where(flag | truth.instrument.dead[:, None, None], np.nan, solved / true))
+        errors.append(np.where(flag | truth.instrument.lost[:, :, None, None], np.nan, solved / true))
+        wavelengths_m.append(SPEED_OF_LIGHT / float(spw.freq_hz.mean()))
     error = np.concatenate(errors, axis=2)
     with np.errstate(invalid="ignore"):
         unit = error / np.abs(error)
-    mean = np.nanmean(unit, axis=1, keepdims=True)
-    angle = np.angle(unit * np.conj(mean))
-    scale = float(np.nanmedian(np.abs(error)))
-    return {
-        "coherence": float(np.nanmean(np.abs(mean))),
-        "phase_error_deg": float(np.degrees(np.sqrt(np.nanmean(angle**2)))),
-        "amplitude_scatter": float(np.sqrt(np.nanmean((np.abs(error) / scale - 1) ** 2))),
-        "amplitude_scale": scale,
-    }
+    with warnings.catch_warnings():
+        # A dump that no antenna recorded has no mean.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        mean = np.nanmean(unit, axis=1, keepdims=True)
+        angle = np.angle(unit * np.conj(mean))
+        scale = float(np.nanmedian(np.abs(error)))
+        uv_m = np.array(
+            [
+                uvw_of_antennas(ms.antennas.position_m, t / 86400.0, float(ra), float(dec))[:, :2]
+                for t, (ra, dec) in zip(truth.times_s, truth.phase_centre, strict=True)
+            ]
+        )
+        # Of a window, the mean over its channels.
+        by_window = [np.nanmean(e / np.abs(e), axis=2) for e in errors]
+        offset, agreement = _sky_offset(
+            np.stack([np.nan_to_num(u, nan=0.0) for u in by_window]),
+            uv_m[None] / np.array(wavelengths_m)[:, None, None, None],
+        )
+        return {
+            "coherence": float(np.nanmean(np.abs(mean))),
+            "phase_error_deg": float(np.degrees(np.sqrt(np.nanmean(angle**2)))),
+            "amplitude_scatter": float(np.sqrt(np.nanmean((np.abs(error) / scale - 1) ** 2))),
+            "amplitude_scale": scale,
+            "sky_offset_arcsec": offset,
+            "sky_offset_coherence": agreement,
+        }
+
+
+def _sky_offset(unit: Complex, uv: Float) -> tuple[list[float] | None, float | None]:
+    """Shift of the sky that phase errors amount to.
+
+    Parameters
+    ----------
+    unit : ndarray of complex128, shape (nspw, ntime, nant, 2)
+        Phase errors as complex numbers, zero where there is none.
+    uv : ndarray, shape (nspw, ntime, nant, 2)
+        Antennas towards the phase centre, wavelengths.
+
+    Returns
+    -------
+    offset : list of float
+        East and north in arcsec; none with fewer than three antennas in every dump.
+    coherence : float
+        Mean of |sum over antennas| / nant with the gradient taken out.
+
+    Notes
+    -----
+    A sky moved by (l, m) has phases of ``2 pi (u l + v m)`` in its gains. Many
+    turns of them are found as the peak of their Fourier sum over a grid, the
+    rest by least squares in every dump.
+    """
+    dumps = np.flatnonzero((unit != 0).any(axis=(0, 3)).sum(axis=1) >= 3)
+    if dumps.size == 0:
+        return None, None
+    uv = uv - uv.mean(axis=2, keepdims=True)
+    step = 0.35 / max(float(np.ptp(uv, axis=2).max()), 1.0)
+    trial = step * np.arange(-np.ceil(OFFSET_REACH / step), np.ceil(OFFSET_REACH / step) + 1)
+    power = np.zeros((trial.size, trial.size))
+    for t in dumps[np.unique(np.linspace(0, dumps.size - 1, 3).astype(int))]:
+        for of_window, at in zip(unit[:, t], uv[:, t], strict=True):
+            east, north = (np.exp(-2j * np.pi * np.outer(trial, at[:, k])) for k in (0, 1))
+            for pol in range(unit.shape[3]):
+                power += np.abs((east * of_window[:, pol]) @ north.T) ** 2
+    peak = np.unravel_index(int(np.argmax(power)), power.shape)
+    start = np.array([trial[peak[0]], trial[peak[1]]])
+    shifts, agreements = [], []
+    for t in dumps:
+        shift = start
+        for _ in range(3):
+            shift = shift + _gradient(_turned_back(unit[:, t], uv[:, t], shift), uv[:, t])
+        left = _turned_back(unit[:, t], uv[:, t], shift)
+        n = (left != 0).sum(axis=1)
+        agreements.append(float(np.mean((np.abs(left.sum(axis=1)) / np.maximum(n, 1))[n > 0])))
+        shifts.append(shift)
+    east_north = np.mean(shifts, axis=0) / ARCSEC
+    return [float(x) for x in east_north], float(np.mean(agreements))
+
+
+def _turned_back(unit: Complex, uv: Float, shift: Float) -> Complex:
+    """Take the gradient of a shift out of phase errors of shape (nspw, nant, 2)."""
+    return np.asarray(unit * np.exp(-2j * np.pi * (uv @ shift))[:, :, None])
+
+
+def _gradient(unit: Complex, uv: Float) -> Float:
+    """Shift in direction cosines that fits small phase errors of shape (nspw, nant, 2) best."""
+    products, sides = np.zeros((2, 2)), np.zeros(2)
+    for window, at in zip(unit, uv, strict=True):
+        for pol in range(window.shape[1]):
+            there = window[:, pol] != 0
+            if not there.any():
+                continue
+            angle = np.angle(window[there, pol] * np.conj(window[there, pol].sum()))
+            lever = 2 * np.pi * (at[there] - at[there].mean(axis=0))
+            products += lever.T @ lever
+            sides += lever.T @ (angle - angle.mean())
+    return np.asarray(np.linalg.pinv(products) @ sides)
 
 
 def true_gain_tables(truth: Truth) -> list[GainTable]:
@@ -157,8 +299,8 @@ def true_gain_tables(truth: Truth) -> list[GainTable]:
     n_times = len(truth.times_s)
     dumps = np.diff(truth.times_s, append=2 * truth.times_s[-1] - truth.times_s[-2 if n_times > 1 else -1])
 
-    def gains(times_s: Float, interval_s: Float, freq_hz: Float, gain: Complex) -> Gains:
-        flag = np.broadcast_to(instrument.dead[:, None, None], gain.shape).copy()
+    def gains(times_s: Float, interval_s: Float, freq_hz: Float, gain: Complex, lost: Bool) -> Gains:
+        flag = np.broadcast_to(lost[..., None, None], gain.shape).copy()
         none = np.full(len(times_s), -1, dtype=np.int64)
         error, snr = np.zeros(gain.shape), np.full(gain.shape, np.inf)
         return Gains(
@@ -174,7 +316,13 @@ def true_gain_tables(truth: Truth) -> list[GainTable]:
             scan=none,
         )
 
-    in_time = gains(truth.times_s, dumps, truth.freq_hz.mean(keepdims=True)[0], instrument.gain[:, :, None])
+    in_time = gains(
+        truth.times_s,
+        dumps,
+        truth.freq_hz.mean(keepdims=True)[0],
+        instrument.gain[:, :, None],
+        instrument.lost,
+    )
     tables = [
         GainTable(
             kind="G Jones",
@@ -187,7 +335,11 @@ def true_gain_tables(truth: Truth) -> list[GainTable]:
         middle = truth.times_s.mean(keepdims=True)
         of_windows = {
             spw: gains(
-                middle, np.full(1, dumps.sum()), freq, instrument.bandpass[spw].transpose(1, 0, 2)[None]
+                middle,
+                np.full(1, dumps.sum()),
+                freq,
+                instrument.bandpass[spw].transpose(1, 0, 2)[None],
+                instrument.dead,
             )
             for spw, freq in enumerate(truth.freq_hz)
         }
@@ -243,6 +395,33 @@ def image_scores(final: FitsImage, truth: Truth) -> dict[str, Any]:
     return scores
 
 
+def lost_visibilities(reader: VisibilityReader, truth: Truth) -> dict[int, Int]:
+    """Find visibilities that do not hold their antennas' gains: of dumps of noise, zeros or repetition.
+
+    Parameters
+    ----------
+    reader : VisibilityReader
+        Simulated data.
+    truth : Truth
+        What they were made of.
+
+    Returns
+    -------
+    dict of int to ndarray of int
+        Places in the flattened weights, by number of the block; nothing where none is lost.
+    """
+    lost = truth.instrument.lost & ~truth.instrument.dead
+    if not lost.any():
+        return {}
+    found = {}
+    for number, block in enumerate(reader.blocks()):
+        times = reader.times[block.time_index]
+        dump = np.argmin(np.abs(times[:, None] - truth.times_s), axis=1)
+        rows = lost[dump, block.antenna1] | lost[dump, block.antenna2]
+        found[number] = np.flatnonzero(np.broadcast_to(rows[:, None, None], block.weight.shape))
+    return found
+
+
 def _against_true_gains(
     outdir: Path, final: FitsImage, summary: dict[str, Any], truth: Truth, ms_path: Path, progress: Progress
 ) -> dict[str, Any]:
@@ -267,10 +446,12 @@ def _against_true_gains(
             catalog_hash="",
         )
         model = SkyVisibilities(sky)
-    tables, weights, noise = true_gain_tables(truth), data.nominal_weights(), NoiseScale(0.0)
+    tables, noise = true_gain_tables(truth), NoiseScale(0.0)
+    # Tables step over flagged dumps: what holds no gain is left out by weight.
+    weights = replace(data.nominal_weights(), outliers=lost_visibilities(data.reader, truth))
     if model is not None:
         residual = data.measure_residual(model, weights, tables)
-        noise, (weights, _) = residual.noise, weights.after(residual)
+        noise, (weights, _, _) = residual.noise, weights.after(residual)
     # Where the run's components could be, those of the true gains may be.
     mask = read_mask(outdir / MASK, final.grid) if config.catalog_mask else None
     true = make_image(

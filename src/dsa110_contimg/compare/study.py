@@ -23,10 +23,11 @@ from dsa110_contimg import __version__
 from dsa110_contimg.compare.arms import parse_arms
 from dsa110_contimg.compare.run import compile_all, folder_lock
 from dsa110_contimg.compare.study_run import RUN, SPEC
-from dsa110_contimg.config import PREFIX, SelfCalConfig, SimulationConfig, StudyConfig
+from dsa110_contimg.config import SelfCalConfig, SimulationConfig, StudyConfig
 from dsa110_contimg.errors import ConfigError
 from dsa110_contimg.files import write_json, write_text
 from dsa110_contimg.progress import LogProgress, Progress
+from dsa110_contimg.settings import PREFIX
 from dsa110_contimg.visibilities.measurement_set import require_outside_tables
 
 __all__ = ["AXES", "Point", "grid_points", "run_study"]

@@ -18,18 +18,15 @@ from typing import Any
 import numba
 import numpy as np
 
-from dsa110_contimg.calibration.caltables import write_gain_table
 from dsa110_contimg.catalogs import build_strips
-from dsa110_contimg.compare.common_images import unit_table
 from dsa110_contimg.compare.run import compare_strategies, folder_lock
-from dsa110_contimg.compare.score import gain_errors, image_scores, true_gain_tables
+from dsa110_contimg.compare.score import gain_errors, image_scores, input_errors, true_gain_tables
 from dsa110_contimg.config import ComparisonConfig, SelfCalConfig, SimulationConfig
 from dsa110_contimg.errors import ContimgError
 from dsa110_contimg.files import write_json
 from dsa110_contimg.imaging import read_image
 from dsa110_contimg.simulate import Truth, simulate
 from dsa110_contimg.sky.apparent_sky import mean_apparent_flux
-from dsa110_contimg.visibilities import open_measurement_set
 
 __all__ = ["RUN", "SPEC", "run_point"]
 
@@ -89,7 +86,7 @@ def _work(work: Path, spec: dict[str, Any]) -> dict[str, Any]:
         warm=True,
         references={"true gains": true_gain_tables(truth)},
     ).results
-    start = _start_errors(work, ms, truth)
+    start = input_errors(ms, truth)
     band = np.linspace(float(truth.freq_hz.min()), float(truth.freq_hz.max()), 9)
     apparent = mean_apparent_flux(truth.sky, truth.beam, truth.pointing, band)
     arms = {}
@@ -109,15 +106,7 @@ def _work(work: Path, spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _start_errors(work: Path, ms: Path, truth: Truth) -> dict[str, float | None]:
-    """Errors of gains of one: those of the data as found."""
-    flags = {k: np.zeros(truth.gain.shape, dtype=bool) for k in range(len(truth.freq_hz))}
-    table = unit_table(truth.times_s, {k: float(f.mean()) for k, f in enumerate(truth.freq_hz)}, flags)
-    write_gain_table(work / "unit.gcal", table.kind, table.gains, open_measurement_set(ms))
-    return gain_errors(ms, [work / "unit.gcal"], truth)
-
-
-def _truth_scores(folder: Path, ms: Path, truth: Truth, start: dict[str, float | None]) -> dict[str, Any]:
+def _truth_scores(folder: Path, ms: Path, truth: Truth, start: dict[str, Any]) -> dict[str, Any]:
     """Errors of the gains that an arm kept, and of its image under equal conditions."""
     summary = json.loads((folder / "selfcal_summary.json").read_text(encoding="utf-8"))
     tables = [folder / name for name in summary["gaintables"]]

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from dsa110_contimg.array_types import Bool
+from dsa110_contimg.array_types import Bool, Image
 from dsa110_contimg.config import BackendConfig, CleanConfig, ImagingConfig
 from dsa110_contimg.errors import ConfigError
 from dsa110_contimg.files import replacing
@@ -78,6 +78,11 @@ class ImagingProblem:
         None to leave that to CLEAN.
     depth_jy : float or None
         Depth of another image that this one is compared with, in jansky.
+    one_cycle : bool
+        CLEAN in a single cycle, see :class:`CleanSettings`; for the embedded engine alone.
+    made_before : (ndarray of float32, float) or None
+        Point spread function and thermal rms for a noise of one jansky of an earlier image of these data:
+        used again if the weights are the same.
     """
 
     grid: ImageGrid
@@ -86,6 +91,8 @@ class ImagingProblem:
     measurement_set: Callable[[Path], tuple[Path, list[str]]]
     mask_for: Callable[[RestoringBeam], Bool | None] | None = None
     depth_jy: float | None = None
+    one_cycle: bool = False
+    made_before: tuple[Image, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,6 +114,8 @@ class CleanedImage:
         Where components could be, if that was bounded.
     channels : tuple of Path
         Images of parts of the band, if asked for.
+    griddings : int
+        Images gridded by the embedded engine on the way.
     """
 
     cleaned: CleanResult
@@ -115,6 +124,7 @@ class CleanedImage:
     noise: NoiseScale
     mask: Bool | None = None
     channels: tuple[Path, ...] = ()
+    griddings: int = 0
 
     @property
     def thermal_rms_jy(self) -> float:
@@ -164,6 +174,8 @@ class Embedded:
         noise = data.noise
         imager = Imager(data.chunks, problem.grid, config.weighting, config.robust, config.threads)
         del data  # the imager has joined copies
+        if problem.made_before is not None and problem.made_before[1] == imager.thermal_rms(1.0):
+            imager.share_psf(problem.made_before[0])
         mask = None if problem.mask_for is None else problem.mask_for(fit_beam(imager.psf(), problem.grid))
         sigma, depth_jy = config.depth()
         floor = depth_jy or sigma * imager.thermal_rms(noise.rms)
@@ -175,6 +187,7 @@ class Embedded:
                 auto_threshold_sigma=sigma or None,
                 mask_sigma=max(config.mask_sigma, sigma),
                 multiscale=config.multiscale,
+                one_cycle=problem.one_cycle,
             )
             return clean(imager, settings, mask=mask, start=start)
 
@@ -188,6 +201,7 @@ class Embedded:
             thermal_per_noise=imager.thermal_rms(1.0),
             noise=noise,
             mask=mask,
+            griddings=imager.griddings,
         )
 
 
@@ -223,6 +237,7 @@ class WSCleanBackend:
         noise = data.noise
         imager = Imager(data.chunks, grid, config.weighting, config.robust, config.threads)
         beam, thermal_per_noise = fit_beam(imager.psf(), grid), imager.thermal_rms(1.0)
+        griddings = imager.griddings
         del imager, data  # the memory is WSClean's now
         mask = None if problem.mask_for is None else problem.mask_for(beam)
         with working_folder(self.prefix) as folder:
@@ -257,6 +272,7 @@ class WSCleanBackend:
             noise=noise,
             mask=mask,
             channels=tuple(channels),
+            griddings=griddings,
         )
 
 

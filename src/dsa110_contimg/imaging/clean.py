@@ -40,7 +40,7 @@ class CleanResult:
     model : ndarray, float32, shape (size, size)
         Clean components, Jy/pixel.
     residual, restored, psf : ndarray, float32, shape (size, size)
-        Jy/beam; the residual is that of the visibilities, not of the minor cycle.
+        Jy/beam; the residual is that of the visibilities, not of the minor cycle, unless that was asked for.
     beam : RestoringBeam
         Fitted to the psf.
     n_major : int
@@ -84,6 +84,8 @@ class CleanSettings:
         Fraction by which the peak falls in one major cycle.
     multiscale : bool
         Multi-scale CLEAN instead of points.
+    one_cycle : bool
+        A single major cycle without its residual image: for what is looked at, but not delivered.
     """
 
     niter: int = 100_000
@@ -93,6 +95,7 @@ class CleanSettings:
     gain: float = 0.1
     major_gain: float = 0.8
     multiscale: bool = False
+    one_cycle: bool = False
 
     def depth_jy(self, rms: float) -> float:
         """Depth in Jy/beam for an rms of the residual."""
@@ -188,6 +191,8 @@ def _major_cycles(
             # A last cycle that moves less than the threshold is not worth the transforms.
             model[:], residual[:] = before, last
             continue
+        if settings.one_cycle:
+            return n_major, mad_rms(residual)
         new_rms = math.inf
         if np.isfinite(model).all():
             residual[:] = imager.dirty_model_subtracted(model)
@@ -217,7 +222,7 @@ def _radler_settings(
     wanted.minor_iteration_count = settings.niter
     wanted.major_iteration_count = MAX_MAJOR
     wanted.minor_loop_gain = settings.gain
-    wanted.major_loop_gain = settings.major_gain
+    wanted.major_loop_gain = 1.0 if settings.one_cycle else settings.major_gain
     wanted.absolute_threshold = settings.threshold_jy or 0.0
     wanted.auto_threshold_sigma = settings.auto_threshold_sigma
     wanted.thread_count = imager.threads or len(os.sched_getaffinity(0))

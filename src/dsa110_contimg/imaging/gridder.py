@@ -75,22 +75,23 @@ class Imager:
                     f"visibility chunk {number}",
                     "flag them before imaging",
                 )
-        self._chunks = _join([chunk for chunk in chunks if chunk.weight.any()])
-        self._weights = imaging_weights(self._chunks, grid, weighting, robust)
-        sums = [
-            _sums(weight, chunk.precision) for weight, chunk in zip(self._weights, self._chunks, strict=True)
-        ]
+        joined = _join([chunk for chunk in chunks if chunk.weight.any()])
+        self._weights = imaging_weights(joined, grid, weighting, robust)
+        sums = [_sums(weight, chunk.precision) for weight, chunk in zip(self._weights, joined, strict=True)]
         self.sum_of_weights = math.fsum(total for total, _ in sums)
         """Sum of the imaging weights."""
         self._sum_variance = math.fsum(variance for _, variance in sums)
         if not self.sum_of_weights > 0:
             raise ImagingError(
-                "no unflagged visibility is left" if not self._chunks else "cell too large",
+                "no unflagged visibility is left" if not joined else "cell too large",
                 f"{len(chunks)} visibility chunks",
                 "check the flags and the selection of fields and spectral windows, or the cell",
             )
-        self._uvw = [_swapped(chunk.uvw) for chunk in self._chunks]
+        # Weights and baselines as they came are not needed any more: millions of visibilities take room.
+        self._data = [(_swapped(chunk.uvw), chunk.freq_hz, chunk.vis) for chunk in joined]
         self._psf: Image | None = None
+        self.griddings = 0
+        """Images gridded so far."""
 
     def psf(self) -> Image:
         """Point spread function, exactly 1 at the central pixel; computed once, read-only."""
@@ -100,6 +101,10 @@ class Imager:
             image.flags.writeable = False
             self._psf = image
         return self._psf
+
+    def share_psf(self, psf: Image) -> None:
+        """Take a point spread function that was made at the same weights, read-only."""
+        self._psf = psf
 
     def dirty(self) -> Image:
         """Image of the data, Jy/beam."""
@@ -140,21 +145,22 @@ class Imager:
 
     def _image(self, model: Image | None) -> Image:
         """Image of the data minus a model; of ones if that is None; of the data if it is empty."""
+        self.griddings += 1
         total = np.zeros((self.grid.size, self.grid.size))
         common = _convention(self.grid, EPSILON, self.threads)
         part = np.empty((self.grid.size, self.grid.size), np.float32)
         try:
-            for chunk, uvw, weight in zip(self._chunks, self._uvw, self._weights, strict=True):
+            for (uvw, freq, data), weight in zip(self._data, self._weights, strict=True):
                 if model is None:
-                    vis = np.broadcast_to(np.complex64(1), chunk.vis.shape)
+                    vis = np.broadcast_to(np.complex64(1), data.shape)
                 elif model.any():
-                    vis = ducc0.wgridder.dirty2vis(uvw=uvw, freq=chunk.freq_hz, dirty=model, **common)
-                    np.subtract(chunk.vis, vis, out=vis)
+                    vis = ducc0.wgridder.dirty2vis(uvw=uvw, freq=freq, dirty=model, **common)
+                    np.subtract(data, vis, out=vis)
                 else:
-                    vis = chunk.vis
+                    vis = data
                 total += ducc0.wgridder.vis2dirty(
                     uvw=uvw,
-                    freq=chunk.freq_hz,
+                    freq=freq,
                     vis=vis,
                     wgt=weight,
                     dirty=part,

@@ -27,7 +27,7 @@ from dsa110_contimg.imaging.stokes import StokesI, stokes_i
 from dsa110_contimg.imaging.wsclean.clean import wsclean_input
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.sky.components import ARCSEC
-from dsa110_contimg.visibilities import NoiseEstimator, VisibilityReader, turn_phases
+from dsa110_contimg.visibilities import BoundsEstimator, VisibilityReader, turn_phases
 from dsa110_contimg.visibilities.columns import require_space
 from dsa110_contimg.visibilities.measurement_set import require_outside_tables
 
@@ -167,10 +167,13 @@ class _Visibilities:
 
     def read(self) -> StokesVisibilities:
         """Read the column once."""
-        reader, chunks, noise = self._reader, [], NoiseEstimator()
+        reader, chunks, noise = self._reader, [], BoundsEstimator(self._reader)
         for block in self._progress.track(reader.blocks(), reader.n_blocks, f"read {reader.column}"):
             vis, weight = stokes_i(block.data, block.weight, block.flag, block.spw.parallel)
-            noise.add(vis[:, :, None], weight[:, :, None])
+            hands = list(block.spw.parallel)
+            # A missing hand has no weight.
+            pad = [(0, 0), (0, 0), (0, 2 - len(hands))]
+            noise.add(block, np.pad(block.data[:, :, hands], pad), np.pad(block.weight[:, :, hands], pad))
             uvw, path = reader.move_to_center(block)
             if path.any():
                 vis = turn_phases(vis, path, block.spw.freq_hz)
@@ -180,7 +183,7 @@ class _Visibilities:
             sums += weight.sum(axis=0, dtype=float)
         if not self._by_dump.any():
             raise MeasurementSetError("fully flagged: no unflagged visibility", reader.ms.path, "check FLAG")
-        return StokesVisibilities(chunks, noise.scale)
+        return StokesVisibilities(chunks, noise.bounds.lowest)
 
     def weights(self) -> tuple[Float, Float, Float]:
         """Weights by dump, frequencies in hertz, and weights by frequency; known once they are read."""

@@ -103,6 +103,7 @@ def open_observation(
     column: str | None = "DATA",
     cached: bool = False,
     writable: bool = False,
+    averaged: bool = False,
 ) -> ObsContext:
     """Open a Measurement Set and check what can be checked without reading its data.
 
@@ -120,6 +121,8 @@ def open_observation(
         Keep the blocks in memory if they fit into `memory_gb`.
     writable : bool
         Whether columns are to be written.
+    averaged : bool
+        Whether visibilities may be averaged before they are imaged: the caller checks that they fit.
 
     Returns
     -------
@@ -142,7 +145,8 @@ def open_observation(
     beam = choose_beam(ms.telescope, ms.antennas.dish_diameter_m, config.dish_diameter_m)
     fwhm = beam.fwhm_rad(float(reader.freq_hz.min()))
     require_one_field(reader, fwhm)
-    require_memory(reader, config)
+    if not averaged:
+        require_memory(reader, config)
     return ObsContext(reader=reader, beam=beam, grid=grid_for(reader, config, fwhm), config=config)
 
 
@@ -201,9 +205,19 @@ def require_one_field(reader: VisibilityReader, fwhm_rad: float) -> None:
         )
 
 
-def require_memory(reader: VisibilityReader, config: CleanConfig) -> None:
-    """Raise ResourceError if the visibilities to image do not fit into the memory allowed."""
-    needed = reader.samples * BYTES_PER_VISIBILITY / 2
+def require_memory(reader: VisibilityReader, config: CleanConfig, needed: int | None = None) -> None:
+    """Raise ResourceError if the visibilities to image do not fit into the memory allowed.
+
+    Parameters
+    ----------
+    reader : VisibilityReader
+        The data.
+    config : CleanConfig
+        Options.
+    needed : int, optional
+        Bytes that they take; of all as they are by default.
+    """
+    needed = reader.samples * BYTES_PER_VISIBILITY // 2 if needed is None else needed
     if needed > config.memory_gb * 1e9:
         raise ResourceError(
             f"imaging needs {needed / 1e9:.1f} GB for visibilities, memory_gb is {config.memory_gb:g}",

@@ -239,8 +239,7 @@ class _Work:
         if summary["status"] == "improved":
             # Self-calibration never writes flags, but others may once the calibration is good.
             back_up_columns(open_recovered(job.ms), FLAGS)
-        figures = key_figures(summary)
-        verdict: QualityVerdict = judge(summary["status"], figures, self.config)
+        verdict: QualityVerdict = judge(summary, self.config)
         for stage, value in summary["seconds"].items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + value
         self.arms[name] = {
@@ -248,7 +247,7 @@ class _Work:
             "message": summary["message"],
             "quality": verdict.quality,
             "reasons": list(verdict.reasons),
-            "figures": figures,
+            "figures": key_figures(summary),
             "n_seeds": summary["n_seeds"],
         }
         logger.info("%s: %s, %s", name, summary["message"], verdict.quality, extra={"event": f"{name}_done"})

@@ -56,6 +56,16 @@ FIGURES: dict[str, tuple[str, str, tuple[float, ...]]] = {
         "Fraction of gain solutions that were found",
         (0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1),
     ),
+    "recovered_fraction": (
+        "contimg_recovered_fraction",
+        "Flux of held-out sources over catalogue flux",
+        (0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 2),
+    ),
+    "agreeing_fraction": (
+        "contimg_agreeing_fraction",
+        "Fraction of held-out sources that agree with the catalogue",
+        (0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1),
+    ),
 }
 STAGE_BINS = (0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1800)
 #: What happened, as kept in the history, and logged by engines in a run.

@@ -163,9 +163,10 @@ class State:
             yield
             self._db.execute("COMMIT")
         except BaseException as error:
-            # SQLite ends a transaction by itself where the disk fails.
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            # SQLite ends a transaction by itself where the disk fails; what failed first is what is told.
+            with contextlib.suppress(sqlite3.Error):
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
             if isinstance(error, sqlite3.OperationalError):
                 raise ResourceError(
                     f"cannot be written ({error})", self.path, "check disk and permission, then go on"

@@ -71,20 +71,11 @@ def predict_components(
         # Along falling frequencies a Gaussian's taper grows, and cannot grow out of an underflow.
         falling = predict_components(uvw, freq[::-1], lmn, flux_jy[:, ::-1], major_rad, minor_rad, pa_rad)
         return np.ascontiguousarray(falling[:, ::-1])
-    step = float(freq[1] - freq[0]) if freq.size > 1 else 0.0
-    even = bool(freq.size < 3 or np.allclose(np.diff(freq), step, rtol=1e-9, atol=0.0))
-    restart = RESTART if even else 1
+    step, restart = rotation(freq)
     flux = np.ascontiguousarray(flux_jy, dtype=np.float32)
-    n = len(lmn)
-    major = np.zeros(n) if major_rad is None else np.asarray(major_rad, dtype=np.float64)
-    minor = np.zeros(n) if minor_rad is None else np.asarray(minor_rad, dtype=np.float64)
-    pa = np.zeros(n) if pa_rad is None else np.asarray(pa_rad, dtype=np.float64)
-    # Projected extents along u and v: theta_major at the position angle, theta_minor across it.
-    shape = np.stack(
-        [major * np.sin(pa), major * np.cos(pa), minor * np.cos(pa), -minor * np.sin(pa)], axis=1
-    )
-    extended = np.flatnonzero(major > 0)
-    point = np.flatnonzero(~(major > 0))
+    shape = projected_extents(len(lmn), major_rad, minor_rad, pa_rad)
+    is_extended = np.zeros(len(lmn), dtype=bool) if major_rad is None else major_rad > 0
+    extended, point = np.flatnonzero(is_extended), np.flatnonzero(~is_extended)
     if point.size:
         _sum_points(
             uvw, freq, step, restart, np.ascontiguousarray(lmn[point]), np.ascontiguousarray(flux[point]), out
@@ -101,6 +92,29 @@ def predict_components(
             out,
         )
     return out
+
+
+def rotation(freq_hz: Float) -> tuple[float, int]:
+    """By how many hertz phases are rotated on, and after how many channels they are formed anew."""
+    step = float(freq_hz[1] - freq_hz[0]) if freq_hz.size > 1 else 0.0
+    even = freq_hz.size < 3 or np.allclose(np.diff(freq_hz), step, rtol=1e-9, atol=0.0)
+    return step, RESTART if even else 1
+
+
+def projected_extents(
+    n: int, major_rad: Float | None, minor_rad: Float | None, pa_rad: Float | None
+) -> Float:
+    """Project n Gaussians along u and v: the full width at the position angle, and that across it.
+
+    Returns
+    -------
+    ndarray, shape (n, 4)
+        Factors of u and v for the one, and for the other; zero where nothing is given.
+    """
+    if major_rad is None or minor_rad is None or pa_rad is None:
+        return np.zeros((n, 4))
+    sine, cosine = np.sin(pa_rad), np.cos(pa_rad)
+    return np.stack([major_rad * sine, major_rad * cosine, minor_rad * cosine, -minor_rad * sine], axis=1)
 
 
 def predict_reference(
@@ -131,7 +145,7 @@ def predict_reference(
 
 
 @numba.njit(inline="always", fastmath=True)
-def _sine_cosine(turns: np.float32) -> Any:
+def sine_cosine(turns: np.float32) -> Any:
     """Sine and cosine of 2 pi turns, turns in [-0.5, 0.5], float32, without branches.
 
     Minimax-like Taylor polynomials on a quarter turn about the nearest half
@@ -211,13 +225,13 @@ def _sum_points(
                 ) / SPEED_OF_LIGHT
             for r in range(TILE):
                 turns = delay[r] * step
-                di[r], dr[r] = _sine_cosine(np.float32(turns - np.rint(turns)))
+                di[r], dr[r] = sine_cosine(np.float32(turns - np.rint(turns)))
             for c in range(nchan):
                 if c % restart == 0:
                     f = freq[c]
                     for r in range(TILE):
                         turns = delay[r] * f
-                        pi[r], pr[r] = _sine_cosine(np.float32(turns - np.rint(turns)))
+                        pi[r], pr[r] = sine_cosine(np.float32(turns - np.rint(turns)))
                 s = flux[k, c]
                 for r in range(TILE):
                     re[c, r] += s * pr[r]
@@ -269,13 +283,13 @@ def _sum_gaussians(
                 ratio2[r] = np.exp(-2.0 * width[r] * step * step)
             for r in range(TILE):
                 turns = delay[r] * step
-                di[r], dr[r] = _sine_cosine(np.float32(turns - np.rint(turns)))
+                di[r], dr[r] = sine_cosine(np.float32(turns - np.rint(turns)))
             for c in range(nchan):
                 if c % restart == 0:
                     f = freq[c]
                     for r in range(TILE):
                         turns = delay[r] * f
-                        pi[r], pr[r] = _sine_cosine(np.float32(turns - np.rint(turns)))
+                        pi[r], pr[r] = sine_cosine(np.float32(turns - np.rint(turns)))
                     for r in range(rows):
                         taper[r] = np.exp(-width[r] * f * f)
                         ratio[r] = np.exp(-width[r] * (2.0 * f * step + step * step))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dsa110_contimg.selfcal.sky_check import SkyCheck
 from dsa110_contimg.selfcal.state import Outcome, Round, Verdict
 
 __all__ = [
@@ -16,8 +17,9 @@ __all__ = [
     "Appraisal",
     "appraise_image",
     "appraise_solution",
+    "confirmed_by_sources",
     "outcome_of",
-    "worth_second_look",
+    "worse_than_found",
 ]
 
 MIN_SOLVED_FRACTION = 0.7
@@ -36,10 +38,14 @@ CREDIBLE_RATIO = (0.5, 2.0)
 DIVERGED_SNR = 0.8
 #: A held-out chi-squared this near to the solution's own says that the input was calibrated already.
 CONVERGED_CHI2 = 1.01
-#: Where the held-out chi-squared falls by this factor, a bad image is looked at again without the sky model.
-SECOND_LOOK_CHI2 = 1.1
-#: Where the image lost this much, a second look would only show that the model was subtracted twice.
+#: Where the solved phases recover so much more of the flux of held-out sources than those of the input, they
+#: are better whatever noise and sidelobes do to an image of a part of the sky.
+RECOVERED_MORE = 0.1
+#: Where the image lost this much of its signal to noise, nothing confirms it.
 HOPELESS_SNR = 0.5
+#: The end may be worse than the beginning by this factor, each at its own weights: CLEAN is not exact. Where
+#: held-out sources confirm the gains, sidelobes of what is outside the image may differ more than that.
+AS_FOUND, AS_FOUND_CONFIRMED = 1.02, 1.1
 #: A model that leaves more than this times the thermal variance does not explain the data.
 EXPLAINED_CHI2 = 2.0
 
@@ -57,7 +63,7 @@ class Appraisal:
     beam_area_sr : float
         Solid angle of the restoring beam.
     flux_ratio : float or None
-        Median of image flux over apparent catalogue flux.
+        Median of image flux over the catalogue's, or over the sky model's where the sky is confirmed.
     amplitude : float
         Median of |g_i g_j| of the gains applied beyond the initial tables. Where a
         round sets the flux scale, the rms changes by it without any change of
@@ -118,7 +124,7 @@ def appraise_image(before: Appraisal, after: Appraisal) -> Verdict:
     Verdict
     """
     if not after.snr >= before.snr:
-        return Verdict(False, f"signal to noise fell: {before.snr:.1f} -> {after.snr:.1f}")
+        return Verdict(False, f"signal to noise fell: {before.snr:.1f} -> {after.snr:.1f}", "snr")
     start, end = before.flux_ratio, after.flux_ratio
     units = before.amplitude / after.amplitude
     expected = before.rms_jy * units
@@ -126,31 +132,64 @@ def appraise_image(before: Appraisal, after: Appraisal) -> Verdict:
         # A decorrelated image has little of the flux and little of its sidelobes; both come back together.
         expected *= max(1.0, end / (start * units))
     if not after.rms_jy < MAX_RMS_GROWTH * expected:
-        return Verdict(False, f"rms grew: {1e3 * expected:.3g} -> {1e3 * after.rms_jy:.3g} mJy")
+        return Verdict(False, f"rms grew: {1e3 * expected:.3g} -> {1e3 * after.rms_jy:.3g} mJy", "rms")
     if not after.beam_area_sr < MAX_BEAM_GROWTH * before.beam_area_sr:
         growth = 100 * (after.beam_area_sr / before.beam_area_sr - 1)
-        return Verdict(False, f"the beam's area grew by {growth:.0f} %")
+        return Verdict(False, f"the beam's area grew by {growth:.0f} %", "beam")
     if start is not None and end is None and CREDIBLE_RATIO[0] <= start <= CREDIBLE_RATIO[1]:
-        return Verdict(False, "no catalogued source is left to compare fluxes with")
+        return Verdict(False, "no catalogued source is left to compare fluxes with", "flux")
     if start is not None and end is not None:
         low, high = FLUX_RATIO_RANGE
         kept = start > 0 and low <= end / start <= high
         if not kept and not abs(end - 1) < abs(start - 1):
-            return Verdict(False, f"fluxes moved away from the catalogue: ratio {start:.3f} -> {end:.3f}")
+            reason = f"fluxes moved away from the catalogue: ratio {start:.3f} -> {end:.3f}"
+            return Verdict(False, reason, "flux")
     return Verdict(True, f"signal to noise {before.snr:.1f} -> {after.snr:.1f}")
 
 
-def worth_second_look(chi2_before: float | None, chi2_after: float) -> bool:
-    """Whether the held-out channels say much better of a round than its image does.
+def confirmed_by_sources(
+    verdict: Verdict, before: Appraisal, after: Appraisal, check: SkyCheck | None
+) -> bool:
+    """Whether held-out sources show that a round is better whose image was rejected for its noise.
+
+    Sources outside a small image, coherent again after calibration, can hide in their sidelobes that
+    everything has become better. A rejection for flux, or for the beam, stands.
 
     Parameters
     ----------
-    chi2_before : float or None
-        Held-out chi-squared of the input; None where the model is taken from the image, which says nothing.
-    chi2_after : float
-        Of the round.
+    verdict : Verdict
+        Of the images.
+    before, after : Appraisal
+        The best state so far and the new one.
+    check : SkyCheck or None
+        What held-out sources say of the new one.
     """
-    return chi2_before is not None and chi2_before > SECOND_LOOK_CHI2 * chi2_after
+    if check is None or not check.tells or verdict.subject not in ("snr", "rms"):
+        return False
+    return after.snr > HOPELESS_SNR * before.snr and check.phased.value > check.phased_input + max(
+        RECOVERED_MORE, 3 * check.phased.error
+    )
+
+
+def worse_than_found(found: Appraisal, delivered: Appraisal, check: SkyCheck | None) -> str:
+    """Say in which way what is delivered is worse than what was found, each at its own weights.
+
+    Parameters
+    ----------
+    found, delivered : Appraisal
+        Of the input and of the calibration that is to be kept.
+    check : SkyCheck or None
+        What held-out sources say of the calibration.
+
+    Returns
+    -------
+    str
+        Empty if it is not.
+    """
+    confirmed = check is not None and check.confirmed and check.phased.value > check.phased_input
+    if found.snr > (AS_FOUND_CONFIRMED if confirmed else AS_FOUND) * delivered.snr:
+        return f"signal to noise at the weights of each fell: {found.snr:.1f} -> {delivered.snr:.1f}"
+    return ""
 
 
 def outcome_of(

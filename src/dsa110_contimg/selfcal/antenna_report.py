@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 from astropy.table import Table
@@ -11,9 +12,11 @@ from dsa110_contimg.array_types import Bool, Complex, Float
 from dsa110_contimg.calibration.apply import gains_at_times
 from dsa110_contimg.calibration.cross_validation import MIN_HELDOUT_SNR, Solution
 from dsa110_contimg.calibration.gains import GainTable
+from dsa110_contimg.selfcal.data_weights import NOISY
 
-__all__ = ["antenna_report", "antenna_verdicts"]
+__all__ = ["antenna_report", "antenna_verdicts", "when_lost"]
 
+MJD_ZERO = datetime(1858, 11, 17, tzinfo=UTC)
 
 #: Gains this many times larger or smaller than the array's median are not those of a working receiver.
 ODD_AMPLITUDE = 5.0
@@ -30,6 +33,9 @@ def antenna_report(
     times_s: Float,
     present: Bool,
     excess: Float,
+    *,
+    dump_s: Float | None = None,
+    lost: Bool | None = None,
 ) -> Table:
     """Describe the gains of each antenna and polarisation.
 
@@ -49,20 +55,31 @@ def antenna_report(
     excess : ndarray, shape (nant, npol)
         System noise over what the weights say: the product of two antennas' is the factor on the
         variance of their visibilities.
+    dump_s : ndarray, shape (ntime,), optional
+        Lengths of the dumps in seconds; needed with `lost`.
+    lost : ndarray of bool, shape (ntime, nant, npol), optional
+        Dumps in which an antenna gives nothing of the sky.
 
     Returns
     -------
     astropy.table.Table
         A row per antenna and polarisation: ``antenna``, ``polarisation`` (0, 1);
-        ``solved_fraction`` of dumps and windows; ``amplitude``, the median over the
-        median of the array, and ``amplitude_scatter``, its fractional robust scatter in
-        time; ``phase_step_deg``, the median change between neighbouring solutions once what all
-        antennas share is taken out, and ``jumps``, the fraction of changes above 90 degrees;
-        ``heldout_snr`` of the last solution; ``noise_factor``; and ``verdict``: good, no
-        data, noise (its gains predict nothing), amplitude, jumps, noisy, or unsolved.
+        ``solved_fraction`` of dumps and windows that have a solution and are not lost;
+        ``amplitude``, the median over the median of the array, and ``amplitude_scatter``,
+        its fractional robust scatter in time; ``phase_step_deg``, the median change between
+        neighbouring solutions once what all antennas share is taken out, and ``jumps``, the
+        fraction of changes above 90 degrees; ``heldout_snr`` of the last solution;
+        ``noise_factor``; ``lost``, when it gave nothing of the sky, in words (UTC), empty if
+        never; and ``verdict``: good, no data, noise (its gains predict nothing), lost (for
+        part of the time), amplitude, jumps, noisy, or unsolved.
     """
     n, tables = len(names), [table for table in tables if table.kind != "B Jones"]
     gain, solved, step, jumps = _on_dumps(tables, times_s, n)
+    when = np.full((n, 2), "", dtype=object)
+    if lost is not None and dump_s is not None:
+        solved = solved & ~lost
+        for antenna, p in np.argwhere(lost.any(axis=0)):
+            when[antenna, p] = _in_words(times_s, dump_s, lost[:, antenna, p])
     size = np.where(solved, np.abs(gain), np.nan)
     with np.errstate(invalid="ignore"):
         typical = _median(size, (0, 1))
@@ -72,9 +89,10 @@ def antenna_report(
     fraction = solved.mean(axis=(0, 1))
     verdict = np.full((n, 2), "good", dtype="<U9")
     with np.errstate(invalid="ignore"):
-        verdict[excess > 1] = "noisy"
+        verdict[excess > NOISY] = "noisy"
         verdict[jumps > MOST_JUMPS] = "jumps"
         verdict[(relative > ODD_AMPLITUDE) | (relative < 1 / ODD_AMPLITUDE)] = "amplitude"
+    verdict[when != ""] = "lost"
     verdict[fraction == 0] = "unsolved"
     verdict[heldout < MIN_HELDOUT_SNR] = "noise"
     verdict[~present] = "no data"
@@ -88,6 +106,7 @@ def antenna_report(
         "jumps": jumps,
         "heldout_snr": heldout,
         "noise_factor": excess,
+        "lost": when.astype(str),
         "verdict": verdict,
     }
     return Table({name: np.asarray(values).reshape(2 * n) for name, values in columns.items()})
@@ -100,6 +119,30 @@ def antenna_verdicts(report: Table) -> dict[str, list[str]]:
         if verdict != "good" and str(antenna) not in found.setdefault(str(verdict), []):
             found[str(verdict)].append(str(antenna))
     return found
+
+
+def when_lost(report: Table) -> dict[str, list[str]]:
+    """Antennas by when they gave nothing of the sky, in words; each named once."""
+    found: dict[str, list[str]] = {}
+    for antenna, words, verdict in zip(report["antenna"], report["lost"], report["verdict"], strict=True):
+        if verdict == "lost" and str(antenna) not in found.setdefault(str(words), []):
+            found[str(words)].append(str(antenna))
+    return found
+
+
+def _in_words(times_s: Float, dump_s: Float, lost: Bool) -> str:
+    """Say from when to when dumps (ntime,) are lost, in UTC."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], lost, [0]])))
+    spans = []
+    for start, end in zip(edges[::2], edges[1::2] - 1, strict=True):
+        first, last = times_s[start] - dump_s[start] / 2, times_s[end] + dump_s[end] / 2
+        spans.append(f"from {_utc(first)} to {_utc(last)}")
+    return "lost " + ", ".join(spans)
+
+
+def _utc(time_s: float) -> str:
+    """Time of day of a modified Julian date in seconds."""
+    return (MJD_ZERO + timedelta(seconds=round(float(time_s)))).strftime("%H:%M:%S")
 
 
 def _on_dumps(tables: Sequence[GainTable], times_s: Float, n: int) -> tuple[Complex, Bool, Float, Float]:

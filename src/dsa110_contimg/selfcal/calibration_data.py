@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 
-from dsa110_contimg.array_types import Float, Vis, Weight
+from dsa110_contimg.array_types import Bool, Int, Vis, Weight
 from dsa110_contimg.calibration.apply import chain, correct
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.calibration.statistics import BaselineStatistics, RowIndex, accumulate
 from dsa110_contimg.errors import MeasurementSetError
-from dsa110_contimg.imaging import ImageGrid, StokesI, average_channels, stokes_i
+from dsa110_contimg.imaging import ImageGrid
+from dsa110_contimg.selfcal.averaged_data import (
+    SHORT_BASELINES,
+    AveragedData,
+    Averaging,
+    read_averaged,
+)
+from dsa110_contimg.selfcal.broken_data import BrokenData, BrokenDataFinder
 from dsa110_contimg.selfcal.data_weights import (
     OUTLIER,
     WILD,
@@ -23,32 +31,46 @@ from dsa110_contimg.selfcal.data_weights import (
     Outliers,
     Residual,
     block_outliers,
+    merged,
     outliers,
 )
-from dsa110_contimg.selfcal.model_visibilities import ModelVisibilities
+from dsa110_contimg.selfcal.model_visibilities import ModelVisibilities, SkyVisibilities
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.sky import ApparentSky
+from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 from dsa110_contimg.visibilities import (
     AntennaNoise,
     Block,
-    NoiseEstimator,
+    BoundsEstimator,
+    NoiseBounds,
     NoiseScale,
     VisibilityReader,
-    turn_phases,
+    dumps_tell_antennas,
 )
 
 __all__ = ["CalibrationBlock", "CalibrationData", "Gathered", "sub_band_edges"]
 
-#: Noise before calibration is measured on the shortest third of the baselines, where the uncalibrated sky
-#: changes least from channel to channel.
-SHORT_BASELINES = 1 / 3
-#: With fewer visibilities averaging saves less than the transforms of another grid cost.
-MANY_VISIBILITIES = 20_000_000
+#: One visibility in so many is used for nothing but the score at the end; odd, for the halves of the channels
+#: alternate.
+UNTOUCHED_EACH = 11
+
+
+#: A model is predicted anew if more than this fraction of its components changed, or if its visibilities
+#: were changed so often: each time adds the rounding of single precision.
+MOST_CHANGED, MOST_GENERATIONS = 0.7, 8
 
 
 def sub_band_edges(n_channels: int, sub_bands: int) -> list[int]:
     """Return the channels at which the sub-bands of a window begin, and the number of channels."""
     return [k * n_channels // sub_bands for k in range(sub_bands + 1)]
+
+
+def _sub_band_edges(block: Block, sub_bands: int) -> list[int]:
+    """Return where the sub-bands begin among the channels, or bins, of a block, and their number."""
+    if block.bins is None:
+        return sub_band_edges(block.spw.freq_hz.size, sub_bands)
+    edges = sub_band_edges(block.bins.window.freq_hz.size, sub_bands)
+    return [int(k) for k in np.searchsorted(block.bins.start, edges)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +82,11 @@ class CalibrationBlock:
     number : int
         Which block.
     block : Block
-        Data as they were read; not to be written to.
+        Data as they were read, or averages of them; not to be written to.
     weight : ndarray of float32, shape (nrow, nchan, ncorr)
         Weights, zero where flagged or an outlier.
+    untouched : ndarray of bool, shape (nrow, nchan)
+        Visibilities that no solution and no measurement may use: the calibration is scored on them.
     model : ndarray of complex64, shape (nrow, nchan), or None
         Stokes I of the sky model in jansky.
     """
@@ -70,7 +94,12 @@ class CalibrationBlock:
     number: int
     block: Block
     weight: Weight
+    untouched: Bool
     model: Vis | None
+
+    def touched(self, weight: Weight) -> Weight:
+        """Take their weight from the untouched visibilities; shape (nrow, nchan, n)."""
+        return np.where(self.untouched[:, :, None], np.float32(0), weight)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,22 +110,45 @@ class Gathered:
     ----------
     statistics : BaselineStatistics
         Of the data after all tables against the model.
-    noise : NoiseScale
-        Noise on the short baselines.
+    bounds : NoiseBounds
+        Bounds of the noise, on the short baselines.
     outliers : mapping of int to ndarray of int
         Visibilities so far out that they are not of any sky, by block; without weight in the statistics.
     """
 
     statistics: BaselineStatistics
-    noise: NoiseScale
+    bounds: NoiseBounds
     outliers: Outliers
+
+    @property
+    def noise(self) -> NoiseScale:
+        """Noise: the lowest of its bounds."""
+        return self.bounds.lowest
+
+
+@dataclass(eq=False)
+class _Predictions:
+    """Visibilities of a model by block, and how they are made: from those of another model, or anew.
+
+    The other model is not kept alive for it.
+    """
+
+    near: ref[SkyVisibilities] | None = None
+    change: SkyVisibilities | None = None
+    generation: int = 0
+    blocks: dict[int, Vis] = field(default_factory=dict)
 
 
 class CalibrationData:
-    """Blocks of a Measurement Set, corrected on the fly by the initial tables.
+    """Blocks of a Measurement Set after the initial tables: averages of channels, or as they are.
+
+    With averaging one pass reads the data, applies the initial tables and averages; everything that is tried
+    is tried on the averages, and only columns are written from the data as they are. Without it, or where
+    it gains nothing, each pass reads, and corrects on the fly.
 
     Sky model, weights and further tables are arguments of its methods: whatever is tried on the data leaves
-    them as they were. Predictions of a model are remembered as long as the model lives.
+    them as they were. Predictions of a model are remembered as long as the model lives; those of one that
+    differs from it in few components take only these.
 
     Parameters
     ----------
@@ -112,6 +164,8 @@ class CalibrationData:
         What the catalogue lists, through the beam; none in an unseeded run.
     mask_sources : ApparentSky, optional
         Sources around which CLEAN may find components; none without a catalogue mask.
+    averaging : Averaging, optional
+        How far channels are averaged; not at all by default, nor where it gains nothing.
     """
 
     def __init__(
@@ -123,6 +177,7 @@ class CalibrationData:
         grid: ImageGrid | None = None,
         catalog_model: ApparentSky | None = None,
         mask_sources: ApparentSky | None = None,
+        averaging: Averaging | None = None,
     ) -> None:
         self.reader = reader
         self.initial = tuple(initial)
@@ -130,15 +185,49 @@ class CalibrationData:
         self._grid = grid
         self.catalog_model = catalog_model
         self.mask_sources = mask_sources
-        self._first_channel: dict[int, int] = {}
+        self.first_channel: dict[int, int] = {}
         channel = 0
         for spw in reader.selection.spw_ids:
-            self._first_channel[spw] = channel
+            self.first_channel[spw] = channel
             channel += reader.ms.spectral_window(spw).freq_hz.size
         self.n_channels = channel
         # Predictions are kept as long as their model lives, and never change.
-        self._predicted: WeakKeyDictionary[ModelVisibilities, dict[int, Vis]] = WeakKeyDictionary()
+        self._predicted: WeakKeyDictionary[ModelVisibilities, _Predictions] = WeakKeyDictionary()
+        # Which averages are left alone, by block: looked up in every pass.
+        self._left_alone: dict[int, Bool] = {}
         self._hash = ""
+        self._averaging = averaging if averaging is not None and averaging.worthwhile(reader) else None
+        self._averaged: AveragedData | None = None
+        if self._averaging is not None:
+            # Read twice, for averages and for columns: the memory is for the averages.
+            reader.cached = False
+
+    @property
+    def averaged(self) -> AveragedData | None:
+        """Averages, which the first use makes in one pass; None if the data are used as they are."""
+        if self._averaging is not None and self._averaged is None:
+            read = self._as_read("read and average")
+            self._averaged = read_averaged(read, self.reader, self.initial, self._averaging)
+            self._hash = self._averaged.data_hash
+            blocks = self._averaged.blocks
+            where = "in memory" if blocks.in_memory else "in a scratch file"
+            self.log.note(
+                f"{self.reader.samples:,} visibilities averaged to {self._averaged.samples:,}, "
+                f"{blocks.size_bytes / 1e6:,.0f} MB {where}"
+            )
+            if self._averaged.n_wild:
+                self.log.note(f"{self._averaged.n_wild} visibilities far out of their channels are left out")
+        return self._averaged
+
+    @property
+    def samples(self) -> int:
+        """Visibilities that are worked on, correlations counted singly."""
+        return self.reader.samples if self.averaged is None else self.averaged.samples
+
+    def close(self) -> None:
+        """Let averages go, and the room that they take on the disk."""
+        if self._averaged is not None:
+            self._averaged.blocks.close()
 
     @property
     def spw_ids(self) -> tuple[int, ...]:
@@ -152,16 +241,60 @@ class CalibrationData:
             raise RuntimeError("no image grid was given")
         return self._grid
 
+    @cached_property
+    def resolution_rad(self) -> float:
+        """One over the rms length of the baselines in wavelengths."""
+        # The square of a baseline is twice the variance of the antennas, in the mean.
+        spread = self.reader.antenna_uv()
+        length_m = float(np.sqrt(2 * np.nanmean((spread**2).sum(axis=2))))
+        return SPEED_OF_LIGHT / float(self.reader.freq_hz.mean()) / max(length_m, 1e-9)
+
     @property
     def data_hash(self) -> str:
         """SHA-256 of DATA as it was read; known after the first pass, else it takes one."""
-        if not self._hash:
-            self._hash = self._digest(self._read("read the data"))
+        if not self._hash and self.averaged is None:
+            self._hash = self._digest(self._as_read("read the data"))
         return self._hash
 
     def nominal_weights(self) -> DataWeights:
-        """Weights as the data have them."""
-        return DataWeights.nominal(len(self.reader.ms.antennas))
+        """Weights as the data have them, without what can be neither sky nor noise.
+
+        Raises
+        ------
+        MeasurementSetError
+            If that is everything.
+        """
+        broken = self.broken
+        if broken.everything:
+            raise MeasurementSetError(
+                "no noise can be measured: the visibilities are all zeros, constants or repeated values",
+                self.reader.ms.path,
+                "check DATA and WEIGHT",
+            )
+        plain = DataWeights.nominal(len(self.reader.ms.antennas))
+        return replace(plain, broken=broken.places).without(broken.silent)
+
+    @cached_property
+    def broken(self) -> BrokenData:
+        """What can be neither sky nor noise; looked for once, and noted."""
+        antennas = self.reader.ms.antennas
+        with self.log.timed("read"):
+            if self.averaged is not None:
+                found = self.averaged.broken
+            else:
+                finder, digest = BrokenDataFinder(self.reader.times.size, len(antennas)), hashlib.sha256()
+                for number, block in self._as_read("look for broken data"):
+                    digest.update(np.ascontiguousarray(block.data).tobytes())
+                    finder.add(number, block)
+                self._hash, found = digest.hexdigest(), finder.result()
+                if found.bursts:
+                    read = self._as_read("look for bursts of interference")
+                    places = {number: found.in_bursts(block) for number, block in read}
+                    places = {number: of_block for number, of_block in places.items() if of_block.size}
+                    found = replace(found, places=merged([found.places, places]))
+        for line in found.notes(antennas.name):
+            self.log.note(line)
+        return found
 
     def corrected(self, block: Block, weight: Weight, tables: Sequence[GainTable] = ()) -> tuple[Vis, Weight]:
         """Visibilities and weights of a block after the initial and further tables.
@@ -182,7 +315,8 @@ class CalibrationData:
         weight : ndarray of float32, same shape
             Inverse variances up to one common scale.
         """
-        applied = [*self.initial, *tables]
+        # In averages the initial tables are.
+        applied = list(tables) if block.bins is not None else [*self.initial, *tables]
         if not applied:
             return block.data, weight
         dumps, index = np.unique(block.time_index, return_inverse=True)
@@ -196,13 +330,85 @@ class CalibrationData:
         self, label: str, weights: DataWeights, model: ModelVisibilities | None = None
     ) -> Iterator[CalibrationBlock]:
         """Yield each block with its weights, and with the visibilities of a model if one is given."""
-        for number, block in self._read(label):
+        yield from self._pieces(self._read(label), weights, model)
+
+    def blocks_as_read(
+        self, label: str, weights: DataWeights, model: ModelVisibilities | None = None
+    ) -> Iterator[CalibrationBlock]:
+        """Yield the blocks in all channels, for what is written of them.
+
+        Parameters as of :meth:`blocks`. What was left out of the averages, or found in them, has no weight.
+        """
+        if self.averaged is None:
+            yield from self.blocks(label, weights, model)
+            return
+        weights = replace(weights, outliers=self._outliers_as_read(weights.outliers))
+        yield from self._pieces(self._as_read(label), weights, model)
+
+    def _pieces(
+        self, blocks: Iterator[tuple[int, Block]], weights: DataWeights, model: ModelVisibilities | None
+    ) -> Iterator[CalibrationBlock]:
+        for number, block in blocks:
             predicted = None if model is None else self._predict(number, block, model)
-            yield CalibrationBlock(number, block, weights.of_block(number, block), predicted)
+            weight = weights.of_block(number, block)
+            yield CalibrationBlock(number, block, weight, self._untouched(number, block), predicted)
+
+    def _outliers_as_read(self, found: Outliers) -> Outliers:
+        """Places, in blocks as read, of outliers among averages and of what was kept out of these."""
+        assert self.averaged is not None
+        row, start, count, hand = [], [], [], []
+        for number, block in enumerate(self.averaged.blocks) if found else ():
+            if number in found and block.bins is not None:
+                rows, bins, hands = np.unravel_index(found[number], block.weight.shape)
+                row.append(block.rows[rows])
+                start.append(block.bins.start[bins])
+                count.append(block.bins.count[bins])
+                hand.append(hands)
+        if not row:
+            return self.averaged.wild
+        order = np.argsort(np.concatenate(row), kind="stable")
+        of_row, first, n, receptor = (np.concatenate(x)[order] for x in (row, start, count, hand))
+        total: dict[int, Int] = {}
+        for number, (rows, _, window) in enumerate(self.reader.row_sets()):
+            some = slice(np.searchsorted(of_row, rows[0]), np.searchsorted(of_row, rows[-1], side="right"))
+            at = np.searchsorted(rows, of_row[some])
+            mine = np.flatnonzero(rows[at] == of_row[some]) + int(some.start)
+            at = at[mine - int(some.start)]
+            each = np.repeat(np.arange(mine.size), n[mine])
+            channel = (
+                first[mine][each] + np.arange(each.size) - np.repeat(np.cumsum(n[mine]) - n[mine], n[mine])
+            )
+            correlation = np.asarray(window.parallel)[receptor[mine]][each]
+            places = (at[each] * window.freq_hz.size + channel) * len(window.corr_type) + correlation
+            if places.size:
+                total[number] = np.sort(places)
+        return merged([total, self.averaged.wild])
+
+    def _untouched(self, number: int, block: Block) -> Bool:
+        """Choose one visibility in `UNTOUCHED_EACH`, spread over baselines, dumps and channels."""
+        if number in self._left_alone and block.bins is not None:
+            return self._left_alone[number]
+        n = len(self.reader.ms.antennas)
+        row = 7 * block.time_index + n * np.minimum(block.antenna1, block.antenna2)
+        row = row + np.maximum(block.antenna1, block.antenna2)
+        channel = self.first_channel[block.spw.id] + np.arange(block.spw.freq_hz.size)
+        chosen = ((row % UNTOUCHED_EACH)[:, None] + 3 * channel % UNTOUCHED_EACH) % UNTOUCHED_EACH == 0
+        if block.bins is not None and self.remembers:
+            self._left_alone[number] = chosen
+        return np.asarray(chosen)
 
     def _read(self, label: str) -> Iterator[tuple[int, Block]]:
+        """Yield what all work is done on: averages, or the data as they are."""
+        if self.averaged is None:
+            yield from self._as_read(label)
+        else:
+            yield from self._timed(iter(self.averaged.blocks), len(self.averaged.blocks), label)
+
+    def _as_read(self, label: str) -> Iterator[tuple[int, Block]]:
+        yield from self._timed(self.reader.blocks(), self.reader.n_blocks, label)
+
+    def _timed(self, blocks: Iterator[Block], n: int, label: str) -> Iterator[tuple[int, Block]]:
         def timed() -> Iterator[Block]:
-            blocks = self.reader.blocks()
             while True:
                 with self.log.timed("read"):
                     block = next(blocks, None)
@@ -210,17 +416,56 @@ class CalibrationData:
                     return
                 yield block
 
-        yield from enumerate(self.log.track(timed(), self.reader.n_blocks, label))
+        yield from enumerate(self.log.track(timed(), n, label))
 
-    def _predict(self, number: int, block: Block, model: ModelVisibilities) -> Vis:
-        kept = self._predicted.setdefault(model, {})
-        if number in kept:
-            return kept[number]
+    def predict(self, block: Block, model: ModelVisibilities) -> Vis:
+        """Predict the visibilities of a model for one block, shape (nrow, nchan); not remembered."""
         with self.log.timed("predict"):
             predicted = model.visibilities(block, self.reader)
-        if self.reader.cached:
-            kept[number] = predicted
+        self.log.count("predicted", predicted.size)
+        if isinstance(model, SkyVisibilities):
+            self.log.count("phasors", predicted.size * len(model.sky))
         return predicted
+
+    @property
+    def remembers(self) -> bool:
+        """Whether predictions are remembered: the data are in memory."""
+        return self.reader.cached if self.averaged is None else self.averaged.blocks.in_memory
+
+    def _predict(self, number: int, block: Block, model: ModelVisibilities) -> Vis:
+        # Beside averages, blocks as they were read have other numbers, and are seen once.
+        if not self.remembers or (self.averaged is not None and block.bins is None):
+            return self.predict(block, model)
+        if model not in self._predicted:
+            self._predicted[model] = self._begun(model)
+        known = self._predicted[model]
+        if number not in known.blocks:
+            near = None if known.near is None else self._predicted.get(known.near() or model)
+            if near is not None and known.change is not None and number in near.blocks:
+                known.blocks[number] = near.blocks[number] + self.predict(block, known.change)
+            else:
+                known.blocks[number] = self.predict(block, model)
+        return known.blocks[number]
+
+    def _begun(self, model: ModelVisibilities) -> _Predictions:
+        """Begin the predictions of a model: by what changed against the nearest one that is known."""
+        best = _Predictions()
+        if not isinstance(model, SkyVisibilities):
+            return best
+        fewest = MOST_CHANGED * len(model.sky)
+        for other, known in self._predicted.items():
+            if isinstance(other, SkyVisibilities) and known.generation < MOST_GENERATIONS:
+                change = model.less(other)
+                if change is not None and len(change.sky) < fewest:
+                    best, fewest = _Predictions(ref(other), change, known.generation + 1), len(change.sky)
+        return best
+
+    def least_length_m(self, block: Block, fraction: float) -> float:
+        """Projected length that a fraction of the baselines is shorter than, metres; as read, of a block."""
+        if block.bins is None or self.averaged is None:
+            return float(np.quantile(np.hypot(block.uvw_m[:, 0], block.uvw_m[:, 1]), fraction))
+        length = self.averaged.length_m
+        return float(np.interp(fraction, np.linspace(0, 1, length.size), length))
 
     def _digest(self, blocks: Iterator[tuple[int, Block]]) -> str:
         digest = hashlib.sha256()
@@ -261,19 +506,21 @@ class CalibrationData:
         """
         parts = self.spw_ids if sub_bands == 1 else range(len(self.spw_ids) * sub_bands)
         statistics = BaselineStatistics.empty(len(self.reader.ms.antennas), parts, self.reader.times.size)
-        noise, digest = NoiseEstimator(), hashlib.sha256()
+        noise, digest = BoundsEstimator(self.reader), hashlib.sha256()
         found = {}
         for piece in self.blocks("predict and gather", weights, model):
             block, predicted = piece.block, piece.model
             assert predicted is not None
-            vis, weight = _parallel(block, *self.corrected(block, piece.weight, tables))
-            wild = outliers(vis, weight, WILD)
+            vis, weight = parallel_hands(block, *self.corrected(block, piece.weight, tables))
+            # Of averages they were left out one by one.
+            wild = np.zeros(0, dtype=bool) if block.bins is not None else outliers(vis, weight, WILD)
             if wild.any():
                 found[piece.number] = block_outliers(block, wild)
                 weight = np.where(wild, np.float32(0), weight)
+            weight = piece.touched(weight)
             if not self._hash:
                 digest.update(np.ascontiguousarray(block.data).tobytes())
-            window, edges = self.spw_ids.index(block.spw.id), sub_band_edges(predicted.shape[1], sub_bands)
+            window, edges = self.spw_ids.index(block.spw.id), _sub_band_edges(block, sub_bands)
             for k, (start, end) in enumerate(pairwise(edges)):
                 accumulate(
                     statistics,
@@ -282,11 +529,12 @@ class CalibrationData:
                     vis[:, start:end],
                     weight[:, start:end],
                     np.ascontiguousarray(predicted[:, start:end]),
-                    self._first_channel[block.spw.id] + start,
+                    self.first_channel[block.spw.id] + start,
                 )
-            length = np.hypot(block.uvw_m[:, 0], block.uvw_m[:, 1])
-            short = length <= np.quantile(length, SHORT_BASELINES)
-            noise.add(vis[short], weight[short])
+            if _tells_noise(block):
+                length = np.hypot(block.uvw_m[:, 0], block.uvw_m[:, 1])
+                short = length <= self.least_length_m(block, SHORT_BASELINES)
+                noise.add(block, vis, by_receptor(block, weights, weight), short)
         self._hash = self._hash or digest.hexdigest()
         if statistics.count.sum() == 0:
             raise MeasurementSetError(
@@ -294,125 +542,61 @@ class CalibrationData:
                 self.reader.ms.path,
                 "check FLAG, WEIGHT and the initial tables",
             )
-        return Gathered(statistics, noise.scale, found)
+        return Gathered(statistics, self._with_single_channels(noise.bounds), found)
 
     def measure_residual(
         self, model: ModelVisibilities, weights: DataWeights, tables: Sequence[GainTable]
     ) -> Residual:
         """Measure noise, outliers and noisy antennas on the calibrated data minus a model, all baselines."""
-        noise, of_antennas = NoiseEstimator(), AntennaNoise(len(self.reader.ms.antennas))
-        found = {}
+        noise, by_channels = BoundsEstimator(self.reader), AntennaNoise(len(self.reader.ms.antennas))
+        found, by_dumps = {}, dumps_tell_antennas(self.reader)
         for piece in self.blocks("measure the noise", weights, model):
             block, predicted = piece.block, piece.model
             assert predicted is not None
-            vis, weight = _parallel(block, *self.corrected(block, piece.weight, tables))
+            vis, weight = parallel_hands(block, *self.corrected(block, piece.weight, tables))
             residual = vis - predicted[:, :, None]
             far = outliers(residual, weight, OUTLIER)
+            weight = piece.touched(weight)
             if far.any():
                 found[piece.number] = block_outliers(block, far)
-            noise.add(residual, weight)
-            weight = np.where(far, np.float32(0), weight)
-            of_antennas.add(residual, weight, block.antenna1, block.antenna2)
+            if not _tells_noise(block):
+                continue
+            # Of an antenna with ten times the noise most would be out.
+            weight = by_receptor(block, weights, weight)
+            noise.add(block, residual, weight)
+            by_channels.add(residual, weight, block.antenna1, block.antenna2)
+        of_channels = by_channels.factors()
+        # Too few dumps do not tell noise from what the model lacks.
+        of_noise = noise.antennas.factors() if by_dumps else np.ones_like(of_channels)
         return Residual(
-            noise=noise.scale,
+            bounds=self._with_single_channels(noise.bounds),
             outliers=found,
-            noise_factor=of_antennas.factors(),
-            seen=of_antennas.seen(),
+            noise_factor=of_noise,
+            misfit_factor=of_channels / of_noise,
+            seen=by_channels.seen(),
         )
 
-    def stokes(
-        self,
-        tables: Sequence[GainTable],
-        weights: DataWeights,
-        label: str,
-        *,
-        subtract: ModelVisibilities | None = None,
-        weight_tables: Sequence[GainTable] | None = None,
-        half_width_rad: float = np.pi / 2,
-    ) -> list[StokesI]:
-        """Collect calibrated Stokes I visibilities for imaging.
-
-        Weights follow the calibration: an antenna of low gain counts for less,
-        and one without a solution not at all.
-
-        Parameters
-        ----------
-        tables : sequence of GainTable
-            Gains applied after the initial tables.
-        weights : DataWeights
-            What the visibilities count for.
-        label : str
-            For progress.
-        subtract : ModelVisibilities, optional
-            Sky model to subtract.
-        weight_tables : sequence of GainTable, optional
-            Gains that the weights and flags follow instead of `tables`, so that
-            two states of the calibration are imaged alike.
-        half_width_rad : float
-            From the phase centre to the edge of the image. Very many visibilities
-            are averaged over channels where that does not show in it.
-
-        Returns
-        -------
-        list of StokesI
-        """
-        averaged = self.reader.n_rows * self.n_channels // len(self.spw_ids) > MANY_VISIBILITIES
-        out: dict[int, list[StokesI]] = {}
-        for piece in self.blocks(label, weights, subtract):
-            block = piece.block
-            vis, weight = self.corrected(block, piece.weight, tables)
-            if piece.model is not None:
-                vis = _minus(block, vis, piece.model)
-            freq, precision = block.spw.freq_hz, None
-            if weight_tables is None:
-                combined, total = stokes_i(vis, weight, weight == 0, block.spw.parallel)
-            else:
-                _, common = self.corrected(block, piece.weight, weight_tables)
-                combined, total, precision = _alike(block, vis, weight, common)
-            uvw, path = self.reader.move_to_center(block)
-            if path.any():
-                combined = turn_phases(combined, path, freq)
-            chunk = StokesI(uvw, freq, combined, total, precision)
-            for factor, part in (average_channels(chunk, half_width_rad) if averaged else {1: chunk}).items():
-                out.setdefault(factor, []).append(part)
-        # Those with the same channels side by side: the imager joins them.
-        return [part for parts in out.values() for part in parts]
-
-    def calibrated(
-        self,
-        tables: Sequence[GainTable],
-        weights: DataWeights,
-        label: str,
-        subtract: ModelVisibilities | None = None,
-    ) -> Iterator[tuple[Block, Vis, Weight]]:
-        """Yield each block with its calibrated data, less a model if one is given, and their weights."""
-        for piece in self.blocks(label, weights, subtract):
-            vis, weight = self.corrected(piece.block, piece.weight, tables)
-            if piece.model is not None:
-                vis = _minus(piece.block, vis, piece.model)
-            yield piece.block, vis, weight
+    def _with_single_channels(self, bounds: NoiseBounds) -> NoiseBounds:
+        """Bounds with that of single channels, which was measured before they were averaged."""
+        return bounds if self.averaged is None else bounds.with_channels_of(self.averaged.noise)
 
 
-def _minus(block: Block, vis: Vis, model: Vis) -> Vis:
-    """Parallel-hand correlations less a model of Stokes I; the others as they are."""
-    left = vis.copy()
-    for k in block.spw.parallel:
-        left[:, :, k] -= model
-    return left
+def _tells_noise(block: Block) -> bool:
+    """Whether differences between neighbouring channels, or bins, and dumps of a block are of noise."""
+    return block.bins is None or not block.bins.sparse
 
 
-def _alike(block: Block, vis: Vis, weight: Weight, common: Weight) -> tuple[Vis, Weight, Weight]:
-    """Stokes I at weights that are not the data's own: visibilities, weights and inverse variances."""
-    common = np.where(weight == 0, np.float32(0), common)
-    combined, total = stokes_i(vis, common, common == 0, block.spw.parallel)
-    # The combination's own variance: sum of w^2 / w_true over (sum of w)^2.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        spread = np.where(common > 0, common**2 / weight, 0)[:, :, list(block.spw.parallel)].sum(axis=2)
-        precision: Float = np.where(total > 0, total**2 / spread, 0)
-    return combined, total, precision.astype(np.float32)
+def by_receptor(block: Block, weights: DataWeights, weight: Weight) -> Weight:
+    """Weights of parallel hands, by receptor, as the noise has them."""
+    factor = weights.misfit_factor
+    if (factor == 1).all():
+        return weight
+    return np.asarray(
+        (weight * (factor[block.antenna1] * factor[block.antenna2])[:, None, :]).astype(np.float32)
+    )
 
 
-def _parallel(block: Block, vis: Vis, weight: Weight) -> tuple[Vis, Weight]:
+def parallel_hands(block: Block, vis: Vis, weight: Weight) -> tuple[Vis, Weight]:
     """Both parallel-hand correlations on a last axis of two, by receptor; a missing one has weight zero."""
     receptor = [block.spw.receptors[k][0] for k in block.spw.parallel]
     if receptor == [0, 1] and vis.shape[2] == 2:

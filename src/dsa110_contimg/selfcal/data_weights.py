@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from dsa110_contimg.array_types import Bool, Float, Int, Vis, Weight
-from dsa110_contimg.visibilities import Block, NoiseScale
+from dsa110_contimg.visibilities import Block, NoiseBounds, NoiseScale
 
-__all__ = ["OUTLIER", "WILD", "DataWeights", "Residual", "block_outliers", "merged", "outliers"]
+__all__ = ["OUTLIER", "WILD", "DataWeights", "Residual", "block_outliers", "differing", "merged", "outliers"]
 
 #: Noise exceeds this many times its mean square in three samples of ten million.
 OUTLIER = 15.0
@@ -18,8 +18,12 @@ OUTLIER = 15.0
 WILD = 1000.0
 #: Where more than this fraction of a block stands out, it is not a matter of single visibilities.
 MOST_OUTLIERS = 0.4
-#: From this many times the variance of the median antenna, at the weights as they are, an antenna is noisy.
+#: An antenna whose noise variance differs by this factor from the median one's, at the weights as they are,
+#: shows that the weights do not tell the antennas apart: all are weighed by their noise then. One at which
+#: neighbouring channels differ by so much more than its noise sees what the model lacks, and counts for less.
 NOISY = 2.0
+#: No antenna is taken for quieter than this variance: what is nearly silent may be broken.
+QUIETEST = 0.05
 
 #: Outliers by number of the block: places in its flattened weights, ascending.
 Outliers = Mapping[int, Int]
@@ -74,6 +78,19 @@ def block_outliers(block: Block, found: Bool) -> Int:
     return np.flatnonzero(by_correlation)
 
 
+def _of_baselines(factor: Float, block: Block) -> Float | None:
+    """Product of the factors of the antennas of each row, shape (nrow, 1, ncorr); None if all are one."""
+    if (factor == 1).all():
+        return None
+    first, second = [p for p, _ in block.spw.receptors], [q for _, q in block.spw.receptors]
+    return np.asarray(factor[block.antenna1][:, first] * factor[block.antenna2][:, second])[:, None, :]
+
+
+def differing(noise_factor: Float) -> Bool:
+    """Where antennas are noisier or quieter than the median one by more than `NOISY`; shape as given."""
+    return np.asarray(np.abs(np.log(noise_factor)) > np.log(NOISY))
+
+
 def merged(many: Iterable[Outliers]) -> dict[int, Int]:
     """Outliers of any of several findings."""
     total: dict[int, Int] = {}
@@ -89,20 +106,29 @@ class Residual:
 
     Attributes
     ----------
-    noise : NoiseScale
-        Noise of the residual, all baselines.
+    bounds : NoiseBounds
+        Bounds of the noise of the residual, all baselines.
     outliers : mapping of int to ndarray of int
         Visibilities far beyond the noise, by block.
     noise_factor : ndarray, shape (nant, 2)
-        System noise over what the weights of this pass say, relative to the median antenna.
+        System noise over what the weights of this pass say, but for what the model lacks, relative to the
+        median antenna.
+    misfit_factor : ndarray, shape (nant, 2)
+        Differences of neighbouring channels over that noise, alike.
     seen : ndarray of bool, shape (nant, 2)
         Where there is anything to tell it from.
     """
 
-    noise: NoiseScale
+    bounds: NoiseBounds
     outliers: Outliers
     noise_factor: Float
+    misfit_factor: Float
     seen: Bool
+
+    @property
+    def noise(self) -> NoiseScale:
+        """Noise of the residual: the lowest of its bounds."""
+        return self.bounds.lowest
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,39 +140,74 @@ class DataWeights:
     Attributes
     ----------
     noise_factor : ndarray, shape (nant, 2)
-        System noise over what the weights say, 1 where they are right: the variance of a visibility
-        is larger by the product of its two antennas' factors.
+        System noise over what the weights say, relative to the median antenna; all 1 where the weights are
+        right: the variance of a visibility is larger by the product of its two antennas' factors.
+    misfit_factor : ndarray, shape (nant, 2)
+        By how much the variance is taken to be larger on the baselines of antennas at which the model lacks
+        most; 1 elsewhere.
     outliers : mapping of int to ndarray of int
         Visibilities of no weight, by block.
+    broken : mapping of int to ndarray of int
+        Visibilities that can be neither sky nor noise, by block as it was read: of no weight. They are not in
+        averages.
+    lost : ndarray of bool, shape (ntime, nant, 2), or None
+        Dumps in which an antenna and receptor gives nothing of the sky: of no weight.
     """
 
     noise_factor: Float
+    misfit_factor: Float
     outliers: Outliers = field(default_factory=dict)
+    broken: Outliers = field(default_factory=dict)
+    lost: Bool | None = None
 
     @classmethod
     def nominal(cls, n_antennas: int) -> DataWeights:
         """Weights as the data have them."""
-        return cls(np.ones((n_antennas, 2)))
+        return cls(np.ones((n_antennas, 2)), np.ones((n_antennas, 2)))
+
+    @property
+    def excess(self) -> Float:
+        """Factor of each antenna on the variance of its visibilities, shape (nant, 2)."""
+        return self.noise_factor * self.misfit_factor
 
     @property
     def n_outliers(self) -> int:
-        """Number of visibilities without weight."""
+        """Number of outliers."""
         return sum(places.size for places in self.outliers.values())
+
+    def unfit(self, number: int, block: Block) -> Bool:
+        """Where a block holds broken visibilities or those of lost antennas, shape (nrow, nchan, ncorr)."""
+        out = np.zeros(block.weight.shape, dtype=bool)
+        if self._is_broken(number, block):
+            out.reshape(-1)[self.broken[number]] = True
+        if self.lost is not None:
+            first, second = [p for p, _ in block.spw.receptors], [q for _, q in block.spw.receptors]
+            of_dump = self.lost[block.time_index]
+            rows = np.arange(block.time_index.size)
+            lost = of_dump[rows, block.antenna1][:, first] | of_dump[rows, block.antenna2][:, second]
+            out |= lost[:, None, :]
+        return out
+
+    def _is_broken(self, number: int, block: Block) -> bool:
+        return block.bins is None and number in self.broken
 
     def of_block(self, number: int, block: Block) -> Weight:
         """Weights of a block, shape (nrow, nchan, ncorr)."""
         weight = block.weight
+        if self._is_broken(number, block) or self.lost is not None:
+            weight = np.where(self.unfit(number, block), np.float32(0), weight)
         if number in self.outliers:
             weight = weight.copy()
             weight.reshape(-1)[self.outliers[number]] = 0
-        if (self.noise_factor == 1).all():
-            return weight
-        first, second = [p for p, _ in block.spw.receptors], [q for _, q in block.spw.receptors]
-        factor = self.noise_factor
-        excess = factor[block.antenna1][:, first] * factor[block.antenna2][:, second]
-        return np.asarray((weight / excess[:, None, :]).astype(np.float32))
+        excess = _of_baselines(self.excess, block)
+        return weight if excess is None else np.asarray((weight / excess).astype(np.float32))
 
-    def after(self, residual: Residual, *found: Outliers) -> tuple[DataWeights, Bool]:
+    def by_noise(self, block: Block, weight: Weight) -> Weight:
+        """Weights that tell the noise, from those of a block: what the model lacks is no noise."""
+        misfit = _of_baselines(self.misfit_factor, block)
+        return weight if misfit is None else np.asarray((weight * misfit).astype(np.float32))
+
+    def after(self, residual: Residual, *found: Outliers) -> tuple[DataWeights, Bool, Bool]:
         """Weights by what a residual showed that was measured with these.
 
         Parameters
@@ -159,15 +220,33 @@ class DataWeights:
         Returns
         -------
         weights : DataWeights
-            Without the outliers, and with less weight for antennas that are `NOISY` still.
+            Without the outliers; if an antenna's noise differs by `NOISY` still, with all antennas weighed by
+            their noise; with less weight for those at which the model lacks much.
         noisy : ndarray of bool, shape (nant, 2)
-            The antennas that got less.
+            The antennas whose noise differs so.
+        misfit : ndarray of bool, shape (nant, 2)
+            Those that count for less now, or no longer, for what the model lacks.
         """
-        noisy = np.asarray(residual.noise_factor > NOISY)
-        factor = np.where(noisy, self.noise_factor * residual.noise_factor, self.noise_factor)
+        noisy, noise = differing(residual.noise_factor), self.noise_factor
+        if noisy.any():
+            noise = np.maximum(noise * residual.noise_factor, QUIETEST)
+        lacking = np.where(residual.misfit_factor > NOISY, residual.misfit_factor, 1.0)
+        misfit = differing(lacking / self.misfit_factor)
+        lacking = np.where(misfit, lacking, self.misfit_factor)
         together = merged([self.outliers, *found, residual.outliers])
-        return replace(self, noise_factor=factor, outliers=together), noisy
+        return replace(self, noise_factor=noise, misfit_factor=lacking, outliers=together), noisy, misfit
+
+    def without(self, lost: Bool) -> DataWeights:
+        """Return weights without some more dumps of antennas, shape (ntime, nant, 2)."""
+        if not lost.any():
+            return self
+        return replace(self, lost=lost if self.lost is None else self.lost | lost)
 
     def without_factors(self) -> DataWeights:
         """Return weights with the same outliers, and all antennas as noisy as WEIGHT says."""
-        return replace(self, noise_factor=np.ones_like(self.noise_factor))
+        one = np.ones_like(self.noise_factor)
+        return replace(self, noise_factor=one, misfit_factor=one)
+
+    def as_found(self) -> DataWeights:
+        """Return weights without anything that a residual has shown."""
+        return replace(self.without_factors(), outliers={})

@@ -32,6 +32,9 @@ def image_state(
     depth_jy: float | None = None,
     weight_tables: tuple[GainTable, ...] | None = None,
     backend: Backend | None = None,
+    untouched: bool = True,
+    one_cycle: bool = False,
+    like: CalibratedImage | None = None,
 ) -> tuple[CalState, CalibratedImage]:
     """Image the data after gains, with the sky model subtracted and restored if asked for.
 
@@ -57,6 +60,10 @@ def image_state(
         Gains that weights and flags follow instead of `tables`.
     backend : Backend, optional
         What makes the image; the embedded engine by default, which makes all that are compared.
+    untouched : bool
+        Whether the data that no step may use are in it.
+    one_cycle, like
+        As of :func:`make_image`.
 
     Returns
     -------
@@ -81,6 +88,9 @@ def image_state(
             noise=state.noise,
             weight_tables=weight_tables or None,
             mask_for=mask_for if config.catalog_mask else None,
+            untouched=untouched,
+            one_cycle=one_cycle,
+            like=like,
         )
     return replace(state, mask=image.mask), image
 

@@ -22,6 +22,7 @@ from dsa110_contimg.imaging import (
 )
 from dsa110_contimg.imaging.backend import Backend, ImagingProblem, StokesVisibilities
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
+from dsa110_contimg.selfcal.corrected_data import corrected_blocks, stokes_data
 from dsa110_contimg.selfcal.data_weights import DataWeights
 from dsa110_contimg.selfcal.model_visibilities import ModelVisibilities, SkyVisibilities
 from dsa110_contimg.sky import ApparentSky
@@ -50,18 +51,24 @@ class CalibratedImage:
         Restored image minus the catalogue; none if nothing was subtracted.
     shallow : CleanResult
         The same data CLEANed no deeper than the image they are compared with.
+    shallow_restored : ndarray of float32, shape (size, size)
+        Restored image of these, as `restored`.
     thermal_per_noise : float
         Thermal rms for a noise of one jansky at unit weight.
     mask : ndarray of bool, shape (size, size), or None
         Where CLEAN components could be, if that was bounded.
+    own_weights : bool
+        Whether weights and flags follow the gains of the image itself.
     """
 
     cleaned: CleanResult
     restored: Image
     difference: Image | None
     shallow: CleanResult
+    shallow_restored: Image
     thermal_per_noise: float
     mask: Bool | None = None
+    own_weights: bool = True
 
 
 def make_image(
@@ -77,6 +84,9 @@ def make_image(
     depth_jy: float | None = None,
     weight_tables: Sequence[GainTable] | None = None,
     mask_for: Callable[[RestoringBeam], Bool | None] | None = None,
+    untouched: bool = True,
+    one_cycle: bool = False,
+    like: CalibratedImage | None = None,
 ) -> CalibratedImage:
     """Image calibrated data, with a sky model subtracted and restored if one is given.
 
@@ -111,6 +121,12 @@ def make_image(
         states are compared at the same weights and data.
     mask_for : callable, optional
         Gives the mask to CLEAN in, shape (size, size), for the beam of the image.
+    untouched : bool
+        Whether the data that no step may use are in it; an imager other than the embedded one gets them.
+    one_cycle : bool
+        CLEAN in a single cycle: for an image that is looked at, but not delivered.
+    like : CalibratedImage, optional
+        Image of the same data whose point spread function is this one's if the weights are the same.
 
     Returns
     -------
@@ -125,19 +141,21 @@ def make_image(
 
     def visibilities() -> StokesVisibilities:
         half_width = grid.size / 2 * grid.cell_rad
-        chunks = data.stokes(
+        chunks = stokes_data(
+            data,
             tables,
             weights,
             label,
             subtract=subtract,
             weight_tables=weight_tables,
             half_width_rad=half_width,
+            untouched=untouched,
         )
         return StokesVisibilities(chunks, noise)
 
     def measurement_set(folder: Path) -> tuple[Path, list[str]]:
         copy = folder / "calibrated.ms"
-        calibrated = data.calibrated(tables, weights, f"copy for {backend.label}", subtract)
+        calibrated = corrected_blocks(data, tables, weights, f"copy for {backend.label}", subtract)
         write_selection(copy, data.reader, calibrated)
         return copy, ["-field", "0", "-data-column", "DATA"]
 
@@ -149,12 +167,18 @@ def make_image(
             measurement_set=measurement_set,
             mask_for=mask_for,
             depth_jy=depth_jy,
+            one_cycle=one_cycle,
+            made_before=None if like is None else (like.cleaned.psf, like.thermal_per_noise),
         )
     )
+    data.log.count("griddings", made.griddings)
     sky = subtract.sky if isinstance(subtract, SkyVisibilities) else None
     restored, difference = made.cleaned.restored, None
+    shallow = made.shallow.restored
     if sky is not None:
         restored = _add_sources(made.cleaned, grid, sky, sky.apparent_jy, restored)
+        alike = made.shallow is made.cleaned
+        shallow = restored if alike else _add_sources(made.shallow, grid, sky, sky.apparent_jy, shallow)
         listed = _in_place(sky, catalogue or sky)
         difference = _add_sources(made.cleaned, grid, listed, -listed.apparent_jy, restored)
     return CalibratedImage(
@@ -162,8 +186,10 @@ def make_image(
         restored=restored,
         difference=difference,
         shallow=made.shallow,
+        shallow_restored=shallow,
         thermal_per_noise=made.thermal_per_noise,
         mask=made.mask,
+        own_weights=weight_tables is None,
     )
 
 
@@ -239,7 +265,7 @@ def measure(
             "is_point": catalogue.sky.is_point,
         }
     return measure_image(
-        image.shallow.restored if shallow else image.restored,
+        image.shallow_restored if shallow else image.restored,
         grid,
         image.cleaned.beam,
         region,

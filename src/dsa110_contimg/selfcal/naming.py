@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ANTENNAS", "IMAGES", "MASK", "PICTURE", "QUALITY", "STAGES", "SUMMARY"]
+__all__ = ["ANTENNAS", "COLUMNS", "IMAGES", "MASK", "PICTURE", "QUALITY", "STAGES", "SUMMARY"]
 
 #: Written last: it marks a finished run.
 SUMMARY = "selfcal_summary.json"
@@ -15,6 +15,13 @@ QUALITY = "seed_quality.ecsv"
 ANTENNAS = "antennas.ecsv"
 #: Where CLEAN components could be; a FITS file.
 MASK = "selfcal-mask.fits"
+#: Columns of the Measurement Set that are written, by the option `columns`.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "both": ("MODEL_DATA", "CORRECTED_DATA"),
+    "corrected": ("CORRECTED_DATA",),
+    "model": ("MODEL_DATA",),
+    "none": (),
+}
 #: FITS images that a run can write, without their ending.
 IMAGES = (
     "initial-image",

@@ -13,10 +13,11 @@ from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.errors import ConfigError, MeasurementSetError, ResourceError
 from dsa110_contimg.imaging import ImageGrid
-from dsa110_contimg.imaging.obs_context import ObsContext, open_observation
+from dsa110_contimg.imaging.obs_context import ObsContext, open_observation, require_memory
 from dsa110_contimg.progress import Progress
-from dsa110_contimg.selfcal.memory import require_available_memory
-from dsa110_contimg.selfcal.naming import IMAGES
+from dsa110_contimg.selfcal.averaged_data import BYTES_PER_SCATTERED, Averaging, averaged_samples
+from dsa110_contimg.selfcal.memory import require_available_memory, sub_bands_of_window
+from dsa110_contimg.selfcal.naming import COLUMNS, IMAGES
 from dsa110_contimg.sky import ApparentSky
 from dsa110_contimg.visibilities import (
     MeasurementSet,
@@ -27,7 +28,7 @@ from dsa110_contimg.visibilities import (
 from dsa110_contimg.visibilities.columns import require_space
 from dsa110_contimg.visibilities.measurement_set import require_outside_tables
 
-__all__ = ["SelfCalParams", "check_params", "owned", "reference_antennas"]
+__all__ = ["SelfCalParams", "averaging_of", "check_params", "owned", "reference_antennas"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,6 +59,11 @@ class SelfCalParams:
     output_dir: Path
 
     @property
+    def averaging(self) -> Averaging:
+        """How far channels are averaged."""
+        return averaging_of(self.context, self.output_dir, self.config)
+
+    @property
     def ms(self) -> MeasurementSet:
         """The Measurement Set."""
         return self.context.ms
@@ -71,6 +77,17 @@ class SelfCalParams:
     def grid(self) -> ImageGrid:
         """Grid of the images."""
         return self.context.grid
+
+
+def averaging_of(context: ObsContext, output_dir: Path, config: SelfCalConfig) -> Averaging:
+    """How far an observation is averaged."""
+    grid = context.grid
+    return Averaging(
+        half_width_rad=grid.size / 2 * grid.cell_rad,
+        sub_bands=max(1, sub_bands_of_window(context.reader, config)),
+        memory_bytes=config.memory_gb * 1e9,
+        scratch=output_dir,
+    )
 
 
 def owned(ms_path: Path, progress: Progress) -> AbstractContextManager[None]:
@@ -112,12 +129,12 @@ def check_params(
         If something handed in cannot be used.
     """
     context = open_observation(
-        ms_path, config, field=config.field, spw=config.spw, cached=True, writable=True
+        ms_path, config, field=config.field, spw=config.spw, cached=True, writable=True, averaged=True
     )
     initial = _initial_tables(caltables, context.reader, config)
     listed = context.catalog_model() if config.use_nvss_seeding or config.catalog_mask else None
     _require_consistent(config, output_dir, caltables)
-    _require_room(context, output_dir)
+    _require_room(context, output_dir, config)
     reference_antennas(config, context.ms)
     return SelfCalParams(
         context=context,
@@ -174,13 +191,25 @@ def _require_consistent(config: SelfCalConfig, output_dir: Path, caltables: Sequ
         raise ResourceError("is not a folder", output_dir, "choose another output folder")
 
 
-def _require_room(context: ObsContext, output_dir: Path) -> None:
+def _require_room(context: ObsContext, output_dir: Path, config: SelfCalConfig) -> None:
     """Raise an error if permission, memory, unflagged data or space on a disk is not there."""
     reader, ms, pixels = context.reader, context.ms, context.grid.size**2
     there = next(p for p in (output_dir.absolute(), *output_dir.absolute().parents) if p.exists())
     if not os.access(there, os.W_OK):
         raise ResourceError("cannot be written", there, "choose another output folder")
-    require_available_memory(reader, pixels)
+    averaging = averaging_of(context, output_dir, config)
+    if averaging.worthwhile(reader):
+        require_memory(reader, config, averaged_samples(reader, averaging) * BYTES_PER_SCATTERED)
+    else:
+        require_memory(reader, config)
+    windows = len(reader.selection.spw_ids) if config.combine_spw == "off" else 1
+    require_available_memory(
+        reader,
+        pixels,
+        sub_bands_of_window(reader, config),
+        averaging,
+        split_windows=windows if config.use_nvss_seeding else 0,
+    )
     if not any(not b.flag[:, :, list(b.spw.parallel)].all() for b in reader.blocks()):
         raise MeasurementSetError(
             "fully flagged: no unflagged visibility in the selection", ms.path, "check FLAG"
@@ -189,4 +218,5 @@ def _require_room(context: ObsContext, output_dir: Path) -> None:
     cells = sum(w.freq_hz.size * len(w.corr_type) for w in ms.spectral_windows) * (
         ms.n_rows // len(ms.spectral_windows)
     )
-    require_space(ms.path, 2 * 8 * cells, "MODEL_DATA and CORRECTED_DATA")
+    columns = COLUMNS[config.columns]
+    require_space(ms.path, len(columns) * 8 * cells, " and ".join(columns) or "flags")

@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from astropy.table import Table
 
-from dsa110_contimg.array_types import Bool, Int
+from dsa110_contimg.array_types import Bool, Int, Vis
 from dsa110_contimg.calibration.caltables import write_gain_table
 from dsa110_contimg.files import write_table
 from dsa110_contimg.imaging.masks import write_mask
 from dsa110_contimg.imaging.products import write_products
-from dsa110_contimg.selfcal.calibration_data import CalibrationData
+from dsa110_contimg.selfcal.calibration_data import CalibrationBlock, CalibrationData
 from dsa110_contimg.selfcal.imaging import CalibratedImage
-from dsa110_contimg.selfcal.naming import MASK, PICTURE
+from dsa110_contimg.selfcal.naming import COLUMNS, MASK, PICTURE
 from dsa110_contimg.selfcal.params import SelfCalParams
 from dsa110_contimg.selfcal.plot import save_overview
 from dsa110_contimg.selfcal.state import CalState
-from dsa110_contimg.visibilities import ColumnStage, add_flags
+from dsa110_contimg.visibilities import ColumnStage, add_flags, restore_columns
 
 __all__ = ["earlier_tables", "write_everything"]
 
@@ -105,41 +107,80 @@ def write_everything(
     except (ValueError, RuntimeError, OSError) as error:
         # A picture must never fail a finished run.
         logger.warning("no picture: %s", error)
-    if tables:
-        _write_columns(params, data, state)
+    if tables and (params.config.columns != "none" or params.config.unsolved == "flag"):
+        useless = _write_columns(params, data, state)
         if params.config.unsolved == "flag":
-            _flag_unsolved(params, data, state)
+            count = add_flags(params.ms, useless.of_rows)
+            logger.info("%d visibilities without a solution or without sky flagged", count)
+        elif useless.share:
+            data.log.note(
+                f"{100 * useless.share:.2g} % of the unflagged visibilities have no solution or no sky in "
+                "them: left out here, to be left out by others too (unsolved = flag does that in FLAG; "
+                "programs that interpolate the gain tables may carry gains over the gaps)"
+            )
+    if tables:
+        _put_back(params, data)
     return names
 
 
-def _write_columns(params: SelfCalParams, data: CalibrationData, state: CalState) -> None:
-    """Write MODEL_DATA as the kept gains were solved against it, and CORRECTED_DATA."""
-    rows = []
-    with ColumnStage(params.ms, ["MODEL_DATA", "CORRECTED_DATA"]) as stage:
-        for piece in data.blocks("write columns", state.weights, state.kept_model):
+@dataclass(frozen=True, eq=False)
+class _Useless:
+    """Visibilities without a solution, or without sky in them.
+
+    Attributes
+    ----------
+    share : float
+        Fraction of the unflagged ones.
+    of_rows : list of (ndarray of int, ndarray of bool)
+        Rows that have some, and where, shape (nrow, nchan, ncorr).
+    """
+
+    share: float
+    of_rows: list[tuple[Int, Bool]]
+
+
+def _write_columns(params: SelfCalParams, data: CalibrationData, state: CalState) -> _Useless:
+    """Write MODEL_DATA as the kept gains were solved against it, and CORRECTED_DATA, in one pass."""
+    rows, found, unfit, unflagged = [], [], 0, 0
+    columns = COLUMNS[params.config.columns]
+    model = state.kept_model if "MODEL_DATA" in columns else None
+    with ExitStack() as stack:
+        stage = stack.enter_context(ColumnStage(params.ms, columns)) if columns else None
+        for piece in data.blocks_as_read("write columns", state.weights, model):
             block = piece.block
-            assert piece.model is not None
-            vis, _ = data.corrected(block, piece.weight, state.tables)
-            cell = np.zeros(block.data.shape, dtype=np.complex64)
-            cell[:, :, list(block.spw.parallel)] = piece.model[:, :, None]
-            stage.put("MODEL_DATA", block.rows, cell)
-            stage.put("CORRECTED_DATA", block.rows, vis)
+            vis, useless = _useless(data, piece, state)
+            unfit += int(np.count_nonzero(useless))
+            unflagged += int(np.count_nonzero(~block.flag))
+            some = np.flatnonzero(useless.any(axis=(1, 2)))
+            if some.size and params.config.unsolved == "flag":
+                found.append((block.rows[some], useless[some]))
+            if stage is not None and piece.model is not None:
+                cell = np.zeros(block.data.shape, dtype=np.complex64)
+                cell[:, :, list(block.spw.parallel)] = piece.model[:, :, None]
+                stage.put("MODEL_DATA", block.rows, cell)
+            if stage is not None and "CORRECTED_DATA" in columns:
+                stage.put("CORRECTED_DATA", block.rows, vis)
             rows.append(block.rows)
-        stage.fill_rest(np.concatenate(rows))
-        stage.commit()
+        if stage is not None:
+            stage.fill_rest(np.concatenate(rows))
+            stage.commit()
+    return _Useless(unfit / max(unflagged, 1), found)
 
 
-def _flag_unsolved(params: SelfCalParams, data: CalibrationData, state: CalState) -> None:
-    """Flag what has no solution: in CORRECTED_DATA it is as it was."""
+def _put_back(params: SelfCalParams, data: CalibrationData) -> None:
+    """Put back what columns held that an earlier run wrote and this one does not."""
+    others = [name for name in COLUMNS["both"] if name not in COLUMNS[params.config.columns]]
+    done = restore_columns(params.ms, others) if others else []
+    if done:
+        data.log.note(f"{' and '.join(done)}, of an earlier run, put back to what was found")
 
-    def unsolved() -> Iterator[tuple[Int, Bool]]:
-        for piece in data.blocks("flag what has no solution", state.weights):
-            # Whatever its weight: outliers have none, and may well have a solution.
-            _, weight = data.corrected(piece.block, np.ones_like(piece.weight), state.tables)
-            yield piece.block.rows, (weight == 0) & ~piece.block.flag
 
-    count = add_flags(params.ms, unsolved())
-    logger.info("%d visibilities without a solution flagged", count)
+def _useless(data: CalibrationData, piece: CalibrationBlock, state: CalState) -> tuple[Vis, Bool]:
+    """Corrected visibilities, and which of the unflagged ones have no solution or nothing of the sky."""
+    # Whatever its weight: outliers have none, and may well have a solution.
+    vis, weight = data.corrected(piece.block, np.ones_like(piece.weight), state.tables)
+    unfit = (weight == 0) | state.weights.unfit(piece.number, piece.block)
+    return vis, np.asarray(unfit & ~piece.block.flag)
 
 
 def earlier_tables(summary: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,22 @@ from dsa110_contimg.files import write_json
 from dsa110_contimg.imaging.backend import Backend, Embedded, open_backend
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.selfcal import seeded, unseeded
-from dsa110_contimg.selfcal.antenna_report import antenna_report, antenna_verdicts
+from dsa110_contimg.selfcal.antenna_report import antenna_report, antenna_verdicts, when_lost
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
+from dsa110_contimg.selfcal.findings import Finding
 from dsa110_contimg.selfcal.image_state import image_state
 from dsa110_contimg.selfcal.imaging import CalibratedImage
+from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
 from dsa110_contimg.selfcal.naming import ANTENNAS, MASK, QUALITY, STAGES, SUMMARY
 from dsa110_contimg.selfcal.params import SelfCalParams, check_params, owned
 from dsa110_contimg.selfcal.products import earlier_tables, write_everything
+from dsa110_contimg.selfcal.source_measurement import measure_sources
 from dsa110_contimg.selfcal.source_report import source_report
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.stages import run_stages
 from dsa110_contimg.selfcal.state import CalState
 from dsa110_contimg.selfcal.summary import Figures, summary_of
+from dsa110_contimg.sky.beam import contradiction
 from dsa110_contimg.visibilities import recover_columns
 
 __all__ = ["SelfCalResult", "selfcal_ms"]
@@ -131,7 +136,22 @@ def _run(params: SelfCalParams, log: StageLog) -> SelfCalResult:
         grid=params.grid,
         catalog_model=params.catalog_model,
         mask_sources=params.mask_sources,
+        averaging=params.averaging,
     )
+    with closing(data):
+        return _calibrated(params, data, log, backend, earlier, started)
+
+
+def _calibrated(
+    params: SelfCalParams,
+    data: CalibrationData,
+    log: StageLog,
+    backend: Backend,
+    earlier: Sequence[str],
+    started: float,
+) -> SelfCalResult:
+    """Pass a state through the stages, write the products, sum up."""
+    out, config = params.output_dir, params.config
     listed = params.catalog_model
     if listed is not None:
         log.note(
@@ -139,17 +159,45 @@ def _run(params: SelfCalParams, log: StageLog) -> SelfCalResult:
             f"{listed.apparent_jy.sum():.3f} Jy apparent, the brightest {listed.apparent_jy[0]:.3f} Jy"
         )
     stages = unseeded.STAGES if listed is None else seeded.STAGES
-    state = run_stages(stages, data, CalState(weights=data.nominal_weights()), config, log)
+    state = CalState(weights=data.nominal_weights(), findings=_before(params, log))
+    state = run_stages(stages, data, state, config, log)
     state, final = _final_image(data, state, config, log, backend)
-    reports = {QUALITY: _source_report(data, state), ANTENNAS: _antenna_report(data, state, log)}
+    reports = {QUALITY: _source_report(data, state, log), ANTENNAS: _antenna_report(data, state, log)}
     with log.timed("write"):
         tables = write_everything(params, data, state, final, backend.label, earlier, reports)
     log.seconds["total"] = time.perf_counter() - started
     seconds = {work: log.seconds.get(work, 0.0) for work in WORK}
-    figures = Figures(final=final, tables=tables, reports=reports, seconds=seconds)
+    figures = Figures(final=final, tables=tables, reports=reports, seconds=seconds, work=_work(data, log))
     summary = summary_of(params, data, state, figures)
+    if summary["noise"]["note"]:
+        log.note(f"warning: {summary['noise']['note']}")
     write_json(out / SUMMARY, summary)
     return SelfCalResult(summary["status"], summary["message"], summary, out)
+
+
+def _work(data: CalibrationData, log: StageLog) -> dict[str, int]:
+    """Count what a run's time goes into, for it does not depend on the machine."""
+    reader = data.reader
+    return {
+        "passes": reader.passes,
+        "bytes_read": reader.bytes_read,
+        "bytes_spooled": 0 if data.averaged is None else data.averaged.blocks.bytes_read,
+        "visibilities": reader.samples,
+        "averaged_visibilities": reader.samples if data.averaged is None else data.averaged.samples,
+        "predicted_visibilities": log.counts.get("predicted", 0),
+        "predicted_phasors": log.counts.get("phasors", 0),
+        "griddings": log.counts.get("griddings", 0),
+    }
+
+
+def _before(params: SelfCalParams, log: StageLog) -> tuple[Finding, ...]:
+    """Say what speaks against an observation before anything is solved."""
+    antennas = params.ms.antennas
+    text = contradiction(params.ms.telescope, antennas.dish_diameter_m, params.config.dish_diameter_m)
+    if not text or params.catalog_model is None:
+        return ()
+    log.note(text)
+    return (Finding("dish", text),)
 
 
 def _final_image(
@@ -163,11 +211,19 @@ def _final_image(
     with log.timed("measure"):
         # The newest model leaves least of the sky in it, also where the gains of its round were not kept.
         residual = data.measure_residual(state.model, state.weights, state.tables)
-    state = replace(state, noise=residual.noise)
+    state = replace(state, noise=residual.noise, noise_bounds=residual.bounds)
     subtract = data.catalog_model is not None and config.imaging == "subtracted"
-    known = state.residual_image
-    if subtract and isinstance(backend, Embedded) and known is not None and known[0] is state.tables:
-        return state, known[1]
+    judged = state.image
+    if (
+        subtract
+        and isinstance(backend, Embedded)
+        and judged is not None
+        and judged.difference is not None
+        and judged.own_weights
+        and state.kept_model is state.model
+    ):
+        # The image that the round was accepted by is the same: CLEANed to its own depth, at its own weights.
+        return state, judged
     return image_state(
         data,
         state,
@@ -180,11 +236,18 @@ def _final_image(
     )
 
 
-def _source_report(data: CalibrationData, state: CalState) -> Table | None:
+def _source_report(data: CalibrationData, state: CalState, log: StageLog) -> Table | None:
     """Hold the catalogue's sources against what was measured of them; None in an unseeded run."""
-    if data.catalog_model is None:
+    listed, measured = data.catalog_model, state.measured
+    if listed is None:
         return None
-    return source_report(data.catalog_model, state.sky_model or data.catalog_model, state.measured)
+    if measured is None and state.tables and isinstance(state.kept_model, SkyVisibilities):
+        with log.timed("measure"):
+            noise = state.noise_and_sidelobes
+            measured = measure_sources(
+                data, state.weights, state.kept_model, state.tables, listed, noise, few=True
+            )
+    return source_report(listed, state.sky_model or listed, measured)
 
 
 def _antenna_report(data: CalibrationData, state: CalState, log: StageLog) -> Table | None:
@@ -197,8 +260,18 @@ def _antenna_report(data: CalibrationData, state: CalState, log: StageLog) -> Ta
     known = state.statistics.present()
     present[: len(known)] = known
     report = antenna_report(
-        antennas.name, state.tables, last, data.reader.times, present, state.weights.noise_factor
+        antennas.name,
+        state.tables,
+        last,
+        data.reader.times,
+        present,
+        state.weights.excess,
+        dump_s=data.reader.interval_s,
+        lost=state.weights.lost,
     )
     for verdict, names in antenna_verdicts(report).items():
-        log.note(f"antennas, {verdict}: {', '.join(names)}")
+        if verdict != "lost":
+            log.note(f"antennas, {verdict}: {', '.join(names)}")
+    for words, names in when_lost(report).items():
+        log.note(f"antennas {words}: {', '.join(names)}")
     return report

@@ -8,9 +8,12 @@ from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.stages import Stage
 from dsa110_contimg.selfcal.stages.acceptance import acceptance, conclude, require_signal
 from dsa110_contimg.selfcal.stages.add_components import add_components
-from dsa110_contimg.selfcal.stages.bandpass import bandpass
+from dsa110_contimg.selfcal.stages.bandpass import bandpass, without_bandpass
+from dsa110_contimg.selfcal.stages.check_sources import check_sources
 from dsa110_contimg.selfcal.stages.flux_scale import flux_scale
+from dsa110_contimg.selfcal.stages.keep_input import keep_input
 from dsa110_contimg.selfcal.stages.reweight import reweight, reweight_antennas
+from dsa110_contimg.selfcal.stages.split_bright import split_bright
 from dsa110_contimg.selfcal.state import CalState
 
 __all__ = ["STAGES", "improve_sky_model", "settle_weights"]
@@ -32,6 +35,14 @@ def improve_sky_model(
     return state
 
 
+def settle_bandpass(data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog) -> CalState:
+    """Ask again whether the bandpass is wanted; the flux scale again if it is not."""
+    if not state.last.verdict.accepted:
+        return state
+    plain = without_bandpass(data, state, config, log)
+    return state if plain is state else flux_scale(data, plain, config, log)
+
+
 def settle_weights(data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog) -> CalState:
     """Weigh the antennas anew with the improved sky model; the flux scale again if that changed the gains."""
     if not state.last.verdict.accepted:
@@ -44,11 +55,15 @@ def settle_weights(data: CalibrationData, state: CalState, config: SelfCalConfig
 
 #: The job, from the data to a verdict.
 STAGES: tuple[Stage, ...] = (
+    split_bright,
     bandpass,
     reweight,
     require_signal,
     improve_sky_model,
+    settle_bandpass,
     settle_weights,
+    check_sources,
+    keep_input,
     acceptance,
     conclude,
 )

@@ -25,7 +25,15 @@ from dsa110_contimg.selfcal.params import reference_antennas
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.state import CalState, Round
 
-__all__ = ["MIN_SIGNAL_SNR", "amplitude_round", "gather", "make_solver", "phase_round", "solve_rounds"]
+__all__ = [
+    "MIN_SIGNAL_SNR",
+    "amplitude_round",
+    "gather",
+    "gather_sub_bands",
+    "make_solver",
+    "phase_round",
+    "solve_rounds",
+]
 
 #: An amplitude solution needs this signal to noise per antenna, or it adds more noise than it takes away.
 MIN_AMPLITUDE_SNR = 10.0
@@ -59,11 +67,33 @@ def gather(
     MeasurementSetError
         If no noise can be measured.
     """
+    return gather_sub_bands(data, state, log, model, sub_bands=1)[0]
+
+
+def gather_sub_bands(
+    data: CalibrationData,
+    state: CalState,
+    log: StageLog,
+    model: ModelVisibilities | None = None,
+    *,
+    sub_bands: int,
+) -> tuple[CalState, BaselineStatistics]:
+    """Gather the statistics by sub-band and, as their sums, by window, in one pass.
+
+    Parameters as of :func:`gather`; `sub_bands` is the number of parts of each window.
+
+    Returns
+    -------
+    state : CalState
+        As of :func:`gather`.
+    statistics : BaselineStatistics
+        By sub-band, which are numbered from zero; by window if there is only one sub-band of each.
+    """
     model = model or state.model
     if model is None:
         raise RuntimeError("there is no sky model to gather statistics against")
     with log.timed("gather"):
-        gathered = data.gather(model, state.weights, state.bandpass)
+        gathered = data.gather(model, state.weights, state.bandpass, sub_bands=sub_bands)
     if not gathered.noise.known:
         raise MeasurementSetError(
             "no noise can be measured: the visibilities are all zero or infinite",
@@ -71,8 +101,10 @@ def gather(
             "check DATA and WEIGHT",
         )
     found = merged([state.found_outliers, gathered.outliers])
-    state = replace(state, model=model, statistics=gathered.statistics, found_outliers=found)
-    return state.at_lower_noise(gathered.noise)
+    fine = gathered.statistics
+    statistics = fine if sub_bands == 1 else fine.collapsed(data.spw_ids)
+    state = replace(state, model=model, statistics=statistics, found_outliers=found)
+    return state.at_lower_noise(gathered.noise, bounds=gathered.bounds), fine
 
 
 def make_solver(

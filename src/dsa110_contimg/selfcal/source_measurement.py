@@ -9,15 +9,23 @@ import numpy as np
 
 from dsa110_contimg.array_types import Bool, Float, Int
 from dsa110_contimg.calibration.gains import GainTable
-from dsa110_contimg.calibration.uv_fit import N_MOMENTS, residual_moments, sampled_coupling, solve_moments
+from dsa110_contimg.calibration.uv_fit import (
+    N_MOMENTS,
+    PRIOR_FLUX,
+    PRIOR_POSITION_RAD,
+    residual_moments,
+    sampled_coupling,
+    solve_moments,
+)
 from dsa110_contimg.imaging import stokes_i
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.data_weights import DataWeights
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
 from dsa110_contimg.sky import ApparentSky
+from dsa110_contimg.sky.components import ARCSEC
 from dsa110_contimg.visibilities import NoiseScale
 
-__all__ = ["SourceMeasurement", "measure_sources"]
+__all__ = ["FitLimits", "JointFit", "SourceMeasurement", "fit_sources", "measure_sources"]
 
 
 #: Sources measured: enough for a median, few enough to cost less than a prediction.
@@ -26,6 +34,8 @@ MOST_SOURCES = 200
 MIN_SNR = 20.0
 #: Visibilities that tell how sources lie in each other's sidelobes: known to 0.6 per cent then.
 SAMPLES = 25_000
+#: So many of them are summed up at once.
+SAMPLES_AT_ONCE = 4096
 #: Fraction of the baselines, the shortest, left out: they see all faint sources at once.
 SHORTEST = 0.2
 #: With fewer sources a median says little.
@@ -68,15 +78,57 @@ class SourceMeasurement:
         return int(np.count_nonzero(self.good))
 
 
-def measure_sources(
+@dataclass(frozen=True)
+class FitLimits:
+    """How far a joint fit lets sources be from where and how bright the catalogue has them.
+
+    Attributes
+    ----------
+    prior_flux : float
+        Width of the Gaussian prior on the flux, a fraction of that of the catalogue.
+    prior_position_arcsec : float
+        The same for each coordinate of the position.
+    """
+
+    prior_flux: float = PRIOR_FLUX
+    prior_position_arcsec: float = PRIOR_POSITION_RAD / ARCSEC
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class JointFit:
+    """Sources fitted together to calibrated data.
+
+    Attributes
+    ----------
+    ratio, ratio_error : ndarray, shape (n,)
+        Measured over catalogue flux, and its error by noise.
+    shift_rad, shift_error : ndarray, shape (n, 2)
+        Measured minus catalogued direction in l and m about the phase centre, and its error by noise,
+        radians.
+    """
+
+    ratio: Float
+    ratio_error: Float
+    shift_rad: Float
+    shift_error: Float
+
+    @property
+    def good(self) -> Bool:
+        """Where the signal to noise is above `MIN_SNR`."""
+        return np.asarray(self.ratio_error * MIN_SNR < 1)
+
+
+def fit_sources(
     data: CalibrationData,
     weights: DataWeights,
     model: SkyVisibilities,
     tables: Sequence[GainTable],
     catalogue: ApparentSky,
+    chosen: Int,
     noise: NoiseScale,
-) -> SourceMeasurement | None:
-    """Measure flux and position of the bright catalogue sources on the calibrated data, all together.
+    limits: FitLimits = FitLimits(),
+) -> JointFit:
+    """Fit flux and position of some of a catalogue's sources to calibrated data, all together.
 
     Parameters
     ----------
@@ -87,41 +139,78 @@ def measure_sources(
     model : SkyVisibilities
         Sky model: the catalogue's sources, perhaps moved and scaled before, and perhaps others after them.
     tables : sequence of GainTable
-        Gains solved against it.
+        Gains.
     catalogue : ApparentSky
         The same sources as the catalogue lists them.
+    chosen : ndarray of int, shape (n,)
+        Which of them.
     noise : NoiseScale
         Noise of the data.
-
-    Returns
-    -------
-    SourceMeasurement or None
-        None if there are too few bright sources for a median.
+    limits : FitLimits
+        Priors.
     """
-    reader, current = data.reader, model.sky
-    chosen = np.flatnonzero(catalogue.sky.is_point)[:MOST_SOURCES]
-    if chosen.size < FEWEST_SOURCES:
-        return None
+    current, centre = model.sky, data.reader.phase_center
     # The catalogue's fluxes at the present positions: a source scaled to nothing can still come back.
     present = current.sky.flux_jy[chosen] / catalogue.sky.flux_jy[chosen]
     sky = replace(current.sky.select(chosen), flux_jy=catalogue.sky.flux_jy[chosen])
     few = replace(current, sky=sky, apparent_jy=catalogue.apparent_jy[chosen])
     moments, coupling = _moments(data, weights, model, tables, few)
-    change, error = solve_moments(moments, noise, coupling)
-    good = error[:, 0] * MIN_SNR < 1
-    if np.count_nonzero(good) < FEWEST_SOURCES:
+    change, error = solve_moments(
+        moments,
+        noise,
+        coupling,
+        prior_flux=limits.prior_flux,
+        prior_position_rad=limits.prior_position_arcsec * ARCSEC,
+    )
+    listed = catalogue.sky.select(chosen)
+    return JointFit(
+        ratio=present + change[:, 0],
+        ratio_error=error[:, 0],
+        shift_rad=few.sky.lmn(*centre)[:, :2] - listed.lmn(*centre)[:, :2] + change[:, 1:],
+        shift_error=error[:, 1:],
+    )
+
+
+def measure_sources(
+    data: CalibrationData,
+    weights: DataWeights,
+    model: SkyVisibilities,
+    tables: Sequence[GainTable],
+    catalogue: ApparentSky,
+    noise: NoiseScale,
+    *,
+    few: bool = False,
+) -> SourceMeasurement | None:
+    """Measure flux and position of the bright catalogue sources on the calibrated data, all together.
+
+    Parameters
+    ----------
+    data, weights, model, tables, catalogue, noise
+        As of :func:`fit_sources`.
+    few : bool
+        Measure also where the bright sources are too few for a median; none is taken out then.
+
+    Returns
+    -------
+    SourceMeasurement or None
+        None if there are too few bright sources for a median, or none at all.
+    """
+    chosen = np.flatnonzero(catalogue.sky.is_point)[:MOST_SOURCES]
+    if chosen.size < (1 if few else FEWEST_SOURCES):
         return None
-    listed, centre = catalogue.sky.select(chosen), reader.phase_center
-    shift = few.sky.lmn(*centre)[:, :2] - listed.lmn(*centre)[:, :2] + change[:, 1:]
-    ratio = present + change[:, 0]
-    scale = float(np.median(ratio[good]))
-    middle = np.median(shift[good], axis=0)
+    fit = fit_sources(data, weights, model, tables, catalogue, chosen, noise)
+    good = fit.good
+    scale, middle = 1.0, np.zeros(2)
+    if np.count_nonzero(good) >= FEWEST_SOURCES:
+        scale, middle = float(np.median(fit.ratio[good])), np.median(fit.shift_rad[good], axis=0)
+    elif not (few and good.any()):
+        return None
     return SourceMeasurement(
         index=chosen,
-        ratio=ratio / scale,
-        ratio_error=error[:, 0] / scale,
-        shift_rad=shift - middle,
-        shift_error=error[:, 1:],
+        ratio=fit.ratio / scale,
+        ratio_error=fit.ratio_error / scale,
+        shift_rad=fit.shift_rad - middle,
+        shift_error=fit.shift_error,
         good=good,
         scale=scale,
         offset_rad=(float(middle[0]), float(middle[1])),
@@ -137,15 +226,14 @@ def _moments(
 ) -> tuple[Float, Float]:
     """Moments of the residual at each source, (n, N_MOMENTS), and how sources couple, (3 n, 3 n)."""
     reader, n = data.reader, len(few)
-    moments, coupling = np.zeros((n, N_MOMENTS)), np.zeros((3 * n, 3 * n))
-    rng = np.random.default_rng(0)
+    moments, sample, rng = np.zeros((n, N_MOMENTS)), _Sample(few), np.random.default_rng(0)
     for piece in data.blocks("measure the bright sources", weights, model):
         block = piece.block
         assert piece.model is not None
-        vis, weight = data.corrected(block, piece.weight, tables)
+        vis, weight = data.corrected(block, piece.touched(piece.weight), tables)
         combined, total = stokes_i(vis, weight, weight == 0, block.spw.parallel)
         length = np.hypot(block.uvw_m[:, 0], block.uvw_m[:, 1])
-        total[length < np.quantile(length, SHORTEST)] = 0
+        total[length < data.least_length_m(block, SHORTEST)] = 0
         residual = np.where(total > 0, combined - piece.model, np.complex64(0))
         field, freq = reader.ms.field(block.field_id), block.spw.freq_hz
         lmn = few.sky.lmn(field.ra_rad, field.dec_rad)
@@ -154,9 +242,49 @@ def _moments(
             uvw, of_rows = block.uvw_m[rows], total[rows]
             flux = few.apparent_flux(freq, *reader.pointing[dump])
             moments += residual_moments(uvw, freq, lmn, flux, residual[rows], of_rows)
+            everything = rows.size * freq.size
             share = int(np.ceil(SAMPLES * rows.size / reader.n_rows))
-            row, channel = rng.integers(rows.size, size=share), rng.integers(freq.size, size=share)
-            coupling += (rows.size * freq.size / share) * sampled_coupling(
-                uvw[row], freq[channel], lmn, flux[:, channel], of_rows[row, channel]
-            )
-    return moments, coupling
+            if share < everything:
+                row, channel = rng.integers(rows.size, size=share), rng.integers(freq.size, size=share)
+            else:
+                share, (row, channel) = everything, np.divmod(np.arange(everything), freq.size)
+            counts = of_rows[row, channel].astype(np.float64) * (everything / share)
+            sample.add(lmn, uvw[row], freq[channel], flux[:, channel], counts)
+    return moments, sample.coupling()
+
+
+class _Sample:
+    """Visibilities that tell how sources couple: few at a time would leave the processors waiting.
+
+    Parameters
+    ----------
+    few : ApparentSky
+        The sources.
+    """
+
+    def __init__(self, few: ApparentSky) -> None:
+        self._coupling = np.zeros((3 * len(few), 3 * len(few)))
+        self._lmn = np.zeros((len(few), 3))
+        self._parts: list[tuple[Float, Float, Float, Float]] = []
+        self._size = 0
+
+    def add(self, lmn: Float, uvw_m: Float, freq_hz: Float, flux_jy: Float, weight: Float) -> None:
+        """Take in some; parameters as of :func:`sampled_coupling`."""
+        if self._size >= SAMPLES_AT_ONCE or (self._size and (lmn != self._lmn).any()):
+            self._sum_up()
+        self._lmn = lmn
+        self._parts.append((uvw_m, freq_hz, flux_jy, weight))
+        self._size += weight.size
+
+    def coupling(self) -> Float:
+        """Return the sum over all of them, shape (3 n, 3 n)."""
+        self._sum_up()
+        return self._coupling
+
+    def _sum_up(self) -> None:
+        if self._parts:
+            uvw, freq, flux, weight = zip(*self._parts, strict=True)
+            at = np.concatenate(uvw), np.concatenate(freq), self._lmn
+            of_sources = np.concatenate(flux, axis=1)
+            self._coupling += sampled_coupling(*at, of_sources, np.concatenate(weight))
+        self._parts, self._size = [], 0

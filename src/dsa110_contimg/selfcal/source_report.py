@@ -10,6 +10,7 @@ from astropy.table import Table
 from dsa110_contimg.errors import InputError
 from dsa110_contimg.selfcal.source_measurement import SourceMeasurement
 from dsa110_contimg.sky import ApparentSky, SkyModel
+from dsa110_contimg.sky.apparent_sky import PART
 from dsa110_contimg.sky.components import ARCSEC
 
 __all__ = ["read_model", "source_report"]
@@ -44,13 +45,16 @@ def source_report(catalogue: ApparentSky, model: ApparentSky, measured: SourceMe
         catalogue flux ``ratio`` and ``ratio_error``, ``shift_east_arcsec``, ``shift_north_arcsec``
         and ``shift_error_arcsec``, not a number where nothing was measured; and
         ``verdict``: agrees, brighter, fainter, missing, moved, faint where the
-        signal does not tell, or new for a clean component.
+        signal does not tell, split for a source that turned out to be two and part for these, new for a
+        clean component, residual for a negative one.
     """
     n, sky = len(model), model.sky
     columns = ("ratio", "ratio_error", "shift_east_arcsec", "shift_north_arcsec", "shift_error_arcsec")
     values = {name: np.full(n, np.nan) for name in columns}
     verdict = np.full(n, "faint", dtype="<U8")
-    verdict[len(catalogue) :] = "new"
+    added = slice(len(catalogue), None)
+    # CLEAN takes back what it found too much of: that is no source.
+    verdict[added] = np.where(model.apparent_jy[added] > 0, "new", "residual")
     if measured is not None:
         k = measured.index[measured.good]
         rows = measured.good
@@ -67,6 +71,10 @@ def source_report(catalogue: ApparentSky, model: ApparentSky, measured: SourceMe
             ["missing", "brighter", "fainter", "moved"],
             "agrees",
         )
+    parts = np.array([PART in name for name in sky.name], dtype=bool)
+    whole = {name.rpartition(PART)[0] for name in np.asarray(sky.name)[parts]}
+    verdict[parts] = "part"
+    verdict[: len(catalogue)][[name in whole for name in catalogue.sky.name]] = "split"
     table = Table(
         {
             "name": list(sky.name),

@@ -50,6 +50,8 @@ class StageLog:
         self._ended: list[str] = []
         #: Seconds by kind of work, each less what was charged to others within it.
         self.seconds: dict[str, float] = {}
+        #: How much of each kind of work was done.
+        self.counts: dict[str, int] = {}
         self._charged = 0.0
         self._begin(first)
 
@@ -69,6 +71,10 @@ class StageLog:
         """Note a line with the present stage."""
         self._noted.append(text)
         self._progress.note(text)
+
+    def count(self, what: str, number: int = 1) -> None:
+        """Add to the count of a kind of work."""
+        self.counts[what] = self.counts.get(what, 0) + number
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:

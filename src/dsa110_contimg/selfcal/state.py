@@ -8,23 +8,56 @@ from dataclasses import dataclass, field, replace
 from dsa110_contimg.array_types import Bool
 from dsa110_contimg.calibration.cross_validation import Score, Solution
 from dsa110_contimg.calibration.gains import GainTable
+from dsa110_contimg.calibration.phase_gradient import PhaseGradient
 from dsa110_contimg.calibration.statistics import BaselineStatistics
 from dsa110_contimg.selfcal.data_weights import DataWeights, Outliers
+from dsa110_contimg.selfcal.findings import Finding
 from dsa110_contimg.selfcal.imaging import CalibratedImage
 from dsa110_contimg.selfcal.model_visibilities import ModelVisibilities, SkyVisibilities
+from dsa110_contimg.selfcal.sky_check import HeldoutSources, SkyCheck
 from dsa110_contimg.selfcal.source_measurement import SourceMeasurement
 from dsa110_contimg.sky import ApparentSky
-from dsa110_contimg.visibilities import NoiseScale
+from dsa110_contimg.visibilities import NoiseBounds, NoiseScale
 
-__all__ = ["CalState", "FluxScale", "Outcome", "Round", "Verdict"]
+__all__ = ["CalState", "FluxScale", "Outcome", "Round", "Scale", "Verdict"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Accepted or not, and why."""
+    """Accepted or not, and why.
+
+    Attributes
+    ----------
+    accepted : bool
+        Whether it is.
+    reason : str
+        In one line.
+    subject : str
+        Of a rejected image what speaks against it: ``snr``, ``rms``, ``beam`` or ``flux``.
+    """
 
     accepted: bool
     reason: str
+    subject: str = ""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Flux scale of a calibration.
+
+    Attributes
+    ----------
+    of_input : float
+        Fluxes of the input over those of the catalogue.
+    error : float
+        Its standard error, by the scatter of a good catalogue.
+    taken_from : str
+        ``input`` or ``catalogue``: whose scale the result has.
+    """
+
+    of_input: float
+    error: float
+    taken_from: str
 
 
 @dataclass(frozen=True)
@@ -105,6 +138,8 @@ class CalState:
         compared see the same data.
     noise : NoiseScale
         Noise of the data: the lowest that was measured; of a finished run that of the final residual.
+    noise_bounds : NoiseBounds or None
+        The bounds that `noise` is the lowest of.
     model : ModelVisibilities or None
         What the gains are solved against.
     components : ApparentSky or None
@@ -121,10 +156,20 @@ class CalState:
         Bright catalogue sources as the calibrated data show them.
     flux_scale : FluxScale or None
         What flux scale and position were off by, if the sky model was rescaled.
+    heldout : HeldoutSources or None
+        Sources measured with gains from others.
+    sky_check : SkyCheck or None
+        What they say.
+    moved : PhaseGradient or None
+        How far the gains move the sky of the input.
+    scale : Scale or None
+        Whose flux scale the newest round has.
+    findings : tuple of Finding
+        What speaks against sky, beam, data or start.
     sky_differs : bool
         Whether the sky has shown itself to be another than the catalogue's.
-    residual_image : (tuple of GainTable, CalibratedImage) or None
-        Image of what the sky model leaves, and the tables that it was made with.
+    untouched : (float, float) or None
+        Chi-squared of the calibration and of the input on data that no step has used.
     mask : ndarray of bool, shape (size, size), or None
         Catalogue mask, made for the beam of the first image.
     n_judged : int
@@ -144,6 +189,7 @@ class CalState:
     weights: DataWeights
     found_outliers: Outliers = field(default_factory=dict)
     noise: NoiseScale = NoiseScale(math.nan)  # noqa: RUF009  frozen
+    noise_bounds: NoiseBounds | None = None
     model: ModelVisibilities | None = None
     components: ApparentSky | None = None
     bandpass: tuple[GainTable, ...] = ()
@@ -152,8 +198,13 @@ class CalState:
     rounds: tuple[Round, ...] = ()
     measured: SourceMeasurement | None = None
     flux_scale: FluxScale | None = None
+    heldout: HeldoutSources | None = None
+    sky_check: SkyCheck | None = None
+    moved: PhaseGradient | None = None
+    scale: Scale | None = None
+    findings: tuple[Finding, ...] = ()
     sky_differs: bool = False
-    residual_image: tuple[tuple[GainTable, ...], CalibratedImage] | None = None
+    untouched: tuple[float, float] | None = None
     mask: Bool | None = None
     n_judged: int = 0
     tables: tuple[GainTable, ...] = ()
@@ -169,14 +220,21 @@ class CalState:
         return self.model.sky if isinstance(self.model, SkyVisibilities) else None
 
     @property
+    def noise_and_sidelobes(self) -> NoiseScale:
+        """Noise with what the newest round leaves beside it, which disturbs a source as noise does."""
+        return NoiseScale(self.noise.variance * max(1.0, self.last.chi2_heldout))
+
+    @property
     def last(self) -> Round:
         """The newest round."""
         return self.rounds[-1]
 
-    def at_lower_noise(self, measured: NoiseScale, fraction: float = 1.0) -> CalState:
+    def at_lower_noise(
+        self, measured: NoiseScale, fraction: float = 1.0, bounds: NoiseBounds | None = None
+    ) -> CalState:
         """Return the state at a noise that is below a fraction of its own variance; else the state itself."""
         lower = measured.known and not fraction * self.noise.variance <= measured.variance
-        return replace(self, noise=measured) if lower else self
+        return replace(self, noise=measured, noise_bounds=bounds) if lower else self
 
     def with_round(self, number: int, changed: Round) -> CalState:
         """Return the state with another round in place of one, counted from zero."""

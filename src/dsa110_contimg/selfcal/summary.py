@@ -18,14 +18,22 @@ from dsa110_contimg.calibration.gains import phase_scatter_deg, typical_amplitud
 from dsa110_contimg.imaging import ImageMetrics
 from dsa110_contimg.selfcal.antenna_report import antenna_verdicts
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
+from dsa110_contimg.selfcal.findings import coherent
 from dsa110_contimg.selfcal.imaging import CalibratedImage, measure, metrics_dict, region_for
+from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
 from dsa110_contimg.selfcal.naming import ANTENNAS, IMAGES, MASK, PICTURE, QUALITY, STAGES
 from dsa110_contimg.selfcal.params import SelfCalParams
+from dsa110_contimg.selfcal.sky_check import Estimate
 from dsa110_contimg.selfcal.state import CalState, Round
+from dsa110_contimg.visibilities import NoiseBounds, NoiseScale
 
 __all__ = ["Figures", "summary_of"]
 
 SCHEMA_VERSION = 1
+#: An image cannot be quieter than its thermal noise: below this ratio the noise was not measured right.
+LOWEST_THERMAL_RATIO = 0.97
+#: A noise this many times above or below what the telescope should have is told.
+LOUD = 1.5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,12 +50,16 @@ class Figures:
         Reports by file name.
     seconds : dict of str to float
         Time by kind of work.
+    work : dict of str to int
+        Passes over the data that went to the disk and bytes that they read, visibilities before and after
+        averaging and how many were predicted, griddings.
     """
 
     final: CalibratedImage
     tables: list[str]
     reports: Mapping[str, Table | None]
     seconds: dict[str, float]
+    work: dict[str, int]
 
 
 def _point_of_curve(trial: Candidate) -> dict[str, Any]:
@@ -90,20 +102,30 @@ def summary_of(
     best = next((r for r in reversed(state.rounds) if r.tables == state.tables and state.tables), None)
     subtracted = figures.final.difference is not None
     standard = measured(best.image) if subtracted and best and best.image else last
+    noise = _noise(state, figures.final.thermal_per_noise, last)
     summary: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "status": state.outcome.status,
-        "message": state.outcome.message,
+        "message": "; ".join(filter(None, [state.outcome.message, noise["note"]])),
         "seeded": catalogue is not None,
         "catalog": catalogue.catalog if catalogue else None,
         "nvss_min_mjy": config.nvss_min_mjy if catalogue else None,
         "n_seeds": len(catalogue) if catalogue else 0,
         "seed_flux_jy": float(catalogue.apparent_jy.sum()) if catalogue else 0.0,
         "anchor": _flux_scale(state),
+        "heldout_sources": _heldout(state),
+        "chi2_untouched": _finite(state.untouched[0]) if state.untouched else None,
+        "chi2_untouched_input": _finite(state.untouched[1]) if state.untouched else None,
+        "findings": [asdict(f) for f in state.findings],
+        "moved_arcsec": _moved(state),
+        "flux_scale": state.scale.of_input if state.scale else None,
+        "flux_scale_error": state.scale.error if state.scale else None,
+        "flux_scale_from": state.scale.taken_from if state.scale else "input",
         "flux_units_changed": bool(abs(np.log(typical_amplitude(state.tables))) > np.log(2.0)),
         "initial": metrics_dict(first),
         "final": metrics_dict(last),
         "final_standard": metrics_dict(standard),
+        "noise": noise,
         "snr_improvement": last.snr / first.snr if first.snr > 0 else None,
         "best_iteration": state.rounds.index(best) + 1 if best else 0,
         "iterations": [
@@ -113,6 +135,7 @@ def summary_of(
         "gaintables": figures.tables,
         "products": _products(params),
         "seconds": {k: round(v, 3) for k, v in figures.seconds.items()},
+        "work": figures.work,
         "provenance": {
             "version": __version__,
             "config": json.loads(config.model_dump_json()),
@@ -134,10 +157,90 @@ def summary_of(
     return summary
 
 
+def _noise(state: CalState, thermal_per_noise: float, final: ImageMetrics) -> dict[str, Any]:
+    """Give each bound of the noise as the thermal rms of the final image, and what is wrong with them."""
+    bounds = state.noise_bounds or NoiseBounds()
+    # The radiometer equation is in jansky: it says nothing before amplitudes are on the catalogue's scale.
+    in_jansky = isinstance(state.model, SkyVisibilities) and any(t.label == "ap" for t in state.tables)
+
+    def jansky(scale: NoiseScale, shown: bool = True) -> float | None:
+        return thermal_per_noise * scale.rms if scale.known and shown else None
+
+    thermal, radiometer = jansky(state.noise), jansky(bounds.radiometer, in_jansky)
+    ratio, notes = final.thermal_ratio, []
+    error = bool(np.isfinite(ratio) and ratio < LOWEST_THERMAL_RATIO)
+    if error:
+        notes.append(f"the image is quieter than its noise, by {ratio:.3f}: the noise is estimated too high")
+    times = thermal / radiometer if thermal and radiometer else 1.0
+    if times > LOUD:
+        notes.append(
+            f"the noise is {times:.1f} times what the radiometer equation gives for the telescope: check the "
+            "system and the flux scale"
+        )
+    elif times < 1 / LOUD:
+        notes.append(
+            f"the noise is {times:.2f} times what the radiometer equation gives for the telescope: check the "
+            "flux scale"
+        )
+    return {
+        "taken": bounds.taken or None,
+        "channels_jy": jansky(bounds.channels),
+        "polarizations_jy": jansky(bounds.polarizations),
+        "dumps_jy": jansky(bounds.dumps),
+        "zero_jy": jansky(bounds.zero),
+        "radiometer_jy": radiometer,
+        "error": error,
+        "note": "; ".join(notes) or None,
+    }
+
+
 def _flux_scale(state: CalState) -> dict[str, Any] | None:
     """Give what flux scale and position were off by at first; None if nothing was rescaled."""
     found = state.flux_scale
     return None if found is None else asdict(found) | {"offset_arcsec": list(found.offset_arcsec)}
+
+
+def _heldout(state: CalState) -> dict[str, Any] | None:
+    """Give what held-out sources say; None where there is nothing to hold out."""
+    check = state.sky_check
+    if check is None:
+        return None
+    east, north = check.pointing_arcmin
+
+    def pair(found: Estimate) -> list[float | None]:
+        return [_finite(found.value), _finite(found.error)]
+
+    return {
+        "tells": check.tells,
+        "recovered_fraction": _finite(check.recovered.value),
+        "recovered_error": _finite(check.recovered.error),
+        "recovered_by_phases": _finite(check.phased.value),
+        "recovered_by_input": _finite(check.phased_input),
+        "n_sources": check.n_sources,
+        "n_agreeing": check.n_agreeing,
+        "scatter": _finite(check.scatter),
+        "beam_width": pair(check.beam_width),
+        "beam_centre_arcmin": [pair(east), pair(north)],
+        "central_flux": pair(check.central_flux),
+        "rotation_deg": pair(check.rotation_deg),
+        "stretch": pair(check.stretch),
+        "shear": pair(check.shear),
+        "time_trend": pair(check.time_trend),
+        "frequency_trend": pair(check.frequency_trend),
+    }
+
+
+def _moved(state: CalState) -> list[float] | None:
+    """By how much the calibration moved the sky of an input that had one, arcsec east and north."""
+    if not state.tables or state.moved is None or not coherent(state.moved):
+        return None
+    if any(f.kind == "position" for f in state.findings):
+        return [0.0, 0.0]
+    return [float(np.degrees(x) * 3600) for x in state.moved.shift_rad]
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _iteration(

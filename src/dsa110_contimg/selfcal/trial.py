@@ -42,7 +42,7 @@ def measure_noise(data: CalibrationData, state: CalState, log: StageLog) -> CalS
     with log.timed("measure"):
         residual = data.measure_residual(state.model, state.weights, state.last.tables)
     state = replace(state, found_outliers=merged([state.found_outliers, residual.outliers]))
-    return state.at_lower_noise(residual.noise, REFINED_NOISE)
+    return state.at_lower_noise(residual.noise, REFINED_NOISE, residual.bounds)
 
 
 def solved_against(
@@ -91,5 +91,5 @@ def better_with(
     """
     trial = solved_against(data, state, sky, config, log)
     if trial.last.verdict.accepted and improvement(state, trial) > 1:
-        return replace(trial, residual_image=None)
+        return trial
     return state

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dsa110_contimg.array_types import Complex, Float, Int
+from dsa110_contimg.array_types import Complex, Float, Int, Vis
 from dsa110_contimg.config import SimulationConfig
 from dsa110_contimg.errors import InputError, ResourceError
 from dsa110_contimg.files import replacing_folder
@@ -20,12 +20,13 @@ from dsa110_contimg.simulate.array import (
     seen_lmn,
     uvw_of_antennas,
 )
-from dsa110_contimg.simulate.instrument import BAD_NOISE, draw_instrument
+from dsa110_contimg.simulate.catalog_faults import error_size, require_catalog_error_fits
+from dsa110_contimg.simulate.instrument import Instrument, draw_instrument
 from dsa110_contimg.simulate.population import write_catalog
 from dsa110_contimg.simulate.scene import build_scene
 from dsa110_contimg.simulate.truth import Truth
 from dsa110_contimg.simulate.writer import Layout, MeasurementSetWriter
-from dsa110_contimg.sky import SkyModel, beam_for_antenna
+from dsa110_contimg.sky import AiryBeam, SkyModel, beam_for_antenna
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 from dsa110_contimg.visibilities.lock import lock_beside
 
@@ -56,6 +57,15 @@ STREAMS = (
     "failures",
     "lost",
     "rfi",
+    "catalog_error",
+    "double",
+    "jumps",
+    "silent",
+    "zeros",
+    "stuck",
+    "noise_spread",
+    "ionosphere",
+    "weights",
 )
 #: So many sources, the brightest apparent ones, are seen through each antenna's own beam.
 OWN_BEAM_SOURCES = 300
@@ -102,6 +112,7 @@ def simulate(out: Path, config: SimulationConfig | None = None, sky: SkyModel | 
     _require_absent(out)
     if config.high_mhz <= config.low_mhz:
         raise InputError("the band is empty", "low_mhz, high_mhz", "high_mhz must be above low_mhz")
+    require_catalog_error_fits(config)
     array = _chosen(read_array(config.array), config.antennas)
     seeds = np.random.SeedSequence(config.seed).spawn(len(STREAMS))
     streams = {name: np.random.default_rng(s) for name, s in zip(STREAMS, seeds, strict=True)}
@@ -110,10 +121,12 @@ def simulate(out: Path, config: SimulationConfig | None = None, sky: SkyModel | 
     with lock_beside(out, "contimg simulate"):
         _require_absent(out)
         with replacing_folder(out) as temporary:
-            _observe(temporary, config, array, truth, streams["noise"])
+            _observe(temporary, config, array, truth, streams)
             stem = out.with_suffix("")
             truth.write(stem.with_name(stem.name + ".truth.npz"))
             reach = float(np.degrees(_reach(config, truth.freq_hz, array))) + MARGIN_DEG
+            if config.catalog_error == "shift":
+                reach += error_size(config) / 3600
             write_catalog(
                 stem.with_name(stem.name + ".catalog.ecsv"),
                 truth.scene.catalog,
@@ -129,7 +142,10 @@ def _require_absent(out: Path) -> None:
 
 
 def _reach(config: SimulationConfig, freq_hz: Float, array: Array) -> float:
-    """How far from the centre sources are seen: the second null at either end of the drift, radians."""
+    """How far from the centre sources are drawn: the second null at either end of the drift, radians.
+
+    That of the nominal beam, so that `beam_width` leaves the sky as it is.
+    """
     half = SIDEREAL_RATE * config.dumps * config.dump_s / 2 * np.cos(np.radians(config.dec))
     drift = np.radians(half) if config.drift else 0.0
     beam = beam_for_antenna(array.telescope, array.dish_m)
@@ -151,10 +167,10 @@ def _truth(
     pointing = centre
     if config.drift:
         pointing = np.array([meridian_pointing(t / 86400.0, transit, ra, dec) for t in times])
-    beam = beam_for_antenna(array.telescope, array.dish_m)
-    scene = build_scene(
-        config, streams, ra, dec, _reach(config, freq, array), beam, float(freq.min() + freq.max()) / 2, sky
-    )
+    nominal = beam_for_antenna(array.telescope, array.dish_m)
+    beam = AiryBeam(nominal.diameter_m / config.beam_width, nominal.blockage_m / config.beam_width)
+    mid = float(freq.min() + freq.max()) / 2
+    scene = build_scene(config, streams, ra, dec, _reach(config, freq, array), beam, mid, sky)
     return Truth(
         times_s=times,
         freq_hz=freq,
@@ -162,15 +178,18 @@ def _truth(
         phase_centre=centre if config.fields == 1 else pointing,
         middle=centre[0],
         beam=beam,
-        instrument=draw_instrument(config, streams, config.dumps, len(array.name), freq),
+        instrument=draw_instrument(
+            config, streams, config.dumps, len(array.name), freq, beam.fwhm_rad(mid) / 2
+        ),
         scene=scene,
     )
 
 
 def _observe(
-    path: Path, config: SimulationConfig, array: Array, truth: Truth, noise: np.random.Generator
+    path: Path, config: SimulationConfig, array: Array, truth: Truth, streams: dict[str, np.random.Generator]
 ) -> None:
     """Write the visibilities, one dump and window at a time: nothing of the size of the table is held."""
+    noise = streams["noise"]
     n_antennas = len(array.name)
     pairs = np.triu_indices(n_antennas)
     # Noise is drawn for all pairs, so that leaving out autocorrelations does not shift it.
@@ -181,8 +200,9 @@ def _observe(
     # Noise of the real part per channel, dump and polarisation: SEFD / sqrt(2 dnu t); the real
     # autocorrelations have sqrt(2) times that.
     sigma = config.sefd_jy / np.sqrt(2 * width * config.dump_s)
+    receivers = truth.instrument
     layout = Layout(
-        array=array,
+        array=array if config.dish_m is None else replace(array, dish_m=config.dish_m),
         field_names=_field_names(config),
         phase_centre=truth.phase_centre if config.drift and config.fields != 1 else truth.phase_centre[:1],
         pointing=truth.pointing,
@@ -193,16 +213,18 @@ def _observe(
         width_hz=width,
         antenna1=first,
         antenna2=second,
-        sigma=sigma or 1.0,
+        sigma=_claimed_sigma(config, streams["weights"], receivers, sigma or 1.0, first, second),
     )
-    receivers = truth.instrument
-    loud = np.where(receivers.bad, BAD_NOISE, 1.0)
+    loud = receivers.loudness
     scale = (sigma * loud[first] * loud[second] * np.where(auto, np.sqrt(2.0), 1.0)).astype(np.float32)
-    alive = ~receivers.dead
+    frozen: dict[int, Vis] = {}
     with MeasurementSetWriter(path, layout) as writer:
         for t in range(config.dumps):
             sky = _SkyAt(config, array, truth, t)
             uvw = sky.antenna_uvw[second] - sky.antenna_uvw[first]
+            alive = ~(receivers.dead | receivers.silent[t])
+            stuck = receivers.stuck[t, first] | receivers.stuck[t, second]
+            zero = receivers.zero[t, first] | receivers.zero[t, second]
             for window in range(config.spws):
                 seen = sky.visibilities(window, uvw, first, second)
                 gain = receivers.gain[t] * receivers.bandpass[window] * alive[:, None]
@@ -210,13 +232,38 @@ def _observe(
                 burst = receivers.rfi_phase[t] * alive
                 seen += (burst[first] * np.conj(burst[second]))[:, None] * receivers.rfi_jy[t, window]
                 # The receivers' own power in the autocorrelations.
-                seen[auto] += config.sefd_jy
+                seen[auto] += config.sefd_jy * (receivers.noise**2)[first[auto], None]
                 vis = (seen[:, :, None] * turned.transpose(1, 0, 2)).astype(np.complex64)
                 shape = (pairs[0].size, config.channels, 2)
                 for part in (vis.real, vis.imag):
                     part += scale[:, None, None] * noise.standard_normal(shape, dtype=np.float32)[kept]
                 vis.imag[auto] = 0.0
+                vis[stuck] = frozen[window][stuck] if stuck.any() else 0.0
+                vis[zero] = 0.0
+                if receivers.stuck.any():
+                    frozen[window] = vis
                 writer.put(t, window, uvw, vis, bool(receivers.lost_spw[window]))
+
+
+def _claimed_sigma(
+    config: SimulationConfig,
+    rng: np.random.Generator,
+    receivers: Instrument,
+    nominal: float,
+    first: Int,
+    second: Int,
+) -> Float:
+    """Noise that the weights are to tell, jansky, shape (nbl,)."""
+    n_antennas = receivers.dead.size
+    if config.weights == "one":
+        return np.ones(first.size)
+    by_antenna = {
+        "nominal": np.ones(n_antennas),
+        "true": receivers.loudness,
+        "wrong": 10 ** (0.5 * rng.uniform(-1, 1, n_antennas)),
+    }[config.weights]
+    real = (first == second) & (config.weights == "true")
+    return np.asarray(nominal * by_antenna[first] * by_antenna[second] * np.where(real, np.sqrt(2.0), 1.0))
 
 
 class _SkyAt:
@@ -239,7 +286,7 @@ class _SkyAt:
         mjd = truth.times_s[dump] / 86400.0
         centre = (float(truth.phase_centre[dump, 0]), float(truth.phase_centre[dump, 1]))
         self.antenna_uvw = uvw_of_antennas(array.position_m, mjd, *centre)
-        sky = truth.sky
+        sky = truth.seen_sky
         self.lmn = sky.lmn(*centre)
         if config.differential_aberration:
             self.lmn = seen_lmn(mjd, sky.ra_rad, sky.dec_rad, *centre)
@@ -265,9 +312,12 @@ class _SkyAt:
             self.truth.beam, chosen.ra_rad, chosen.dec_rad, pointing, freq
         )
         turns = self.antenna_uvw @ self.lmn[self.own].T / SPEED_OF_LIGHT
+        # A gain's phase turns a voltage the other way: V = g_i conj(g_j).
+        screen = self.truth.instrument.ionosphere_phase(self.dump, chosen.ra_rad, chosen.dec_rad, pointing)
+        middle = (self.truth.freq_hz.min() + self.truth.freq_hz.max()) / 2
         flux = chosen.flux_at(freq)
         for c, hertz in enumerate(freq):
-            voltage = amplitude[:, :, c] * np.exp(2j * np.pi * hertz * turns)
+            voltage = amplitude[:, :, c] * np.exp(1j * (2 * np.pi * hertz * turns - screen * middle / hertz))
             matrix = (np.conj(voltage) * flux[:, c]) @ voltage.T
             vis[:, c] += matrix[first, second]
         return vis

@@ -11,6 +11,7 @@ import numpy as np
 from dsa110_contimg.array_types import Bool, Float, Int
 from dsa110_contimg.config import SimulationConfig
 from dsa110_contimg.errors import InputError
+from dsa110_contimg.simulate.catalog_faults import with_bright_errors, with_catalog_fault
 from dsa110_contimg.simulate.population import draw_sky, with_catalog_errors
 from dsa110_contimg.sky import (
     AiryBeam,
@@ -48,9 +49,9 @@ class Scene:
     sky_entry : ndarray of int, shape (n,)
         Row of `catalog` that stands for the component, -1 if none.
     catalog : SkyModel
-        What the catalogue lists, with its errors.
+        What the catalogue lists, with its errors, wherever these put it.
     catalog_kind : tuple of str, one per entry
-        listed, double, variable, spurious or absent.
+        listed, double, variable, spurious, absent or, of another field, other.
     """
 
     sky: SkyModel
@@ -149,7 +150,7 @@ def build_scene(
         labels += ["faint"] * len(faint)
         rows.append(np.full(len(faint), -1))
     known = apparent(base)
-    for name, flux in (("new", config.new_jy), ("absent", config.absent_jy)):
+    for name, flux in (("new", config.new_jy), ("absent", config.absent_jy), ("double", config.double_jy)):
         place = _clear_place(streams[name], base, known, *centre, beam.fwhm_rad(freq_hz), flux)
         if flux == 0:
             continue
@@ -159,17 +160,30 @@ def build_scene(
             skies.append(added)
             labels.append(name)
             rows.append(np.full(1, -1))
-        else:
-            catalogs.append(added)
-            catalog_kind.append(name)
+            continue
+        if name == "double":
+            skies.append(_pair(added, config.double_arcsec * ARCSEC, streams[name].uniform(0, 2 * np.pi)))
+            labels += [name, name]
+            rows.append(np.full(2, len(catalog_kind)))
+        catalogs.append(added)
+        catalog_kind.append(name)
     far = far_bright_sources(*centre, radius_rad)
-    return Scene(
-        SkyModel.concatenate([*skies, far]),
-        (*labels, *["far"] * len(far)),
-        np.concatenate([*rows, np.full(len(far), -1)]).astype(np.int64),
-        SkyModel.concatenate(catalogs),
-        tuple(catalog_kind),
-    )
+    skies.append(far)
+    labels += ["far"] * len(far)
+    rows.append(np.full(len(far), -1))
+    sky, entries = SkyModel.concatenate(skies), np.concatenate(rows).astype(np.int64)
+    catalog = SkyModel.concatenate(catalogs)
+    if config.bright_error != 1:
+        there = entries >= 0
+        true_jy = np.zeros(len(catalog))
+        np.add.at(true_jy, entries[there], sky.flux_jy[there])
+        catalog = with_bright_errors(
+            catalog, apparent(catalog), true_jy, config.bright_error, config.bright_error_n
+        )
+    catalog = with_catalog_fault(catalog, config, streams["catalog_error"], *centre, radius_rad)
+    if config.catalog_error == "other-field":
+        entries, catalog_kind = np.full(len(sky), -1), ["other"] * len(catalog)
+    return Scene(sky, tuple(labels), entries, catalog, tuple(catalog_kind))
 
 
 def _base(
@@ -223,6 +237,16 @@ def _with_doubles(rng: np.random.Generator, sky: SkyModel, doubled: Bool) -> tup
         dec_rad=np.clip(model.dec_rad + away * np.cos(angle[origin]), -np.pi / 2, np.pi / 2),
     )
     return model, origin
+
+
+def _pair(single: SkyModel, apart_rad: float, angle_rad: float) -> SkyModel:
+    """Two equal halves of one source about its place."""
+    l, m = (np.array([-0.5, 0.5]) * np.sin(apart_rad) * f(angle_rad) for f in (np.sin, np.cos))  # noqa: E741
+    ra, dec = radec_from_lm(l, m, float(single.ra_rad[0]), float(single.dec_rad[0]))
+    both = single.select(np.zeros(2, dtype=np.int64))
+    return replace(
+        both, name=(f"{both.name[0]}a", f"{both.name[0]}b"), flux_jy=both.flux_jy / 2, ra_rad=ra, dec_rad=dec
+    )
 
 
 def _clear_place(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ from dsa110_contimg.errors import InputError
 from dsa110_contimg.files import replacing
 from dsa110_contimg.simulate.instrument import Instrument
 from dsa110_contimg.simulate.scene import Scene
-from dsa110_contimg.sky import AiryBeam, SkyModel, angular_separation
+from dsa110_contimg.sky import AiryBeam, SkyModel, angular_separation, radec_from_lm
 
 __all__ = ["Truth"]
 
 
 SKY_COLUMNS = ("ra_rad", "dec_rad", "flux_jy", "spectral_index", "major_rad", "minor_rad", "pa_rad")
-INSTRUMENT = ("gain", "bandpass", "dead", "bad", "lost_spw", "pointing_rad", "width", "rfi_jy", "rfi_phase")
+INSTRUMENT = tuple(field.name for field in fields(Instrument))
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Truth:
     middle : ndarray, shape (2,)
         Pointing in the middle of the observation.
     beam : AiryBeam
-        Nominal beam.
+        Common beam of the dishes, of their true width.
     instrument : Instrument
         The receivers.
     scene : Scene
@@ -65,8 +65,20 @@ class Truth:
         """True gains, shape (ntime, nant, 2)."""
         return self.instrument.gain
 
+    @property
+    def seen_sky(self) -> SkyModel:
+        """True sky where refraction shows it, stretched about the middle; what lies far off stays."""
+        sky, stretch = self.sky, float(self.instrument.stretch)
+        if stretch == 0:
+            return sky
+        middle = (float(self.middle[0]), float(self.middle[1]))
+        l, m, _ = sky.lmn(*middle).T  # noqa: E741
+        ra, dec = radec_from_lm((1 + stretch) * l, (1 + stretch) * m, *middle)
+        near = np.array([kind != "far" for kind in self.scene.sky_kind])
+        return replace(sky, ra_rad=np.where(near, ra, sky.ra_rad), dec_rad=np.where(near, dec, sky.dec_rad))
+
     def apparent_flux(self, freq_hz: Float, dump: int | None = None) -> Float:
-        """Flux of the true sky through the nominal beam.
+        """Flux of the true sky through the common beam.
 
         Parameters
         ----------

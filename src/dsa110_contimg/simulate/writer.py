@@ -48,8 +48,8 @@ class Layout:
         Their width.
     antenna1, antenna2 : ndarray of int, shape (nbl,)
         Pairs of a dump, in the order in which they are given.
-    sigma : float
-        Nominal noise of the real part of a visibility in jansky.
+    sigma : ndarray, shape (nbl,)
+        What SIGMA and the weights say of the noise of the real part of a visibility, jansky.
     """
 
     array: Array
@@ -63,7 +63,7 @@ class Layout:
     width_hz: float
     antenna1: Int
     antenna2: Int
-    sigma: float
+    sigma: Float
 
 
 class MeasurementSetWriter:
@@ -136,9 +136,9 @@ class MeasurementSetWriter:
             "DATA": vis,
             "FLAG": np.full(vis.shape, flagged),
             "FLAG_ROW": np.full(n, flagged),
-            "WEIGHT": np.full((n, 2), weight, dtype=np.float32),
-            "SIGMA": np.full((n, 2), of.sigma, dtype=np.float32),
-            "WEIGHT_SPECTRUM": np.full(vis.shape, weight, dtype=np.float32),
+            "WEIGHT": np.repeat(weight[:, None], 2, axis=1).astype(np.float32),
+            "SIGMA": np.repeat(of.sigma[:, None], 2, axis=1).astype(np.float32),
+            "WEIGHT_SPECTRUM": np.broadcast_to(weight[:, None, None], vis.shape).astype(np.float32),
         }
         start = (dump * of.freq_hz.shape[0] + window) * n
         for name, value in values.items():

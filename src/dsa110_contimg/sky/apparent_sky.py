@@ -12,8 +12,10 @@ from dsa110_contimg.sky.beam import AiryBeam
 from dsa110_contimg.sky.components import SkyModel
 from dsa110_contimg.sky.directions import angular_separation
 
-__all__ = ["BAND_SAMPLES", "ApparentSky", "joined", "mean_apparent_flux", "scaled"]
+__all__ = ["BAND_SAMPLES", "PART", "ApparentSky", "joined", "mean_apparent_flux", "scaled"]
 
+#: In the names of the parts of a source that the catalogue lists as one.
+PART = " part "
 #: Frequencies over the band at which a source's apparent flux is averaged.
 BAND_SAMPLES = 9
 

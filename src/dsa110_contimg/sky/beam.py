@@ -11,7 +11,7 @@ from scipy.special import j1
 from dsa110_contimg.array_types import Float
 from dsa110_contimg.errors import MeasurementSetError
 
-__all__ = ["AiryBeam", "beam_for_antenna", "choose_beam"]
+__all__ = ["AiryBeam", "beam_for_antenna", "choose_beam", "contradiction"]
 
 SPEED_OF_LIGHT = 299_792_458.0
 
@@ -28,6 +28,9 @@ KNOWN_APERTURES: dict[str, tuple[float, float]] = {
     "MEERKAT": (13.5, 0.0),
     "ATA": (6.1, 0.0),
 }
+
+#: A dish in the ANTENNA table is that of its telescope within this fraction.
+SAME_DISH = 0.1
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,23 @@ def choose_beam(telescope: str, dish_diameter_m: Float, override_m: float | None
     """
     if override_m is not None:
         return AiryBeam(override_m)
+    if contradiction(telescope, dish_diameter_m, override_m):
+        return AiryBeam(*KNOWN_APERTURES[telescope.strip().upper()])
     return beam_for_antenna(telescope, float(np.median(dish_diameter_m)))
+
+
+def contradiction(telescope: str, dish_diameter_m: Float, override_m: float | None = None) -> str:
+    """Say that the ANTENNA table gives a known telescope another dish than it has; empty if it does not.
+
+    Parameters as of :func:`choose_beam`, which takes the known dish then: converters fill in 25 m.
+    """
+    known, given = KNOWN_APERTURES.get(telescope.strip().upper()), float(np.median(dish_diameter_m))
+    if override_m is not None or known is None or not given > 0 or abs(given / known[0] - 1) <= SAME_DISH:
+        return ""
+    return (
+        f"DISH_DIAMETER is {given:g} m, the dishes of {telescope} have {known[0]:g} m, which is taken; "
+        "--dish-diameter-m says otherwise"
+    )
 
 
 def beam_for_antenna(telescope: str, dish_diameter_m: float) -> AiryBeam:
@@ -138,7 +157,7 @@ def beam_for_antenna(telescope: str, dish_diameter_m: float) -> AiryBeam:
     """
     known = KNOWN_APERTURES.get(telescope.strip().upper())
     given = np.isfinite(dish_diameter_m) and dish_diameter_m > 0
-    if known is not None and (not given or abs(dish_diameter_m / known[0] - 1) <= 0.1):
+    if known is not None and (not given or abs(dish_diameter_m / known[0] - 1) <= SAME_DISH):
         return AiryBeam(*known)
     if not given:
         raise MeasurementSetError(

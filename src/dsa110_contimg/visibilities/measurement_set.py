@@ -317,7 +317,7 @@ def _validate(path: Path, main: Any) -> MeasurementSet:
         telescope = str(sub.getcell("TELESCOPE_NAME", 0))
     with open_table(path / "ANTENNA") as sub:
         antennas = Antennas(
-            tuple(str(n) for n in sub.getcol("NAME")),
+            tuple(str(n).strip() or f"#{k}" for k, n in enumerate(sub.getcol("NAME"))),
             np.asarray(sub.getcol("POSITION"), dtype=np.float64),
             np.asarray(sub.getcol("DISH_DIAMETER"), dtype=np.float64),
         )

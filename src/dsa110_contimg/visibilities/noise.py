@@ -3,18 +3,64 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from dsa110_contimg.array_types import Bool, Float, Int, Single, Vis, Weight
+from dsa110_contimg.visibilities.reader import Block, VisibilityReader
+from dsa110_contimg.visibilities.rephase import turn_phases
 
-__all__ = ["AntennaNoise", "NoiseEstimator", "NoiseScale"]
+__all__ = [
+    "AntennaNoise",
+    "BoundsEstimator",
+    "NoiseBounds",
+    "NoiseEstimator",
+    "NoiseScale",
+    "dumps_tell_antennas",
+    "sefd_jy",
+]
 
-#: Samples kept per block for the median; the error of the scale is then far below 1 %.
-SAMPLES_PER_BLOCK = 200_000
+#: Samples kept per block for the median: of one block alone they tell the variance to 0.6 %.
+SAMPLES_PER_BLOCK = 60_000
 #: Noise exceeds this many times its mean square in three samples of ten million.
 OUTLIER = 15.0
+#: Samples kept in all; beyond, every second one is dropped.
+MOST_SAMPLES = 4_000_000
+#: Factors of the differences of so many terms.
+_DIFFERENCES = {1: (1.0,), 2: (1.0, -1.0), 3: (1.0, -2.0, 1.0), 4: (1.0, -3.0, 3.0, -1.0)}
+#: So many overlapping differences of so many terms are worth one: one plus twice the sum of the squared
+#: correlations of neighbours.
+_SHARED = {1: 1.0, 2: 1.5, 3: 1.94, 4: 2.31}
+#: Bounds of the noise, the one to start with first.
+BOUNDS = ("channels", "polarizations", "dumps", "zero")
+#: Relative error of the median of n exponential samples, times sqrt(n): its variance is 1 / (4 n f^2) with
+#: the density f = 1/2 at the median ln 2 (Kendall & Stuart, The Advanced Theory of Statistics, 10.10).
+MEDIAN_ERROR = 1 / math.log(2.0)
+#: With fewer samples than this (4.6 % in variance) a bound takes no precedence over one with more.
+MANY_SAMPLES = 1000
+#: Standard errors by which a bound must lie below another one to take its place.
+SIGNIFICANT = 2.0
+#: Of fewer dumps in a row the differences leave too much of the sky to tell the antennas' noise.
+FEWEST_DUMPS = 4
+#: Differences over dumps are of the shortest part of the baselines, on which a sky turns slowest.
+SLOW = 1 / 3
+#: Dumps further apart than this many of their lengths are no neighbours.
+LONGEST_GAP = 1.5
+#: Hands that differ by less than this fraction of their power are copies of each other, rounded.
+COPIES = 1e-10
+#: System equivalent flux density of an antenna in jansky, by telescope. DSA-110: 2 k T / (eta A) of 26 K on a
+#: dish of 4.65 m with an efficiency of 0.65. VLA at 1.4 GHz: 35 K, 25 m and 0.55 (VLA Observational Status
+#: Summary 2009, table 5, www.vla.nrao.edu/astro/guides/vlas/current/node11.html).
+KNOWN_SEFD_JY = {
+    "DSA_110": 6500.0,
+    "DSA-110": 6500.0,
+    "DSA110": 6500.0,
+    "OVRO_MMA": 6500.0,
+    "VLA": 360.0,
+    "EVLA": 360.0,
+}
 
 
 @dataclass(frozen=True, order=True)
@@ -46,6 +92,120 @@ class NoiseScale:
         return 0.0 < self.variance < math.inf
 
 
+#: What was not measured.
+UNKNOWN = NoiseScale(math.nan)
+
+
+@dataclass(frozen=True)
+class NoiseBounds:
+    """Upper bounds of the noise from differences that do not see the same of the sky.
+
+    Each is an estimate of the variance of a complex visibility times its weight, and each has in it what its
+    difference leaves of sky and calibration: the lowest is nearest to the truth.
+
+    Attributes
+    ----------
+    channels : NoiseScale
+        Of second differences over channels (first ones of two channels): what is not linear over channels is
+        left, so the sky of wide channels and delays.
+    polarizations : NoiseScale
+        Of the difference of the two parallel hands of a row and channel: an unpolarised sky cancels, and
+        what its model lacks; gains of one hand alone are left.
+    dumps : NoiseScale
+        Of third differences over dumps about one phase centre, of lower ones where fewer follow each other,
+        on the shortest baselines: what turns quickly is left.
+    zero : NoiseScale
+        Of visibilities of single channels themselves: all of the sky is left. Only if there is nothing else.
+    samples : tuple of float
+        Independent differences in each of the four.
+    radiometer : NoiseScale
+        What the radiometer equation gives for the telescope, to check by; it holds only for weights of data
+        in jansky. Not a number for an unknown telescope.
+    """
+
+    channels: NoiseScale = UNKNOWN
+    polarizations: NoiseScale = UNKNOWN
+    dumps: NoiseScale = UNKNOWN
+    zero: NoiseScale = UNKNOWN
+    samples: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    radiometer: NoiseScale = UNKNOWN
+
+    @property
+    def taken(self) -> str:
+        """Name of the bound that is taken: the lowest beyond doubt; empty if nothing is known.
+
+        The smallest of several estimates is too small where they scatter: the first with many samples (the
+        one with most if none has many) gives way only to one that is lower by `SIGNIFICANT` standard errors.
+        """
+        counts = dict(zip(BOUNDS, self.samples, strict=True))
+        known = [name for name in BOUNDS if getattr(self, name).known]
+        differences = [name for name in known if name != "zero"]
+        if not differences:
+            return known[0] if known else ""
+        many = [name for name in differences if counts[name] >= MANY_SAMPLES]
+        taken: str = many[0] if many else max(differences, key=lambda name: counts[name])
+        for name in sorted(differences, key=lambda name: -counts[name]):
+            lower = getattr(self, name).variance / getattr(self, taken).variance
+            error = MEDIAN_ERROR * math.hypot(1 / math.sqrt(counts[name]), 1 / math.sqrt(counts[taken]))
+            if math.log(lower) < -SIGNIFICANT * error:
+                taken = name
+        return taken
+
+    def with_channels_of(self, other: NoiseBounds) -> NoiseBounds:
+        """Take the bound of channels from elsewhere, where it is lower beyond doubt or the only one.
+
+        Parameters
+        ----------
+        other : NoiseBounds
+            Of the same data in narrower channels, which hold less of sky and delays.
+        """
+        here, there = self.samples[0], other.samples[0]
+        if not (other.channels.known and there):
+            return self
+        if self.channels.known and here:
+            error = MEDIAN_ERROR * math.hypot(1 / math.sqrt(here), 1 / math.sqrt(there))
+            if math.log(other.channels.variance / self.channels.variance) >= -SIGNIFICANT * error:
+                return self
+        return replace(self, channels=other.channels, samples=(there, *self.samples[1:]))
+
+    @property
+    def lowest(self) -> NoiseScale:
+        """The bound that is taken; not a number if nothing is known."""
+        return getattr(self, self.taken) if self.taken else UNKNOWN
+
+
+class _Samples:
+    """Samples ``w_d |d|^2``, exponentially distributed; thinned out where they are too many."""
+
+    def __init__(self) -> None:
+        self._parts: list[Single] = []
+        self._stride = 1
+        self._size = 0
+
+    def add(self, samples: Single) -> None:
+        part = samples[:: self._stride]
+        self._parts.append(part)
+        self._size += part.size
+        while self._size > MOST_SAMPLES:
+            self._parts = [np.concatenate(self._parts)[::2]]
+            self._stride, self._size = 2 * self._stride, self._parts[0].size
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    @property
+    def variance(self) -> float:
+        """Their mean by their median, without outliers; not a number without any."""
+        if not self._size:
+            return math.nan
+        samples = np.concatenate(self._parts)
+        found = float(np.median(samples) / np.log(2.0))
+        for _ in range(5):
+            found = float(np.median(samples[samples <= OUTLIER * found]) / np.log(2.0))
+        return found
+
+
 class NoiseEstimator:
     """Scale of the noise relative to the weights, by differences of adjacent channels.
 
@@ -61,7 +221,7 @@ class NoiseEstimator:
     """
 
     def __init__(self) -> None:
-        self._samples: list[Single] = []
+        self._samples = _Samples()
         self._rng = np.random.default_rng(20)
 
     def add(self, vis: Vis, weight: Weight) -> None:
@@ -74,30 +234,11 @@ class NoiseEstimator:
         weight : ndarray of float32, shape (nrow, nchan, npol)
             Weights, zero where flagged.
         """
-        # Channels that are flagged altogether are stepped over: their neighbours are adjacent then.
-        used = np.flatnonzero((weight > 0).any(axis=(0, 2)))
-        if used.size == 0:
-            return
-        if used.size < vis.shape[1]:
-            vis, weight = vis[:, used], weight[:, used]
-        nrow, nchan, npol = vis.shape
         fraction = vis.size / SAMPLES_PER_BLOCK
         if fraction > 1:
-            chosen = self._rng.choice(nrow, max(1, int(nrow / fraction)), replace=False)
+            chosen = self._rng.choice(len(vis), max(1, int(len(vis) / fraction)), replace=False)
             vis, weight = vis[chosen], weight[chosen]
-        factors = {1: [1.0], 2: [1.0, -1.0]}.get(nchan, [1.0, -2.0, 1.0])
-        width = len(factors)
-        difference = np.zeros((vis.shape[0], nchan - width + 1, npol), dtype=np.complex64)
-        variance = np.zeros(difference.shape, dtype=np.float32)
-        usable = np.ones(difference.shape, dtype=bool)
-        for k, factor in enumerate(factors):
-            part = slice(k, nchan - width + 1 + k)
-            difference += np.complex64(factor) * vis[:, part]
-            usable &= weight[:, part] > 0
-            with np.errstate(divide="ignore"):
-                variance += np.float32(factor**2) / weight[:, part]
-        if usable.any():
-            self._samples.append((np.abs(difference[usable]) ** 2 / variance[usable]).astype(np.float32))
+        self._samples.add(_over_channels(vis, weight)[1])
 
     @property
     def scale(self) -> NoiseScale:
@@ -105,23 +246,210 @@ class NoiseEstimator:
         return NoiseScale(self.scale2)
 
     @property
+    def independent(self) -> float:
+        """Independent differences it is of."""
+        return self._samples.size / _SHARED[3]
+
+    @property
     def scale2(self) -> float:
         """Variance of a complex visibility times its weight; NaN without data."""
-        if not self._samples:
-            return float("nan")
-        samples = np.concatenate(self._samples)
-        scale2 = float(np.median(samples) / np.log(2.0))
-        for _ in range(5):
-            scale2 = float(np.median(samples[samples <= OUTLIER * scale2]) / np.log(2.0))
-        return scale2
+        return self._samples.variance
+
+
+class BoundsEstimator:
+    """Measures :class:`NoiseBounds` block by block, in the order of a reader.
+
+    Parameters
+    ----------
+    reader : VisibilityReader
+        Whose blocks these are: times of the dumps, common phase centre, telescope.
+
+    Attributes
+    ----------
+    antennas : AntennaNoise
+        Noise of each antenna by the same differences over dumps.
+    """
+
+    def __init__(self, reader: VisibilityReader) -> None:
+        self._reader = reader
+        self.antennas = AntennaNoise(len(reader.ms.antennas))
+        self._rng = np.random.default_rng(20)
+        self._samples = {name: _Samples() for name in BOUNDS}
+        n = len(reader.ms.antennas)
+        # The same baselines in all dumps, so that they can be compared.
+        self._draw = self._rng.random(n * n)
+        # By window, and by its channels: bins of several widths are side by side.
+        self._held: dict[tuple[int, bytes], _Rows] = {}
+        lengths = reader.length_quantiles_m
+        self._short_m = float(np.interp(SLOW, np.linspace(0, 1, lengths.size), lengths))
+        self._dumps = _DIFFERENCES[min(max(_most_in_a_row(reader), 2), 4)]
+        self._sefd_jy = sefd_jy(reader.ms.telescope)
+        self._power = self._overlap = 0.0
+        # Weight over the inverse variance of the radiometer equation, and of how many visibilities.
+        self._expected: list[tuple[float, float]] = []
+
+    def add(self, block: Block, vis: Vis, weight: Weight, chosen: Bool | None = None) -> None:
+        """Take in one block.
+
+        Parameters
+        ----------
+        block : Block
+            The block.
+        vis : ndarray of complex64, shape (nrow, nchan, 2)
+            Its calibrated parallel hands, best with a model subtracted.
+        weight : ndarray of float32, same shape
+            Weights, zero where flagged.
+        chosen : ndarray of bool, shape (nrow,), optional
+            Rows to look at; all by default.
+        """
+        rows = np.arange(len(vis)) if chosen is None else np.flatnonzero(chosen)
+        if rows.size == 0:
+            return
+        fraction = SAMPLES_PER_BLOCK / (rows.size * vis.shape[1] * vis.shape[2])
+        some = rows
+        if fraction < 1:
+            some = self._rng.choice(rows, max(1, int(rows.size * fraction)), replace=False)
+        v, w = vis[some], weight[some]
+        differenced, found = _over_channels(v, w)
+        self._samples["channels" if differenced else "zero"].add(found)
+        self._overlap = max(self._overlap, float(differenced > 1))
+        hands, _ = _standardised(_DIFFERENCES[2], [v[..., 0], v[..., 1]], [w[..., 0], w[..., 1]])
+        self._samples["polarizations"].add(hands)
+        used = w > 0
+        if used.any():
+            self._power = max(self._power, float(np.median((w * np.abs(v) ** 2)[used])))
+        self._samples["dumps"].add(self._over_dumps(block, vis, weight, rows, fraction))
+        seconds = self._reader.interval_s[block.time_index[some]]
+        inverse = 2 * block.spw.width_hz * seconds[:, None] / self._sefd_jy**2
+        if used.any() and not math.isnan(self._sefd_jy):
+            # What is sampled stands for all.
+            share = float(used.sum()) * rows.size / some.size
+            self._expected.append((float(np.median((w / inverse[:, :, None])[used])), share))
+
+    @property
+    def bounds(self) -> NoiseBounds:
+        """What was measured."""
+        scale = {name: NoiseScale(samples.variance) for name, samples in self._samples.items()}
+        if scale["polarizations"].variance < COPIES * self._power:
+            scale["polarizations"] = UNKNOWN
+        # The first differences of two channels do not overlap.
+        shared = {"channels": _SHARED[3] if self._overlap else 1.0, "dumps": _SHARED[len(self._dumps)]}
+        counts = [self._samples[name].size / shared.get(name, 1.0) for name in BOUNDS]
+        weight, share = np.reshape(self._expected, (-1, 2)).T
+        return NoiseBounds(
+            **scale,
+            samples=(counts[0], counts[1], counts[2], counts[3]),
+            # Of the median visibility: weights by measured noise differ from antenna to antenna.
+            radiometer=NoiseScale(2 * float(np.average(weight, weights=share))) if weight.size else UNKNOWN,
+        )
+
+    def _over_dumps(self, block: Block, vis: Vis, weight: Weight, rows: Int, fraction: float) -> Single:
+        """Differences of neighbouring dumps; the last dumps of each baseline are held for the next block."""
+        reader, n, factors = self._reader, len(self._reader.ms.antennas), self._dumps
+        low = np.minimum(block.antenna1[rows], block.antenna2[rows])
+        baseline = low * n + np.maximum(block.antenna1[rows], block.antenna2[rows])
+        draw = self._draw[baseline]
+        some = draw <= max(fraction, float(draw.min()))
+        rows, baseline = rows[some], baseline[some]
+        _, path = reader.moved(block.uvw_m[rows], block.field_id, reader.phase_center)
+        turned = turn_phases(vis[rows], path, block.spw.freq_hz) if path.any() else vis[rows]
+        swapped = block.antenna1[rows] > block.antenna2[rows]
+        turned = np.where(swapped[:, None, None], np.conj(turned), turned)
+        short = np.sqrt((block.uvw_m[rows] ** 2).sum(axis=1)) <= self._short_m
+        here, held = _Rows(baseline, block.time_index[rows], turned, weight[rows], short), 0
+        channels = (block.spw.id, block.spw.freq_hz.tobytes())
+        if channels in self._held:
+            held = self._held[channels].baseline.size
+            here = self._held[channels].joined(here)
+        order = np.lexsort((here.time_index, here.baseline))
+        gap = np.diff(reader.times[here.time_index[order]])
+        follows = (np.diff(here.baseline[order]) == 0) & (gap > 0)
+        follows &= gap <= LONGEST_GAP * np.median(reader.interval_s)
+        width = len(factors) - 1
+        # Rows at the end of as many as a difference takes, the last of which was not there before.
+        complete = order[width:] >= held
+        for k in range(width):
+            complete &= follows[k : follows.size - width + 1 + k]
+        ends = np.flatnonzero(complete) + width
+        last = np.ones(order.size, dtype=bool)
+        last[:-width] = here.baseline[order][width:] != here.baseline[order][:-width]
+        self._held[channels] = here.at(order[last])
+        terms = [order[ends - width + k] for k in range(width + 1)]
+        found, usable = _standardised(factors, [here.vis[k] for k in terms], [here.weight[k] for k in terms])
+        row, _, hand = np.nonzero(usable)
+        first, second = np.divmod(here.baseline[order[ends]][row], n)
+        self.antennas.add_samples(found, first, second, hand)
+        return np.asarray(found[here.short[order[ends]][row]])
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Rows about one phase centre, antenna 1 the lower; first axis nrow each."""
+
+    baseline: Int
+    time_index: Int
+    vis: Vis
+    weight: Weight
+    short: Bool
+
+    def at(self, chosen: Int) -> _Rows:
+        return _Rows(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+    def joined(self, other: _Rows) -> _Rows:
+        both = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+        return _Rows(*(np.concatenate(pair) for pair in both))
+
+
+def dumps_tell_antennas(reader: VisibilityReader) -> bool:
+    """Whether enough dumps follow each other that their differences leave little of the sky."""
+    return _most_in_a_row(reader) >= FEWEST_DUMPS
+
+
+def _most_in_a_row(reader: VisibilityReader) -> int:
+    """Count the dumps of the longest run without a gap."""
+    gaps = np.diff(reader.times) > LONGEST_GAP * np.median(reader.interval_s)
+    ends = np.concatenate([[-1], np.flatnonzero(gaps), [reader.times.size - 1]])
+    return int(np.diff(ends).max())
+
+
+def _standardised(
+    factors: Sequence[float], vis: Sequence[Vis], weight: Sequence[Weight]
+) -> tuple[Single, Bool]:
+    """Power of a sum of visibilities times factors over the variance by their weights; where there is one."""
+    usable = np.logical_and.reduce([w > 0 for w in weight])
+    total = np.zeros(usable.sum(), dtype=np.complex64)
+    variance = np.zeros(total.shape, dtype=np.float32)
+    for factor, v, w in zip(factors, vis, weight, strict=True):
+        total += np.complex64(factor) * v[usable]
+        variance += np.float32(factor**2) / w[usable]
+    return np.asarray(np.abs(total) ** 2 / variance, dtype=np.float32), usable
+
+
+def _over_channels(vis: Vis, weight: Weight) -> tuple[int, Single]:
+    """Order of the differences over channels, 0 of a single one, and their standardised powers."""
+    # Channels that are flagged altogether are stepped over: their neighbours are adjacent then.
+    used = np.flatnonzero((weight > 0).any(axis=(0, 2)))
+    if used.size == 0:
+        return 0, np.zeros(0, dtype=np.float32)
+    if used.size < vis.shape[1]:
+        vis, weight = vis[:, used], weight[:, used]
+    factors = _DIFFERENCES[min(used.size, 3)]
+    parts = [slice(k, used.size - len(factors) + 1 + k) for k in range(len(factors))]
+    found, _ = _standardised(factors, [vis[:, p] for p in parts], [weight[:, p] for p in parts])
+    return len(factors) - 1, found
+
+
+def sefd_jy(telescope: str) -> float:
+    """System equivalent flux density of an antenna in jansky, by the telescope's name; NaN if unknown."""
+    return KNOWN_SEFD_JY.get(telescope.strip().upper(), math.nan)
 
 
 class AntennaNoise:
-    """Noise of each antenna over what its weights say, by differences of adjacent channels.
+    """Noise of each antenna over what its weights say, by differences that leave little of the sky.
 
-    Noise powers of two receivers multiply: the variance of the baseline (i, j) is taken
-    as f_i f_j times that of its weight. The factors are those of the logarithms,
-    by least squares over all baselines.
+    Noise powers of two receivers multiply: the variance of the baseline (i, j) is taken as f_i f_j times that
+    of its weight. The factors are those of the mean logarithms, which interference in some of the data hardly
+    moves, by least squares over all baselines.
 
     Parameters
     ----------
@@ -130,8 +458,9 @@ class AntennaNoise:
     """
 
     def __init__(self, n_antennas: int) -> None:
-        self._power = np.zeros((n_antennas, n_antennas, 2))
+        self._log_power = np.zeros((n_antennas, n_antennas, 2))
         self._count = np.zeros((n_antennas, n_antennas, 2))
+        self._rng = np.random.default_rng(20)
 
     def add(
         self,
@@ -140,7 +469,7 @@ class AntennaNoise:
         antenna1: Int,
         antenna2: Int,
     ) -> None:
-        """Take in one block.
+        """Take in differences of adjacent channels of a block, or of some of its rows.
 
         Parameters
         ----------
@@ -151,13 +480,36 @@ class AntennaNoise:
         antenna1, antenna2 : ndarray of int, shape (nrow,)
             Antennas.
         """
-        both = (weight[:, 1:] > 0) & (weight[:, :-1] > 0)
-        with np.errstate(divide="ignore"):
-            variance = np.where(both, 1 / weight[:, 1:] + 1 / weight[:, :-1], np.float32(1))
-        power = np.where(both, np.abs(vis[:, 1:] - vis[:, :-1]) ** 2 / variance, 0)
-        pair = (np.minimum(antenna1, antenna2), np.maximum(antenna1, antenna2))
-        np.add.at(self._power, pair, power.sum(axis=1))
-        np.add.at(self._count, pair, both.sum(axis=1))
+        fraction = vis.size / SAMPLES_PER_BLOCK
+        if fraction > 1:
+            some = self._rng.choice(len(vis), max(1, int(len(vis) / fraction)), replace=False)
+            vis, weight, antenna1, antenna2 = vis[some], weight[some], antenna1[some], antenna2[some]
+        parts = (slice(None, -1), slice(1, None))
+        found, usable = _standardised(
+            _DIFFERENCES[2], [vis[:, k] for k in parts], [weight[:, k] for k in parts]
+        )
+        row, _, hand = np.nonzero(usable)
+        low, high = np.minimum(antenna1, antenna2), np.maximum(antenna1, antenna2)
+        self.add_samples(found, low[row], high[row], hand)
+
+    def add_samples(self, power: Single, antenna1: Int, antenna2: Int, hand: Int) -> None:
+        """Take in powers of differences over the variance that their weights give them.
+
+        Parameters
+        ----------
+        power : ndarray of float32, shape (n,)
+            Powers.
+        antenna1, antenna2 : ndarray of int, shape (n,)
+            Antennas, the lower first.
+        hand : ndarray of int, shape (n,)
+            Receptor, 0 or 1.
+        """
+        place = (antenna1 * len(self._count) + antenna2) * 2 + hand
+        known = power > 0
+        if not known.all():
+            power, place = power[known], place[known]
+        for total, values in ((self._log_power, np.log(power)), (self._count, None)):
+            total += np.bincount(place, values, minlength=total.size).reshape(total.shape)
 
     def seen(self) -> Bool:
         """Antennas and polarisations that anything was added of, shape (nant, 2)."""
@@ -165,16 +517,17 @@ class AntennaNoise:
 
     def factors(self) -> Float:
         """Variance of each antenna and receptor over the median one's, shape (nant, 2); 1 if unknown."""
-        n = len(self._power)
+        n = len(self._count)
         out = np.ones((n, 2))
         for p in range(2):
-            seen = (self._count[:, :, p] > 0) & (self._power[:, :, p] > 0)
-            first, second = np.nonzero(seen)
+            first, second = np.nonzero(self._count[:, :, p])
             if first.size < n:
                 continue
             design = np.zeros((first.size, n))
             design[np.arange(first.size), first] = design[np.arange(first.size), second] = 1
-            value = np.log(self._power[first, second, p] / self._count[first, second, p])
+            value = self._log_power[first, second, p] / self._count[first, second, p]
+            # All have the same bias, the mean logarithm of an exponential distribution.
+            value = value - np.median(value)
             known = design.any(axis=0)
             fitted = np.linalg.lstsq(design[:, known], value, rcond=None)[0]
             out[known, p] = np.exp(fitted - np.median(fitted))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dsa110_contimg.array_types import Bool, Float, Int, Vis, Weight
 from dsa110_contimg.errors import MeasurementSetError, SelectionError
+from dsa110_contimg.visibilities.antenna_coordinates import AntennaCoordinates
 from dsa110_contimg.visibilities.measurement_set import (
     MeasurementSet,
     Selection,
@@ -21,6 +22,9 @@ from dsa110_contimg.visibilities.measurement_set import (
 )
 from dsa110_contimg.visibilities.pointing import pointing_directions
 from dsa110_contimg.visibilities.rephase import move_uvw
+
+if TYPE_CHECKING:
+    from dsa110_contimg.visibilities.averaging import ChannelBins
 
 __all__ = ["Block", "VisibilityReader"]
 
@@ -57,6 +61,9 @@ class Block:
         finite, or of no weight.
     weight : ndarray of float32, shape (nrow, nchan, ncorr)
         Inverse variances up to one common scale; zero where flagged.
+    bins : ChannelBins or None
+        How many channels of which width the channels of `spw`, which are bins then, are means of. None for
+        data as they were read.
     """
 
     rows: Int
@@ -69,6 +76,7 @@ class Block:
     data: Vis
     flag: Bool
     weight: Weight
+    bins: ChannelBins | None = None
 
 
 class VisibilityReader:
@@ -105,8 +113,12 @@ class VisibilityReader:
         Cross-correlation rows selected.
     max_baseline_m : float
         Longest projected baseline in metres.
+    length_quantiles_m : ndarray, shape (101,)
+        Percentiles of the lengths of the baselines in metres, not only as projected.
     seconds : float
         Time spent reading so far.
+    passes, bytes_read : int
+        Passes over the whole selection so far that went to the disk, and what they and others took from it.
 
     Raises
     ------
@@ -134,6 +146,8 @@ class VisibilityReader:
         self._block_bytes = block_bytes
         self._cache: list[Block] | None = None
         self.seconds = 0.0
+        self.passes = self.bytes_read = 0
+        self._antenna_uv: Float | None = None
         with open_table(ms.path) as main:
             antenna1 = main.getcol("ANTENNA1")
             antenna2 = main.getcol("ANTENNA2")
@@ -161,6 +175,8 @@ class VisibilityReader:
             self.interval_s: Float = main.getcol("INTERVAL")[rows][representative].astype(np.float64)
             uvw = main.getcol("UVW")[rows]
             self.max_baseline_m = float(np.sqrt(np.nanmax(uvw[:, 0] ** 2 + uvw[:, 1] ** 2)))
+            lengths = np.sqrt((uvw**2).sum(axis=1))
+            self.length_quantiles_m: Float = np.nanquantile(lengths, np.linspace(0, 1, 101))
             self._has_weight_spectrum = "WEIGHT_SPECTRUM" in ms.columns and _usable_spectrum(main, rows)
         self.pointing = pointing_directions(ms, self.times, self.interval_s, self.field_id)
         middle = ms.field(int(self.field_id[self.times.size // 2]))
@@ -201,6 +217,29 @@ class VisibilityReader:
     def row_sets(self) -> Iterator[tuple[Int, int, SpectralWindow]]:
         """Yield rows, field and window of each block, without reading it."""
         yield from self._plan
+
+    def antenna_uv(self) -> Float:
+        """Antenna coordinates u and v about the common phase centre.
+
+        Returns
+        -------
+        ndarray, shape (ntime, nant, 2)
+            Metres, about the mean of each dump; a baseline's are those of antenna 2 less those of antenna 1.
+            Not numbers where an antenna has no row. Of the first spectral window.
+        """
+        if self._antenna_uv is None:
+            found = AntennaCoordinates(len(self.ms.antennas), self.times.size)
+            with open_table(self.ms.path) as main:
+                for rows, field_id, window in self._plan:
+                    if window.id == self.selection.spw_ids[0]:
+                        source = _RowSource(main, rows, window.data_desc_id)
+                        uvw = np.array(source.column("UVW"), dtype=np.float64)
+                        known = np.isfinite(uvw).all(axis=1)
+                        first, second = (source.column(f"ANTENNA{k}")[known] for k in (1, 2))
+                        moved, _ = self.moved(uvw[known], field_id, self.phase_center)
+                        found.add(self._slot_of_row[rows[known]], first, second, moved)
+            self._antenna_uv = found.solve()
+        return self._antenna_uv
 
     def move_to_center(self, block: Block) -> tuple[Float, Float]:
         """Move a block's baselines to the common phase centre.
@@ -255,6 +294,7 @@ class VisibilityReader:
                 if self.cached:
                     kept.append(block)
                 yield block
+        self.passes += 1
         if self.cached:
             self._cache = kept
 
@@ -283,13 +323,15 @@ class VisibilityReader:
         nowhere = ~np.isfinite(uvw).all(axis=1)
         uvw[nowhere], flag[nowhere] = 0.0, True
         weight[flag] = 0.0
+        antenna1, antenna2 = (np.asarray(source.column(f"ANTENNA{k}"), dtype=np.int64) for k in (1, 2))
+        self.bytes_read += source.bytes_read
         return Block(
             rows,
             field_id,
             window,
             self._slot_of_row[rows],
-            np.asarray(source.column("ANTENNA1"), dtype=np.int64),
-            np.asarray(source.column("ANTENNA2"), dtype=np.int64),
+            antenna1,
+            antenna2,
             uvw,
             np.where(flag, np.complex64(0), data),
             flag,
@@ -303,6 +345,7 @@ class _RowSource:
     def __init__(self, main: Any, rows: Int, data_desc_id: int) -> None:
         first, span = int(rows[0]), int(rows[-1] - rows[0] + 1)
         self._pick: Int | None = None
+        self.bytes_read = 0
         if span == rows.size:
             self._table, self._start, self._count = main, first, span
         elif span <= 1.25 * rows.size and np.all(main.getcol("DATA_DESC_ID", first, span) == data_desc_id):
@@ -315,6 +358,7 @@ class _RowSource:
 
     def column(self, name: str) -> NDArray[Any]:
         values = self._table.getcol(name, self._start, self._count)
+        self.bytes_read += values.nbytes
         return np.asarray(values if self._pick is None else values[self._pick])
 
 

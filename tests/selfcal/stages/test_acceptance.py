@@ -7,9 +7,16 @@ import pytest
 
 from dsa110_contimg.progress import LogProgress
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
+from dsa110_contimg.selfcal.sky_check import Estimate, SkyCheck
 from dsa110_contimg.selfcal.solve_round import MIN_SIGNAL_SNR
 from dsa110_contimg.selfcal.stage_log import StageLog
-from dsa110_contimg.selfcal.stages.acceptance import acceptance, conclude, initial_image, require_signal
+from dsa110_contimg.selfcal.stages.acceptance import (
+    _expected,
+    acceptance,
+    conclude,
+    initial_image,
+    require_signal,
+)
 from dsa110_contimg.selfcal.stages.reweight import reweight
 from dsa110_contimg.selfcal.state import CalState
 from tests.selfcal.support import gain_errors, open_data
@@ -136,3 +143,16 @@ def test_a_rejected_round_does_not_leave_its_model(near, two_rounds, wrong, stag
     assert not state.last.verdict.accepted
     assert state.tables is accepted.tables
     assert state.kept_model is two_rounds.model is not newer
+
+
+def test_images_are_held_against_the_fluxes_of_the_model_of_a_confirmed_sky(near, two_rounds):
+    listed, known = near.catalog_model, Estimate(1.0, 0.02)
+    fluxes = listed.apparent_jy * np.where(np.arange(len(listed)) < 3, 1 / 3, 1.0)
+    model = replace(two_rounds.sky_model, apparent_jy=fluxes)
+    check = SkyCheck(recovered=known, phased=known, phased_input=0.9, n_sources=20, n_agreeing=17)
+    state = replace(two_rounds, model=SkyVisibilities(model), sky_check=check)
+    assert check.confirmed
+    np.testing.assert_array_equal(_expected(near, state).apparent_jy, fluxes)
+    doubtful = replace(check, n_agreeing=3)
+    for said in (doubtful, SkyCheck(), None):
+        assert _expected(near, replace(state, sky_check=said)) is listed

@@ -35,14 +35,23 @@ def left(components, rms=1e-3):
     blank = np.zeros_like(model)
     cleaned = CleanResult(model, blank, blank, blank, RestoringBeam(3e-4, 3e-4, 0.0), 1, 0.0, 0.0, rms)
     return CalibratedImage(
-        cleaned=cleaned, restored=blank, difference=None, shallow=cleaned, thermal_per_noise=1.0
+        cleaned=cleaned,
+        restored=blank,
+        difference=None,
+        shallow=cleaned,
+        shallow_restored=blank,
+        thermal_per_noise=1.0,
+    )
+
+
+def search(seed, components, **options):
+    return unlisted_sources(
+        seed, left(components, **options), GRID, np.array([CENTRE]), FREQ, spectral_index=-0.75
     )
 
 
 def find(seed, components, **options):
-    return unlisted_sources(
-        seed, left(components, **options), GRID, np.array([CENTRE]), FREQ, spectral_index=-0.75
-    )
+    return search(seed, components, **options)[0]
 
 
 def test_bright_sources_are_taken_whole_and_faint_ones_left(seed):
@@ -68,6 +77,18 @@ def test_nothing_in_nothing_out(seed):
 
 def test_thousands_of_components_are_not_a_few_sources(seed):
     assert find(seed, {(r, c): 0.01 for r in range(50, 90) for c in range(50, 90)}) is None
+
+
+def test_a_hole_is_no_source(seed):
+    assert find(seed, {(128, 40): -0.3}) is None
+
+
+def test_flux_is_told_where_the_beam_lets_none_through(seed):
+    narrow = replace(seed, beam=AiryBeam(200.0))
+    found, outside = search(narrow, {(128, 40): 0.3})
+    assert found is None
+    assert outside == pytest.approx(0.3)
+    assert search(seed, {(128, 40): 0.3})[1] == 0.0
 
 
 def test_joining_keeps_the_order(seed):

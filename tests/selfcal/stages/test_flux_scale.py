@@ -79,14 +79,21 @@ def test_the_loop_ends_where_the_medians_are_near(
 def test_a_flux_scale_that_amplitudes_cannot_leave_says_that_the_sky_differs(
     observed, data, solved, stage_config, log, notes, monkeypatch
 ):
-    """Amplitudes were solved against three times what the catalogue lists."""
+    """Amplitudes were solved against three times what the catalogue lists, and no two sources agree."""
     assert any(r.solution.mode == "ap" for r in solved.rounds)
     other = open_data(observed, stage_config)
-    other.catalog_model = scaled(data.catalog_model, 1 / 3)
+    factor = np.array([1, 1 / 3, 1 / 9, 1 / 3, 1 / 9])[np.arange(len(data.catalog_model)) % 5]
+    listed = scaled(data.catalog_model, 1.0)
+    other.catalog_model = replace(
+        listed,
+        sky=replace(listed.sky, flux_jy=listed.sky.flux_jy * factor),
+        apparent_jy=listed.apparent_jy * factor,
+    )
     state = flux_scale(other, solved, stage_config, log)
     assert state.sky_differs
     assert not solved.sky_differs
-    assert "3.0" in notes.about("the sky is not that of the catalogue")[0]
+    said = notes.about("the sky is not that of the catalogue")[0].split()
+    assert float(said[said.index("times") - 1]) == pytest.approx(3, abs=0.05)
     assert state.rounds is solved.rounds
     assert state.measured is None
     monkeypatch.setattr(stage, "MOST_RESCALINGS", 1)
@@ -95,9 +102,19 @@ def test_a_flux_scale_that_amplitudes_cannot_leave_says_that_the_sky_differs(
     assert not flux_scale(other, phases, stage_config, log).sky_differs
 
 
-def test_what_cannot_be_measured_is_left(observed, data, solved, stage_config, log, notes):
+def test_a_solution_that_explains_nothing_is_left_unless_the_sources_agree(
+    data, solved, stage_config, log, notes, monkeypatch
+):
     rejected = solved.with_round(-1, replace(solved.last, verdict=Verdict(False, "")))
+    # They do agree: only the brightest may be wrong in the catalogue.
+    assert flux_scale(data, rejected, stage_config, log).last.verdict.accepted
+    monkeypatch.setattr(stage, "_agree", lambda measured: False)
+    told = len(notes.lines)
     assert flux_scale(data, rejected, stage_config, log) is rejected
+    assert len(notes.lines) == told
+
+
+def test_what_cannot_be_measured_is_left(observed, data, solved, stage_config, log, notes):
     few = open_data(observed, stage_config)
     index = np.arange(7)
     few.catalog_model = replace(

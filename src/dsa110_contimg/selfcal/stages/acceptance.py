@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 from dsa110_contimg.array_types import Bool
 from dsa110_contimg.calibration.gains import GainTable, typical_amplitude
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.selfcal.acceptance import (
-    HOPELESS_SNR,
     Appraisal,
     appraise_image,
+    confirmed_by_sources,
     outcome_of,
-    worth_second_look,
+    worse_than_found,
 )
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.image_state import image_state
 from dsa110_contimg.selfcal.imaging import CalibratedImage, measure, region_for
+from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
 from dsa110_contimg.selfcal.solve_round import MIN_SIGNAL_SNR
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.state import CalState, Outcome, Round, Verdict
+from dsa110_contimg.selfcal.untouched_score import untouched_scores
+from dsa110_contimg.sky import ApparentSky
 
 __all__ = ["acceptance", "conclude", "initial_image", "require_signal"]
+
+#: An image this many times above the thermal noise may hide what is better: it is cleaned deeper.
+FAR_ABOVE = 3.0
+#: CLEAN options of the deepest image.
+DEEP: dict[str, Any] = {"mask_sigma": 3.0, "clean_sigma": 0.5}
 
 
 def initial_image(data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog) -> CalState:
@@ -60,7 +69,15 @@ def acceptance(data: CalibrationData, state: CalState, config: SelfCalConfig, lo
     weight_tables = next((state.rounds[k].tables for k in fresh if state.rounds[k].verdict.accepted), ())
     if state.initial is None:
         state, image = image_state(
-            data, state, config, log, tables=(), label="image before", weight_tables=weight_tables
+            data,
+            state,
+            config,
+            log,
+            tables=(),
+            label="image before",
+            subtract=_was_coherent(state),
+            weight_tables=weight_tables,
+            one_cycle=_was_incoherent(state),
         )
         state = replace(state, initial=image, image=image, comparison_weights=weight_tables)
     for k in fresh:
@@ -76,13 +93,111 @@ def acceptance(data: CalibrationData, state: CalState, config: SelfCalConfig, lo
 
 def conclude(data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog) -> CalState:
     """Say how the run ended; where the input is kept, its image is that of the input alone."""
+    state = _not_worse_than_found(data, state, config, log)
     ratios = [None if state.tables else _snr_ratio(data, state, this) for this in state.rounds]
     before = state.input_score.chi2_heldout if state.input_score else None
-    state = replace(state, outcome=outcome_of(state.rounds, ratios, before))
+    outcome = outcome_of(state.rounds, ratios, before)
+    if state.findings and outcome.status == "improved":
+        words = "; ".join([outcome.message, *(f.text for f in state.findings)])
+        outcome = replace(outcome, message=words)
+    state = replace(state, outcome=outcome)
     if state.comparison_weights and not state.tables:
         state, image = image_state(data, state, config, log, tables=(), label="image of the input")
         state = replace(state, initial=image, image=image, comparison_weights=())
     return state
+
+
+def _not_worse_than_found(
+    data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog
+) -> CalState:
+    """Roll all back where the input as it was found, at its own weights, has the better image.
+
+    Rounds are compared at the same weights, which those of the better calibration are: an antenna without a
+    solution is missing in both images. An input that is far from coherent cannot be better.
+    """
+    check, kept, found = state.sky_check, state.image, state.initial
+    if not state.tables or kept is None or found is None or state.kept_model is None:
+        return state
+    with log.timed("measure"):
+        scores = untouched_scores(data, state.kept_model, state.weights, state.tables, state.noise)
+    state = replace(state, untouched=scores)
+    if scores[0] > scores[1]:
+        worse = f"predicts data that no step has used worse: chi2 {scores[1]:.5g} -> {scores[0]:.5g}"
+        return _rolled_back(state, log, worse)
+    if _was_incoherent(state):
+        return state
+    depth = kept.cleaned.threshold_jy
+    if state.comparison_weights:
+        depth *= typical_amplitude(state.tables)
+        state, found = image_state(
+            data,
+            state,
+            config,
+            log,
+            tables=(),
+            label="image as found",
+            subtract=_was_coherent(state),
+            depth_jy=depth,
+        )
+    region = region_for(kept, data.grid, data.catalog_model, state.noise)
+    worse = worse_than_found(
+        _appraisal(data, state, found, region, ()),
+        _appraisal(data, state, kept, region, state.tables),
+        check,
+    )
+    thermal = kept.thermal_per_noise * state.noise.rms
+    far = measure(kept, data.grid, region, data.catalog_model, state.noise).rms_jy > FAR_ABOVE * thermal
+    if not worse and far and not (check is not None and check.tells):
+        state, worse = _worse_when_deep(data, state, config, log)
+    return _rolled_back(state, log, worse) if worse else state
+
+
+def _was_incoherent(state: CalState) -> bool:
+    """Whether held-out sources show that the input was far from coherent."""
+    check = state.sky_check
+    return check is not None and check.tells and check.phased_input < check.phased.value / 2
+
+
+def _was_coherent(state: CalState) -> bool:
+    """Whether held-out sources show the sky model in the input, so that it may be subtracted before CLEAN.
+
+    From an input that does not hold it, it would take nothing, and leave its own sidelobes.
+    """
+    check, known = state.sky_check, isinstance(state.model, SkyVisibilities)
+    return known and check is not None and check.tells and not _was_incoherent(state)
+
+
+def _worse_when_deep(
+    data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog
+) -> tuple[CalState, str]:
+    """Compare the end with the beginning as deep as each goes.
+
+    The sidelobes of a resolved source hide down to where CLEAN stops what is better below it, and no source
+    was held out.
+    """
+    deep, images = config.with_options(**DEEP), []
+    for tables in ((), state.tables):
+        label = "deep image of the result" if tables else "deep image as found"
+        state, image = image_state(data, state, deep, log, tables=tables, label=label)
+        images.append(image)
+    found, kept = images
+    region = region_for(kept, data.grid, data.catalog_model, state.noise)
+    worse = worse_than_found(
+        _appraisal(data, state, found, region, ()),
+        _appraisal(data, state, kept, region, state.tables),
+        None,
+    )
+    return state, f"cleaned deep, {worse}" if worse else ""
+
+
+def _rolled_back(state: CalState, log: StageLog, worse: str) -> CalState:
+    """Return the state with the input kept."""
+    log.note(f"rolled back: {worse}")
+    rounds = tuple(
+        replace(r, verdict=Verdict(False, f"{r.verdict.reason}; {worse}")) if r.verdict.accepted else r
+        for r in state.rounds
+    )
+    return replace(state, rounds=rounds, tables=(), kept_model=None, image=state.initial)
 
 
 def _snr_ratio(data: CalibrationData, state: CalState, this: Round) -> float | None:
@@ -114,20 +229,23 @@ def _judge(
         log,
         tables=this.tables,
         label=f"image after round {number + 1}",
+        subtract=isinstance(state.model, SkyVisibilities),
         depth_jy=best.cleaned.threshold_jy / amplitude,
         weight_tables=None if this.tables is weight_tables else weight_tables,
+        like=state.initial,
     )
     region = region_for(image, data.grid, data.catalog_model, state.noise)
     was = _appraisal(data, state, best, region, state.tables)
     now = _appraisal(data, state, image, region, this.tables)
     verdict = appraise_image(was, now)
-    before = state.input_score.chi2_heldout if state.input_score and data.catalog_model else None
-    if (
-        not verdict.accepted
-        and now.snr > HOPELESS_SNR * was.snr
-        and worth_second_look(before, this.chi2_heldout)
-    ):
-        verdict = _second_look(data, state, config, log, this, weight_tables, verdict)
+    if not verdict.accepted and confirmed_by_sources(verdict, was, now, state.sky_check):
+        check = state.sky_check
+        assert check is not None
+        verdict = Verdict(
+            True,
+            f"flux of held-out sources recovered {check.phased_input:.2f} -> {check.phased.value:.2f} "
+            f"(images: {verdict.reason})",
+        )
     log.note(f"round {number + 1} {'accepted' if verdict.accepted else 'rolled back'}: {verdict.reason}")
     judged = replace(
         this,
@@ -138,47 +256,15 @@ def _judge(
     return state.with_round(number, judged)
 
 
-def _second_look(
-    data: CalibrationData,
-    state: CalState,
-    config: SelfCalConfig,
-    log: StageLog,
-    this: Round,
-    weight_tables: tuple[GainTable, ...],
-    first: Verdict,
-) -> Verdict:
-    """Compare images with the sky model subtracted.
-
-    Sources outside a small image, coherent again after calibration, can hide in
-    their sidelobes that everything has become better.
-    """
-    appraisals, label = [], "second look, sky model subtracted"
-    (_, was), (_, now) = (
-        image_state(
-            data, state, config, log, tables=tables, label=label, subtract=True, weight_tables=weight_tables
-        )
-        for tables in (state.tables, this.tables)
-    )
-    region = region_for(now, data.grid, data.catalog_model, state.noise)
-    for image, tables in ((was, state.tables), (now, this.tables)):
-        appraisals.append(_appraisal(data, state, image, region, tables, own_depth=True))
-    verdict = appraise_image(*appraisals)
-    if verdict.accepted:
-        return Verdict(True, f"{verdict.reason} with the sky model subtracted (plain images: {first.reason})")
-    return first
-
-
 def _appraisal(
     data: CalibrationData,
     state: CalState,
     image: CalibratedImage,
     region: Bool,
     tables: tuple[GainTable, ...],
-    *,
-    own_depth: bool = False,
 ) -> Appraisal:
-    grid, catalogue = data.grid, data.catalog_model
-    compared = measure(image, grid, region, catalogue, state.noise, shallow=not own_depth)
+    grid, catalogue = data.grid, _expected(data, state)
+    compared = measure(image, grid, region, catalogue, state.noise, shallow=True)
     # A shallow CLEAN leaves sidelobes on the fluxes: those are taken at the image's own depth.
     deep = measure(image, grid, region, catalogue, state.noise)
     return Appraisal(
@@ -188,3 +274,14 @@ def _appraisal(
         deep.flux_ratio,
         typical_amplitude(tables),
     )
+
+
+def _expected(data: CalibrationData, state: CalState) -> ApparentSky | None:
+    """Give the listed sources the fluxes of the sky model where most agree with the catalogue.
+
+    A few bright ones whose entries are wrong, and a flux scale that the input keeps, are in it.
+    """
+    listed, model, check = data.catalog_model, state.sky_model, state.sky_check
+    if listed is None or model is None or check is None or not check.confirmed:
+        return listed
+    return replace(listed, apparent_jy=model.apparent_jy[: len(listed)])

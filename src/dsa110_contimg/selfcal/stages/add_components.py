@@ -12,6 +12,7 @@ from dsa110_contimg.calibration.gains import typical_amplitude
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.imaging import ImageGrid
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
+from dsa110_contimg.selfcal.findings import Finding
 from dsa110_contimg.selfcal.image_state import image_state
 from dsa110_contimg.selfcal.imaging import CalibratedImage
 from dsa110_contimg.selfcal.stage_log import StageLog
@@ -32,6 +33,8 @@ TOGETHER = 3
 MOST_COMPONENTS = 500
 #: Where the beam lets less than this through, a component is a sidelobe of the beam's errors.
 MIN_BEAM = 0.02
+#: So much flux there, as a fraction of the sky model's, says that the beam is another one.
+MUCH_OUTSIDE = 0.2
 #: A change of the flux scale by what joins the catalogue's sources that is worth undoing.
 KEPT_SCALE = 0.005
 
@@ -42,11 +45,11 @@ def add_components(data: CalibrationData, state: CalState, config: SelfCalConfig
     if model is None or state.sky_differs or not state.last.verdict.accepted:
         return state
     tables, reader = state.last.tables, data.reader
+    label = "image of what the model leaves"
     state, image = image_state(
-        data, state, config, log, tables=tables, label="image of what the model leaves", subtract=True
+        data, state, config, log, tables=tables, label=label, subtract=True, untouched=False, one_cycle=True
     )
-    state = replace(state, residual_image=(tables, image))
-    found = unlisted_sources(
+    found, outside = unlisted_sources(
         model,
         image,
         data.grid,
@@ -54,6 +57,7 @@ def add_components(data: CalibrationData, state: CalState, config: SelfCalConfig
         reader.freq_hz,
         spectral_index=config.spectral_index,
     )
+    state = _with_flux_outside(state, outside, model, log)
     if found is None:
         return state
     flux = found.apparent_jy.sum()
@@ -97,7 +101,7 @@ def unlisted_sources(
     freq_hz: Float,
     *,
     spectral_index: float,
-) -> ApparentSky | None:
+) -> tuple[ApparentSky | None, float]:
     """Find what a residual image shows beyond doubt, as components.
 
     Parameters
@@ -117,20 +121,23 @@ def unlisted_sources(
 
     Returns
     -------
-    ApparentSky or None
+    found : ApparentSky or None
         Components of the same beam; none if there is nothing to add.
+    outside_jy : float
+        Flux of what lies where the beam should let less than `MIN_BEAM` through, jansky.
     """
     pixels = image.cleaned.model
     near = scipy.ndimage.binary_dilation(pixels != 0, iterations=TOGETHER // 2 + 1)
     island, n = scipy.ndimage.label(near)
     if n == 0:
-        return None
-    flux = np.abs(scipy.ndimage.sum_labels(pixels, island, np.arange(n + 1)))
+        return None, 0.0
+    # What a catalogue lists too bright leaves a hole, which is no source.
+    flux = scipy.ndimage.sum_labels(pixels, island, np.arange(n + 1))
     flux[0] = 0.0
     limit = max(MIN_SNR * image.cleaned.rms, MIN_SHARE * float(model.apparent_jy.sum()))
     row, column = np.nonzero((pixels != 0) & (flux >= limit)[island])
     if not 0 < row.size <= MOST_COMPONENTS:
-        return None
+        return None, 0.0
     sky = SkyModel.points(
         *grid.pixel_to_sky(column, row),
         np.ones(row.size),
@@ -142,7 +149,21 @@ def unlisted_sources(
     through = mean_apparent_flux(sky, model.beam, np.unique(pointing, axis=0), band)
     apparent = pixels[row, column].astype(np.float64)
     seen = through > MIN_BEAM
+    outside = float(apparent[~seen].sum())
     if not seen.any():
-        return None
+        return None, outside
     found = replace(sky.select(seen), flux_jy=(apparent / np.maximum(through, MIN_BEAM))[seen])
-    return replace(model, sky=found, apparent_jy=apparent[seen])
+    return replace(model, sky=found, apparent_jy=apparent[seen]), outside
+
+
+def _with_flux_outside(state: CalState, outside_jy: float, model: ApparentSky, log: StageLog) -> CalState:
+    """Note flux where the beam should let none through: the beam is wider than assumed."""
+    known = any(f.kind == "beam_width" for f in state.findings)
+    if known or outside_jy < MUCH_OUTSIDE * float(model.apparent_jy.sum()):
+        return state
+    text = (
+        f"{outside_jy:.2f} Jy in the image where the assumed beam lets less than {100 * MIN_BEAM:.0f} % "
+        "through: check DISH_DIAMETER or give the diameter of the dishes"
+    )
+    log.note(text)
+    return replace(state, findings=(*state.findings, Finding("beam_width", text, "refused")))

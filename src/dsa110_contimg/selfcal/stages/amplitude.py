@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from dsa110_contimg.calibration.gains import typical_amplitude
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.image_state import image_state
 from dsa110_contimg.selfcal.solve_round import amplitude_round, make_solver
 from dsa110_contimg.selfcal.stage_log import StageLog
-from dsa110_contimg.selfcal.state import CalState
+from dsa110_contimg.selfcal.state import CalState, Round
 
 __all__ = ["amplitude"]
 
@@ -29,7 +30,8 @@ def amplitude(data: CalibrationData, state: CalState, config: SelfCalConfig, log
     new = amplitude_round(solver, state, config, log, base=base, before=before)
     if new is None:
         return state
-    state = replace(state, rounds=(*state.rounds, new))
+    state = replace(state, rounds=(*state.rounds, _at_mean_one(new)))
+    new = state.last
     weights = next((r.tables for r in (new, base) if r is not None and r.verdict.accepted), ())
     if not weights:
         return state
@@ -43,3 +45,11 @@ def amplitude(data: CalibrationData, state: CalState, config: SelfCalConfig, log
         weight_tables=weights,
     )
     return replace(state, image=image)
+
+
+def _at_mean_one(this: Round) -> Round:
+    """Take the mean amplitude out of a round: the model came from the data, and knows of no flux scale."""
+    old = this.solution.table
+    table = old.times(typical_amplitude([old]) ** -0.5)
+    solution = replace(this.solution, table=table)
+    return replace(this, solution=solution, tables=(*this.tables[:-1], table))

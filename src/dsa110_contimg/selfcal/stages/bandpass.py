@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
-from dsa110_contimg.calibration.bandpass import SUB_BANDS, BandpassSolution, solve_delays_and_bandpass
+from dsa110_contimg.array_types import Float
+from dsa110_contimg.calibration.bandpass import (
+    WORTHWHILE,
+    depends_on_frequency,
+    solve_delays_and_bandpass,
+)
+from dsa110_contimg.calibration.cross_validation import GainSolver
+from dsa110_contimg.calibration.gains import GainTable
+from dsa110_contimg.calibration.statistics import BaselineStatistics
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.selfcal.calibration_data import CalibrationData, sub_band_edges
+from dsa110_contimg.selfcal.memory import sub_bands_of_window
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
-from dsa110_contimg.selfcal.solve_round import gather, make_solver, solve_rounds
+from dsa110_contimg.selfcal.solve_round import gather, gather_sub_bands, make_solver, solve_rounds
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.state import CalState
+from dsa110_contimg.selfcal.trial import improvement
 
-__all__ = ["bandpass"]
+__all__ = ["bandpass", "without_bandpass"]
 
 #: With fewer parts of the band there is no telling a delay.
 FEWEST_SUB_BANDS = 4
@@ -24,45 +36,121 @@ FEWEST_SUB_BANDS = 4
 def bandpass(data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog) -> CalState:
     """Solve for delays, or delays and a smooth bandpass, against the catalogue model.
 
-    Before anything else: without them what is left would be taken for interference and noise.
+    Before anything else: without them what is left would be taken for interference and noise. On demand
+    whatever predicts better is kept; by itself only what is worth it, and nothing is solved for unless
+    gains by sub-band predict held-out channels better.
+
+    Returns
+    -------
+    CalState
+        With the table that was kept, statistics after it, and preliminary rounds on them. Without one the
+        state itself if the table was asked for; else statistics and rounds against the catalogue, which the
+        next stage begins with in any case.
     """
     kind = config.spectral
     if kind == "off" or data.catalog_model is None:
         return state
-    windows = [data.reader.ms.spectral_window(s) for s in data.spw_ids]
-    parts = min(-(-SUB_BANDS // len(windows)), min(w.freq_hz.size for w in windows))
-    if parts * len(windows) < FEWEST_SUB_BANDS:
-        log.note(f"no delays: fewer than {FEWEST_SUB_BANDS} channels")
+    parts = sub_bands_of_window(data.reader, config)
+    if parts * len(data.spw_ids) < FEWEST_SUB_BANDS:
+        if kind != "auto":
+            log.note(f"no delays: fewer than {FEWEST_SUB_BANDS} channels")
         return state
-    plain = gather(data, state, log, SkyVisibilities(data.catalog_model))
-    plain = solve_rounds(data, plain, config, log)
-    found = _solve(data, plain, config, log, parts)
+    model = state.model or SkyVisibilities(data.catalog_model)
+    plain, by_sub_band = gather_sub_bands(data, state, log, model, sub_bands=parts)
+    plain = solve_rounds(data, plain, config, log, preliminary=True)
+    if kind != "auto":
+        found = _better_with(data, plain, config, log, kind, by_sub_band, 1.0)
+        return state if found is plain else found
+    with log.timed("solve"):
+        solver = _solver(data, plain, config, by_sub_band, preliminary=True)
+        tables = [_by_sub_band(table, data, parts) for table in plain.last.tables]
+        wanted = depends_on_frequency(solver, tables, plain.rounds[0].solution.solint_s)
+    if not wanted:
+        return plain
+    delayed = _better_with(data, plain, config, log, "delay", by_sub_band, WORTHWHILE)
+    return _better_with(data, delayed, config, log, "bandpass", by_sub_band, WORTHWHILE)
+
+
+def without_bandpass(
+    data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog
+) -> CalState:
+    """Leave out delays and bandpass that nobody asked for where held-out channels are predicted better so.
+
+    Against an incomplete sky model they follow a little of what it lacks.
+
+    Returns
+    -------
+    CalState
+        Solved without them; the state itself if they are kept, or there are none.
+    """
+    if config.spectral != "auto" or not state.bandpass:
+        return state
+    plain = gather(data, replace(state, bandpass=()), log)
+    plain = solve_rounds(data, plain, config, log, like=state.rounds)
+    factor, after = improvement(state, plain), plain.last.chi2_heldout
+    left_out = factor >= 1
+    log.note(
+        f"bandpass with the improved sky model: held-out chi2 {factor * after:.3f}, without it {after:.3f}: "
+        f"{'left out' if left_out else 'kept'}"
+    )
+    return plain if left_out else state
+
+
+def _better_with(
+    data: CalibrationData,
+    state: CalState,
+    config: SelfCalConfig,
+    log: StageLog,
+    kind: Literal["delay", "bandpass"],
+    by_sub_band: BaselineStatistics,
+    worthwhile: float,
+) -> CalState:
+    """Try delays or a bandpass in place of what the state has; the state itself if the trial is not better.
+
+    `by_sub_band` are statistics of the data without either.
+    """
+    with log.timed("solve"):
+        solver = _solver(data, state, config, by_sub_band)
+        channels = {s: data.reader.ms.spectral_window(s).freq_hz for s in data.spw_ids}
+        found = solve_delays_and_bandpass(solver, channels, kind)
     if found is None or not np.isfinite(found.delay_s).any():
         log.note("no delays: too little signal in each sub-band")
         return state
-    trial = gather(data, replace(plain, bandpass=(found.table,)), log)
-    trial = solve_rounds(data, trial, config, log)
-    # Both at the noise before, which the delays may have lowered.
-    before = plain.last.chi2_heldout
-    after = trial.last.chi2_heldout * trial.noise.variance / plain.noise.variance
-    kept = after < before
+    trial = gather(data, replace(state, bandpass=(found.table,)), log)
+    trial = solve_rounds(data, trial, config, log, preliminary=True)
+    factor = improvement(state, trial)
+    before = state.last.chi2_heldout
+    kept = factor > worthwhile
     log.note(
         f"{kind}: delays of {1e9 * np.nanstd(found.delay_s):.2f} ns rms, held-out chi2 "
-        f"{before:.3f} -> {after:.3f}: {'kept' if kept else 'left out'}"
+        f"{before:.3f} -> {before / factor:.3f}: {'kept' if kept else 'left out'}"
     )
     return trial if kept else state
 
 
-def _solve(
-    data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog, parts: int
-) -> BandpassSolution | None:
-    """Solve on statistics kept apart in so many parts of each spectral window."""
-    assert state.model is not None
-    assert config.spectral != "off"
-    windows = [data.reader.ms.spectral_window(s) for s in data.spw_ids]
-    with log.timed("solve"):
-        statistics = data.gather(state.model, state.weights, sub_bands=parts).statistics
-        edges = [pairwise(sub_band_edges(w.freq_hz.size, parts)) for w in windows]
-        freq = np.array([w.freq_hz[a:b].mean() for w, e in zip(windows, edges, strict=True) for a, b in e])
-        solver = make_solver(data, state, config, statistics=statistics, freq_hz=freq).per_spw()
-        return solve_delays_and_bandpass(solver, {w.id: w.freq_hz for w in windows}, config.spectral)
+def _solver(
+    data: CalibrationData,
+    state: CalState,
+    config: SelfCalConfig,
+    statistics: BaselineStatistics,
+    *,
+    preliminary: bool = False,
+) -> GainSolver:
+    """Make a solver whose spectral windows are the sub-bands."""
+    parts = len(statistics.spw_ids) // len(data.spw_ids)
+    freq = _centres_hz({s: data.reader.ms.spectral_window(s).freq_hz for s in data.spw_ids}, parts)
+    return make_solver(data, state, config, statistics=statistics, freq_hz=freq, preliminary=preliminary)
+
+
+def _centres_hz(channels_hz: Mapping[int, Float], parts: int) -> Float:
+    """Centres of the sub-bands of all windows in hertz."""
+    edges = [(f, pairwise(sub_band_edges(f.size, parts))) for f in channels_hz.values()]
+    return np.array([f[a:b].mean() for f, pairs in edges for a, b in pairs])
+
+
+def _by_sub_band(table: GainTable, data: CalibrationData, parts: int) -> GainTable:
+    """Give each sub-band the gains of its window."""
+    if parts == 1:
+        return table
+    windows = [spw for spw in data.spw_ids for _ in range(parts)]
+    return replace(table, gains={k: table.gains[spw] for k, spw in enumerate(windows)})

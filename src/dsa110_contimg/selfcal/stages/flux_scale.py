@@ -21,17 +21,21 @@ from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.state import CalState, FluxScale
 from dsa110_contimg.selfcal.trial import better_with, improvement
 from dsa110_contimg.sky import ApparentSky, radec_from_lm
-from dsa110_contimg.sky.apparent_sky import joined
+from dsa110_contimg.sky.apparent_sky import joined, scaled
+from dsa110_contimg.sky.components import ARCSEC
 
 __all__ = ["flux_scale", "rescaled"]
 
-#: The sky model is rescaled at most this often, or until both medians are this near.
+#: The sky model is rescaled at most this often, or until both medians are this near: in flux, and in position
+#: within this angle or this part of the resolution.
 MOST_RESCALINGS = 4
 NEAR_SCALE = 0.005
-NEAR_ARCSEC = 0.05
+NEAR_ARCSEC, NEAR_BEAMS = 0.05, 0.003
 NEAR_CHI2 = 1.01
 #: After amplitudes are solved the flux scale of the sources is near one, or the sky is another.
 CREDIBLE_SCALE = 2.0
+#: Or all sources but the brightest agree: so many of them, to within this fraction in the median.
+MANY_AGREE, AGREE = 8, 0.25
 #: A source fainter than this fraction of its catalogue flux tells nothing of where it is.
 MIN_PLACED = 0.3
 
@@ -39,14 +43,19 @@ MIN_PLACED = 0.3
 def flux_scale(data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog) -> CalState:
     """Solve again with the bright sources rescaled to the median of all, while that predicts better."""
     catalogue, gained = data.catalog_model, np.inf
-    if catalogue is None or not state.last.verdict.accepted:
+    if catalogue is None:
         return state
+    # A solution may explain nothing because the brightest source is wrong in the catalogue.
+    untold = not state.last.verdict.accepted
     for _ in range(MOST_RESCALINGS):
         measured = _measure(data, state, log, catalogue)
         if measured is None:
             break
         with_amplitudes = any(r.solution.mode == "ap" for r in state.rounds)
-        if with_amplitudes and abs(np.log(max(measured.scale, 1e-9))) > np.log(CREDIBLE_SCALE):
+        if untold and not _agree(measured):
+            break
+        credible = abs(np.log(max(measured.scale, 1e-9))) < np.log(CREDIBLE_SCALE)
+        if with_amplitudes and not (credible or _agree(measured)):
             log.note(
                 f"{measured.n_good} bright catalogue sources have {measured.scale:.2f} times the flux that "
                 "the amplitudes were solved for: the sky is not that of the catalogue"
@@ -55,7 +64,8 @@ def flux_scale(data: CalibrationData, state: CalState, config: SelfCalConfig, lo
             break
         state = replace(state, measured=measured)
         east, north = (float(np.degrees(x) * 3600) for x in measured.offset_rad)
-        near = abs(measured.scale - 1) < NEAR_SCALE and np.hypot(east, north) < NEAR_ARCSEC
+        placed = max(NEAR_ARCSEC, NEAR_BEAMS * data.resolution_rad / ARCSEC)
+        near = abs(measured.scale - 1) < NEAR_SCALE and np.hypot(east, north) < placed
         if near and gained < NEAR_CHI2:
             break
         log.note(
@@ -63,10 +73,12 @@ def flux_scale(data: CalibrationData, state: CalState, config: SelfCalConfig, lo
             f"{100 * (measured.scale - 1):+.1f} %, position by {east:+.2f}, {north:+.2f} arcsec; "
             "rescaled to the median catalogue flux and position"
         )
-        model = joined(rescaled(catalogue, measured, data.reader.phase_center), state.components)
+        added = None if state.components is None else _in_place(state.components, measured, data)
+        model = joined(rescaled(catalogue, measured, data.reader.phase_center), added)
         trial = better_with(data, state, model, config, log)
         if trial is state:
             break
+        trial = replace(trial, components=added)
         gained = improvement(state, trial)
         first = state.flux_scale or FluxScale(measured.n_good, measured.scale, (east, north))
         state = replace(trial, flux_scale=first)
@@ -74,12 +86,28 @@ def flux_scale(data: CalibrationData, state: CalState, config: SelfCalConfig, lo
     return solve_rounds(data, state, config, log) if gained < np.inf else state
 
 
+def _agree(measured: SourceMeasurement) -> bool:
+    """Whether the sources agree among themselves: the brightest, which set the amplitudes, are wrong then."""
+    off = np.abs(measured.ratio[measured.good] - 1)
+    return measured.scale > 0 and measured.n_good >= MANY_AGREE and float(np.median(off)) < AGREE
+
+
 def _measure(
     data: CalibrationData, state: CalState, log: StageLog, catalogue: ApparentSky
 ) -> SourceMeasurement | None:
     assert isinstance(state.model, SkyVisibilities)
     with log.timed("measure"):
-        return measure_sources(data, state.weights, state.model, state.last.tables, catalogue, state.noise)
+        tables, noise = state.last.tables, state.noise_and_sidelobes
+        return measure_sources(data, state.weights, state.model, tables, catalogue, noise)
+
+
+def _in_place(components: ApparentSky, measured: SourceMeasurement, data: CalibrationData) -> ApparentSky:
+    """Bring what was added to the catalogue, found after gains that were off, to its scale and position."""
+    centre = data.reader.phase_center
+    lm = components.sky.lmn(*centre)[:, :2] - np.asarray(measured.offset_rad)
+    ra, dec = radec_from_lm(lm[:, 0], lm[:, 1], *centre)
+    placed = replace(components, sky=replace(components.sky, ra_rad=ra, dec_rad=dec))
+    return scaled(placed, 1 / measured.scale)
 
 
 def rescaled(catalogue: ApparentSky, measured: SourceMeasurement, centre: tuple[float, float]) -> ApparentSky:

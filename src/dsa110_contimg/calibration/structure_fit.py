@@ -1,0 +1,110 @@
+"""The structure of a source that outshines its field, from visibility amplitudes alone.
+
+Gains have no part in it but for their sizes, so that it can be known before they are, from any phases. The
+price is an ambiguity: a source and its image turned by 180 degrees have the same amplitudes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.optimize
+
+from dsa110_contimg.array_types import Float
+from dsa110_contimg.sky.components import ARCSEC
+
+__all__ = ["DoubleFit", "fit_double"]
+
+#: Separations that are tried, and samples that the search uses.
+LONGEST_RAD = 150 * ARCSEC
+SAMPLES = 8000
+#: Most steps of the search along one axis.
+MOST_STEPS = 120
+
+
+@dataclass(frozen=True)
+class DoubleFit:
+    """Two points that the amplitudes ask for.
+
+    Attributes
+    ----------
+    share : float
+        Flux of the fainter point over that of both.
+    separation_rad : (float, float)
+        From one point to the other in l and m, radians.
+    flux : float
+        Flux of both, in the units of the amplitudes.
+    unexplained : float
+        Mean squared residual over that of a single point.
+    """
+
+    share: float
+    separation_rad: tuple[float, float]
+    flux: float
+    unexplained: float
+
+
+def fit_double(uv_wavelengths: Float, power: Float, weight: Float) -> DoubleFit | None:
+    """Fit two points to squared visibility amplitudes.
+
+    With a share s of the flux S in one of two points that are d apart the squared amplitude on a baseline u
+    is ``S^2 (1 - 4 s (1 - s) sin^2(pi u d))``.
+
+    Parameters
+    ----------
+    uv_wavelengths : ndarray, shape (n, 2)
+        Baselines.
+    power : ndarray, shape (n,)
+        Squared amplitudes, less their noise.
+    weight : ndarray, shape (n,)
+        Weights, zero where there is nothing.
+
+    Returns
+    -------
+    DoubleFit or None
+        None if there are too few amplitudes.
+    """
+    used = np.flatnonzero((weight > 0) & np.isfinite(power))
+    if used.size < 20:
+        return None
+    if used.size > SAMPLES:
+        used = used[np.linspace(0, used.size - 1, SAMPLES).astype(int)]
+    uv, y, w = uv_wavelengths[used], power[used], weight[used] / weight[used].sum()
+    # Interference and other sources pull a mean: no amplitude counts for more than a few typical ones.
+    y = np.minimum(y, 4 * float(np.median(y)) + 1e-30)
+    longest = float(np.hypot(*uv.T).max())
+    steps = min(MOST_STEPS, max(4, int(np.ceil(LONGEST_RAD * longest * 3))))
+    axis = np.linspace(-LONGEST_RAD, LONGEST_RAD, 2 * steps + 1)
+    mean = float(w @ y)
+    variance = float(w @ (y - mean) ** 2)
+    best, found = 1.0, np.zeros(2)
+    for m in axis[steps:]:
+        phase = np.pi * (uv[:, :1] * axis + uv[:, 1:] * m)
+        # Least squares of a constant and of the fringe, which is centred: what it explains of the variance.
+        fringe = np.sin(phase) ** 2
+        centred = fringe - w @ fringe
+        power_of = np.maximum(w @ centred**2, 1e-12)
+        along = (w * (y - mean)) @ centred
+        explained = np.where(along < 0, along**2 / power_of, 0.0) / max(variance, 1e-30)
+        k = int(np.argmax(explained))
+        if 1 - explained[k] < best:
+            best, found = float(1 - explained[k]), np.array([axis[k], m])
+
+    def residual(x: Float) -> Float:
+        model = x[0] * (1 - x[1] * np.sin(np.pi * (uv @ x[2:] * ARCSEC)) ** 2)
+        return np.asarray(np.sqrt(w) * (y - model))
+
+    start = np.array([float(np.quantile(y, 0.9)), 0.9, *(found / ARCSEC)])
+    scale = np.array([max(start[0], 1e-12), 1.0, 1.0, 1.0])
+    fit = scipy.optimize.least_squares(
+        residual, start, x_scale=scale, bounds=([0, 0, -400, -400], [np.inf, 1, 400, 400])
+    )
+    total, depth, *apart = (float(x) for x in fit.x)
+    share = (1 - np.sqrt(max(0.0, 1 - depth))) / 2
+    return DoubleFit(
+        share=float(share),
+        separation_rad=(apart[0] * ARCSEC, apart[1] * ARCSEC),
+        flux=float(np.sqrt(total)),
+        unexplained=float(2 * fit.cost / max(variance, 1e-30)),
+    )

@@ -1,0 +1,413 @@
+"""One pass over a Measurement Set: broken data and interference out, initial tables in, channels averaged."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsa110_contimg.array_types import Bool, Float, Int, Vis, Weight
+from dsa110_contimg.calibration.apply import chain, correct
+from dsa110_contimg.calibration.gains import GainTable
+from dsa110_contimg.selfcal.block_store import BlockStore
+from dsa110_contimg.selfcal.broken_data import BrokenData, BrokenDataFinder
+from dsa110_contimg.selfcal.data_weights import WILD, Outliers, outliers
+from dsa110_contimg.visibilities import (
+    AveragedRows,
+    Block,
+    ChannelBins,
+    NoiseBounds,
+    NoiseEstimator,
+    SpectralWindow,
+    VisibilityReader,
+    average_rows,
+    bins_of_window,
+    factor_by_length,
+    factors_of_window,
+    find_narrow,
+    single_channels,
+    smooth_sequences,
+    turn_phases,
+    with_partial,
+)
+from dsa110_contimg.visibilities.averaging import MOST_TURNS
+
+__all__ = [
+    "SHORT_BASELINES",
+    "AveragedData",
+    "Averaging",
+    "averaged_samples",
+    "read_averaged",
+]
+
+#: With fewer visibilities (correlations counted singly) a pass takes a fraction of a second as it is.
+FEWEST_SAMPLES = 4_000_000
+#: Averaging is worth it from this many times fewer visibilities.
+WORTHWHILE = 1.5
+#: A block of averaged data is about so large, or what of the memory limit falls to each kind of blocks.
+BLOCK_BYTES = 64 << 20
+#: Part of the memory limit that the averaged data may take: predictions of two models take as much again.
+SHARE_OF_MEMORY = 0.5
+#: An averaged visibility: data, weight and flag.
+BYTES_PER_BIN = 13
+#: Half of a Stokes I visibility that is imaged by itself: baseline twice, visibility and three weights.
+BYTES_PER_SCATTERED = 34
+#: A row: its number, dump, antennas and baseline.
+BYTES_PER_ROW = 56
+#: Noise before calibration is measured on the shortest third of the baselines, where the uncalibrated sky
+#: changes least from channel to channel.
+SHORT_BASELINES = 1 / 3
+#: Instrumental delays that may be in the data before they are calibrated, seconds.
+DELAY_S = 1e-8
+
+Mask = NDArray[np.uint64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Averaging:
+    """How far channels are averaged, and where the averages are kept.
+
+    Attributes
+    ----------
+    half_width_rad : float
+        From the phase centre to the edge of the image: a source there loses no more than 1 per cent in the
+        mean over the baselines.
+    sub_bands : int
+        Parts of each spectral window that stay apart.
+    memory_bytes : float
+        Memory for visibilities.
+    scratch : Path
+        Folder for what does not fit into it.
+    fewest_samples : int
+        Data of fewer visibilities are left as they are.
+    """
+
+    half_width_rad: float
+    sub_bands: int
+    memory_bytes: float
+    scratch: Path
+    fewest_samples: int = FEWEST_SAMPLES
+
+    def worthwhile(self, reader: VisibilityReader) -> bool:
+        """Whether it gains anything."""
+        samples = reader.samples
+        return samples >= self.fewest_samples and samples > WORTHWHILE * averaged_samples(reader, self)
+
+
+def averaged_samples(reader: VisibilityReader, averaging: Averaging) -> int:
+    """Visibilities that are left after averaging, parallel hands counted singly, about.
+
+    Parameters
+    ----------
+    reader : VisibilityReader
+        The data; only its baselines are looked at.
+    averaging : Averaging
+        How far.
+    """
+    total, lengths = 0.0, reader.length_quantiles_m
+    per_window = reader.n_rows / len(reader.selection.spw_ids)
+    for spw in reader.selection.spw_ids:
+        window = reader.ms.spectral_window(spw)
+        factors = factors_of_window(window, averaging.sub_bands)
+        factor = factor_by_length(lengths, window, averaging.half_width_rad, factors)
+        # Bins are nearly equal parts: their number is rounded up.
+        bins = -(-window.freq_hz.size // factor)
+        total += per_window * float(bins.mean()) * len(window.parallel)
+    return int(total)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AveragedData:
+    """What one pass made of a Measurement Set.
+
+    Attributes
+    ----------
+    blocks : BlockStore
+        Averages of the parallel hands about the common phase centre, after the initial tables, window by
+        window.
+    broken : BrokenData
+        What can be neither sky nor noise; places are those of the blocks as they were read.
+    wild : mapping of int to ndarray of int
+        Visibilities far out of all others, and single channels that stand out of their row, by number of
+        the block as it was read: places in its flattened weights. None of them is in the averages.
+    noise : NoiseBounds
+        Of differences of single channels, on the short baselines.
+    data_hash : str
+        SHA-256 of DATA as it was read.
+    length_m : ndarray, shape (101,)
+        Percentiles, from 0 to 100, of the projected lengths of the baselines, metres.
+    """
+
+    blocks: BlockStore
+    broken: BrokenData
+    wild: Outliers
+    noise: NoiseBounds
+    data_hash: str
+    length_m: Float
+
+    @property
+    def samples(self) -> int:
+        """Averages, parallel hands counted singly."""
+        return sum(
+            block.spw.freq_hz.size * rows * len(block.spw.corr_type)
+            for block, rows in zip(self.blocks.frames(), self.blocks.n_rows, strict=True)
+        )
+
+    @property
+    def n_wild(self) -> int:
+        """Number of visibilities that were left out."""
+        return sum(places.size for places in self.wild.values())
+
+
+@dataclass(eq=False)
+class _Pile:
+    """Averaged rows that will be a block."""
+
+    bins: ChannelBins
+    rows: list[tuple[Int, Int, Int, Int, Float]] = field(default_factory=list)
+    values: list[tuple[Vis, Weight, Mask]] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, block: Block, uvw_m: Float, part: AveragedRows) -> None:
+        row = part.row
+        self.rows.append(
+            (block.rows[row], block.time_index[row], block.antenna1[row], block.antenna2[row], uvw_m[row])
+        )
+        self.values.append((part.vis, part.weight, part.mask))
+        self.size += part.vis.nbytes + part.weight.nbytes + part.mask.nbytes + row.size * BYTES_PER_ROW
+
+    def block(self, field_id: int) -> Block:
+        rows, time_index, antenna1, antenna2, uvw = (np.concatenate(x) for x in zip(*self.rows, strict=True))
+        vis, weight, mask = (np.concatenate(x) for x in zip(*self.values, strict=True))
+        self.rows, self.values, self.size = [], [], 0
+        return Block(
+            rows=rows,
+            field_id=field_id,
+            spw=self.bins.averaged_window(),
+            time_index=time_index,
+            antenna1=antenna1,
+            antenna2=antenna2,
+            uvw_m=uvw,
+            data=vis,
+            flag=weight == 0,
+            weight=weight,
+            bins=with_partial(self.bins, mask),
+        )
+
+
+class _Averager:
+    """Sorts rows by how many of their channels are averaged, and makes blocks of them.
+
+    Parameters
+    ----------
+    reader : VisibilityReader
+        The data.
+    averaging : Averaging
+        How far.
+    """
+
+    def __init__(self, reader: VisibilityReader, averaging: Averaging) -> None:
+        self._reader, self._averaging = reader, averaging
+        self.store = BlockStore(SHARE_OF_MEMORY * averaging.memory_bytes, averaging.scratch)
+        # All blocks are about the phase centre of the middle dump, which is that of its field.
+        self._field = int(reader.field_id[reader.times.size // 2])
+        self._piles: dict[tuple[int, int, int], _Pile] = {}
+        self._keys: list[tuple[int, int, int]] = []
+        self._layouts: dict[int, dict[int, tuple[ChannelBins, Int]]] = {}
+        n_piles = sum(
+            len(factors_of_window(reader.ms.spectral_window(s), averaging.sub_bands))
+            for s in reader.selection.spw_ids
+        )
+        self._block_bytes = min(BLOCK_BYTES, averaging.memory_bytes / 8 / n_piles)
+
+    def add(self, block: Block, vis: Vis, weight: Weight) -> None:
+        """Take in the corrected parallel hands of a block, shape (nrow, nchan, npol)."""
+        window = block.spw
+        uvw, path = self._reader.move_to_center(block)
+        if path.any():
+            vis = turn_phases(vis, path, window.freq_hz)
+        if window.id not in self._layouts:
+            self._layouts[window.id] = self._layout(window, weight)
+        layouts = self._layouts[window.id]
+        factor = self.factor(block)
+        for k, (bins, left_over) in layouts.items():
+            rows = np.flatnonzero(factor == k)
+            if rows.size == 0:
+                continue
+            for second, part in enumerate(average_rows(vis, weight, rows, bins)):
+                of_part = replace(bins, sparse=True) if second else bins
+                self._put((window.id, k, second), of_part, block, uvw, part)
+            if left_over.size:
+                rows = rows[(weight[rows][:, left_over] > 0).any(axis=(1, 2))]
+                if rows.size:
+                    alone = single_channels(window, left_over, sparse=True)
+                    (part,) = average_rows(vis, weight, rows, alone)
+                    self._put((window.id, 0, 0), alone, block, uvw, part)
+
+    def factor(self, block: Block) -> Int:
+        """How many channels of each row are averaged."""
+        factors = factors_of_window(block.spw, self._averaging.sub_bands)
+        length = np.sqrt((block.uvw_m**2).sum(axis=1))
+        return factor_by_length(length, block.spw, self._averaging.half_width_rad, factors)
+
+    def finish(self) -> BlockStore:
+        """Make blocks of what is left; all in the order of the windows, those of one kind side by side."""
+        for key in list(self._piles):
+            self._seal(key)
+        self.store.sort(sorted(range(len(self._keys)), key=lambda k: (self._keys[k], k)))
+        return self.store
+
+    def _layout(self, window: SpectralWindow, weight: Weight) -> dict[int, tuple[ChannelBins, Int]]:
+        """Bins for each number of channels, by what the first block of a window has of them."""
+        present = np.count_nonzero(weight > 0, axis=(0, 2)).astype(np.float64)
+        mean = weight.sum(axis=(0, 2), dtype=np.float64) / np.maximum(present, 1)
+        if not present.any():
+            present, mean = np.ones_like(present), np.ones_like(mean)
+        nothing = np.zeros(0, dtype=np.int64)
+        layouts = {1: (single_channels(window), nothing)}
+        for k in factors_of_window(window, self._averaging.sub_bands)[1:]:
+            layouts[k] = bins_of_window(window, k, present, mean, self._averaging.sub_bands)
+        return layouts
+
+    def _put(
+        self, key: tuple[int, int, int], bins: ChannelBins, block: Block, uvw_m: Float, part: AveragedRows
+    ) -> None:
+        pile = self._piles.setdefault(key, _Pile(bins))
+        pile.add(block, uvw_m, part)
+        if pile.size >= self._block_bytes:
+            self._seal(key)
+
+    def _seal(self, key: tuple[int, int, int]) -> None:
+        pile = self._piles[key]
+        if pile.rows:
+            self.store.add(pile.block(self._field))
+            self._keys.append(key)
+
+
+class _Interference:
+    """Finds what no sky and no noise makes, row by row.
+
+    Parameters
+    ----------
+    averager : _Averager
+        Says how fast the sky may turn over the channels of a row.
+    """
+
+    def __init__(self, averager: _Averager) -> None:
+        self._averager = averager
+        self._sequences: dict[tuple[int, int], Float | None] = {}
+
+    def find(self, block: Block, vis: Vis, weight: Weight) -> Bool:
+        """Find visibilities wildly out, and single channels that stand out; shape (nrow, nchan, npol)."""
+        found = outliers(vis, weight, WILD)
+        if found.any():
+            weight = np.where(found, np.float32(0), weight)
+        factor = self._averager.factor(block)
+        for k in np.unique(factor):
+            # Longer baselines may turn by any amount from channel to channel: the residual shows them.
+            sequences = self._of(block.spw, int(k)) if k > 1 else None
+            if sequences is not None:
+                found[find_narrow(vis, weight, np.flatnonzero(factor == k), sequences)] = True
+        return found
+
+    def _of(self, window: SpectralWindow, factor: int) -> Float | None:
+        key = (window.id, factor)
+        if key not in self._sequences:
+            n = window.freq_hz.size
+            width = abs(float(window.freq_hz[-1] - window.freq_hz[0])) / (n - 1)
+            self._sequences[key] = smooth_sequences(n, MOST_TURNS / factor + DELAY_S * width)
+        return self._sequences[key]
+
+
+def read_averaged(
+    blocks: Iterable[tuple[int, Block]],
+    reader: VisibilityReader,
+    initial: Sequence[GainTable],
+    averaging: Averaging,
+) -> AveragedData:
+    """Make averages of all data in one pass.
+
+    Parameters
+    ----------
+    blocks : iterable of (int, Block)
+        The data as they are read, numbered.
+    reader : VisibilityReader
+        What they are read by.
+    initial : sequence of GainTable
+        Initial tables: applied before anything is averaged.
+    averaging : Averaging
+        How far.
+
+    Raises
+    ------
+    ResourceError
+        If averages have to be written to the disk and cannot be.
+    """
+    averager = _Averager(reader, averaging)
+    try:
+        return _read(blocks, reader, initial, averager)
+    except BaseException:
+        averager.store.close()
+        raise
+
+
+def _read(
+    blocks: Iterable[tuple[int, Block]],
+    reader: VisibilityReader,
+    initial: Sequence[GainTable],
+    averager: _Averager,
+) -> AveragedData:
+    n_antennas = len(reader.ms.antennas)
+    finder, digest = BrokenDataFinder(reader.times.size, n_antennas), hashlib.sha256()
+    interference, noise = _Interference(averager), NoiseEstimator()
+    wild: dict[int, Int] = {}
+    lengths = []
+    for number, block in blocks:
+        digest.update(np.ascontiguousarray(block.data).tobytes())
+        finder.add(number, block)
+        parallel = list(block.spw.parallel)
+        weight = block.weight[:, :, parallel]
+        broken = finder.places(number)
+        if broken.size:
+            sound = np.ones(block.weight.shape, dtype=bool)
+            sound.reshape(-1)[broken] = False
+            weight = np.where(sound[:, :, parallel], weight, np.float32(0))
+        vis, weight = _corrected(block, weight, reader, initial)
+        found = interference.find(block, vis, weight)
+        if found.any():
+            weight = np.where(found, np.float32(0), weight)
+            everywhere = np.zeros(block.weight.shape, dtype=bool)
+            everywhere[:, :, parallel] = found
+            wild[number] = np.flatnonzero(everywhere)
+        length = np.hypot(block.uvw_m[:, 0], block.uvw_m[:, 1])
+        lengths.append(length)
+        if block.spw.freq_hz.size > 2:
+            short = length <= np.quantile(length, SHORT_BASELINES)
+            noise.add(vis[short], weight[short])
+        averager.add(block, vis, weight)
+    return AveragedData(
+        blocks=averager.finish(),
+        broken=finder.result(),
+        wild=wild,
+        noise=NoiseBounds(channels=noise.scale, samples=(noise.independent, 0.0, 0.0, 0.0)),
+        data_hash=digest.hexdigest(),
+        length_m=np.quantile(np.concatenate(lengths), np.linspace(0, 1, 101)),
+    )
+
+
+def _corrected(
+    block: Block, weight: Weight, reader: VisibilityReader, tables: Sequence[GainTable]
+) -> tuple[Vis, Weight]:
+    """Parallel hands of a block as it was read, after tables."""
+    window, parallel = block.spw, list(block.spw.parallel)
+    vis = block.data if len(parallel) == block.data.shape[2] else block.data[:, :, parallel]
+    if not tables:
+        return vis, weight
+    dumps, index = np.unique(block.time_index, return_inverse=True)
+    gain, flag = chain(tables, window.id, reader.times[dumps], window.freq_hz, len(reader.ms.antennas))
+    receptors = [window.receptors[k] for k in parallel]
+    return correct(vis, weight, block.antenna1, block.antenna2, index, gain, flag, receptors)

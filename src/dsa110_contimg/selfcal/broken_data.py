@@ -1,0 +1,245 @@
+"""Data that can be neither sky nor noise: zeros, constants, and rows that repeat themselves.
+
+A correlator that loses an antenna's packets writes what it has: nothing, one number, or the last thing it
+had. Nothing needs to be known of the sky to see it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from dsa110_contimg.array_types import Bool, Float, Int, Vis
+from dsa110_contimg.selfcal.data_weights import Outliers
+from dsa110_contimg.visibilities import Block
+
+__all__ = ["KINDS", "BrokenData", "BrokenDataFinder"]
+
+#: A channel of a dump in which the median baseline has so many times the power that it has in the median dump
+#: is full of interference: no sky changes so on all baselines. With fewer dumps there is no median.
+BURST, FEWEST_DUMPS = 10.0, 5
+KINDS = ("zeros", "constants", "repeated values")
+#: Channels that must be the same for it to be no chance: few numbers of few bits may well be.
+FEWEST_CONSTANT = 4
+FEWEST_REPEATED = 2
+#: Rows of a block that tell its median power, about.
+MOST_ROWS = 4000
+#: An antenna is named for what is broken on so many of its baselines; of fewer the baselines are at fault.
+FEWEST_BASELINES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class BrokenData:
+    """What is broken in the data.
+
+    Attributes
+    ----------
+    places : mapping of int to ndarray of int
+        By block: places in its flattened weights, ascending.
+    silent : ndarray of bool, shape (ntime, nant, 2)
+        Dumps in which all unflagged visibilities of an antenna and receptor are broken.
+    by_baseline : ndarray of int, shape (3, nant, nant)
+        Number of broken visibilities by kind, as in `KINDS`, and baseline, antenna 1 the lower.
+    everything : bool
+        Whether no unflagged visibility is sound.
+    bursts : mapping of int to ndarray of bool
+        By spectral window: dumps and channels that are full of interference, shape (ntime, nchan).
+    """
+
+    places: Outliers
+    silent: Bool
+    by_baseline: Int
+    everything: bool
+    bursts: Mapping[int, Bool]
+
+    def in_bursts(self, block: Block) -> Int:
+        """Places of a block, in its flattened weights, that are in bursts of interference."""
+        found = self.bursts[block.spw.id][block.time_index] if block.spw.id in self.bursts else None
+        if found is None or not found.any():
+            return np.zeros(0, dtype=np.int64)
+        return np.flatnonzero(np.broadcast_to(found[:, :, None], block.weight.shape) & (block.weight > 0))
+
+    def notes(self, names: Sequence[str]) -> list[str]:
+        """Say what was found, a line for each kind; names of the antennas as in the data."""
+        lines = []
+        for kind, counts in zip(KINDS, self.by_baseline, strict=True):
+            if counts.any():
+                antennas, others = _culprits(counts)
+                of = [f"of antennas {', '.join(names[k] for k in antennas)}"] if antennas else []
+                of += [f"of {others} single baselines"] if others else []
+                lines.append(f"{kind}: {counts.sum()} visibilities {' and '.join(of)} left out")
+        n = sum(int(np.count_nonzero(found)) for found in self.bursts.values())
+        if n:
+            lines.append(f"interference on all baselines: {n} channels of single dumps left out")
+        return lines
+
+
+class BrokenDataFinder:
+    """Takes in blocks, in the order they are read; remembers one dump of each spectral window.
+
+    Parameters
+    ----------
+    n_times, n_antennas : int
+        Dumps and antennas.
+    """
+
+    def __init__(self, n_times: int, n_antennas: int) -> None:
+        self._n = n_antennas
+        self._places: dict[int, Int] = {}
+        self._counts = np.zeros((len(KINDS), n_antennas, n_antennas), dtype=np.int64)
+        self._used = np.zeros((n_times, n_antennas, 2), dtype=np.int64)
+        self._sound = np.zeros((n_times, n_antennas, 2), dtype=np.int64)
+        self._last: dict[int, tuple[Vis, Bool]] = {}
+        self._power: dict[int, Float] = {}
+
+    def add(self, number: int, block: Block) -> None:
+        """Take in a block."""
+        parallel = list(block.spw.parallel)
+        vis, used = block.data[:, :, parallel], block.weight[:, :, parallel] > 0
+        low = np.minimum(block.antenna1, block.antenna2)
+        high = np.maximum(block.antenna1, block.antenna2)
+        self._add_power(block, vis, used)
+        zeros = used & (vis == 0)
+        constants = _constant(vis, used & ~zeros)
+        broken = zeros | constants
+        repeated = self._repeated(
+            block, vis, used & ~broken, low * self._n - low * (low + 1) // 2 + high - low - 1
+        )
+        broken |= repeated
+        for kind, found in enumerate((zeros, constants, repeated)):
+            if found.any():
+                np.add.at(self._counts[kind], (low, high), np.count_nonzero(found, axis=(1, 2)))
+        if broken.any():
+            self._places[number] = _with_cross_hands(block, broken)
+        receptors = [block.spw.receptors[k][0] for k in parallel]
+        for total, values in ((self._used, used), (self._sound, used & ~broken)):
+            each = np.count_nonzero(values, axis=1)
+            for k, p in enumerate(receptors):
+                for antenna in (low, high):
+                    np.add.at(total[:, :, p], (block.time_index, antenna), each[:, k])
+
+    def _add_power(self, block: Block, vis: Vis, used: Bool) -> None:
+        """Remember the median power of each dump and channel."""
+        if block.spw.id not in self._power:
+            self._power[block.spw.id] = np.full((len(self._used), vis.shape[1]), np.nan)
+        rows = slice(None, None, max(1, len(vis) // MOST_ROWS))
+        power = np.where(used[rows], np.abs(vis[rows]) ** 2, np.float32(np.nan))
+        for dump in np.unique(block.time_index[rows]):
+            of_dump = power[block.time_index[rows] == dump].swapaxes(0, 1).reshape(vis.shape[1], -1)
+            known = np.isfinite(of_dump).any(axis=1)
+            self._power[block.spw.id][dump, known] = np.nanmedian(of_dump[known], axis=1)
+
+    def _bursts(self) -> dict[int, Bool]:
+        found = {}
+        for spw, power in self._power.items():
+            with np.errstate(invalid="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                typical = np.nanmedian(power, axis=0)
+                burst = power > BURST * typical
+            enough = np.count_nonzero(np.isfinite(power), axis=0) >= FEWEST_DUMPS
+            if (burst & enough & (typical > 0)).any():
+                found[spw] = burst & enough & (typical > 0)
+        return found
+
+    def places(self, number: int) -> Int:
+        """Places of what is broken in a block that was added, in its flattened weights."""
+        return self._places.get(number, np.zeros(0, dtype=np.int64))
+
+    def _repeated(self, block: Block, vis: Vis, used: Bool, baseline: Int) -> Bool:
+        """Where rows are what the row before them of the same baseline was, in every unflagged channel."""
+        found = np.zeros(vis.shape, dtype=bool)
+        if block.spw.id not in self._last:
+            shape = (self._n * (self._n - 1) // 2, *vis.shape[1:])
+            self._last[block.spw.id] = (np.zeros(shape, np.complex64), np.zeros(shape, bool))
+        last, known = self._last[block.spw.id]
+        for dump in np.unique(block.time_index):
+            rows = np.flatnonzero(block.time_index == dump)
+            _find_repeated(vis, used, rows, baseline[rows], last, known, found)
+        return found
+
+    def result(self) -> BrokenData:
+        """Return what was found in all blocks."""
+        return BrokenData(
+            places=self._places,
+            silent=(self._used > 0) & (self._sound == 0),
+            by_baseline=self._counts,
+            everything=bool(self._used.any() and not self._sound.any()),
+            bursts=self._bursts(),
+        )
+
+
+def _constant(vis: Vis, used: Bool) -> Bool:
+    """Rows and correlations whose unflagged channels all hold the same number; by channel, where used."""
+    if vis.shape[1] < FEWEST_CONSTANT:
+        return np.zeros(vis.shape, dtype=bool)
+    found = np.zeros(vis.shape, dtype=bool)
+    _find_constant(vis, used, found)
+    return found
+
+
+@numba.njit(cache=True)
+def _find_constant(vis: Vis, used: Bool, found: Bool) -> None:
+    nrow, nchan, npol = vis.shape
+    for r in range(nrow):
+        for p in range(npol):
+            first, count = 0, 0
+            for c in range(nchan):
+                if used[r, c, p]:
+                    if count == 0:
+                        first = c
+                    elif vis[r, c, p] != vis[r, first, p]:
+                        count = 0
+                        break
+                    count += 1
+            if count >= FEWEST_CONSTANT:
+                for c in range(nchan):
+                    found[r, c, p] = used[r, c, p]
+
+
+@numba.njit(cache=True)
+def _find_repeated(
+    vis: Vis, used: Bool, rows: Int, baseline: Int, last: Vis, known: Bool, found: Bool
+) -> None:
+    """Look for rows of a dump that are what their baselines had before, and remember them, in place."""
+    nchan, npol = vis.shape[1:]
+    for k in range(rows.size):
+        r, b = rows[k], baseline[k]
+        for p in range(npol):
+            count = 0
+            for c in range(nchan):
+                if used[r, c, p] and known[b, c, p]:
+                    if vis[r, c, p] != last[b, c, p]:
+                        count = 0
+                        break
+                    count += 1
+            if count >= FEWEST_REPEATED:
+                for c in range(nchan):
+                    found[r, c, p] = used[r, c, p]
+        last[b] = vis[r]
+        known[b] = used[r]
+
+
+def _with_cross_hands(block: Block, broken: Bool) -> Int:
+    """Places of broken parallel hands (nrow, nchan, n), and of cross hands where all parallel ones are."""
+    parallel = list(block.spw.parallel)
+    out = np.zeros(block.weight.shape, dtype=bool)
+    out[:] = np.asarray(broken.all(axis=2))[:, :, None]
+    out[:, :, parallel] = broken
+    return np.flatnonzero(out & (block.weight > 0))
+
+
+def _culprits(counts: Int) -> tuple[list[int], int]:
+    """Antennas that account for broken baselines (nant, nant), and how many baselines they do not."""
+    bad = counts.astype(bool) | counts.astype(bool).T
+    found: list[int] = []
+    while True:
+        baselines = bad.sum(axis=1)
+        worst = int(baselines.argmax())
+        if baselines[worst] < min(FEWEST_BASELINES, len(bad) - 1):
+            return sorted(found), int(baselines.sum()) // 2
+        found.append(worst)
+        bad[worst], bad[:, worst] = False, False

@@ -1,0 +1,308 @@
+"""What speaks against a sky, a beam or a start: from figures to words and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from dsa110_contimg.calibration.phase_gradient import PhaseGradient
+from dsa110_contimg.selfcal.sky_check import FEWEST_SOURCES, MANY_AGREE, SIGNIFICANT, Estimate, SkyCheck
+from dsa110_contimg.sky.components import ARCSEC
+
+__all__ = ["Finding", "coherent", "findings_of", "follows_from", "unexplained", "weightiest_first"]
+
+#: Held-out sources have their catalogue flux within this, or within three errors of it.
+RECOVERED_RANGE = (0.8, 1.2)
+#: Below this fraction of it, and below the range by three errors, the sky is another one.
+NOT_THERE = 0.6
+#: Where so few sources are as the catalogue has them, and flux is missing, the sky is another one.
+FEW_AGREE = 0.08
+#: The phases of the input are better where they recover so much more of the held-out flux.
+INPUT_BETTER = 0.05
+#: Where few sources agree, a model has to explain this part of what the input holds beside the noise, if it
+#: leaves more than `LEAVES_MUCH` times that.
+EXPLAINS, LEAVES_MUCH = 0.7, 2.0
+#: Gains that explain less of what a coherent input leaves are not what is wrong with it.
+EXPLAINS_COHERENT = 0.2
+#: Displacements at half power, and shifts of the whole sky, that are more than errors of a catalogue.
+DISPLACED = 3 * ARCSEC
+SHIFTED = 60 * ARCSEC
+#: A rotation of the coordinates is so many times the shear that is seen with it, and leaves hardly a source
+#: where it was.
+PURE, STAY = 2.0, 0.3
+#: Beams further off than this in width (fraction) and centre (of the radius of half power).
+BEAM_WIDTH, BEAM_CENTRE, ABSURD_WIDTH = 0.03, 0.05, 0.4
+#: Beams further off than this from an input without a position may be a shifted sky.
+FAR_OFF = 0.1
+#: Errors by which a trend of the fluxes counts.
+TREND_SIGMAS = 3.5
+#: Changes of the recovered flux over the observation, and over the band.
+TREND_TIME, TREND_FREQUENCY = 0.15, 0.3
+#: Kinds of findings that are told by the catalogue's sources one by one.
+OF_SOURCES = frozenset(
+    ("input", "few", "stretched", "sheared", "beam_width", "beam_centre", "time", "frequency")
+)
+#: From this coherence of its antenna phases on, and for an array of some antennas, an input has a position.
+COHERENT, FEWEST_ANTENNAS = 0.8, 8
+#: A catalogue's fluxes are extrapolated too far beyond this factor in frequency.
+FAR_IN_FREQUENCY = 2.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that speaks against the sky, the beam, the data or the start of a run.
+
+    Attributes
+    ----------
+    kind : str
+        One word for programs: sky, recovered, input, few, rotated, stretched, sheared, shifted, beam_width,
+        beam_centre, time, frequency, extrapolated, position, scale, untouched, noise.
+    text : str
+        What was found, the likely cause and what to do, without a full stop.
+    status : str
+        Status that the run gets for it: ``refused``, ``no_improvement``, or empty where it is for the
+        reader to know only.
+    """
+
+    kind: str
+    text: str
+    status: str = ""
+
+
+def coherent(gradient: PhaseGradient | None) -> bool:
+    """Whether the antenna phases of the input were those of one sky, wherever it was."""
+    return gradient is not None and gradient.n_antennas >= FEWEST_ANTENNAS and gradient.coherence >= COHERENT
+
+
+def findings_of(
+    check: SkyCheck, gradient: PhaseGradient | None, half_power_rad: float, frequency_ratio: float
+) -> tuple[Finding, ...]:
+    """Say what speaks against a run.
+
+    Parameters
+    ----------
+    check : SkyCheck
+        What held-out sources say.
+    gradient : PhaseGradient or None
+        How far the gains move the sky.
+    half_power_rad : float
+        Radius of half power of the assumed beam.
+    frequency_ratio : float
+        Frequency of the data over that of the catalogue.
+
+    Returns
+    -------
+    tuple of Finding
+        The weightiest first.
+    """
+    found = [
+        *_sky(check),
+        *_shift(check, gradient, half_power_rad),
+        *_displacements(check, half_power_rad),
+        *_beam(check),
+        *_start(check),
+        *_agreement(check),
+        *_trends(check),
+    ]
+    factor = max(frequency_ratio, 1 / frequency_ratio)
+    if factor > FAR_IN_FREQUENCY:
+        found.append(
+            Finding(
+                "extrapolated",
+                f"the catalogue's fluxes are extrapolated by a factor of {factor:.1f} in frequency: the mean "
+                "gain amplitude is left at one",
+            )
+        )
+    return weightiest_first(found)
+
+
+def weightiest_first(found: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Sort findings by their status: what is refused first, then what keeps the input, then the rest."""
+    return tuple(sorted(found, key=lambda f: ("refused", "no_improvement", "").index(f.status)))
+
+
+def follows_from(cause: Finding, finding: Finding) -> bool:
+    """Whether a finding says nothing once a cause is known: of another sky no source tells place or beam.
+
+    Parameters
+    ----------
+    cause : Finding
+        Of kind sky, few, mirrored or shifted.
+    finding : Finding
+        Another one of the same run.
+    """
+    more = {"mirrored": {"sky", "shifted", "rotated"}, "sky": set(), "few": set()}.get(cause.kind)
+    return more is not None and finding.kind in OF_SOURCES | more
+
+
+def unexplained(check: SkyCheck, chi2_input: float, chi2: float) -> tuple[Finding, ...]:
+    """Say that a model explains too little of an incoherent input, where few sources speak for it.
+
+    Two sources that outshine all others are where any model has two, shifted and turned: the flux of one,
+    held out, comes back with gains from the other.
+
+    Parameters
+    ----------
+    check : SkyCheck
+        What held-out sources say.
+    chi2_input, chi2 : float
+        Held-out chi-squared of the input and of the newest round, in units of thermal variance.
+    """
+    explained = (chi2_input - chi2) / (chi2_input - 1) if chi2_input > 1 else 1.0
+    was_coherent = check.tells and check.phased_input > check.phased.value / 2
+    if was_coherent and chi2 > LEAVES_MUCH and explained < EXPLAINS_COHERENT:
+        text = (
+            f"gains explain {100 * explained:.0f} % of what the input, which is coherent, holds beside noise "
+            f"and the model (held-out chi2 {chi2_input:.5g} -> {chi2:.5g}): is it the ionosphere, for which "
+            "no gain of an antenna is right in all directions, or does the catalogue lack a bright source?"
+        )
+        return (Finding("input", text, "no_improvement"),)
+    if chi2 < LEAVES_MUCH or explained > EXPLAINS or was_coherent or check.n_agreeing >= FEWEST_SOURCES:
+        return ()
+    text = (
+        f"the model explains {100 * explained:.0f} % of what the data hold beside noise (held-out chi2 "
+        f"{chi2_input:.5g} -> {chi2:.5g}), and {check.n_agreeing} sources are where and as bright as the "
+        "catalogue has them: the sky is not the catalogue's"
+    )
+    return (Finding("sky", text, "refused"),)
+
+
+def _sky(check: SkyCheck) -> list[Finding]:
+    flux = check.recovered
+    if not check.tells:
+        return []
+    said = f"held-out sources have {flux.value:.2f} +- {flux.error:.2f} of their catalogue flux"
+    low, high = RECOVERED_RANGE
+    if check.confirmed:
+        # A few bright sources with wrong fluxes hold most of the flux.
+        if low <= flux.value <= high or not flux.beyond(1.0, 3.0):
+            return []
+        text = (
+            f"{said}, though {check.n_agreeing} of {check.n_sources} are where and as bright as it has them: "
+            "check its brightest sources"
+        )
+        return [Finding("recovered", text)]
+    if flux.value < NOT_THERE and flux.value + 3 * flux.error < low:
+        return [Finding("sky", f"{said}: the sky is not the catalogue's", "refused")]
+    if not low <= flux.value <= high and flux.beyond(1.0, 3.0):
+        return [
+            Finding("recovered", f"{said}: check the brightest sources of the catalogue", "no_improvement")
+        ]
+    return []
+
+
+def _agreement(check: SkyCheck) -> list[Finding]:
+    n = check.n_sources
+    if n < FEWEST_SOURCES or not check.tells:
+        return []
+    if check.agreeing_fraction < FEW_AGREE and check.recovered.value < RECOVERED_RANGE[0]:
+        text = (
+            f"only {check.n_agreeing} of {n} bright sources are where and as bright as the catalogue has "
+            "them: the sky is not the catalogue's"
+        )
+        return [Finding("few", text, "refused")]
+    if check.agreeing_fraction < MANY_AGREE:
+        text = (
+            f"only {check.n_agreeing} of {n} bright sources are where and as bright as the catalogue has "
+            "them: look at the source report"
+        )
+        return [Finding("few", text)]
+    return []
+
+
+def _shift(check: SkyCheck, gradient: PhaseGradient | None, half_power_rad: float) -> list[Finding]:
+    """Tell whether the whole sky is somewhere else: by the gains of a coherent input, or by the beam."""
+    if gradient is not None and coherent(gradient):
+        size = float(np.hypot(*gradient.shift_rad))
+        if size > max(SHIFTED, SIGNIFICANT * gradient.error_rad):
+            text = (
+                f"the sky is the catalogue's shifted by {np.degrees(size) * 60:.1f} arcmin from where the "
+                "input has it: check the phase centre"
+            )
+            return [Finding("shifted", text, "refused")]
+    east, north = check.pointing_arcmin
+    off, error = np.hypot(east.value, north.value), np.hypot(east.error, north.error) / np.sqrt(2)
+    if not off > max(TREND_SIGMAS * error, BEAM_CENTRE * np.degrees(half_power_rad) * 60):
+        return []
+    where = f"the fluxes of held-out sources put the beam {off:.0f} arcmin from where it is assumed"
+    if check.agreeing_fraction < MANY_AGREE:
+        text = f"{where}: the catalogue is shifted by so much; check the phase centre"
+        return [Finding("shifted", text, "refused")]
+    if gradient is not None and coherent(gradient):
+        # The sky is where the input has it: it is the dishes that point elsewhere.
+        return [Finding("beam_centre", f"{where}: check the pointing")]
+    text = (
+        f"{where}: either the dishes point there, or the phase centre is off and all positions are wrong by "
+        "as much; check the pointing and the phase centre"
+    )
+    far = off > FAR_OFF * np.degrees(half_power_rad) * 60
+    return [Finding("beam_centre", text, "refused" if far else "")]
+
+
+def _displacements(check: SkyCheck, half_power_rad: float) -> list[Finding]:
+    found = []
+    rotation, stretch, shear = check.rotation_deg, check.stretch, check.shear
+    sheared = shear.beyond(0, SIGNIFICANT)
+    if sheared and shear.value * half_power_rad > DISPLACED:
+        arcsec = shear.value * half_power_rad / ARCSEC
+        text = (
+            f"held-out sources are displaced by up to {arcsec:.1f} arcsec at half power, in one direction "
+            "otherwise than across it: the ionosphere, or refraction"
+        )
+        found.append(Finding("sheared", text))
+    pure = np.radians(abs(rotation.value)) > PURE * shear.value
+    if sheared and not pure and check.agreeing_fraction > STAY:
+        rotation = Estimate()
+    if rotation.beyond(0, SIGNIFICANT) and np.radians(abs(rotation.value)) * half_power_rad > DISPLACED:
+        text = (
+            f"the sky is the catalogue's rotated by {abs(rotation.value):.2f} deg or more about the phase "
+            "centre: check the equinox of the coordinates"
+        )
+        found.append(Finding("rotated", text, "refused"))
+    if stretch.beyond(0, SIGNIFICANT) and abs(stretch.value) * half_power_rad > DISPLACED:
+        arcsec = stretch.value * half_power_rad / ARCSEC
+        text = (
+            f"held-out sources lie further out than the catalogue has them, by {arcsec:+.1f} arcsec at half "
+            "power: refraction, or a wrong frequency"
+        )
+        found.append(Finding("stretched", text))
+    return found
+
+
+def _start(check: SkyCheck) -> list[Finding]:
+    if check.phased_input > check.phased.value + INPUT_BETTER:
+        text = (
+            "the phases of the input recover more of the flux of held-out sources "
+            f"({check.phased_input:.2f}) than the solved ones ({check.phased.value:.2f}): is the brightest "
+            "source resolved or double?"
+        )
+        return [Finding("input", text, "no_improvement")]
+    return []
+
+
+def _beam(check: SkyCheck) -> list[Finding]:
+    width = check.beam_width
+    if not (width.beyond(1, TREND_SIGMAS) and abs(np.log(width.value)) > BEAM_WIDTH):
+        return []
+    text = (
+        f"the fluxes of held-out sources ask for a beam {width.value:.2f} +- {width.error:.2f} times as wide "
+        "as assumed: check DISH_DIAMETER or give the diameter of the dishes"
+    )
+    return [Finding("beam_width", text, "refused" if abs(np.log(width.value)) > ABSURD_WIDTH else "")]
+
+
+def _trends(check: SkyCheck) -> list[Finding]:
+    found: list[Finding] = []
+    if check.n_sources < FEWEST_SOURCES:
+        # A few sources come and go with the sidelobes of each other.
+        return found
+    for kind, trend, limit, axis, cause in (
+        ("time", check.time_trend, TREND_TIME, "over the observation", "check the pointing"),
+        ("frequency", check.frequency_trend, TREND_FREQUENCY, "over the band", "check the bandpass"),
+    ):
+        if trend.beyond(0, SIGNIFICANT) and abs(trend.value) > limit:
+            text = f"the flux of held-out sources changes by {100 * trend.value:+.0f} % {axis}: {cause}"
+            found.append(Finding(kind, text))
+    return found

@@ -1,0 +1,215 @@
+"""Each thing that can be wrong has its words and its verdict; where nothing is wrong nothing is said."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dsa110_contimg.calibration.phase_gradient import PhaseGradient
+from dsa110_contimg.selfcal import findings as rules
+from dsa110_contimg.selfcal.findings import Finding, coherent, findings_of, follows_from
+from dsa110_contimg.selfcal.sky_check import FEWEST_SOURCES, Estimate, SkyCheck
+
+ARCSEC = np.pi / 180 / 3600
+HALF_POWER = np.radians(1.5)
+NONE = Estimate(0.0, 1e-6)
+
+#: Everything as the catalogue has it, known as well as it ever is.
+HEALTHY = SkyCheck(
+    recovered=Estimate(0.99, 0.02),
+    phased=Estimate(1.0, 0.03),
+    phased_input=0.1,
+    n_sources=100,
+    n_agreeing=95,
+    scatter=0.07,
+    beam_width=Estimate(1.005, 0.01),
+    pointing_arcmin=(Estimate(0.5, 0.6), Estimate(-0.4, 0.6)),
+    rotation_deg=Estimate(1e-4, 1e-3),
+    stretch=Estimate(1e-6, 1e-5),
+    shear=Estimate(2e-5, 1e-5),
+    time_trend=Estimate(0.01, 0.01),
+    frequency_trend=Estimate(-0.02, 0.01),
+)
+STILL = PhaseGradient((0.5 * ARCSEC, 0.0), 0.3 * ARCSEC, 0.99, 0.99, 60)
+
+
+def found(check=HEALTHY, gradient=STILL, ratio=1.0):
+    return findings_of(check, gradient, HALF_POWER, ratio)
+
+
+def changed(**values):
+    return replace(HEALTHY, **values)
+
+
+def moved(arcsec, **changes):
+    return replace(STILL, shift_rad=(0.0, arcsec * ARCSEC), **changes)
+
+
+@pytest.mark.parametrize("gradient", [STILL, None])
+def test_nothing_is_said_of_a_healthy_run(gradient):
+    assert found(gradient=gradient) == ()
+
+
+def test_nothing_is_said_of_what_is_not_known():
+    assert found(SkyCheck(), None) == ()
+
+
+OTHER_SKY = {"recovered": Estimate(0.1, 0.03), "n_agreeing": 3}
+#: As many agree as leave it open.
+OPEN = {"n_agreeing": int(100 * rules.MANY_AGREE) - 1}
+FEW = {"n_agreeing": int(100 * rules.FEW_AGREE) - 1, "recovered": Estimate(0.75, 0.1)}
+SOME = {"n_agreeing": int(100 * (rules.FEW_AGREE + rules.MANY_AGREE) / 2)}
+OFF = 2 * rules.BEAM_CENTRE * np.degrees(HALF_POWER) * 60
+AIMED = {"pointing_arcmin": (Estimate(OFF, 0.5), Estimate(0.0, 0.5))}
+TURN = np.degrees(3 * rules.DISPLACED / HALF_POWER)
+WIDER, ABSURD = np.exp(1.5 * rules.BEAM_WIDTH), np.exp(1.5 * rules.ABSURD_WIDTH)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "values", "says"),
+    [
+        ("sky", "refused", OTHER_SKY, "the sky is not the catalogue's"),
+        ("recovered", "no_improvement", {**OPEN, "recovered": Estimate(0.7, 0.02)}, "0.70"),
+        ("recovered", "no_improvement", {**OPEN, "recovered": Estimate(1.4, 0.02)}, "brightest sources"),
+        # The brightest hold the flux and are wrong; what agrees shows that the sky is the right one.
+        ("recovered", "", {"recovered": Estimate(0.33, 0.02)}, "95 of 100"),
+        ("recovered", "", {"recovered": Estimate(1.4, 0.02)}, "brightest sources"),
+        ("few", "refused", FEW, "the sky is not the catalogue's"),
+        ("few", "", SOME, "source report"),
+        ("input", "no_improvement", {"phased_input": 1.2}, "phases of the input"),
+        ("rotated", "refused", {"rotation_deg": Estimate(TURN, TURN / 100)}, "rotated"),
+        ("rotated", "refused", {"rotation_deg": Estimate(-TURN, TURN / 100)}, "rotated"),
+        ("stretched", "", {"stretch": Estimate(3 * rules.DISPLACED / HALF_POWER, 1e-6)}, "refraction"),
+        ("sheared", "", {"shear": Estimate(3 * rules.DISPLACED / HALF_POWER, 1e-6)}, "ionosphere"),
+        ("shifted", "refused", AIMED | SOME, "phase centre"),
+        ("beam_centre", "", AIMED, "pointing"),
+        ("beam_width", "", {"beam_width": Estimate(WIDER, 1e-3)}, "DISH_DIAMETER"),
+        ("beam_width", "", {"beam_width": Estimate(1 / WIDER, 1e-3)}, "DISH_DIAMETER"),
+        ("beam_width", "refused", {"beam_width": Estimate(ABSURD, 1e-3)}, "DISH_DIAMETER"),
+        ("beam_width", "refused", {"beam_width": Estimate(1 / ABSURD, 1e-3)}, "DISH_DIAMETER"),
+        ("time", "", {"time_trend": Estimate(-2 * rules.TREND_TIME, 0.01)}, "over the observation"),
+        ("frequency", "", {"frequency_trend": Estimate(2 * rules.TREND_FREQUENCY, 0.01)}, "over the band"),
+    ],
+)
+def test_each_kind_with_its_verdict(kind, status, values, says):
+    said = {f.kind: f for f in found(changed(**values))}
+    assert set(said) <= {kind, "few"}
+    assert said[kind].status == status
+    assert says in said[kind].text
+    assert "\n" not in said[kind].text
+    assert not said[kind].text.endswith(".")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        # Within what errors may do.
+        {"recovered": Estimate(0.7, 0.12)},
+        {"recovered": Estimate(1.3, 0.12)},
+        {"beam_width": Estimate(WIDER, 0.05)},
+        {"beam_width": Estimate(ABSURD, 0.5)},
+        {"pointing_arcmin": (Estimate(OFF, OFF), Estimate(0.0, OFF))},
+        {"rotation_deg": Estimate(TURN, TURN)},
+        {"stretch": Estimate(3 * rules.DISPLACED / HALF_POWER, 1e-2)},
+        {"time_trend": Estimate(2 * rules.TREND_TIME, 0.2)},
+        {"frequency_trend": Estimate(2 * rules.TREND_FREQUENCY, 0.4)},
+        # Known well, but too little to matter.
+        {"recovered": Estimate(0.9, 0.001)},
+        {"beam_width": Estimate(np.exp(0.5 * rules.BEAM_WIDTH), 1e-5)},
+        {"pointing_arcmin": (Estimate(OFF / 4, 1e-3), NONE)},
+        {"rotation_deg": Estimate(TURN / 6, 1e-6)},
+        {"stretch": Estimate(0.3 * rules.DISPLACED / HALF_POWER, 1e-9)},
+        {"time_trend": Estimate(0.5 * rules.TREND_TIME, 1e-3)},
+        {"frequency_trend": Estimate(0.5 * rules.TREND_FREQUENCY, 1e-3)},
+        {"phased_input": 1.0 + 0.5 * rules.INPUT_BETTER},
+        # Too few to speak for the others.
+        {"n_sources": FEWEST_SOURCES - 1, "n_agreeing": 0},
+    ],
+)
+def test_what_may_be_chance_or_does_not_matter_is_not_said(values):
+    assert found(changed(**values)) == ()
+
+
+def test_a_sky_too_weak_to_tell_is_not_called_another_one():
+    weak = changed(recovered=Estimate(0.0, 0.25), n_agreeing=0, phased=Estimate(0.0, 0.25), phased_input=0.0)
+    assert not weak.tells
+    assert found(weak) == ()
+
+
+@pytest.mark.parametrize(
+    ("halves", "gradient", "status"),
+    [(0.15, None, "refused"), (0.15, STILL, ""), (0.07, None, "")],
+)
+def test_a_beam_far_off_may_be_a_shifted_sky_where_the_input_has_no_position(halves, gradient, status):
+    off = halves * np.degrees(HALF_POWER) * 60
+    (said,) = found(changed(pointing_arcmin=(Estimate(off, 0.5), Estimate(0.0, 0.5))), gradient)
+    assert (said.kind, said.status) == ("beam_centre", status)
+    assert ("phase centre" in said.text) is (gradient is None)
+
+
+def test_a_coherent_input_that_is_moved_far_is_another_phase_centre():
+    far = 2 * rules.SHIFTED / ARCSEC
+    (said,) = found(gradient=moved(far))
+    assert (said.kind, said.status) == ("shifted", "refused")
+    assert f"{far / 60:.1f} arcmin" in said.text
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [
+        moved(0.5 * rules.SHIFTED / ARCSEC),
+        moved(2 * rules.SHIFTED / ARCSEC, error_rad=rules.SHIFTED),
+        # Random phases were no sky that could have been somewhere.
+        moved(2 * rules.SHIFTED / ARCSEC, coherence=0.9 * rules.COHERENT),
+        moved(2 * rules.SHIFTED / ARCSEC, n_antennas=rules.FEWEST_ANTENNAS - 1),
+    ],
+)
+def test_other_movements_are_no_shift(gradient):
+    assert found(gradient=gradient) == ()
+
+
+def test_coherence_is_that_of_some_antennas():
+    assert coherent(STILL)
+    assert not coherent(None)
+    assert not coherent(replace(STILL, coherence=0.9 * rules.COHERENT))
+    assert not coherent(replace(STILL, n_antennas=rules.FEWEST_ANTENNAS - 1))
+
+
+@pytest.mark.parametrize("factor", [1.5, 1 / 1.5])
+def test_far_from_the_catalogues_frequency(factor):
+    assert found(ratio=factor) == ()
+    (said,) = found(ratio=factor ** (1.1 * np.log(rules.FAR_IN_FREQUENCY) / np.log(1.5)))
+    assert (said.kind, said.status) == ("extrapolated", "")
+
+
+def test_the_weightiest_comes_first():
+    values = AIMED | FEW | {"phased_input": 1.2, "time_trend": Estimate(1.0, 0.01)}
+    status = [f.status for f in found(changed(**values), moved(3 * rules.SHIFTED / ARCSEC), 3.0)]
+    order = ["refused", "no_improvement", ""]
+    assert status == sorted(status, key=order.index)
+    assert set(status) == set(order)
+
+
+def test_what_shears_the_sky_is_no_rotation():
+    """A mean gradient of the ionosphere over the field turns, stretches and shears alike."""
+    shear = {"shear": Estimate(np.radians(TURN) / 2, 1e-6)}
+    check = changed(rotation_deg=Estimate(TURN, TURN / 100), **shear)
+    assert {f.kind for f in found(check)} == {"sheared"}
+    little = {"shear": Estimate(np.radians(TURN) / 10, 1e-6)}
+    check = changed(rotation_deg=Estimate(TURN, TURN / 100), **little)
+    assert "rotated" in {f.kind for f in found(check)}
+    # Hardly a source has stayed where it was: it is a rotation, however well it is measured.
+    check = changed(rotation_deg=Estimate(TURN, TURN / 100), n_agreeing=5, **shear)
+    assert "rotated" in {f.kind for f in found(check)}
+
+
+def test_of_another_sky_neither_place_nor_beam_is_said():
+    mirrored, sky, shifted = (Finding(kind, "") for kind in ("mirrored", "sky", "shifted"))
+    width, note = Finding("beam_width", ""), Finding("noise", "")
+    assert follows_from(mirrored, shifted)
+    assert not follows_from(sky, Finding("rotated", ""))
+    assert follows_from(mirrored, width)
+    assert follows_from(sky, width)
+    assert not follows_from(sky, shifted)
+    assert not follows_from(mirrored, note)
+    assert not follows_from(shifted, width)
