@@ -50,8 +50,7 @@ def test_delays_are_found(kind, delayed, tmp_path):
     assert found["status"] == "improved"
     assert found["gaintables"][0] == "selfcal_1_b.bcal"
     last = [s["iterations"][-1]["chi2_heldout"] for s in (undelayed, found, without)]
-    # Antennas at which the model lacks much count for less, and chi-squared with them, in one of the runs.
-    assert last[1] < 1.05 * last[0]
+    assert last[1] < 1.02 * last[0]
     assert last[1] < 0.5 * last[2]
     assert found["final"]["rms_jy"] < 0.7 * without["final"]["rms_jy"]
     assert found["final"]["rms_jy"] < 1.02 * undelayed["final"]["rms_jy"]

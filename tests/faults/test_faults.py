@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path, PurePosixPath
 
+import psutil
 import pytest
 
 from dsa110_contimg.config import ImagingConfig
@@ -294,34 +295,25 @@ def test_200_calls_and_8_threads(engine, container, ms, tmp_path):
         return len(list(Path("/proc/self/fd").iterdir()))
 
     def children():
-        listed = subprocess.run(
-            ["ps", "-wwo", "pid=,args=", "--ppid", str(os.getpid())],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return [line for line in listed.stdout.splitlines() if " ps -wwo" not in line]
+        """Names of the processes that this one has started, sorted."""
+        return sorted(child.name() for child in psutil.Process().children())
 
     def inside():
-        return len(container.exec(["sh", "-c", "ls /proc | grep '^[0-9]'"]).stdout.split())
-
-    def now():
-        return descriptors(), len(children()), inside(), containers(engine)
+        """Names of the processes in the container, sorted."""
+        listing = container.exec(["sh", "-c", "cat /proc/[0-9]*/comm 2>/dev/null"])
+        return sorted(listing.stdout.split())
 
     def settled():
-        """Wait for what the calls before have left to end: the same twice, half a second apart."""
-        for _ in range(20):
-            first = now()
-            time.sleep(0.5)
-            if now() == first:
-                return first
-        raise AssertionError("processes come and go")
-
-    def assert_nothing_left():
-        """Not more than there was before: what ends late of earlier calls may be gone."""
-        after = settled()
-        assert all(now <= before for now, before in zip(after[:3], was[:3], strict=True)), (after, was)
-        assert after[3] == was[3]
+        """What is there once it has been the same for two seconds: what earlier calls left may still end."""
+        end, since, before = time.monotonic() + 60, time.monotonic(), None
+        while time.monotonic() < end:
+            now = (descriptors(), children(), inside(), containers(engine))
+            if now != before:
+                before, since = now, time.monotonic()
+            elif time.monotonic() - since > 2:
+                return now
+            time.sleep(0.2)
+        raise AssertionError(f"processes come and go: {before}")
 
     container.wsclean(["-version"])
     was = settled()
@@ -329,7 +321,7 @@ def test_200_calls_and_8_threads(engine, container, ms, tmp_path):
     for _ in range(200):
         assert "WSClean version" in container.wsclean(["-version"]).stdout
     each = (time.monotonic() - started) / 200
-    assert_nothing_left()
+    assert settled() == was
     before, problems = state(ms), []
 
     def work(number):
@@ -354,6 +346,6 @@ def test_200_calls_and_8_threads(engine, container, ms, tmp_path):
     for thread in threads:
         thread.join()
     assert not problems
-    assert_nothing_left()
+    assert settled() == was
     assert state(ms) == before
     FIGURES.append(f"{engine}: 200 calls, {1e3 * each:.0f} ms each, and 8 threads: nothing left")

@@ -60,7 +60,7 @@ def test_uneven_channels_are_left_alone():
     assert factors_of_window(uneven) == (1,)
 
 
-def test_a_source_at_the_edge_loses_one_per_cent_in_the_mean_over_directions(rng):
+def test_a_source_at_the_edge_loses_one_per_cent_at_most(rng):
     length, half_width = rng.uniform(5, 6000, 4000), 0.02
     for n in (48, 61):
         of = window(n)
@@ -69,10 +69,8 @@ def test_a_source_at_the_edge_loses_one_per_cent_in_the_mean_over_directions(rng
         turns = length * np.sin(half_width) * factor * WIDTH / C
         averaged = factor > 1
         assert (turns[averaged] <= MOST_TURNS).all()
-        # On a baseline that points at it; over all directions half as much.
-        assert (1 - np.sinc(turns[averaged])).max() == pytest.approx(0.02, abs=2e-3)
-        along = np.cos(rng.uniform(0, 2 * np.pi, (50, np.count_nonzero(averaged))))
-        assert (1 - np.sinc(turns[averaged] * along)).mean() < 0.01
+        # On a baseline that points at it.
+        assert (1 - np.sinc(turns[averaged])).max() == pytest.approx(0.01, abs=1e-3)
 
 
 def test_bins_keep_off_sub_bands_and_channels_that_nobody_has():
