@@ -263,7 +263,7 @@ def test_what_does_not_fit_is_spooled_and_the_same(narrow, tmp_path):
         np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-9, atol=1e-6)
     # It has no name, and goes with the data.
     assert not any((tmp_path / "out").iterdir())
-    assert model not in outside._predicted or not outside._predicted[model]
+    assert outside._predicted.models() == []
     outside.close()
     assert len(outside.averaged.blocks) == 0
 

@@ -169,7 +169,7 @@ def test_a_model_is_predicted_once_and_forgotten_with_it(small_ms):
     gathered(data, model)
     assert (other.calls, model.calls) == (first, first)
     del other
-    assert list(data._predicted) == [model]
+    assert data._predicted.models() == [model]
 
 
 def test_only_what_changed_of_a_model_is_predicted(small_ms):
@@ -195,7 +195,7 @@ def test_only_what_changed_of_a_model_is_predicted(small_ms):
     np.testing.assert_allclose(changed.model, anew.model, rtol=1e-4, atol=1e-6 * anew.model.max())
     assert (changed.model != whole.model).any()
     del first
-    assert list(data._predicted) == [second]
+    assert data._predicted.models() == [second]
     third = SkyVisibilities(replace(second.sky, sky=replace(sky, flux_jy=2 * sky.flux_jy)))
     gathered(data, third)
     assert data.log.counts["phasors"] == (2 * n + 1) * data.log.counts["predicted"] / 3

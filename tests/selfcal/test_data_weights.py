@@ -182,3 +182,34 @@ def test_what_a_residual_shows_leaves_broken_and_lost_data_as_they_are():
         assert weights.broken is before.broken
         assert weights.lost is lost
     assert after.n_outliers == 1
+
+
+def test_the_noise_is_told_by_weights_without_what_the_model_lacks(data):
+    (block,) = data.reader.blocks()
+    n = len(data.reader.ms.antennas)
+    misfit, noise = np.ones((n, 2)), np.ones((n, 2))
+    misfit[3], noise[5] = (4.0, 9.0), 2.0
+    weights = replace(DataWeights.nominal(n), misfit_factor=misfit, noise_factor=noise)
+    weight = weights.of_block(0, block)
+    by_noise = replace(weights, misfit_factor=np.ones((n, 2))).of_block(0, block)
+    np.testing.assert_allclose(weights.by_noise(block, weight), by_noise, rtol=1e-6)
+    parallel = list(block.spw.parallel)
+    by_receptor = weights.by_noise(block, weight[:, :, parallel], ((0, 0), (1, 1)))
+    np.testing.assert_allclose(by_receptor, by_noise[:, :, parallel], rtol=1e-6)
+    nominal = data.nominal_weights()
+    assert nominal.by_noise(block, weight) is weight
+
+
+def test_what_noise_leaves_of_weighted_data(data, start, solved):
+    """The mean of the weight that the data count for over the weight that their noise says."""
+    gathered = data.gather(solved.model, start.weights)
+    assert start.weights.noise_share(gathered.statistics) == 1.0
+    n = len(data.reader.ms.antennas)
+    misfit = np.ones((n, 2))
+    misfit[3] = 4.0
+    weights = replace(start.weights, misfit_factor=misfit)
+    (block,) = data.reader.blocks()
+    less = (block.antenna1 == 3) | (block.antenna2 == 3)
+    used = (block.weight > 0)[:, :, list(block.spw.parallel)].sum(axis=(1, 2))
+    expected = (used * np.where(less, 0.25, 1.0)).sum() / used.sum()
+    assert weights.noise_share(gathered.statistics) == pytest.approx(expected, rel=1e-3)

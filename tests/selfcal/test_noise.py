@@ -55,6 +55,41 @@ def test_the_noise_is_that_of_the_receivers(case, tmp_path):
     assert state.noise_bounds is not None
 
 
+@pytest.mark.parametrize("weights", ["nominal", "wrong"])
+def test_trap_32_noise_that_the_weights_do_not_follow_is_told_by_antenna(weights, tmp_path):
+    """The variance of each baseline is that of its receivers, whatever WEIGHT says of it."""
+    spread = 0.3 if weights == "nominal" else 0.0
+    config = SimulationConfig(
+        array=COMPACT,
+        min_mjy=20.0,
+        sefd_jy=2000.0,
+        random_phases=True,
+        channels=8,
+        dumps=12,
+        drift=False,
+        noise_spread=spread,
+        weights=weights,
+    )
+    loud = simulate(tmp_path / "t.ms", config).instrument.loudness
+    build_strips("nvss", tmp_path / "t.catalog.ecsv", tmp_path / "c")
+    run = SelfCalConfig(catalog_dir=tmp_path / "c", size=192, cell_arcsec=24.0)
+    data, log = open_data(tmp_path / "t.ms", run), StageLog(Notes())
+    state = reweight(data, CalState(weights=data.nominal_weights()), run, log)
+    residual = data.measure_residual(state.model, state.weights, state.last.tables)
+    factor = state.weights.noise_factor.mean(axis=1)
+    (block,) = data.reader.blocks()
+    first, second = block.antenna1, block.antenna2
+    assert np.ptp(np.log(block.weight[:, 0, 0])) > 1 or weights == "nominal"
+    found = residual.noise.variance * factor[first] * factor[second] / block.weight[:, 0, 0]
+    nominal = 2 * (2000.0 / np.sqrt(2 * block.spw.width_hz[0] * config.dump_s)) ** 2
+    true = nominal * (loud[first] * loud[second]) ** 2
+    error = np.log(found / true)
+    assert np.median(error) == pytest.approx(0, abs=0.06)
+    np.testing.assert_allclose(error, 0, atol=0.35)
+    before = np.log(state.noise.variance / block.weight[:, 0, 0] / true)
+    assert np.ptp(before) > 2
+
+
 def metrics(ratio):
     return ImageMetrics(**dict.fromkeys(ImageMetrics.__dataclass_fields__) | {"thermal_ratio": ratio})
 

@@ -15,7 +15,7 @@ from dsa110_contimg.visibilities import (
     VisibilityReader,
     turn_phases,
 )
-from dsa110_contimg.visibilities.noise import MANY_SAMPLES, MEDIAN_ERROR, _Samples, sefd_jy
+from dsa110_contimg.visibilities.noise import MEDIAN_ERROR, _Samples, sefd_jy
 from dsa110_contimg.visibilities.rephase import move_uvw
 
 SIGMA = 3.0
@@ -249,10 +249,13 @@ def test_the_smallest_of_few_samples_is_not_taken_for_the_noise(rng):
         smallest.append(three.min())
     assert np.mean(smallest) < 1.9
     assert np.mean(taken) == pytest.approx(2, rel=0.015)
-    many = NoiseBounds(NoiseScale(2.0), NoiseScale(1.8), samples=(MANY_SAMPLES, 50, 0, 0))
+    many = NoiseBounds(NoiseScale(2.0), NoiseScale(1.8), samples=(1000, 50, 0, 0))
     assert many.taken == "channels"
-    sure = NoiseBounds(NoiseScale(2.0), NoiseScale(0.8), samples=(MANY_SAMPLES, 50, 0, 0))
+    sure = NoiseBounds(NoiseScale(2.0), NoiseScale(0.8), samples=(1000, 50, 0, 0))
     assert sure.taken == "polarizations"
+    # Lower than the one with most, but not surely than that between.
+    between = NoiseBounds(NoiseScale(2.0), NoiseScale(1.5), NoiseScale(1.45), samples=(10_000, 5000, 300, 0))
+    assert between.taken == "polarizations"
 
 
 def test_samples_are_thinned_out_where_they_are_too_many(rng, monkeypatch):

@@ -28,7 +28,7 @@ MIN_HELDOUT_SNR = 3.0
 
 @dataclass(frozen=True)
 class Score:
-    """Mean weighted squared residual, in units of thermal variance.
+    """Mean weighted squared residual, in units of what thermal noise alone leaves of it.
 
     Attributes
     ----------
@@ -324,7 +324,8 @@ class GainSolver:
             scale = sums.scale(gain, solved, half)
             train += sums.residual(gain, solved, half, scale)
             held += sums.residual(gain, solved, 1 - half, scale)
-        n = max(1.0, float(sums.count.sum())) * self.settings.noise.variance
+        expected = self.settings.noise.variance * self.settings.noise_share
+        n = max(1.0, float(sums.count.sum())) * expected
         return Score(train / n, held / n)
 
     def _heldout_snr(self, mode: CalMode, chosen: Candidate) -> Float:

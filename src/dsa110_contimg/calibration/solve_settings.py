@@ -118,9 +118,13 @@ class SolveSettings:
         Signal to noise under which a solution is flagged.
     min_baselines : int
         Baselines an antenna must have in an interval.
+    noise_share : float
+        What noise alone leaves of a weighted visibility, over that noise: below one where some count for
+        less than their noise says. Scores are in units of it.
     """
 
     noise: NoiseScale
     reference_antennas: tuple[int, ...] = ()
     min_snr: float = 3.0
     min_baselines: int = 4
+    noise_share: float = 1.0

@@ -167,7 +167,7 @@ class _Visibilities:
 
     def read(self) -> StokesVisibilities:
         """Read the column once."""
-        reader, chunks, noise = self._reader, [], BoundsEstimator(self._reader)
+        reader, chunks, noise = self._reader, [], BoundsEstimator(self._reader, self._reader.n_blocks)
         for block in self._progress.track(reader.blocks(), reader.n_blocks, f"read {reader.column}"):
             vis, weight = stokes_i(block.data, block.weight, block.flag, block.spw.parallel)
             hands = list(block.spw.parallel)

@@ -15,7 +15,7 @@ from dsa110_contimg.calibration.apply import chain, correct
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.selfcal.block_store import BlockStore
 from dsa110_contimg.selfcal.broken_data import BrokenData, BrokenDataFinder
-from dsa110_contimg.selfcal.data_weights import WILD, Outliers, outliers
+from dsa110_contimg.selfcal.data_weights import WILD, Outliers, merged, outliers
 from dsa110_contimg.visibilities import (
     AveragedRows,
     Block,
@@ -74,8 +74,7 @@ class Averaging:
     Attributes
     ----------
     half_width_rad : float
-        From the phase centre to the edge of the image: a source there loses no more than 1 per cent in the
-        mean over the baselines.
+        From the phase centre to the edge of the image: a source there loses no more than 1 per cent.
     sub_bands : int
         Parts of each spectral window that stay apart.
     memory_bytes : float
@@ -161,6 +160,49 @@ class AveragedData:
     def n_wild(self) -> int:
         """Number of visibilities that were left out."""
         return sum(places.size for places in self.wild.values())
+
+    def outliers_as_read(self, found: Outliers, reader: VisibilityReader) -> Outliers:
+        """Return places in the blocks as read of outliers among averages and of what was kept out of these.
+
+        Parameters
+        ----------
+        found : mapping of int to ndarray of int
+            Places in the flattened weights of the averaged blocks, by number.
+        reader : VisibilityReader
+            What the data were read by.
+
+        Returns
+        -------
+        mapping of int to ndarray of int
+            By number of the block as it is read.
+        """
+        row, start, count, hand = [], [], [], []
+        for number, block in enumerate(self.blocks) if found else ():
+            if number in found and block.bins is not None:
+                rows, bins, hands = np.unravel_index(found[number], block.weight.shape)
+                row.append(block.rows[rows])
+                start.append(block.bins.start[bins])
+                count.append(block.bins.count[bins])
+                hand.append(hands)
+        if not row:
+            return self.wild
+        order = np.argsort(np.concatenate(row), kind="stable")
+        of_row, first, n, receptor = (np.concatenate(x)[order] for x in (row, start, count, hand))
+        total: dict[int, Int] = {}
+        for number, (rows, _, window) in enumerate(reader.row_sets()):
+            some = slice(np.searchsorted(of_row, rows[0]), np.searchsorted(of_row, rows[-1], side="right"))
+            at = np.searchsorted(rows, of_row[some])
+            mine = np.flatnonzero(rows[at] == of_row[some]) + int(some.start)
+            at = at[mine - int(some.start)]
+            each = np.repeat(np.arange(mine.size), n[mine])
+            channel = (
+                first[mine][each] + np.arange(each.size) - np.repeat(np.cumsum(n[mine]) - n[mine], n[mine])
+            )
+            correlation = np.asarray(window.parallel)[receptor[mine]][each]
+            places = (at[each] * window.freq_hz.size + channel) * len(window.corr_type) + correlation
+            if places.size:
+                total[number] = np.sort(places)
+        return merged([total, self.wild])
 
 
 @dataclass(eq=False)
@@ -363,7 +405,7 @@ def _read(
 ) -> AveragedData:
     n_antennas = len(reader.ms.antennas)
     finder, digest = BrokenDataFinder(reader.times.size, n_antennas), hashlib.sha256()
-    interference, noise = _Interference(averager), NoiseEstimator()
+    interference, noise = _Interference(averager), NoiseEstimator(reader.n_blocks)
     wild: dict[int, Int] = {}
     lengths = []
     for number, block in blocks:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 
-from dsa110_contimg.array_types import Bool, Int, Vis, Weight
+from dsa110_contimg.array_types import Bool, Vis, Weight
 from dsa110_contimg.calibration.apply import chain, correct
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.calibration.statistics import BaselineStatistics, RowIndex, accumulate
@@ -35,6 +34,7 @@ from dsa110_contimg.selfcal.data_weights import (
     outliers,
 )
 from dsa110_contimg.selfcal.model_visibilities import ModelVisibilities, SkyVisibilities
+from dsa110_contimg.selfcal.predictions import Predictions
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.sky import ApparentSky
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
@@ -53,11 +53,8 @@ __all__ = ["CalibrationBlock", "CalibrationData", "Gathered", "sub_band_edges"]
 #: One visibility in so many is used for nothing but the score at the end; odd, for the halves of the channels
 #: alternate.
 UNTOUCHED_EACH = 11
-
-
-#: A model is predicted anew if more than this fraction of its components changed, or if its visibilities
-#: were changed so often: each time adds the rounding of single precision.
-MOST_CHANGED, MOST_GENERATIONS = 0.7, 8
+#: Receptors of parallel hands that are kept by receptor.
+BY_RECEPTOR = ((0, 0), (1, 1))
 
 
 def sub_band_edges(n_channels: int, sub_bands: int) -> list[int]:
@@ -126,19 +123,6 @@ class Gathered:
         return self.bounds.lowest
 
 
-@dataclass(eq=False)
-class _Predictions:
-    """Visibilities of a model by block, and how they are made: from those of another model, or anew.
-
-    The other model is not kept alive for it.
-    """
-
-    near: ref[SkyVisibilities] | None = None
-    change: SkyVisibilities | None = None
-    generation: int = 0
-    blocks: dict[int, Vis] = field(default_factory=dict)
-
-
 class CalibrationData:
     """Blocks of a Measurement Set after the initial tables: averages of channels, or as they are.
 
@@ -191,8 +175,7 @@ class CalibrationData:
             self.first_channel[spw] = channel
             channel += reader.ms.spectral_window(spw).freq_hz.size
         self.n_channels = channel
-        # Predictions are kept as long as their model lives, and never change.
-        self._predicted: WeakKeyDictionary[ModelVisibilities, _Predictions] = WeakKeyDictionary()
+        self._predicted = Predictions()
         # Which averages are left alone, by block: looked up in every pass.
         self._left_alone: dict[int, Bool] = {}
         self._hash = ""
@@ -223,6 +206,11 @@ class CalibrationData:
     def samples(self) -> int:
         """Visibilities that are worked on, correlations counted singly."""
         return self.reader.samples if self.averaged is None else self.averaged.samples
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks that a pass takes."""
+        return self.reader.n_blocks if self.averaged is None else len(self.averaged.blocks)
 
     def close(self) -> None:
         """Let averages go, and the room that they take on the disk."""
@@ -342,7 +330,7 @@ class CalibrationData:
         if self.averaged is None:
             yield from self.blocks(label, weights, model)
             return
-        weights = replace(weights, outliers=self._outliers_as_read(weights.outliers))
+        weights = replace(weights, outliers=self.averaged.outliers_as_read(weights.outliers, self.reader))
         yield from self._pieces(self._as_read(label), weights, model)
 
     def _pieces(
@@ -352,37 +340,6 @@ class CalibrationData:
             predicted = None if model is None else self._predict(number, block, model)
             weight = weights.of_block(number, block)
             yield CalibrationBlock(number, block, weight, self._untouched(number, block), predicted)
-
-    def _outliers_as_read(self, found: Outliers) -> Outliers:
-        """Places, in blocks as read, of outliers among averages and of what was kept out of these."""
-        assert self.averaged is not None
-        row, start, count, hand = [], [], [], []
-        for number, block in enumerate(self.averaged.blocks) if found else ():
-            if number in found and block.bins is not None:
-                rows, bins, hands = np.unravel_index(found[number], block.weight.shape)
-                row.append(block.rows[rows])
-                start.append(block.bins.start[bins])
-                count.append(block.bins.count[bins])
-                hand.append(hands)
-        if not row:
-            return self.averaged.wild
-        order = np.argsort(np.concatenate(row), kind="stable")
-        of_row, first, n, receptor = (np.concatenate(x)[order] for x in (row, start, count, hand))
-        total: dict[int, Int] = {}
-        for number, (rows, _, window) in enumerate(self.reader.row_sets()):
-            some = slice(np.searchsorted(of_row, rows[0]), np.searchsorted(of_row, rows[-1], side="right"))
-            at = np.searchsorted(rows, of_row[some])
-            mine = np.flatnonzero(rows[at] == of_row[some]) + int(some.start)
-            at = at[mine - int(some.start)]
-            each = np.repeat(np.arange(mine.size), n[mine])
-            channel = (
-                first[mine][each] + np.arange(each.size) - np.repeat(np.cumsum(n[mine]) - n[mine], n[mine])
-            )
-            correlation = np.asarray(window.parallel)[receptor[mine]][each]
-            places = (at[each] * window.freq_hz.size + channel) * len(window.corr_type) + correlation
-            if places.size:
-                total[number] = np.sort(places)
-        return merged([total, self.averaged.wild])
 
     def _untouched(self, number: int, block: Block) -> Bool:
         """Choose one visibility in `UNTOUCHED_EACH`, spread over baselines, dumps and channels."""
@@ -402,7 +359,7 @@ class CalibrationData:
         if self.averaged is None:
             yield from self._as_read(label)
         else:
-            yield from self._timed(iter(self.averaged.blocks), len(self.averaged.blocks), label)
+            yield from self._timed(iter(self.averaged.blocks), self.n_blocks, label)
 
     def _as_read(self, label: str) -> Iterator[tuple[int, Block]]:
         yield from self._timed(self.reader.blocks(), self.reader.n_blocks, label)
@@ -436,29 +393,7 @@ class CalibrationData:
         # Beside averages, blocks as they were read have other numbers, and are seen once.
         if not self.remembers or (self.averaged is not None and block.bins is None):
             return self.predict(block, model)
-        if model not in self._predicted:
-            self._predicted[model] = self._begun(model)
-        known = self._predicted[model]
-        if number not in known.blocks:
-            near = None if known.near is None else self._predicted.get(known.near() or model)
-            if near is not None and known.change is not None and number in near.blocks:
-                known.blocks[number] = near.blocks[number] + self.predict(block, known.change)
-            else:
-                known.blocks[number] = self.predict(block, model)
-        return known.blocks[number]
-
-    def _begun(self, model: ModelVisibilities) -> _Predictions:
-        """Begin the predictions of a model: by what changed against the nearest one that is known."""
-        best = _Predictions()
-        if not isinstance(model, SkyVisibilities):
-            return best
-        fewest = MOST_CHANGED * len(model.sky)
-        for other, known in self._predicted.items():
-            if isinstance(other, SkyVisibilities) and known.generation < MOST_GENERATIONS:
-                change = model.less(other)
-                if change is not None and len(change.sky) < fewest:
-                    best, fewest = _Predictions(ref(other), change, known.generation + 1), len(change.sky)
-        return best
+        return self._predicted.get(number, model, lambda some: self.predict(block, some))
 
     def least_length_m(self, block: Block, fraction: float) -> float:
         """Projected length that a fraction of the baselines is shorter than, metres; as read, of a block."""
@@ -506,7 +441,7 @@ class CalibrationData:
         """
         parts = self.spw_ids if sub_bands == 1 else range(len(self.spw_ids) * sub_bands)
         statistics = BaselineStatistics.empty(len(self.reader.ms.antennas), parts, self.reader.times.size)
-        noise, digest = BoundsEstimator(self.reader), hashlib.sha256()
+        noise, digest = BoundsEstimator(self.reader, self.n_blocks), hashlib.sha256()
         found = {}
         for piece in self.blocks("predict and gather", weights, model):
             block, predicted = piece.block, piece.model
@@ -534,7 +469,7 @@ class CalibrationData:
             if _tells_noise(block):
                 length = np.hypot(block.uvw_m[:, 0], block.uvw_m[:, 1])
                 short = length <= self.least_length_m(block, SHORT_BASELINES)
-                noise.add(block, vis, by_receptor(block, weights, weight), short)
+                noise.add(block, vis, weights.by_noise(block, weight, BY_RECEPTOR), short)
         self._hash = self._hash or digest.hexdigest()
         if statistics.count.sum() == 0:
             raise MeasurementSetError(
@@ -548,7 +483,8 @@ class CalibrationData:
         self, model: ModelVisibilities, weights: DataWeights, tables: Sequence[GainTable]
     ) -> Residual:
         """Measure noise, outliers and noisy antennas on the calibrated data minus a model, all baselines."""
-        noise, by_channels = BoundsEstimator(self.reader), AntennaNoise(len(self.reader.ms.antennas))
+        noise = BoundsEstimator(self.reader, self.n_blocks)
+        by_channels = AntennaNoise(len(self.reader.ms.antennas), self.n_blocks)
         found, by_dumps = {}, dumps_tell_antennas(self.reader)
         for piece in self.blocks("measure the noise", weights, model):
             block, predicted = piece.block, piece.model
@@ -562,7 +498,7 @@ class CalibrationData:
             if not _tells_noise(block):
                 continue
             # Of an antenna with ten times the noise most would be out.
-            weight = by_receptor(block, weights, weight)
+            weight = weights.by_noise(block, weight, BY_RECEPTOR)
             noise.add(block, residual, weight)
             by_channels.add(residual, weight, block.antenna1, block.antenna2)
         of_channels = by_channels.factors()
@@ -584,16 +520,6 @@ class CalibrationData:
 def _tells_noise(block: Block) -> bool:
     """Whether differences between neighbouring channels, or bins, and dumps of a block are of noise."""
     return block.bins is None or not block.bins.sparse
-
-
-def by_receptor(block: Block, weights: DataWeights, weight: Weight) -> Weight:
-    """Weights of parallel hands, by receptor, as the noise has them."""
-    factor = weights.misfit_factor
-    if (factor == 1).all():
-        return weight
-    return np.asarray(
-        (weight * (factor[block.antenna1] * factor[block.antenna2])[:, None, :]).astype(np.float32)
-    )
 
 
 def parallel_hands(block: Block, vis: Vis, weight: Weight) -> tuple[Vis, Weight]:

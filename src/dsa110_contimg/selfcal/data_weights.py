@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from dsa110_contimg.array_types import Bool, Float, Int, Vis, Weight
+from dsa110_contimg.calibration.statistics import BaselineStatistics
 from dsa110_contimg.visibilities import Block, NoiseBounds, NoiseScale
 
 __all__ = ["OUTLIER", "WILD", "DataWeights", "Residual", "block_outliers", "differing", "merged", "outliers"]
@@ -78,11 +79,11 @@ def block_outliers(block: Block, found: Bool) -> Int:
     return np.flatnonzero(by_correlation)
 
 
-def _of_baselines(factor: Float, block: Block) -> Float | None:
+def _of_baselines(factor: Float, block: Block, receptors: Sequence[tuple[int, int]]) -> Float | None:
     """Product of the factors of the antennas of each row, shape (nrow, 1, ncorr); None if all are one."""
     if (factor == 1).all():
         return None
-    first, second = [p for p, _ in block.spw.receptors], [q for _, q in block.spw.receptors]
+    first, second = [p for p, _ in receptors], [q for _, q in receptors]
     return np.asarray(factor[block.antenna1][:, first] * factor[block.antenna2][:, second])[:, None, :]
 
 
@@ -199,13 +200,40 @@ class DataWeights:
         if number in self.outliers:
             weight = weight.copy()
             weight.reshape(-1)[self.outliers[number]] = 0
-        excess = _of_baselines(self.excess, block)
+        excess = _of_baselines(self.excess, block, block.spw.receptors)
         return weight if excess is None else np.asarray((weight / excess).astype(np.float32))
 
-    def by_noise(self, block: Block, weight: Weight) -> Weight:
-        """Weights that tell the noise, from those of a block: what the model lacks is no noise."""
-        misfit = _of_baselines(self.misfit_factor, block)
+    def by_noise(
+        self, block: Block, weight: Weight, receptors: Sequence[tuple[int, int]] | None = None
+    ) -> Weight:
+        """Weights that tell the noise, from those of a block: what the model lacks is no noise.
+
+        Parameters
+        ----------
+        block : Block
+            The block.
+        weight : ndarray of float32, shape (nrow, nchan, n)
+            Its weights with all factors.
+        receptors : sequence of (int, int), length n, optional
+            Receptors of antenna 1 and 2 on the last axis; those of the block's correlations by default.
+
+        Returns
+        -------
+        ndarray of float32, same shape
+        """
+        misfit = _of_baselines(self.misfit_factor, block, receptors or block.spw.receptors)
         return weight if misfit is None else np.asarray((weight * misfit).astype(np.float32))
+
+    def noise_share(self, statistics: BaselineStatistics) -> float:
+        """Return what noise alone leaves of a weighted visibility over its variance, in the mean.
+
+        One where nothing counts for less than its noise says.
+        """
+        share = 1 / self.misfit_factor
+        of_baseline = share[statistics.antenna1] * share[statistics.antenna2]
+        count = statistics.count.sum(axis=(0, 1, 2))
+        total = float(count.sum())
+        return float((count * of_baseline).sum()) / total if total else 1.0
 
     def after(self, residual: Residual, *found: Outliers) -> tuple[DataWeights, Bool, Bool]:
         """Weights by what a residual showed that was measured with these.

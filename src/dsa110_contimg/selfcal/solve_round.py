@@ -136,6 +136,7 @@ def make_solver(
         axes=axes if freq_hz is None else replace(axes, freq_hz=freq_hz),
         settings=SolveSettings(
             noise=state.noise,
+            noise_share=state.weights.noise_share(statistics),
             reference_antennas=tuple(ranked),
             min_snr=config.min_snr,
             min_baselines=config.min_baselines,

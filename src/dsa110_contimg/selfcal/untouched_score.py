@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dsa110_contimg.calibration.gains import GainTable
-from dsa110_contimg.selfcal.calibration_data import CalibrationData, parallel_hands
+from dsa110_contimg.selfcal.calibration_data import BY_RECEPTOR, CalibrationData, parallel_hands
 from dsa110_contimg.selfcal.data_weights import OUTLIER, DataWeights, outliers
 from dsa110_contimg.selfcal.model_visibilities import ModelVisibilities
 from dsa110_contimg.visibilities import NoiseScale
@@ -53,9 +53,11 @@ def untouched_scores(
         vis, weight = parallel_hands(block, *data.corrected(block, alone, tables))
         residual = vis - predicted[:, :, None]
         used = (weight > 0) & ~outliers(residual, weight, OUTLIER)
+        # Both in units of the noise: what counts for less elsewhere counts in full here.
+        weight = weights.by_noise(block, weight, BY_RECEPTOR)
         left += float((weight * np.abs(residual) ** 2)[used].sum(dtype=np.float64))
         found, own = parallel_hands(block, *data.corrected(block, alone))
-        own = np.where(used, own, np.float32(0))
+        own = np.where(used, weights.by_noise(block, own, BY_RECEPTOR), np.float32(0))
         data_power += float((own * np.abs(found) ** 2).sum(dtype=np.float64))
         cross += float((own * (found * np.conj(predicted)[:, :, None]).real).sum(dtype=np.float64))
         power += float((own * np.abs(predicted[:, :, None]) ** 2).sum(dtype=np.float64))
