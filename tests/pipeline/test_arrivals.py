@@ -71,13 +71,15 @@ def test_slow_copies_are_not_taken_early(tiny, incoming, watch):
     assert arrivals.waiting == 0
 
 
-def test_a_copy_that_stalls_is_not_taken_while_it_cannot_be_read(tiny, incoming, watch):
+@pytest.mark.parametrize("table", ["FIELD", "HISTORY"])
+def test_a_copy_that_stalls_is_not_taken_while_it_cannot_be_read(tiny, incoming, watch, table):
+    """Nor while one of the tables is missing that calibration does not need."""
     arrivals = watch()
     shutil.copytree(tiny / "tiny.ms", incoming / "stalled.ms")
-    missing = incoming / "stalled.ms" / "FIELD"
-    missing.rename(incoming / "FIELD")
+    missing = incoming / "stalled.ms" / table
+    missing.rename(incoming / table)
     assert look(arrivals, 4) == []
-    (incoming / "FIELD").rename(missing)
+    (incoming / table).rename(missing)
     assert look(arrivals, 30, until=True) == ["stalled.ms"]
 
 

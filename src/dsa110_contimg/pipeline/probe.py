@@ -6,11 +6,15 @@ import multiprocessing
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 from dsa110_contimg.errors import ContimgError
 from dsa110_contimg.visibilities.measurement_set import open_measurement_set, open_table
 
 __all__ = ["end_with_parent", "readable"]
+
+#: How a keyword that holds a table is read.
+SUBTABLE = "Table: "
 
 
 def end_with_parent() -> None:
@@ -26,14 +30,24 @@ def end_with_parent() -> None:
 
 
 def readable(ms: Path) -> bool:
-    """Whether a Measurement Set is whole: valid, and every column readable in its last row."""
+    """Whether a Measurement Set is whole: valid, and every column readable in the last row of every table."""
     try:
         open_measurement_set(ms)
         with open_table(ms) as main:
-            last = main.nrows() - 1
-            for name in main.colnames():
-                if main.iscelldefined(name, last):
-                    main.getcell(name, last)
+            _read_last_row(main)
+            subtables = [name for name in main.keywordnames() if name not in main.colnames()]
+            paths = [str(main.getkeyword(name)) for name in subtables]
+        for path in paths:
+            if path.startswith(SUBTABLE):
+                with open_table(Path(path.removeprefix(SUBTABLE))) as table:
+                    _read_last_row(table)
     except (ContimgError, RuntimeError, OSError):
         return False
     return True
+
+
+def _read_last_row(table: Any) -> None:
+    last = table.nrows() - 1
+    for name in table.colnames() if last >= 0 else ():
+        if table.iscelldefined(name, last):
+            table.getcell(name, last)
