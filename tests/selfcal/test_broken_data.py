@@ -139,3 +139,30 @@ def test_data_of_nothing_else_are_named(observed, stage_config):
     block.data[:] = 0
     with pytest.raises(MeasurementSetError, match="noise"):
         data.nominal_weights()
+
+
+def test_interference_on_all_baselines_is_found_by_dump_and_channel(block, rng):
+    """A burst in two channels of one dump, and nothing but that."""
+    strength = 20 * np.median(np.abs(block.data))
+    for channel in (2, 5):
+        hit = block.time_index == 3
+        shape = block.data[hit][:, channel].shape
+        block.data[hit, channel] += strength * np.exp(2j * np.pi * rng.uniform(size=shape)).astype(
+            np.complex64
+        )
+    found = broken(block)
+    (bursts,) = found.bursts.values()
+    assert np.argwhere(bursts).tolist() == [[3, 2], [3, 5]]
+    assert not found.places
+    where = np.zeros(block.weight.shape, bool)
+    where.reshape(-1)[found.in_bursts(block)] = True
+    expected = np.zeros_like(where)
+    expected[np.ix_(block.time_index == 3, [2, 5])] = True
+    np.testing.assert_array_equal(where, expected & (block.weight > 0))
+    assert found.notes([""] * N) == ["interference on all baselines: 2 channels of single dumps left out"]
+
+
+def test_a_source_that_brightens_is_no_burst(block):
+    """Twice the flux in all channels of a dump is of the sky."""
+    block.data[block.time_index == 3] *= 2
+    assert not broken(block).bursts

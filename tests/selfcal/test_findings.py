@@ -7,7 +7,14 @@ import pytest
 
 from dsa110_contimg.calibration.phase_gradient import PhaseGradient
 from dsa110_contimg.selfcal import findings as rules
-from dsa110_contimg.selfcal.findings import Finding, coherent, findings_of, follows_from
+from dsa110_contimg.selfcal.findings import (
+    Finding,
+    coherent,
+    findings_of,
+    follows_from,
+    unexplained,
+    weightiest_first,
+)
 from dsa110_contimg.selfcal.sky_check import FEWEST_SOURCES, Estimate, SkyCheck
 
 ARCSEC = np.pi / 180 / 3600
@@ -213,3 +220,30 @@ def test_of_another_sky_neither_place_nor_beam_is_said():
     assert not follows_from(sky, shifted)
     assert not follows_from(mirrored, note)
     assert not follows_from(shifted, width)
+
+
+@pytest.mark.parametrize(
+    ("phased_input", "n_agreeing", "before", "after", "kind"),
+    [
+        # Incoherent, and the model explains nothing, with few sources to speak for it.
+        (0.1, 2, 100.0, 90.0, "sky"),
+        (0.1, 2, 100.0, 1.5, None),
+        (0.1, FEWEST_SOURCES, 100.0, 90.0, None),
+        # Coherent: little is left to explain, and gains explain hardly any of that.
+        (0.9, 95, 100.0, 90.0, "input"),
+        (0.9, 95, 100.0, 60.0, None),
+        (0.9, 95, 1.4, 1.39, None),
+    ],
+)
+def test_what_the_gains_do_not_explain(phased_input, n_agreeing, before, after, kind):
+    check = changed(phased_input=phased_input, n_agreeing=n_agreeing)
+    said = unexplained(check, before, after)
+    assert [f.kind for f in said] == ([kind] if kind else [])
+    status = {"sky": "refused", "input": "no_improvement"}
+    assert [f.status for f in said] == ([status[kind]] if kind else [])
+
+
+def test_what_ends_a_run_is_said_first():
+    kinds = [("moved", ""), ("input", "no_improvement"), ("time", ""), ("sky", "refused")]
+    sorted_ = weightiest_first(Finding(kind, "", status) for kind, status in kinds)
+    assert [f.kind for f in sorted_] == ["sky", "input", "moved", "time"]

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.linalg
 
 from dsa110_contimg.array_types import Float, Single, Vis, Weight
-from dsa110_contimg.predict.direct import TILE, rotation, sine_cosine
+from dsa110_contimg.predict.direct import TILE, find_delays, form_phasors, rotation
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 from dsa110_contimg.sky.components import ARCSEC
 from dsa110_contimg.visibilities.noise import NoiseScale
@@ -214,22 +214,12 @@ def _correlate(
                     re[c, r] = weight[start + r, c] * residual[start + r, c].real
                     im[c, r] = weight[start + r, c] * residual[start + r, c].imag
             for k in range(n):
-                for r in range(rows):
-                    delay[r] = (
-                        uvw[start + r, 0] * lmn[k, 0]
-                        + uvw[start + r, 1] * lmn[k, 1]
-                        + uvw[start + r, 2] * lmn[k, 2]
-                    ) / SPEED_OF_LIGHT
+                find_delays(uvw, start, rows, lmn, k, delay)
                 aligned[:], across[:] = 0, 0
-                for r in range(TILE):
-                    turns = delay[r] * step
-                    di[r], dr[r] = sine_cosine(np.float32(turns - np.rint(turns)))
+                form_phasors(delay, step, dr, di)
                 for c in range(nchan):
                     if c % restart == 0:
-                        f = freq[c]
-                        for r in range(TILE):
-                            turns = delay[r] * f
-                            pi[r], pr[r] = sine_cosine(np.float32(turns - np.rint(turns)))
+                        form_phasors(delay, freq[c], pr, pi)
                     s = flux[k, c]
                     sf = s * np.float32(freq[c])
                     for r in range(TILE):

@@ -18,6 +18,8 @@ from dsa110_contimg.array_types import Complex, Float, Int, Single, Vis
 from dsa110_contimg.predict.direct import (
     GAUSSIAN,
     TILE,
+    find_delays,
+    form_phasors,
     predict_reference,
     projected_extents,
     rotation,
@@ -265,12 +267,9 @@ def _sum_averaged(
         odd = np.zeros((nsize, TILE), dtype=np.float32)
         bent = np.zeros((nsize, TILE), dtype=np.float32)
         for k in range(n):
-            l, m, nm1 = lmn[k, 0], lmn[k, 1], lmn[k, 2]  # noqa: E741
+            find_delays(uvw, start, rows, lmn, k, delay)
             longest = 0.0
             for r in range(rows):
-                delay[r] = (
-                    uvw[start + r, 0] * l + uvw[start + r, 1] * m + uvw[start + r, 2] * nm1
-                ) / SPEED_OF_LIGHT
                 longest = max(longest, abs(delay[r]))
             for q in range(nsize):
                 if 2 * np.pi * longest * abs(width) * (sizes[q] - 1) / 2 <= SERIES_LIMIT:
@@ -311,9 +310,7 @@ def _sum_averaged(
                         odd[q, r] *= share
                         bent[q, r] *= share
             if restart > 1:
-                for r in range(TILE):
-                    turns = delay[r] * step
-                    di[r], dr[r] = sine_cosine(np.float32(turns - np.rint(turns)))
+                form_phasors(delay, step, dr, di)
             if k >= points:
                 for r in range(rows):
                     u, v = uvw[start + r, 0], uvw[start + r, 1]
@@ -323,9 +320,7 @@ def _sum_averaged(
             for c in range(nbin):
                 f = freq[c]
                 if c % restart == 0:
-                    for r in range(TILE):
-                        turns = delay[r] * f
-                        pi[r], pr[r] = sine_cosine(np.float32(turns - np.rint(turns)))
+                    form_phasors(delay, f, pr, pi)
                 q, s, ds, dds = kind[c], moments[0, k, c], moments[1, k, c], moments[2, k, c]
                 if k < points:
                     for r in range(TILE):

@@ -195,6 +195,22 @@ def sine_cosine(turns: np.float32) -> Any:
     return s, sign * c
 
 
+@numba.njit(inline="always", fastmath=True)
+def find_delays(uvw: Float, start: int, rows: int, lmn: Float, k: int, delay: Float) -> None:
+    """Find the delays of source k on the rows of a tile, in seconds."""
+    l, m, nm1 = lmn[k, 0], lmn[k, 1], lmn[k, 2]  # noqa: E741
+    for r in range(rows):
+        delay[r] = (uvw[start + r, 0] * l + uvw[start + r, 1] * m + uvw[start + r, 2] * nm1) / SPEED_OF_LIGHT
+
+
+@numba.njit(inline="always", fastmath=True)
+def form_phasors(delay: Float, freq: float, re: Single, im: Single) -> None:
+    """Form exp(2 pi i delay freq) on a tile; the phase is wrapped in double precision."""
+    for r in range(TILE):
+        turns = delay[r] * freq
+        im[r], re[r] = sine_cosine(np.float32(turns - np.rint(turns)))
+
+
 @numba.njit(parallel=True, fastmath=True, cache=True)
 def _sum_points(
     uvw: Float,
@@ -218,20 +234,11 @@ def _sum_points(
         dr = np.zeros(TILE, dtype=np.float32)
         di = np.zeros(TILE, dtype=np.float32)
         for k in range(n):
-            l, m, nm1 = lmn[k, 0], lmn[k, 1], lmn[k, 2]  # noqa: E741
-            for r in range(rows):
-                delay[r] = (
-                    uvw[start + r, 0] * l + uvw[start + r, 1] * m + uvw[start + r, 2] * nm1
-                ) / SPEED_OF_LIGHT
-            for r in range(TILE):
-                turns = delay[r] * step
-                di[r], dr[r] = sine_cosine(np.float32(turns - np.rint(turns)))
+            find_delays(uvw, start, rows, lmn, k, delay)
+            form_phasors(delay, step, dr, di)
             for c in range(nchan):
                 if c % restart == 0:
-                    f = freq[c]
-                    for r in range(TILE):
-                        turns = delay[r] * f
-                        pi[r], pr[r] = sine_cosine(np.float32(turns - np.rint(turns)))
+                    form_phasors(delay, freq[c], pr, pi)
                 s = flux[k, c]
                 for r in range(TILE):
                     re[c, r] += s * pr[r]
@@ -272,24 +279,19 @@ def _sum_gaussians(
         ratio = np.zeros(TILE, dtype=np.float32)
         ratio2 = np.zeros(TILE, dtype=np.float32)
         for k in range(n):
-            l, m, nm1 = lmn[k, 0], lmn[k, 1], lmn[k, 2]  # noqa: E741
+            find_delays(uvw, start, rows, lmn, k, delay)
+            form_phasors(delay, step, dr, di)
             for r in range(rows):
-                u, v, w = uvw[start + r, 0], uvw[start + r, 1], uvw[start + r, 2]
-                delay[r] = (u * l + v * m + w * nm1) / SPEED_OF_LIGHT
+                u, v = uvw[start + r, 0], uvw[start + r, 1]
                 along = u * shape[k, 0] + v * shape[k, 1]
                 across = u * shape[k, 2] + v * shape[k, 3]
                 width[r] = GAUSSIAN * (along * along + across * across) / SPEED_OF_LIGHT**2
                 # exp(-width f^2) by second-order recurrence along evenly spaced channels.
                 ratio2[r] = np.exp(-2.0 * width[r] * step * step)
-            for r in range(TILE):
-                turns = delay[r] * step
-                di[r], dr[r] = sine_cosine(np.float32(turns - np.rint(turns)))
             for c in range(nchan):
                 if c % restart == 0:
                     f = freq[c]
-                    for r in range(TILE):
-                        turns = delay[r] * f
-                        pi[r], pr[r] = sine_cosine(np.float32(turns - np.rint(turns)))
+                    form_phasors(delay, f, pr, pi)
                     for r in range(rows):
                         taper[r] = np.exp(-width[r] * f * f)
                         ratio[r] = np.exp(-width[r] * (2.0 * f * step + step * step))

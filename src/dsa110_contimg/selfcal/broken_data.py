@@ -158,7 +158,9 @@ class BrokenDataFinder:
         last, known = self._last[block.spw.id]
         for dump in np.unique(block.time_index):
             rows = np.flatnonzero(block.time_index == dump)
-            _find_repeated(vis, used, rows, baseline[rows], last, known, found)
+            b, now, same = baseline[rows], used[rows], np.zeros((rows.size, *vis.shape[1:]), dtype=bool)
+            _find_same(vis[rows], now & known[b], last[b], FEWEST_REPEATED, now, same)
+            found[rows], last[b], known[b] = same, vis[rows], now
         return found
 
     def result(self) -> BrokenData:
@@ -177,50 +179,27 @@ def _constant(vis: Vis, used: Bool) -> Bool:
     if vis.shape[1] < FEWEST_CONSTANT:
         return np.zeros(vis.shape, dtype=bool)
     found = np.zeros(vis.shape, dtype=bool)
-    _find_constant(vis, used, found)
+    first = np.take_along_axis(vis, used.argmax(axis=1)[:, None, :], axis=1)
+    _find_same(vis, used, np.broadcast_to(first, vis.shape), FEWEST_CONSTANT, used, found)
     return found
 
 
 @numba.njit(cache=True)
-def _find_constant(vis: Vis, used: Bool, found: Bool) -> None:
+def _find_same(vis: Vis, compared: Bool, like: Vis, fewest: int, used: Bool, found: Bool) -> None:
+    """Mark rows and correlations that equal others in all channels compared, `fewest` or more of them."""
     nrow, nchan, npol = vis.shape
     for r in range(nrow):
         for p in range(npol):
-            first, count = 0, 0
-            for c in range(nchan):
-                if used[r, c, p]:
-                    if count == 0:
-                        first = c
-                    elif vis[r, c, p] != vis[r, first, p]:
-                        count = 0
-                        break
-                    count += 1
-            if count >= FEWEST_CONSTANT:
-                for c in range(nchan):
-                    found[r, c, p] = used[r, c, p]
-
-
-@numba.njit(cache=True)
-def _find_repeated(
-    vis: Vis, used: Bool, rows: Int, baseline: Int, last: Vis, known: Bool, found: Bool
-) -> None:
-    """Look for rows of a dump that are what their baselines had before, and remember them, in place."""
-    nchan, npol = vis.shape[1:]
-    for k in range(rows.size):
-        r, b = rows[k], baseline[k]
-        for p in range(npol):
             count = 0
             for c in range(nchan):
-                if used[r, c, p] and known[b, c, p]:
-                    if vis[r, c, p] != last[b, c, p]:
+                if compared[r, c, p]:
+                    if vis[r, c, p] != like[r, c, p]:
                         count = 0
                         break
                     count += 1
-            if count >= FEWEST_REPEATED:
+            if count >= fewest:
                 for c in range(nchan):
                     found[r, c, p] = used[r, c, p]
-        last[b] = vis[r]
-        known[b] = used[r]
 
 
 def _with_cross_hands(block: Block, broken: Bool) -> Int:

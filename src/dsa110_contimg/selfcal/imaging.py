@@ -59,6 +59,8 @@ class CalibratedImage:
         Where CLEAN components could be, if that was bounded.
     own_weights : bool
         Whether weights and flags follow the gains of the image itself.
+    subtracted : ApparentSky or None
+        Sources that were subtracted before CLEAN and restored afterwards.
     """
 
     cleaned: CleanResult
@@ -69,6 +71,7 @@ class CalibratedImage:
     thermal_per_noise: float
     mask: Bool | None = None
     own_weights: bool = True
+    subtracted: ApparentSky | None = None
 
 
 def make_image(
@@ -190,6 +193,7 @@ def make_image(
         thermal_per_noise=made.thermal_per_noise,
         mask=made.mask,
         own_weights=weight_tables is None,
+        subtracted=sky,
     )
 
 
@@ -220,7 +224,9 @@ def _in_place(sky_model: ApparentSky, catalogue: ApparentSky) -> ApparentSky:
 def region_for(
     image: CalibratedImage, grid: ImageGrid, catalogue: ApparentSky | None, noise: NoiseScale
 ) -> Bool:
-    """Off-source pixels: more than three beams from catalogue sources above 5 sigma and clean components.
+    """Off-source pixels: more than three beams from sources above 5 sigma and clean components.
+
+    Sources are those of the catalogue and those that were subtracted before CLEAN.
 
     Parameters
     ----------
@@ -238,11 +244,13 @@ def region_for(
     -------
     ndarray of bool, shape (size, size)
     """
-    l = m = np.zeros(0)  # noqa: E741
-    if catalogue is not None:
-        limit = 5 * max(image.thermal_per_noise * noise.rms, image.cleaned.rms)
-        bright = catalogue.apparent_jy >= limit
-        l, m = grid.sky_to_lm(catalogue.sky.ra_rad[bright], catalogue.sky.dec_rad[bright])  # noqa: E741
+    limit = 5 * max(image.thermal_per_noise * noise.rms, image.cleaned.rms)
+    places = [np.zeros((2, 0))]
+    for sources in (catalogue, image.subtracted):
+        if sources is not None:
+            bright = sources.sky.select(sources.apparent_jy >= limit)
+            places.append(np.stack(grid.sky_to_lm(bright.ra_rad, bright.dec_rad)))
+    l, m = np.concatenate(places, axis=1)  # noqa: E741
     return off_source_or_sources_alone(grid, l, m, image.cleaned.model, image.cleaned.beam)
 
 

@@ -111,6 +111,11 @@ def test_a_shift_within_the_inputs_own_error_goes_to_the_catalogue(still, log, n
     np.testing.assert_allclose(moved(data, after).shift_rad, state.moved.shift_rad, atol=0.1 * ARCSEC)
     assert "moved" in [f.kind for f in after.findings]
     assert notes.about("moved the sky by")
+    # Sources that are moved against each other do not tell where the sky is.
+    half = replace(state.sky_check, n_agreeing=state.sky_check.n_sources // 2)
+    scattered = replace(uncertain, sky_check=half)
+    assert half.n_agreeing >= MANY_SOURCES
+    assert np.hypot(*moved(data, keep_input(data, scattered, config, log)).shift_rad) < 0.1 * ARCSEC
     # Of few sources it may be theirs.
     few = replace(uncertain, sky_check=replace(state.sky_check, n_agreeing=MANY_SOURCES - 1))
     assert np.hypot(*moved(data, keep_input(data, few, config, log)).shift_rad) < 0.1 * ARCSEC

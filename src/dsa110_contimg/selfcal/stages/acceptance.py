@@ -68,17 +68,8 @@ def acceptance(data: CalibrationData, state: CalState, config: SelfCalConfig, lo
     fresh = range(len(state.rounds) - 1, state.n_judged - 1, -1)
     weight_tables = next((state.rounds[k].tables for k in fresh if state.rounds[k].verdict.accepted), ())
     if state.initial is None:
-        state, image = image_state(
-            data,
-            state,
-            config,
-            log,
-            tables=(),
-            label="image before",
-            subtract=_was_coherent(state),
-            weight_tables=weight_tables,
-            one_cycle=_was_incoherent(state),
-        )
+        more = {"weight_tables": weight_tables, "one_cycle": _was_incoherent(state)}
+        state, image = _image_of_input(data, state, config, log, "image before", **more)
         state = replace(state, initial=image, image=image, comparison_weights=weight_tables)
     for k in fresh:
         if not state.rounds[k].verdict.accepted:
@@ -129,16 +120,7 @@ def _not_worse_than_found(
     depth = kept.cleaned.threshold_jy
     if state.comparison_weights:
         depth *= typical_amplitude(state.tables)
-        state, found = image_state(
-            data,
-            state,
-            config,
-            log,
-            tables=(),
-            label="image as found",
-            subtract=_was_coherent(state),
-            depth_jy=depth,
-        )
+        state, found = _image_of_input(data, state, config, log, "image as found", depth_jy=depth)
     region = region_for(kept, data.grid, data.catalog_model, state.noise)
     worse = worse_than_found(
         _appraisal(data, state, found, region, ()),
@@ -150,6 +132,14 @@ def _not_worse_than_found(
     if not worse and far and not (check is not None and check.tells):
         state, worse = _worse_when_deep(data, state, config, log)
     return _rolled_back(state, log, worse) if worse else state
+
+
+def _image_of_input(
+    data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog, label: str, **more: Any
+) -> tuple[CalState, CalibratedImage]:
+    """Image the input; the sky model is subtracted where the input holds it."""
+    subtract = _was_coherent(state)
+    return image_state(data, state, config, log, tables=(), label=label, subtract=subtract, **more)
 
 
 def _was_incoherent(state: CalState) -> bool:
