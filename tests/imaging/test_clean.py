@@ -159,3 +159,40 @@ def test_descriptor_comes_back_after_an_error(capfd):
     os.write(1, b"outside\n")
     print("printed")  # noqa: T201
     assert capfd.readouterr().out == "outside\nprinted\n"
+
+
+def test_what_hardly_stands_out_takes_one_residual_image(observation):
+    """Peaks of a few times the depth are CLEANed in one go, and the residual is exact."""
+    places = [(200, 90, 0.1), (60, 170, 0.06)]
+    ra, dec = observation.sky([(x, y) for x, y, _ in places])
+    vis = observation.points(ra, dec, [flux for *_, flux in places])
+    vis = vis + observation.noise(np.random.default_rng(7), SIGMA)
+    imager = Imager([observation.chunk(vis)], observation.grid)
+    settings = CleanSettings(threshold_jy=3 * imager.thermal_rms(SIGMA))
+    once = clean(imager, settings)
+    assert settings.is_direct(np.abs(imager.dirty()).max(), once.rms)
+    assert once.n_major == 1
+    np.testing.assert_allclose(imager.dirty_model_subtracted(once.model), once.residual, atol=1e-6)
+    thermal = imager.thermal_rms(SIGMA)
+    for x, y, flux in places:
+        fit = fit_source(once.restored, x, y, once.beam, observation.grid)
+        assert fit.peak_jy == pytest.approx(flux, abs=3 * thermal)
+    assert once.rms == pytest.approx(thermal, rel=0.1)
+    assert once.peak_residual < 6 * thermal
+
+
+def test_what_stands_out_far_is_cleaned_in_steps(imager, cleaned):
+    settings = CleanSettings(threshold_jy=3 * imager.thermal_rms(SIGMA))
+    peak, rms = np.abs(imager.dirty()).max(), mad_rms(imager.dirty())
+    assert not settings.is_direct(peak, rms)
+    # Nor where sidelobes are what is seen, or the noise is not known.
+    assert not settings.is_direct(10 * rms, 2 * imager.thermal_rms(SIGMA))
+    assert not CleanSettings().is_direct(10 * cleaned.rms, cleaned.rms)
+    assert cleaned.n_major > 1
+
+
+def test_nothing_above_the_depth_takes_no_cycle(imager):
+    before = imager.griddings
+    nothing = clean(imager, CleanSettings(threshold_jy=2.0))
+    assert (nothing.n_major, np.count_nonzero(nothing.model)) == (0, 0)
+    assert imager.griddings == before + 1

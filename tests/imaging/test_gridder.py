@@ -3,6 +3,8 @@ import pytest
 
 from dsa110_contimg.errors import ImagingError
 from dsa110_contimg.imaging import ImageGrid, Imager, StokesI
+from dsa110_contimg.imaging.gridder import EPSILON, EPSILON_OF_NOISE
+from dsa110_contimg.visibilities import NoiseScale
 
 # x, y, Jy: nothing in this sky is symmetric, so a mirrored or turned image cannot pass.
 POINTS = [(200.3, 90.7, 1.0), (60.0, 170.2, 0.6), (120.5, 31.1, 0.3)]
@@ -142,3 +144,18 @@ def test_a_shared_psf_is_not_made_again(observation, coverage_weight):
     second.share_psf(first.psf())
     assert second.psf() is first.psf()
     assert (first.griddings, second.griddings) == (1, 0)
+
+
+def test_of_noise_alone_an_image_is_less_exact_by_far_less_than_the_noise(observation, coverage_weight):
+    vis = observation.noise(np.random.default_rng(9), 1.0).astype(np.complex64)
+    weighted = observation.chunk(vis / np.sqrt(np.maximum(coverage_weight, 1e-9)), coverage_weight)
+    exact = Imager([weighted], observation.grid).dirty()
+    quick = Imager([weighted], observation.grid, noise=NoiseScale.of_real_part(1.0))
+    assert quick._epsilon == pytest.approx(EPSILON_OF_NOISE, rel=0.05)
+    assert np.std(quick.dirty() - exact) < 1e-3 * np.std(exact)
+
+
+def test_with_a_bright_sky_in_it_an_image_is_as_exact_as_ever(observation, coverage_weight, sky):
+    chunk = observation.chunk(sky, coverage_weight)
+    assert Imager([chunk], observation.grid, noise=NoiseScale.of_real_part(1e-3))._epsilon == EPSILON
+    assert Imager([chunk], observation.grid)._epsilon == EPSILON

@@ -145,3 +145,22 @@ def test_single_visibilities_of_any_baseline_and_channel():
     got = predict_samples(uvw, freq[channel], channel, lmn, flux.T.astype(np.float32), *shape)
     exact = predict_reference(uvw, freq, lmn, flux, *shape)[np.arange(500), channel]
     assert np.abs(got - exact).max() / flux.sum(axis=0).max() < 1e-6
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("width", [0.0, 2e-4])
+def test_rows_of_several_spectra(ordered, width):
+    """Each dump of a drift scan sees its own fluxes; rows in any order."""
+    rng = np.random.default_rng(4)
+    uvw, centre, count = rng.normal(0, 300, (200, 3)), 1.4e9 + 1e6 * np.arange(5), np.full(5, 4)
+    lm = rng.uniform(-0.02, 0.02, (6, 2))
+    lmn = np.column_stack([lm, np.sqrt(1 - (lm**2).sum(axis=1)) - 1])
+    moments = rng.uniform(0, 1, (3, 3, 6, 5)) * np.array([1, 1e-3, 1e-5])[:, None, None]
+    spectrum = rng.integers(3, size=200)
+    if ordered:
+        spectrum = np.sort(spectrum)
+    shape = np.full(6, width), np.full(6, width / 2), np.zeros(6)
+    together = predict_averaged(uvw, centre, count, 2.5e5, lmn, moments, *shape, spectrum)
+    for k in range(3):
+        alone = predict_averaged(uvw[spectrum == k], centre, count, 2.5e5, lmn, moments[k], *shape)
+        np.testing.assert_allclose(together[spectrum == k], alone, atol=1e-5)

@@ -178,3 +178,20 @@ assert np.abs(sums[1]).max() > 0
 np.testing.assert_array_equal(*sums)
 """
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "NUMBA_NUM_THREADS": "4"})
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("width", [0.0, 2e-4])
+def test_rows_of_several_spectra(ordered, width):
+    """Each dump of a drift scan sees its own fluxes; rows in any order."""
+    rng = np.random.default_rng(3)
+    uvw, freq, lmn = rows(300, 500.0), channels(20), everywhere(7)
+    flux = rng.uniform(0.1, 2, (3, 7, 20))
+    spectrum = rng.integers(3, size=300)
+    if ordered:
+        spectrum = np.sort(spectrum)
+    shape = np.full(7, width), np.full(7, width / 2), np.zeros(7)
+    together = predict_components(uvw, freq, lmn, flux, *shape, spectrum)
+    for k in range(3):
+        alone = predict_components(uvw[spectrum == k], freq, lmn, flux[k], *shape)
+        np.testing.assert_allclose(together[spectrum == k], alone, atol=1e-5)

@@ -385,3 +385,20 @@ def test_delays_of_ten_nanoseconds_are_found_in_averages(tmp_path):
     difference = np.angle(np.exp(1j * (found[True] - found[False])))
     assert np.abs(found[False]).std() > 0.5
     assert np.abs(difference).std() < 0.1
+
+
+def test_windows_of_the_same_baselines_are_gridded_together(narrow, tmp_path, monkeypatch):
+    """Or each visibility on a baseline of its own where that is quicker: the image is the same."""
+    data = opened(narrow, tmp_path)
+    weights = data.nominal_weights()
+    images, channels = [], []
+    for worth in (1, 10**9):
+        monkeypatch.setattr("dsa110_contimg.selfcal.corrected_data.WORTH_A_GRID", worth)
+        chunks = stokes_data(data, (), weights, "")
+        imager = Imager(chunks, data.grid, "natural", threads=1)
+        channels.append({freq.size for _, freq, _ in imager._data})
+        images.append(imager.dirty())
+    # Eight windows of bins of two channels each, and more in a bin.
+    assert max(channels[0]) == 8 * CHANNELS // 2
+    assert channels[1] == {1}
+    np.testing.assert_allclose(images[0], images[1], atol=1e-4 * np.abs(images[0]).max())

@@ -96,7 +96,7 @@ def test_how_much_is_read_predicted_and_gridded(runs):
     predictions = (work["predicted_visibilities"] - columns) / stokes
     assert predictions == pytest.approx(round(predictions), abs=1e-9)
     assert round(predictions) == 10
-    assert work["griddings"] == 6
+    assert work["griddings"] == 5
     assert data_hash(runs["averaged"][0]) == before
 
 

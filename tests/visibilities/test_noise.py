@@ -108,6 +108,18 @@ def test_noisy_antennas_are_told_from_their_baselines():
     np.testing.assert_allclose(estimator.factors(), factor, rtol=0.2)
 
 
+def test_a_hand_that_is_noisier_at_all_antennas_is_told():
+    rng = np.random.default_rng(9)
+    first, second = np.triu_indices(12, 1)
+    estimator = AntennaNoise(12)
+    shape = (first.size, 200, 2)
+    noise = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)) * [1.0, 9.0]
+    estimator.add(noise.astype(np.complex64), np.ones(shape, np.float32), first, second)
+    factor = estimator.factors()
+    np.testing.assert_allclose(factor[:, 1] / factor[:, 0], 9, rtol=0.2)
+    np.testing.assert_allclose(factor[:, 0] * factor[:, 1], 1, rtol=0.2)
+
+
 def test_antennas_without_data_are_taken_as_the_others():
     assert (AntennaNoise(5).factors() == 1).all()
     estimator = AntennaNoise(3)

@@ -325,7 +325,7 @@ class GainSolver:
             train += sums.residual(gain, solved, half, scale)
             held += sums.residual(gain, solved, 1 - half, scale)
         expected = self.settings.noise.variance * self.settings.noise_share
-        n = max(1.0, float(sums.count.sum())) * expected
+        n = max(1.0, sums.n_visibilities) * expected
         return Score(train / n, held / n)
 
     def _heldout_snr(self, mode: CalMode, chosen: Candidate) -> Float:

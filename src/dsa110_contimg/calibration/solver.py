@@ -167,7 +167,8 @@ def _interval_sums(
     used = list(halves)
     found = []
     for values in (statistics.cross, statistics.model, statistics.data, statistics.count):
-        total = np.add.reduceat(values[used].sum(axis=0), starts, axis=1)
+        of_halves = values[used[0]] if len(used) == 1 else values[used].sum(axis=0)
+        total = np.add.reduceat(of_halves, starts, axis=1)
         if grouping.combine_spw:
             total = total.sum(axis=0, keepdims=True)
         if not grouping.per_polarization:
@@ -181,7 +182,7 @@ def _times_of_intervals(
 ) -> tuple[Float, Float]:
     """Centre of the data and length of each interval in seconds, shape (ninterval,)."""
     times_s, dump_s = axes.times_s, axes.dump_s
-    amount = np.maximum(statistics.count[list(halves)].sum(axis=(0, 1, 3, 4)), 1e-30)
+    amount = np.maximum(statistics.count_by_dump[list(halves)].sum(axis=0), 1e-30)
     centre = np.add.reduceat(times_s * amount, starts) / np.add.reduceat(amount, starts)
     last = np.append(starts[1:], times_s.size) - 1
     return centre, times_s[last] - times_s[starts] + (dump_s[last] + dump_s[starts]) / 2
@@ -193,20 +194,49 @@ def _excess_variance(statistics: BaselineStatistics, gain: Complex, sums: _Sums)
     An antenna that is noisier than its weights say has less signal to noise
     than they say; what the model lacks raises all antennas alike.
     """
-    gi, gj = gain[:, :, statistics.antenna1], gain[:, :, statistics.antenna2]
-    aligned = (np.conj(gi) * gj * sums.cross).real
-    product = np.abs(gi) ** 2 * np.abs(gj) ** 2 * sums.power
-    # A common scale that a phase-only solution leaves open is taken out of each interval.
-    total = product.sum(axis=2, keepdims=True)
-    along = np.maximum(aligned.sum(axis=2, keepdims=True), 0)
-    scale = np.where(total > 0, along / np.where(total > 0, total, 1), 0)
-    residual = sums.data - 2 * scale * aligned + scale**2 * product
-    of_antenna, number = (statistics.sum_to_antennas(x, axis=2) for x in (residual, sums.count))
+    of_antenna, number = _residual_by_antenna(
+        gain,
+        statistics.antenna1,
+        statistics.antenna2,
+        np.ascontiguousarray(sums.cross),
+        np.ascontiguousarray(sums.power),
+        np.ascontiguousarray(sums.data),
+        np.ascontiguousarray(sums.count),
+    )
     mean = np.where(number > 0, of_antenna / np.maximum(number, 1), np.nan)
     with np.errstate(invalid="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # intervals without any data
         ratio = mean / np.nanmedian(mean, axis=2, keepdims=True)
     return np.asarray(np.where(np.isfinite(ratio), np.maximum(ratio, 1.0), 1.0))
+
+
+@numba.njit(parallel=True, cache=True)
+def _residual_by_antenna(
+    gain: Complex, antenna1: Int, antenna2: Int, cross: Complex, power: Float, data: Float, count: Float
+) -> tuple[Float, Float]:
+    """Residual power on the baselines of each antenna, and how many visibilities it is of; shape of `gain`.
+
+    A common scale that a phase-only solution leaves open is taken out of each interval.
+    """
+    nspw, nt, nbl, npol = cross.shape
+    residual, number = np.zeros(gain.shape), np.zeros(gain.shape)
+    for task in numba.prange(nspw * nt * npol):
+        s, t, p = task // (nt * npol), (task // npol) % nt, task % npol
+        aligned, total = np.empty(nbl), np.empty(nbl)
+        along, norm = 0.0, 0.0
+        for k in range(nbl):
+            turn = np.conj(gain[s, t, antenna1[k], p]) * gain[s, t, antenna2[k], p]
+            aligned[k] = (turn * cross[s, t, k, p]).real
+            total[k] = (turn.real * turn.real + turn.imag * turn.imag) * power[s, t, k, p]
+            along += aligned[k]
+            norm += total[k]
+        scale = max(along, 0.0) / norm if norm > 0 else 0.0
+        for k in range(nbl):
+            left = data[s, t, k, p] - 2 * scale * aligned[k] + scale * scale * total[k]
+            for antenna in (antenna1[k], antenna2[k]):
+                residual[s, t, antenna, p] += left
+                number[s, t, antenna, p] += count[s, t, k, p]
+    return residual, number
 
 
 @numba.njit(parallel=True, cache=True)

@@ -79,6 +79,21 @@ class BaselineStatistics:
         """Number of dumps."""
         return int(self.cross.shape[2])
 
+    @cached_property
+    def n_visibilities(self) -> float:
+        """Number of visibilities."""
+        return float(self.count.sum())
+
+    @cached_property
+    def count_by_dump(self) -> Float:
+        """Number of visibilities by half of the channels and dump, shape (2, ntime)."""
+        return np.asarray(self.count.sum(axis=(1, 3, 4)))
+
+    @cached_property
+    def _data_power(self) -> Float:
+        """Sum of ``w |D|^2`` by half of the channels and polarisation, shape (2, npol)."""
+        return np.asarray(self.data.sum(axis=(1, 2, 3)))
+
     def present(self) -> Bool:
         """Antennas with any data by polarisation, shape (nant, npol)."""
         return np.asarray(self.sum_to_antennas(self.count.sum(axis=(0, 1, 2)), axis=0) > 0)
@@ -173,12 +188,19 @@ class BaselineStatistics:
         BaselineStatistics
             With D / (g_i conj(g_j)) and w |g_i|^2 |g_j|^2 in place of D and w.
         """
-        gi, gj = gain[:, :, self.antenna1], gain[:, :, self.antenna2]
-        turn, power = np.conj(gi) * gj, np.abs(gi) ** 2 * np.abs(gj) ** 2
-        if solved is not None:
-            both = solved[:, :, self.antenna1] & solved[:, :, self.antenna2]
-            turn, power = np.where(both, turn, 0.0), np.where(both, power, 0.0)
-        return replace(self, cross=self.cross * turn, model=self.model * power)
+        known = np.ones(gain.shape, dtype=bool) if solved is None else solved
+        cross, model = np.empty_like(self.cross), np.empty_like(self.model)
+        _turn(
+            np.ascontiguousarray(gain),
+            np.ascontiguousarray(known),
+            self.antenna1,
+            self.antenna2,
+            self.cross,
+            self.model,
+            cross,
+            model,
+        )
+        return replace(self, cross=cross, model=model)
 
     def residual(self, gain: Complex, solved: Bool, half: int, scale: Float) -> float:
         """Weighted squared residual of gains on one half of the channels.
@@ -200,7 +222,7 @@ class BaselineStatistics:
             Sum of ``w |D - s g_i conj(g_j) M|^2``.
         """
         aligned, power = self._fit(gain, solved, half)
-        return float(np.sum(self.data[half].sum(axis=(0, 1, 2)) - 2 * scale * aligned + scale**2 * power))
+        return float(np.sum(self._data_power[half] - 2 * scale * aligned + scale**2 * power))
 
     def scale(self, gain: Complex, solved: Bool, half: int) -> Float:
         """Best real, non-negative factor on the model by polarisation, shape (npol,).
@@ -437,3 +459,30 @@ def _fit_sums(
                         out[s, t, 0, p] += (g * cross[s, t, b, p]).real
                         out[s, t, 1, p] += (g.real**2 + g.imag**2) * model[s, t, b, p]
     return out
+
+
+@numba.njit(parallel=True, cache=True)
+def _turn(
+    gain: Complex,
+    solved: Bool,
+    antenna1: Int,
+    antenna2: Int,
+    cross: Complex,
+    model: Float,
+    turned: Complex,
+    power: Float,
+) -> None:
+    """Correct both sums by gains, into other arrays; zero where there are none."""
+    nhalf, nspw, ntime, nbaseline, npol = cross.shape
+    for task in numba.prange(nspw * ntime):
+        s, t = task // ntime, task % ntime
+        for b in range(nbaseline):
+            i, j = antenna1[b], antenna2[b]
+            for p in range(npol):
+                g = 0.0 + 0.0j
+                if solved[s, t, i, p] and solved[s, t, j, p]:
+                    g = np.conj(gain[s, t, i, p]) * gain[s, t, j, p]
+                size = g.real * g.real + g.imag * g.imag
+                for half in range(nhalf):
+                    turned[half, s, t, b, p] = g * cross[half, s, t, b, p]
+                    power[half, s, t, b, p] = size * model[half, s, t, b, p]

@@ -172,7 +172,8 @@ class Embedded:
         """Image with the embedded engine; see :meth:`Backend.image`."""
         config, data = self.config, problem.visibilities()
         noise = data.noise
-        imager = Imager(data.chunks, problem.grid, config.weighting, config.robust, config.threads)
+        weighting = config.weighting, config.robust
+        imager = Imager(data.chunks, problem.grid, *weighting, config.threads, noise)
         del data  # the imager has joined copies
         if problem.made_before is not None and problem.made_before[1] == imager.thermal_rms(1.0):
             imager.share_psf(problem.made_before[0])

@@ -30,6 +30,11 @@ MAX_MAJOR = 15
 # A major cycle may raise the residual rms by this factor before it counts as diverged and is taken back.
 MAX_RMS_GROWTH = 1.05
 
+# Where the residual is noise to this factor, a peak of so many times the depth is CLEANed without a residual
+# image on the way: the sidelobes of one point spread function for the whole image are right to a per cent, a
+# fifth of the depth.
+NOISE_ALONE, DIRECT = 1.2, 20.0
+
 
 @dataclass(frozen=True)
 class CleanResult:
@@ -101,6 +106,14 @@ class CleanSettings:
         """Depth in Jy/beam for an rms of the residual."""
         return max(self.threshold_jy or 0.0, (self.auto_threshold_sigma or 0.0) * rms)
 
+    def is_direct(self, peak_jy: float, rms: float) -> bool:
+        """Whether all sidelobes are below the noise, and nothing stands out so far that its own are above.
+
+        The noise is what the absolute depth is a multiple of: without one nothing is known of it.
+        """
+        floor, sigma = self.threshold_jy or 0.0, self.auto_threshold_sigma or 0.0
+        return sigma > 0 and sigma * rms < NOISE_ALONE * floor and peak_jy <= DIRECT * floor
+
 
 def clean(
     imager: Imager,
@@ -144,7 +157,7 @@ def clean(
     _require_finite(residual)
     model = np.zeros_like(residual) if start is None else start.model.copy()
     with tempfile.TemporaryDirectory(prefix="contimg-clean-") as folder:
-        radler_settings = _radler_settings(imager, settings, mask, Path(folder))
+        radler_settings = _radler_settings(imager, settings, residual, mask, Path(folder))
         # Radler holds views: these three arrays are changed in place and never replaced.
         work_psf = psf.copy()
         with captured_stdout():
@@ -176,11 +189,13 @@ def _major_cycles(
     mask: Bool | None,
 ) -> tuple[int, float]:
     """Run major cycles on the arrays that Radler holds; their number, and the rms of what is left."""
-    rms, n_major, go_on = mad_rms(residual), 0, settings.niter > 0
+    rms, n_major = mad_rms(residual), 0
+    go_on = settings.niter > 0 and _peak(residual, mask) > settings.depth_jy(rms)
+    direct = settings.is_direct(_peak(residual, mask), rms)
+    before, last = model.copy(), residual.copy()
     for cycle in range(MAX_MAJOR):
         if not go_on:
             break
-        before, last = model.copy(), residual.copy()
         with captured_stdout():
             try:
                 go_on = cleaner.perform(cycle)
@@ -193,6 +208,8 @@ def _major_cycles(
             continue
         if settings.one_cycle:
             return n_major, mad_rms(residual)
+        if direct and go_on:
+            continue
         new_rms = math.inf
         if np.isfinite(model).all():
             residual[:] = imager.dirty_model_subtracted(model)
@@ -210,11 +227,12 @@ def _major_cycles(
             model[:], residual[:] = before, last
             break
         rms = new_rms
+        before, last = model.copy(), residual.copy()
     return n_major, rms
 
 
 def _radler_settings(
-    imager: Imager, settings: CleanSettings, mask: Bool | None, folder: Path
+    imager: Imager, settings: CleanSettings, residual: Image, mask: Bool | None, folder: Path
 ) -> radler.Settings:
     wanted = radler.Settings()
     wanted.trimmed_image_width = wanted.trimmed_image_height = imager.grid.size
@@ -222,7 +240,8 @@ def _radler_settings(
     wanted.minor_iteration_count = settings.niter
     wanted.major_iteration_count = MAX_MAJOR
     wanted.minor_loop_gain = settings.gain
-    wanted.major_loop_gain = 1.0 if settings.one_cycle else settings.major_gain
+    direct = settings.one_cycle or settings.is_direct(_peak(residual, mask), mad_rms(residual))
+    wanted.major_loop_gain = 1.0 if direct else settings.major_gain
     wanted.absolute_threshold = settings.threshold_jy or 0.0
     wanted.auto_threshold_sigma = settings.auto_threshold_sigma
     wanted.thread_count = imager.threads or len(os.sched_getaffinity(0))

@@ -15,17 +15,19 @@ from dsa110_contimg.errors import ImagingError
 from dsa110_contimg.imaging.grid import ImageGrid
 from dsa110_contimg.imaging.stokes import StokesI
 from dsa110_contimg.imaging.weighting import Weighting, imaging_weights
+from dsa110_contimg.visibilities.noise import NoiseScale
 
 __all__ = ["Imager", "degrid"]
 
-# Near the smallest error that ducc0 grants in single precision, 1e-5.
-EPSILON = 2e-5
+# Relative error of an image: near the smallest that ducc0 grants in single precision, 1e-5, and that of an
+# image of noise alone.
+EPSILON, EPSILON_OF_NOISE = 2e-5, 5e-4
 #: Relative accuracy of predicted visibilities.
 DEGRID_EPSILON = 2e-5
 
 # Chunks of the same rows are joined along frequency up to this size: each call costs transforms of the whole
 # grid (0.26 s at 2048 pixels), as much as gridding a million visibilities.
-JOIN_VISIBILITIES = 16_000_000
+JOIN_VISIBILITIES = 32_000_000
 
 
 class Imager:
@@ -46,6 +48,8 @@ class Imager:
         Briggs' parameter.
     threads : int
         Threads to use; 0 for all.
+    noise : NoiseScale, optional
+        Noise of the data: where they hold little else, images are less exact by what is far below it.
 
     Raises
     ------
@@ -62,6 +66,7 @@ class Imager:
         weighting: Weighting = "briggs",
         robust: float = 0.0,
         threads: int = 0,
+        noise: NoiseScale | None = None,
     ) -> None:
         self.grid = grid
         self.threads = threads
@@ -87,6 +92,12 @@ class Imager:
                 f"{len(chunks)} visibility chunks",
                 "check the flags and the selection of fields and spectral windows, or the cell",
             )
+        self._epsilon = EPSILON
+        if noise is not None and noise.known:
+            power = math.fsum(_power(w, chunk.vis) for w, chunk in zip(self._weights, joined, strict=True))
+            # The error is a part of the whole image: of noise alone it may be larger.
+            of_noise = noise.variance * self._sum_variance / power if power > 0 else 1.0
+            self._epsilon = max(EPSILON, EPSILON_OF_NOISE * min(of_noise, 1.0))
         # Weights and baselines as they came are not needed any more: millions of visibilities take room.
         self._data = [(_swapped(chunk.uvw), chunk.freq_hz, chunk.vis) for chunk in joined]
         self._psf: Image | None = None
@@ -147,7 +158,7 @@ class Imager:
         """Image of the data minus a model; of ones if that is None; of the data if it is empty."""
         self.griddings += 1
         total = np.zeros((self.grid.size, self.grid.size))
-        common = _convention(self.grid, EPSILON, self.threads)
+        common = _convention(self.grid, self._epsilon, self.threads)
         part = np.empty((self.grid.size, self.grid.size), np.float32)
         try:
             for (uvw, freq, data), weight in zip(self._data, self._weights, strict=True):
@@ -203,7 +214,9 @@ def degrid(image: Image, grid: ImageGrid, uvw: Float, freq_hz: Float, threads: i
 
 def _swapped(uvw: Float) -> Float:
     """Baselines for ducc0, which stores images [x, y] where FITS has [y, x]: u and v change places."""
-    return np.ascontiguousarray(uvw[:, [1, 0, 2]])
+    out = np.empty(uvw.shape)
+    out[:, 0], out[:, 1], out[:, 2] = uvw[:, 1], uvw[:, 0], uvw[:, 2]
+    return out
 
 
 def _convention(grid: ImageGrid, epsilon: float, threads: int) -> dict[str, Any]:
@@ -301,3 +314,14 @@ def _sums(imaging: Weight, weight: Weight) -> tuple[float, float]:
                 total += w
                 variance += w * w / weight[row, chan]
     return total, variance
+
+
+@numba.njit(nogil=True, cache=True)
+def _power(imaging: Weight, vis: Vis) -> float:
+    """Sum of the squares of weighted visibilities."""
+    total = 0.0
+    for row in range(vis.shape[0]):
+        for chan in range(vis.shape[1]):
+            w, v = np.float64(imaging[row, chan]), vis[row, chan]
+            total += w * w * (v.real * v.real + v.imag * v.imag)
+    return total

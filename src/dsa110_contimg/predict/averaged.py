@@ -24,6 +24,7 @@ from dsa110_contimg.predict.direct import (
     projected_extents,
     rotation,
     sine_cosine,
+    tiles_of,
 )
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 
@@ -43,10 +44,11 @@ def predict_averaged(
     count: Int,
     channel_width_hz: float,
     lmn: Float,
-    moments_jy: Float,
+    moments_jy: Float | Single,
     major_rad: Float | None = None,
     minor_rad: Float | None = None,
     pa_rad: Float | None = None,
+    spectrum: Int | None = None,
 ) -> Vis:
     """Sum components into visibilities that are plain means over channels.
 
@@ -62,11 +64,13 @@ def predict_averaged(
         Distance of neighbouring channels in hertz, with its sign.
     lmn : ndarray, shape (n, 3)
         Direction cosines l, m and n - 1 of the components.
-    moments_jy : ndarray, shape (3, n, nbin)
+    moments_jy : ndarray, shape (3, n, nbin) or (nspectrum, 3, n, nbin)
         Apparent Stokes I flux density in jansky over the channels j of each bin, counted from its centre:
         mean, and the factors of j and of ``j^2`` less its mean.
     major_rad, minor_rad, pa_rad : ndarray, shape (n,), optional
         Gaussian full widths and position angles in radians; zero widths are points.
+    spectrum : ndarray of int, shape (nrow,), optional
+        Which of several spectra holds for each row; the first by default.
 
     Returns
     -------
@@ -83,17 +87,27 @@ def predict_averaged(
     out = np.zeros((len(uvw_m), nbin), dtype=np.complex64)
     if n == 0 or len(uvw_m) == 0:
         return out
-    if moments_jy.shape != (3, n, nbin):
+    if moments_jy.shape[-3:] != (3, n, nbin):
         raise ValueError(f"moments_jy has shape {moments_jy.shape}, not {(3, n, nbin)}")
+    if spectrum is not None and (np.diff(spectrum) < 0).any():
+        # Tiles are of one spectrum each.
+        order = np.argsort(spectrum, kind="stable")
+        more = major_rad, minor_rad, pa_rad, spectrum[order]
+        out[order] = predict_averaged(uvw_m[order], freq_hz, count, channel_width_hz, lmn, moments_jy, *more)
+        return out
     freq = np.ascontiguousarray(freq_hz, dtype=np.float64)
     sizes, kind = np.unique(count, return_inverse=True)
     step, restart = rotation(freq)
     shape = projected_extents(n, major_rad, minor_rad, pa_rad)
     extended = np.zeros(n, dtype=bool) if major_rad is None else major_rad > 0
-    # Points first: they share no branch with Gaussians within a tile.
-    order = np.argsort(extended, kind="stable")
+    moments = np.asarray(moments_jy, dtype=np.float32).reshape(-1, 3, n, nbin)
+    if extended.any():
+        # Points first: they share no branch with Gaussians within a tile.
+        order = np.argsort(extended, kind="stable")
+        lmn, moments, shape = lmn[order], moments[:, :, order], shape[order]
     _sum_averaged(
         np.ascontiguousarray(uvw_m, dtype=np.float64),
+        *tiles_of(len(uvw_m), spectrum),
         freq,
         step,
         restart,
@@ -101,9 +115,9 @@ def predict_averaged(
         sizes.astype(np.int64),
         kind.reshape(-1).astype(np.int64),
         _series(tuple(int(k) for k in sizes)),
-        np.ascontiguousarray(lmn[order], dtype=np.float64),
-        np.ascontiguousarray(moments_jy[:, order], dtype=np.float32),
-        np.ascontiguousarray(shape[order]),
+        np.ascontiguousarray(lmn, dtype=np.float64),
+        np.ascontiguousarray(moments),
+        np.ascontiguousarray(shape),
         int(np.count_nonzero(~extended)),
         out,
     )
@@ -231,6 +245,9 @@ def _sum_samples(
 @numba.njit(parallel=True, fastmath=True, cache=True)
 def _sum_averaged(
     uvw: Float,
+    first_row: Int,
+    n_rows: Int,
+    spectrum: Int,
     freq: Float,
     step: float,
     restart: int,
@@ -244,11 +261,9 @@ def _sum_averaged(
     points: int,
     out: Vis,
 ) -> None:
-    nrow, nbin, n, nsize = uvw.shape[0], freq.size, lmn.shape[0], sizes.size
-    ntile = (nrow + TILE - 1) // TILE
-    for tile in numba.prange(ntile):
-        start = tile * TILE
-        rows = min(TILE, nrow - start)
+    nbin, n, nsize = freq.size, lmn.shape[0], sizes.size
+    for tile in numba.prange(first_row.size):
+        start, rows, of = first_row[tile], n_rows[tile], spectrum[tile]
         re = np.zeros((nbin, TILE), dtype=np.float32)
         im = np.zeros((nbin, TILE), dtype=np.float32)
         sum_re = np.zeros((nbin, TILE), dtype=np.float64)
@@ -321,7 +336,7 @@ def _sum_averaged(
                 f = freq[c]
                 if c % restart == 0:
                     form_phasors(delay, f, pr, pi)
-                q, s, ds, dds = kind[c], moments[0, k, c], moments[1, k, c], moments[2, k, c]
+                q, s, ds, dds = kind[c], moments[of, 0, k, c], moments[of, 1, k, c], moments[of, 2, k, c]
                 if k < points:
                     for r in range(TILE):
                         a, b = s * even[q, r] + dds * bent[q, r], ds * odd[q, r]

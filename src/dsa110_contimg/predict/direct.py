@@ -13,7 +13,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from dsa110_contimg.array_types import Complex, Float, Single, Vis
+from dsa110_contimg.array_types import Complex, Float, Int, Single, Vis
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 
 __all__ = ["predict_components", "predict_reference"]
@@ -29,10 +29,11 @@ def predict_components(
     uvw_m: Float,
     freq_hz: Float,
     lmn: Float,
-    flux_jy: Float,
+    flux_jy: Float | Single,
     major_rad: Float | None = None,
     minor_rad: Float | None = None,
     pa_rad: Float | None = None,
+    spectrum: Int | None = None,
 ) -> Vis:
     """Sum components into visibilities.
 
@@ -44,10 +45,12 @@ def predict_components(
         Channel frequencies in hertz, any spacing.
     lmn : ndarray, shape (n, 3)
         Direction cosines l, m and n - 1 of the components.
-    flux_jy : ndarray, shape (n, nchan)
+    flux_jy : ndarray, shape (n, nchan) or (nspectrum, n, nchan)
         Apparent Stokes I flux density in jansky.
     major_rad, minor_rad, pa_rad : ndarray, shape (n,), optional
         Gaussian full widths and position angles in radians; zero widths are points.
+    spectrum : ndarray of int, shape (nrow,), optional
+        Which of several fluxes holds for each row; the first by default.
 
     Returns
     -------
@@ -65,33 +68,74 @@ def predict_components(
     out = np.zeros((uvw.shape[0], freq.size), dtype=np.complex64)
     if len(lmn) == 0 or uvw.shape[0] == 0:
         return out
-    if flux_jy.shape != (len(lmn), freq.size):
+    if flux_jy.shape[-2:] != (len(lmn), freq.size):
         raise ValueError(f"flux_jy has shape {flux_jy.shape}, not {(len(lmn), freq.size)}")
     if freq.size > 1 and freq[0] > freq[-1]:
         # Along falling frequencies a Gaussian's taper grows, and cannot grow out of an underflow.
-        falling = predict_components(uvw, freq[::-1], lmn, flux_jy[:, ::-1], major_rad, minor_rad, pa_rad)
+        shapes = major_rad, minor_rad, pa_rad
+        falling = predict_components(uvw, freq[::-1], lmn, flux_jy[..., ::-1], *shapes, spectrum)
         return np.ascontiguousarray(falling[:, ::-1])
+    if spectrum is not None and (np.diff(spectrum) < 0).any():
+        # Tiles are of one spectrum each.
+        order = np.argsort(spectrum, kind="stable")
+        shapes = major_rad, minor_rad, pa_rad
+        out[order] = predict_components(uvw[order], freq, lmn, flux_jy, *shapes, spectrum[order])
+        return out
     step, restart = rotation(freq)
-    flux = np.ascontiguousarray(flux_jy, dtype=np.float32)
+    tiles = tiles_of(len(uvw), spectrum)
+    flux = np.asarray(flux_jy, dtype=np.float32).reshape(-1, len(lmn), freq.size)
     shape = projected_extents(len(lmn), major_rad, minor_rad, pa_rad)
     is_extended = np.zeros(len(lmn), dtype=bool) if major_rad is None else major_rad > 0
     extended, point = np.flatnonzero(is_extended), np.flatnonzero(~is_extended)
     if point.size:
         _sum_points(
-            uvw, freq, step, restart, np.ascontiguousarray(lmn[point]), np.ascontiguousarray(flux[point]), out
+            uvw,
+            *tiles,
+            freq,
+            step,
+            restart,
+            np.ascontiguousarray(lmn[point]),
+            np.ascontiguousarray(flux if point.size == len(lmn) else flux[:, point]),
+            out,
         )
     if extended.size:
         _sum_gaussians(
             uvw,
+            *tiles,
             freq,
             step,
             restart,
             np.ascontiguousarray(lmn[extended]),
-            np.ascontiguousarray(flux[extended]),
+            np.ascontiguousarray(flux[:, extended]),
             np.ascontiguousarray(shape[extended]),
             out,
         )
     return out
+
+
+def tiles_of(n_rows: int, spectrum: Int | None = None) -> tuple[Int, Int, Int]:
+    """Divide rows into tiles of one spectrum each.
+
+    Parameters
+    ----------
+    n_rows : int
+        Number of rows.
+    spectrum : ndarray of int, shape (nrow,), optional
+        Spectrum of each row; one for all by default.
+
+    Returns
+    -------
+    first, size, of : ndarray of int, shape (ntile,)
+        First row, number of rows, `TILE` at most, and spectrum of each tile.
+    """
+    if spectrum is None:
+        spectrum = np.zeros(n_rows, dtype=np.int64)
+    edges = np.flatnonzero(np.diff(spectrum, prepend=-1))
+    lengths = np.diff(edges, append=n_rows)
+    count = -(-lengths // TILE)
+    within = TILE * (np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count))
+    first = np.repeat(edges, count) + within
+    return first, np.minimum(np.repeat(lengths, count) - within, TILE), spectrum[first].astype(np.int64)
 
 
 def rotation(freq_hz: Float) -> tuple[float, int]:
@@ -214,6 +258,9 @@ def form_phasors(delay: Float, freq: float, re: Single, im: Single) -> None:
 @numba.njit(parallel=True, fastmath=True, cache=True)
 def _sum_points(
     uvw: Float,
+    first_row: Int,
+    n_rows: Int,
+    spectrum: Int,
     freq: Float,
     step: float,
     restart: int,
@@ -221,11 +268,9 @@ def _sum_points(
     flux: Single,
     out: Vis,
 ) -> None:
-    nrow, nchan, n = uvw.shape[0], freq.size, lmn.shape[0]
-    ntile = (nrow + TILE - 1) // TILE
-    for tile in numba.prange(ntile):
-        start = tile * TILE
-        rows = min(TILE, nrow - start)
+    nchan, n = freq.size, lmn.shape[0]
+    for tile in numba.prange(first_row.size):
+        start, rows, of = first_row[tile], n_rows[tile], spectrum[tile]
         re = np.zeros((nchan, TILE), dtype=np.float32)
         im = np.zeros((nchan, TILE), dtype=np.float32)
         delay = np.zeros(TILE, dtype=np.float64)
@@ -239,7 +284,7 @@ def _sum_points(
             for c in range(nchan):
                 if c % restart == 0:
                     form_phasors(delay, freq[c], pr, pi)
-                s = flux[k, c]
+                s = flux[of, k, c]
                 for r in range(TILE):
                     re[c, r] += s * pr[r]
                     im[c, r] += s * pi[r]
@@ -254,6 +299,9 @@ def _sum_points(
 @numba.njit(parallel=True, fastmath=True, cache=True)
 def _sum_gaussians(
     uvw: Float,
+    first_row: Int,
+    n_rows: Int,
+    spectrum: Int,
     freq: Float,
     step: float,
     restart: int,
@@ -262,11 +310,9 @@ def _sum_gaussians(
     shape: Float,
     out: Vis,
 ) -> None:
-    nrow, nchan, n = uvw.shape[0], freq.size, lmn.shape[0]
-    ntile = (nrow + TILE - 1) // TILE
-    for tile in numba.prange(ntile):
-        start = tile * TILE
-        rows = min(TILE, nrow - start)
+    nchan, n = freq.size, lmn.shape[0]
+    for tile in numba.prange(first_row.size):
+        start, rows, of = first_row[tile], n_rows[tile], spectrum[tile]
         re = np.zeros((nchan, TILE), dtype=np.float32)
         im = np.zeros((nchan, TILE), dtype=np.float32)
         delay = np.zeros(TILE, dtype=np.float64)
@@ -295,7 +341,7 @@ def _sum_gaussians(
                     for r in range(rows):
                         taper[r] = np.exp(-width[r] * f * f)
                         ratio[r] = np.exp(-width[r] * (2.0 * f * step + step * step))
-                s = flux[k, c]
+                s = flux[of, k, c]
                 for r in range(TILE):
                     a = s * taper[r]
                     re[c, r] += a * pr[r]

@@ -6,18 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from dsa110_contimg.array_types import Bool
+from dsa110_contimg.array_types import Bool, Image
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.config import SelfCalConfig
-from dsa110_contimg.imaging import RestoringBeam
+from dsa110_contimg.imaging import Imager, RestoringBeam
 from dsa110_contimg.imaging.backend import Backend, Embedded
 from dsa110_contimg.imaging.masks import catalog_mask
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
+from dsa110_contimg.selfcal.corrected_data import stokes_data
 from dsa110_contimg.selfcal.imaging import CalibratedImage, make_image
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.state import CalState
 
-__all__ = ["image_state"]
+__all__ = ["dirty_image", "image_state"]
 
 
 def image_state(
@@ -93,6 +94,33 @@ def image_state(
             like=like,
         )
     return replace(state, mask=image.mask), image
+
+
+def dirty_image(
+    data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog, label: str
+) -> Image:
+    """Image what the sky model leaves of the data that may be used, after the newest gains, without CLEAN.
+
+    Returns
+    -------
+    ndarray of float32, shape (size, size)
+        Jansky per beam.
+    """
+    with log.timed("image"):
+        chunks = stokes_data(
+            data,
+            state.last.tables,
+            state.weights,
+            label,
+            subtract=state.model,
+            half_width_rad=data.grid.size / 2 * data.grid.cell_rad,
+            untouched=False,
+        )
+        weighting = config.weighting, config.robust
+        imager = Imager(chunks, data.grid, *weighting, config.threads, state.noise)
+        image = imager.dirty()
+    log.count("griddings", imager.griddings)
+    return image
 
 
 def _catalog_mask(data: CalibrationData, config: SelfCalConfig, log: StageLog, beam: RestoringBeam) -> Bool:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from dsa110_contimg.array_types import Float, Image, Int, Vis
+from dsa110_contimg.array_types import Float, Image, Int, Single, Vis
 from dsa110_contimg.imaging import ImageGrid, degrid
 from dsa110_contimg.predict import predict_averaged, predict_components, predict_samples
 from dsa110_contimg.sky import ApparentSky
@@ -28,13 +28,25 @@ class ModelVisibilities(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Spectra:
     """Apparent fluxes in all channels of a window, (npointing, n, nchan); which pointing each dump has."""
 
     spw_id: int
     flux_jy: Float
     of_dump: Int
+    _known: tuple[ChannelBins, Single] | None = None
+
+    def moments(self, bins: ChannelBins) -> Single:
+        """Parabolas over bins, shape (npointing, 3, n, nbin): blocks of the same bins come one by one."""
+        if self._known is not None:
+            before, found = self._known
+            same = np.array_equal(before.start, bins.start) and np.array_equal(before.count, bins.count)
+            if same:
+                return found
+        found = np.ascontiguousarray(np.moveaxis(bins.moments(self.flux_jy), 0, 1), dtype=np.float32)
+        self._known = bins, found
+        return found
 
 
 class SkyVisibilities:
@@ -63,18 +75,13 @@ class SkyVisibilities:
         sky, freq = self.sky.sky, block.spw.freq_hz
         field = reader.ms.field(block.field_id)
         lmn = sky.lmn(field.ra_rad, field.dec_rad)
-        out = np.empty((len(block.rows), freq.size), dtype=np.complex64)
         dumps = np.unique(block.time_index)
         pointings, which = np.unique(reader.pointing[dumps], axis=0, return_inverse=True)
         of_dump = np.zeros(reader.times.size, dtype=np.int64)
         of_dump[dumps] = which.reshape(-1)
-        for k, pointing in enumerate(pointings):
-            rows = np.flatnonzero(of_dump[block.time_index] == k)
-            flux = self.sky.apparent_flux(freq, *pointing)
-            out[rows] = predict_components(
-                block.uvw_m[rows], freq, lmn, flux, sky.major_rad, sky.minor_rad, sky.pa_rad
-            )
-        return out
+        flux = np.stack([self.sky.apparent_flux(freq, *pointing) for pointing in pointings])
+        shape = (sky.major_rad, sky.minor_rad, sky.pa_rad)
+        return predict_components(block.uvw_m, freq, lmn, flux, *shape, of_dump[block.time_index])
 
     def less(self, other: SkyVisibilities) -> SkyVisibilities | None:
         """Return what has to be added to another sky to get this one: components with the change of flux.
@@ -104,16 +111,12 @@ class SkyVisibilities:
         field = reader.ms.field(block.field_id)
         lmn, spectra = sky.lmn(field.ra_rad, field.dec_rad), self._of_window(bins, reader)
         shape = (sky.major_rad, sky.minor_rad, sky.pa_rad)
-        out = np.empty((len(block.rows), bins.start.size), dtype=np.complex64)
-        pointing = spectra.of_dump[block.time_index]
-        for k in np.unique(pointing):
-            rows, uvw = np.flatnonzero(pointing == k), block.uvw_m[pointing == k]
-            moments, freq = bins.moments(spectra.flux_jy[k]), block.spw.freq_hz
-            if (bins.count == 1).all():
-                out[rows] = predict_components(uvw, freq, lmn, moments[0], *shape)
-            else:
-                width = bins.channel_width_hz
-                out[rows] = predict_averaged(uvw, freq, bins.count, width, lmn, moments, *shape)
+        pointing, freq, moments = spectra.of_dump[block.time_index], block.spw.freq_hz, spectra.moments(bins)
+        if (bins.count == 1).all():
+            out = predict_components(block.uvw_m, freq, lmn, moments[:, 0], *shape, pointing)
+        else:
+            width = bins.channel_width_hz
+            out = predict_averaged(block.uvw_m, freq, bins.count, width, lmn, moments, *shape, pointing)
         if bins.partial is not None:
             n_channels = bins.window.freq_hz.size
             flux = np.moveaxis(spectra.flux_jy, 1, 2).reshape(-1, len(lmn)).astype(np.float32)

@@ -227,6 +227,8 @@ def _moments(
     """Moments of the residual at each source, (n, N_MOMENTS), and how sources couple, (3 n, 3 n)."""
     reader, n = data.reader, len(few)
     moments, sample, rng = np.zeros((n, N_MOMENTS)), _Sample(few), np.random.default_rng(0)
+    # Blocks of the same channels come one after the other.
+    known_freq, fluxes = np.zeros(0), dict[tuple[float, float], Float]()
     for piece in data.blocks("measure the bright sources", weights, model):
         block = piece.block
         assert piece.model is not None
@@ -237,10 +239,15 @@ def _moments(
         residual = np.where(total > 0, combined - piece.model, np.complex64(0))
         field, freq = reader.ms.field(block.field_id), block.spw.freq_hz
         lmn = few.sky.lmn(field.ra_rad, field.dec_rad)
+        if not np.array_equal(freq, known_freq):
+            known_freq, fluxes = freq, {}
         for dump in np.unique(block.time_index):
             rows = np.flatnonzero(block.time_index == dump)
             uvw, of_rows = block.uvw_m[rows], total[rows]
-            flux = few.apparent_flux(freq, *reader.pointing[dump])
+            pointing = (float(reader.pointing[dump, 0]), float(reader.pointing[dump, 1]))
+            if pointing not in fluxes:
+                fluxes[pointing] = few.apparent_flux(freq, *pointing)
+            flux = fluxes[pointing]
             moments += residual_moments(uvw, freq, lmn, flux, residual[rows], of_rows)
             everything = rows.size * freq.size
             share = int(np.ceil(SAMPLES * rows.size / reader.n_rows))

@@ -120,24 +120,24 @@ class ChannelBins:
 
         Parameters
         ----------
-        values : ndarray, shape (n, nchan)
+        values : ndarray, shape (..., nchan)
             For all channels of the window.
 
         Returns
         -------
-        ndarray, shape (3, n, nbin)
+        ndarray, shape (3, ..., nbin)
             Mean over the channels j of a bin, and the factors of j, counted from its centre, and of ``j^2``
             less its mean.
         """
-        out = np.zeros((3, len(values), self.start.size))
+        out = np.zeros((3, *values.shape[:-1], self.start.size))
         for count in np.unique(self.count):
             mine = np.flatnonzero(self.count == count)
             j = np.arange(count) - (count - 1) / 2
-            of_bins = values[:, self.start[mine][:, None] + np.arange(count)]
+            of_bins = values[..., self.start[mine][:, None] + np.arange(count)]
             for n, shape in enumerate((np.ones(count), j, j**2 - np.mean(j**2))):
                 if n < count:
                     # Not by BLAS, whose threads cost more than so small a product.
-                    out[n][:, mine] = np.einsum("sbj,j->sb", of_bins, shape / (shape @ shape))
+                    out[n][..., mine] = np.einsum("...bj,j->...b", of_bins, shape / (shape @ shape))
         return out
 
     def averaged_window(self) -> SpectralWindow:

@@ -209,10 +209,11 @@ class _Samples:
         """Their mean by their median, without outliers; not a number without any."""
         if not self._size:
             return math.nan
-        samples = np.concatenate(self._parts)
-        found = float(np.median(samples) / np.log(2.0))
-        for _ in range(5):
-            found = float(np.median(samples[samples <= OUTLIER * found]) / np.log(2.0))
+        samples = np.sort(np.concatenate(self._parts))
+        found, within = 0.0, samples.size
+        for _ in range(6):
+            found = float(samples[(within - 1) // 2] + samples[within // 2]) / 2 / math.log(2.0)
+            within = int(np.searchsorted(samples, OUTLIER * found, side="right"))
         return found
 
 
@@ -538,9 +539,12 @@ class AntennaNoise:
         return np.asarray((self._count.sum(axis=0) + self._count.sum(axis=1)) > 0)
 
     def factors(self) -> Float:
-        """Variance of each antenna and receptor over the median one's, shape (nant, 2); 1 if unknown."""
+        """Variance of each antenna and receptor over the median one's, shape (nant, 2); 1 if unknown.
+
+        The median is that of both receptors together: one kind may be noisier than the other everywhere.
+        """
         n = len(self._count)
-        out = np.ones((n, 2))
+        log = np.full((n, 2), np.nan)
         for p in range(2):
             first, second = np.nonzero(self._count[:, :, p])
             if first.size < n:
@@ -548,9 +552,9 @@ class AntennaNoise:
             design = np.zeros((first.size, n))
             design[np.arange(first.size), first] = design[np.arange(first.size), second] = 1
             value = self._log_power[first, second, p] / self._count[first, second, p]
-            # All have the same bias, the mean logarithm of an exponential distribution.
-            value = value - np.median(value)
             known = design.any(axis=0)
-            fitted = np.linalg.lstsq(design[:, known], value, rcond=None)[0]
-            out[known, p] = np.exp(fitted - np.median(fitted))
-        return out
+            # All have the same bias, the mean logarithm of an exponential distribution: half of it each.
+            log[known, p] = np.linalg.lstsq(design[:, known], value, rcond=None)[0]
+        if np.isnan(log).all():
+            return np.ones((n, 2))
+        return np.where(np.isnan(log), 1.0, np.exp(log - np.nanmedian(log)))

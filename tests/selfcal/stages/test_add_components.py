@@ -5,7 +5,7 @@ import pytest
 
 from dsa110_contimg.imaging import CleanResult, ImageGrid, RestoringBeam
 from dsa110_contimg.selfcal.imaging import CalibratedImage
-from dsa110_contimg.selfcal.stages.add_components import unlisted_sources
+from dsa110_contimg.selfcal.stages.add_components import add_components, unlisted_sources
 from dsa110_contimg.sky import AiryBeam, ApparentSky, SkyModel
 from dsa110_contimg.sky.apparent_sky import joined
 
@@ -97,3 +97,10 @@ def test_joining_keeps_the_order(seed):
     assert both.sky.name == (*seed.sky.name, "other")
     np.testing.assert_array_equal(both.apparent_jy, [2.0, 5.0])
     assert joined(seed, None) is seed
+
+
+def test_where_nothing_stands_out_there_is_no_clean(data, solved, stage_config, log, monkeypatch):
+    """One image without CLEAN shows it."""
+    monkeypatch.setattr("dsa110_contimg.selfcal.stages.add_components.MIN_SHARE", 0.9)
+    assert add_components(data, solved, stage_config, log) is solved
+    assert log.counts["griddings"] == 1

@@ -10,10 +10,10 @@ import scipy.ndimage
 from dsa110_contimg.array_types import Float
 from dsa110_contimg.calibration.gains import typical_amplitude
 from dsa110_contimg.config import SelfCalConfig
-from dsa110_contimg.imaging import ImageGrid
+from dsa110_contimg.imaging import ImageGrid, mad_rms
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.findings import Finding
-from dsa110_contimg.selfcal.image_state import image_state
+from dsa110_contimg.selfcal.image_state import dirty_image, image_state
 from dsa110_contimg.selfcal.imaging import CalibratedImage
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.state import CalState
@@ -27,6 +27,8 @@ __all__ = ["add_components", "unlisted_sources"]
 #: A source joins the sky model from this signal to noise, and from this fraction of the model's flux, on.
 MIN_SNR = 20.0
 MIN_SHARE = 0.005
+#: A source of so many beams is looked for: where no peak reaches that part of the flux there is none.
+MOST_BEAMS = 5.0
 #: Components are of one source if discs of about half this many pixels around them touch.
 TOGETHER = 3
 #: Most components; more are no longer a few sources that a catalogue does not list.
@@ -46,6 +48,11 @@ def add_components(data: CalibrationData, state: CalState, config: SelfCalConfig
         return state
     tables, reader = state.last.tables, data.reader
     label = "image of what the model leaves"
+    dirty = dirty_image(data, state, config, log, label)
+    rms = mad_rms(dirty)
+    # Nor does CLEAN begin below the level of its mask.
+    if dirty.max() < max(_limit(model, rms) / MOST_BEAMS, config.mask_sigma * rms):
+        return state
     state, image = image_state(
         data, state, config, log, tables=tables, label=label, subtract=True, untouched=False, one_cycle=True
     )
@@ -75,6 +82,11 @@ def add_components(data: CalibrationData, state: CalState, config: SelfCalConfig
     components = joined(state.components, found) if state.components else found
     trial = replace(trial, components=components)
     return _at_kept_scale(data, trial, config, log, typical_amplitude(tables))
+
+
+def _limit(model: ApparentSky, rms_jy: float) -> float:
+    """Flux from which on a source joins the sky model, jansky."""
+    return max(MIN_SNR * rms_jy, MIN_SHARE * float(model.apparent_jy.sum()))
 
 
 def _at_kept_scale(
@@ -134,7 +146,7 @@ def unlisted_sources(
     # What a catalogue lists too bright leaves a hole, which is no source.
     flux = scipy.ndimage.sum_labels(pixels, island, np.arange(n + 1))
     flux[0] = 0.0
-    limit = max(MIN_SNR * image.cleaned.rms, MIN_SHARE * float(model.apparent_jy.sum()))
+    limit = _limit(model, image.cleaned.rms)
     row, column = np.nonzero((pixels != 0) & (flux >= limit)[island])
     if not 0 < row.size <= MOST_COMPONENTS:
         return None, 0.0

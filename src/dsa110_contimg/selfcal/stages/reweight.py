@@ -12,7 +12,7 @@ from dsa110_contimg.array_types import Bool, Float
 from dsa110_contimg.calibration.lost_antennas import lost_antennas
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
-from dsa110_contimg.selfcal.data_weights import differing, merged
+from dsa110_contimg.selfcal.data_weights import OUTLIER, differing, merged
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
 from dsa110_contimg.selfcal.solve_round import gather, make_solver, solve_rounds
 from dsa110_contimg.selfcal.stage_log import StageLog
@@ -24,6 +24,8 @@ __all__ = ["reweight", "reweight_antennas", "without_lost"]
 
 #: Outliers and noisy antennas are looked for at most this often.
 MOST_PASSES = 3
+#: Of noise alone this part is an outlier, ``exp(-OUTLIER)``; three times as many bend no gain.
+BY_CHANCE = 3 * math.exp(-OUTLIER)
 #: Outliers that are none by the better sky model are worth another solution from this part of the data.
 GIVEN_BACK = 1e-3
 
@@ -55,7 +57,7 @@ def reweight(data: CalibrationData, state: CalState, config: SelfCalConfig, log:
         state = replace(state, weights=weights, found_outliers={})
         if left_out:
             log.note(f"{left_out} visibilities far beyond the noise are left out")
-        changed = bool(left_out) or noisy.any() or misfit.any()
+        changed = left_out > BY_CHANCE * data.samples or noisy.any() or misfit.any()
         if noisy.any():
             log.note(_told(names, noisy, weights.noise_factor))
         if misfit.any():
