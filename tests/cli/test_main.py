@@ -344,3 +344,46 @@ def test_an_empty_argument_is_not_this_folder(capfd: pytest.CaptureFixture[str])
     assert capfd.readouterr().err == "error: an argument is empty; give it a value\n"
     assert main(["study", "out", "--limit-arms", "", "--map-arms", "nvss_1mJy"]) == 2
     assert "one unseeded and one seeded" in capfd.readouterr().err
+
+
+class Swallows:
+    """Sends a signal from where no exception can be raised, as compiled code does that calls back."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def wait():
+    for _ in range(200):
+        time.sleep(0.05)
+
+
+def test_an_interrupt_that_is_lost_comes_again(monkeypatch, capfd):
+    def command(*_, **__):
+        Swallows()
+        wait()
+
+    monkeypatch.setattr(sys.modules[main.__module__], "app", command)
+    handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)]
+    started = time.monotonic()
+    assert main([]) == 128 + signal.SIGTERM
+    assert time.monotonic() - started < 5
+    assert "interrupted" in capfd.readouterr().err
+    assert handlers == [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)]
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_comes_out_as_another_error_is_one(monkeypatch, capfd, number):
+    """Compiled code returns a result with an exception set."""
+
+    def command(*_, **__):
+        try:
+            os.kill(os.getpid(), number)
+            wait()
+        except KeyboardInterrupt:
+            raise SystemError("returned a result with an exception set") from None
+
+    monkeypatch.setattr(sys.modules[main.__module__], "app", command)
+    assert main([]) == 128 + number
+    assert "interrupted" in capfd.readouterr().err

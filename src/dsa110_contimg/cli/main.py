@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +21,9 @@ __all__ = ["INTERRUPTED", "USAGE_ERROR", "main"]
 #: Typer exports the leaves of its usage errors; this is what they grow from.
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
 INTERRUPTED = 130
+STOPPED = "interrupted; run the same command again to finish"
+#: Seconds until an interrupt that was lost comes again.
+AGAIN_S = 0.05
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,33 +40,45 @@ def main(arguments: list[str] | None = None) -> int:
         0, 2, 3 or 4; 130 or 143 after SIGINT or SIGTERM; every failure has printed one line on stderr.
     """
     os.environ.setdefault("MPLBACKEND", "Agg")
-    with _termination() as received:
-        status = _run(arguments)
+    with _interruptible() as received:
+        status = _run(arguments, received)
     return 128 + received[0] if received and status == INTERRUPTED else status
 
 
 @contextmanager
-def _termination() -> Iterator[list[int]]:
-    """Let SIGTERM, which schedulers send, end the work as Ctrl-C does; yields the signals that came."""
+def _interruptible() -> Iterator[list[int]]:
+    """Let SIGTERM, which schedulers send, and Ctrl-C end the work alike; yields the signals that came.
+
+    Compiled code calls back into Python where no exception can be raised: one that is lost there comes again.
+    """
     received: list[int] = []
 
     def interrupt(number: int, _: Any) -> None:
-        received.append(number)
+        if number != signal.SIGALRM:
+            received.append(number)
         raise KeyboardInterrupt
 
-    # Whoever has a handler of its own, or runs this in a thread, keeps it.
-    ours = threading.current_thread() is threading.main_thread()
-    ours = ours and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, interrupt)
-    try:
+    def lost(unraisable: Any) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+        else:
+            hook(unraisable)
+
+    with ExitStack() as stack:
+        # In a thread no handler can be set, and whoever has one of its own keeps it.
+        if threading.current_thread() is threading.main_thread():
+            hook, sys.unraisablehook = sys.unraisablehook, lost
+            stack.callback(setattr, sys, "unraisablehook", hook)
+            signals = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+            signals[signal.SIGALRM] = signal.SIG_DFL
+            for number, default in signals.items():
+                if signal.getsignal(number) is default:
+                    stack.callback(signal.signal, number, signal.signal(number, interrupt))
+            stack.callback(signal.setitimer, signal.ITIMER_REAL, 0)
         yield received
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _run(arguments: list[str] | None) -> int:
+def _run(arguments: list[str] | None, received: list[int]) -> int:
     try:
         given = sys.argv[1:] if arguments is None else arguments
         if any(not word and not before.startswith("--") for before, word in pairwise(["", *given])):
@@ -83,10 +98,13 @@ def _run(arguments: list[str] | None) -> int:
             return InputError.exit_code
         return _fail(where + " ".join(error.format_message().split()) + "; see --help", InputError.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        return _fail("interrupted; run the same command again to finish", INTERRUPTED)
+        return _fail(STOPPED, INTERRUPTED)
     except BrokenPipeError:
         return 0
     except Exception as error:  # the last line of defence: one line, whatever happened
+        if received:
+            # An interrupt in compiled code may come out of it as another error.
+            return _fail(STOPPED, INTERRUPTED)
         if os.environ.get("CONTIMG_DEBUG"):
             raise
         told = UnforeseenError.of(error)

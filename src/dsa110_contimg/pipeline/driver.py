@@ -338,9 +338,10 @@ class Driver:
         seconds = left * self._busy_s / self.finished / max(self._slots, 1)
         total = sum(counts.values())
         quality = f" ({record['quality']})" if "quality" in record else ""
+        why = f"; falls back to unseeded: {record['fallback']}" if record.get("fallback") else ""
         return (
             f"{total - left} of {total}, {counts['failed']} failed, about {_duration(seconds)} left; "
-            f"{name}: {record['status']}{quality}, {record['message']}"
+            f"{name}: {record['status']}{quality}, {record['message']}{why}"
         )
 
 

@@ -31,6 +31,7 @@ from dsa110_contimg.selfcal.source_measurement import measure_sources
 from dsa110_contimg.selfcal.source_report import source_report
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.stages import run_stages
+from dsa110_contimg.selfcal.stages.acceptance import not_worse_as_delivered
 from dsa110_contimg.selfcal.state import CalState
 from dsa110_contimg.selfcal.summary import Figures, summary_of
 from dsa110_contimg.sky.beam import contradiction
@@ -224,7 +225,7 @@ def _final_image(
     ):
         # The image that the round was accepted by is the same: CLEANed to its own depth, at its own weights.
         return state, judged
-    return image_state(
+    state, final = image_state(
         data,
         state,
         config,
@@ -234,6 +235,11 @@ def _final_image(
         subtract=subtract,
         backend=backend,
     )
+    if not (subtract and isinstance(backend, Embedded)):
+        # Of another imager, or with sidelobes that the input's image has not.
+        return state, final
+    state = not_worse_as_delivered(data, state, config, log, final)
+    return state, final if state.tables or state.initial is None else state.initial
 
 
 def _source_report(data: CalibrationData, state: CalState, log: StageLog) -> Table | None:

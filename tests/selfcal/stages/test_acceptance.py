@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dsa110_contimg.progress import LogProgress
+from dsa110_contimg.selfcal.image_state import image_state
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
 from dsa110_contimg.selfcal.sky_check import Estimate, SkyCheck
 from dsa110_contimg.selfcal.solve_round import MIN_SIGNAL_SNR
@@ -15,6 +16,7 @@ from dsa110_contimg.selfcal.stages.acceptance import (
     acceptance,
     conclude,
     initial_image,
+    not_worse_as_delivered,
     require_signal,
 )
 from dsa110_contimg.selfcal.stages.reweight import reweight
@@ -156,3 +158,21 @@ def test_images_are_held_against_the_fluxes_of_the_model_of_a_confirmed_sky(near
     doubtful = replace(check, n_agreeing=3)
     for said in (doubtful, SkyCheck(), None):
         assert _expected(near, replace(state, sky_check=said)) is listed
+
+
+def test_a_delivered_image_that_is_worse_than_the_input_after_all_is_rolled_back(
+    near, two_rounds, wrong, stage_config, log, notes
+):
+    """Made anew, at other weights or of another model than the one that the round was accepted by."""
+    state = conclude(near, acceptance(near, two_rounds, stage_config, log), stage_config, log)
+    assert not_worse_as_delivered(near, state, stage_config, log, state.image) is state
+    _, bad = image_state(near, state, stage_config, log, tables=(wrong,), label="", subtract=True)
+    ended = not_worse_as_delivered(near, state, stage_config, log, bad)
+    assert ended.tables == ()
+    assert ended.outcome.status in ("no_improvement", "diverged")
+    assert ended.image is ended.initial
+    assert notes.about("signal to noise at the weights of each fell")
+    # An input that is far from coherent cannot be better.
+    check = SkyCheck(recovered=Estimate(1.0, 0.02), phased=Estimate(1.0, 0.02), phased_input=0.1)
+    incoherent = replace(state, sky_check=check)
+    assert not_worse_as_delivered(near, incoherent, stage_config, log, bad) is incoherent

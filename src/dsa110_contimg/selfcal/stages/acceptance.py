@@ -26,7 +26,7 @@ from dsa110_contimg.selfcal.state import CalState, Outcome, Round, Verdict
 from dsa110_contimg.selfcal.untouched_score import untouched_scores
 from dsa110_contimg.sky import ApparentSky
 
-__all__ = ["acceptance", "conclude", "initial_image", "require_signal"]
+__all__ = ["acceptance", "conclude", "initial_image", "not_worse_as_delivered", "require_signal"]
 
 #: An image this many times above the thermal noise may hide what is better: it is cleaned deeper.
 FAR_ABOVE = 3.0
@@ -85,6 +85,42 @@ def acceptance(data: CalibrationData, state: CalState, config: SelfCalConfig, lo
 def conclude(data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog) -> CalState:
     """Say how the run ended; where the input is kept, its image is that of the input alone."""
     state = _not_worse_than_found(data, state, config, log)
+    return _with_outcome(data, state, config, log)
+
+
+def not_worse_as_delivered(
+    data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog, final: CalibratedImage
+) -> CalState:
+    """Roll all back where the image to be delivered, made anew, is worse than that of the input after all.
+
+    Parameters
+    ----------
+    data, state, config, log
+        As of a stage; the state has an outcome.
+    final : CalibratedImage
+        The image to be delivered, by the embedded engine, with the sky model subtracted before CLEAN.
+
+    Returns
+    -------
+    CalState
+        The state itself, or one that keeps the input.
+    """
+    found = state.initial
+    if not state.tables or found is None or _was_incoherent(state):
+        return state
+    region = region_for(final, data.grid, data.catalog_model, state.noise)
+    worse = worse_than_found(
+        _appraisal(data, state, found, region, ()),
+        _appraisal(data, state, final, region, state.tables),
+        state.sky_check,
+    )
+    if not worse:
+        return state
+    return _with_outcome(data, _rolled_back(state, log, worse), config, log)
+
+
+def _with_outcome(data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog) -> CalState:
+    """Say how the run ended, and image the input alone if it is kept."""
     ratios = [None if state.tables else _snr_ratio(data, state, this) for this in state.rounds]
     before = state.input_score.chi2_heldout if state.input_score else None
     outcome = outcome_of(state.rounds, ratios, before)
