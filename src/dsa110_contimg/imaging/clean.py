@@ -208,7 +208,7 @@ def _major_cycles(
             continue
         if settings.one_cycle:
             return n_major, mad_rms(residual)
-        if direct and go_on:
+        if direct and go_on and cycle + 1 < MAX_MAJOR:
             continue
         new_rms = math.inf
         if np.isfinite(model).all():
