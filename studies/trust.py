@@ -289,7 +289,7 @@ def true_thermal_jy(ms: Path, out: Path, summary: dict[str, Any], truth: Truth, 
         factor = np.asarray(antennas["noise_factor"], dtype=float).reshape(-1, 2)
         weights = replace(weights, noise_factor=factor)
     tables = [read_gain_table(out / name) for name in summary["gaintables"]]
-    half_width = grid.size / 2 * grid.cell_rad
+    half_width = grid.half_width_rad
     chunks = stokes_data(data, tables, weights, "true noise", half_width_rad=half_width)
     imager = Imager(chunks, grid, config.weighting, config.robust, config.threads)
     return float(imager.dirty().std())

@@ -247,3 +247,14 @@ def test_what_ends_a_run_is_said_first():
     kinds = [("moved", ""), ("input", "no_improvement"), ("time", ""), ("sky", "refused")]
     sorted_ = weightiest_first(Finding(kind, "", status) for kind, status in kinds)
     assert [f.kind for f in sorted_] == ["sky", "input", "moved", "time"]
+
+
+def test_a_turned_sky_is_not_told_as_a_shift_by_its_fluxes():
+    """Sources that are not where they are looked for tell no beam; a shift turns and shears them alike."""
+    turned = changed(rotation_deg=Estimate(TURN, TURN / 100), **AIMED | SOME)
+    assert [f.kind for f in found(turned) if f.status == "refused"] == ["rotated"]
+    shear = Estimate(np.radians(TURN), 1e-6)
+    shifted = replace(turned, shear=shear)
+    assert found(shifted)[0].kind == "shifted"
+    # The gains of a coherent input show a shift whatever the fluxes say.
+    assert found(turned, moved(120.0))[0].kind == "shifted"

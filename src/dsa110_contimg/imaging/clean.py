@@ -156,15 +156,17 @@ def clean(
     residual = imager.dirty() if start is None else start.residual.copy()
     _require_finite(residual)
     model = np.zeros_like(residual) if start is None else start.model.copy()
+    direct = settings.is_direct(_peak(residual, mask), mad_rms(residual))
     with tempfile.TemporaryDirectory(prefix="contimg-clean-") as folder:
-        radler_settings = _radler_settings(imager, settings, residual, mask, Path(folder))
+        major_gain = 1.0 if direct or settings.one_cycle else settings.major_gain
+        radler_settings = _radler_settings(imager, settings, major_gain, mask, Path(folder))
         # Radler holds views: these three arrays are changed in place and never replaced.
         work_psf = psf.copy()
         with captured_stdout():
             cleaner = radler.Radler(radler_settings, work_psf, residual, model, beam.major_rad)
         # The setting alone does not start the threads.
         cleaner.worker_thread_count = radler_settings.thread_count
-        n_major, rms = _major_cycles(imager, settings, cleaner, model, residual, mask)
+        n_major, rms = _major_cycles(imager, settings, direct, cleaner, model, residual, mask)
         del cleaner
     _require_finite(residual)
     return CleanResult(
@@ -183,6 +185,7 @@ def clean(
 def _major_cycles(
     imager: Imager,
     settings: CleanSettings,
+    direct: bool,
     cleaner: Any,
     model: Image,
     residual: Image,
@@ -191,7 +194,6 @@ def _major_cycles(
     """Run major cycles on the arrays that Radler holds; their number, and the rms of what is left."""
     rms, n_major = mad_rms(residual), 0
     go_on = settings.niter > 0 and _peak(residual, mask) > settings.depth_jy(rms)
-    direct = settings.is_direct(_peak(residual, mask), rms)
     before, last = model.copy(), residual.copy()
     for cycle in range(MAX_MAJOR):
         if not go_on:
@@ -232,7 +234,7 @@ def _major_cycles(
 
 
 def _radler_settings(
-    imager: Imager, settings: CleanSettings, residual: Image, mask: Bool | None, folder: Path
+    imager: Imager, settings: CleanSettings, major_gain: float, mask: Bool | None, folder: Path
 ) -> radler.Settings:
     wanted = radler.Settings()
     wanted.trimmed_image_width = wanted.trimmed_image_height = imager.grid.size
@@ -240,8 +242,7 @@ def _radler_settings(
     wanted.minor_iteration_count = settings.niter
     wanted.major_iteration_count = MAX_MAJOR
     wanted.minor_loop_gain = settings.gain
-    direct = settings.one_cycle or settings.is_direct(_peak(residual, mask), mad_rms(residual))
-    wanted.major_loop_gain = 1.0 if direct else settings.major_gain
+    wanted.major_loop_gain = major_gain
     wanted.absolute_threshold = settings.threshold_jy or 0.0
     wanted.auto_threshold_sigma = settings.auto_threshold_sigma
     wanted.thread_count = imager.threads or len(os.sched_getaffinity(0))

@@ -93,6 +93,11 @@ class ImageGrid:
             np.asarray(y, float) - self.center
         ) * self.cell_rad
 
+    @property
+    def half_width_rad(self) -> float:
+        """From the phase centre to the middle of an edge, radians."""
+        return self.size / 2 * self.cell_rad
+
     def sky_to_pixel(self, ra_rad: ArrayLike, dec_rad: ArrayLike) -> tuple[Float, Float]:
         """Fractional pixel (x, y), counted from 0, of ICRS directions; NaN behind the horizon."""
         return self.lm_to_pixel(*self.sky_to_lm(ra_rad, dec_rad))

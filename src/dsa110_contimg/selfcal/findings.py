@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dsa110_contimg.calibration.phase_gradient import PhaseGradient
-from dsa110_contimg.selfcal.sky_check import FEWEST_SOURCES, MANY_AGREE, SIGNIFICANT, Estimate, SkyCheck
+from dsa110_contimg.selfcal.sky_check import FEWEST_SOURCES, MANY_AGREE, SIGNIFICANT, SkyCheck
 from dsa110_contimg.sky.components import ARCSEC
 
 __all__ = ["Finding", "coherent", "findings_of", "follows_from", "unexplained", "weightiest_first"]
@@ -222,6 +222,9 @@ def _shift(check: SkyCheck, gradient: PhaseGradient | None, half_power_rad: floa
                 "input has it: check the phase centre"
             )
             return [Finding("shifted", text, "refused")]
+    if _is_turned(check, half_power_rad) and _is_pure(check):
+        # Sources that are looked for where they are not tell no beam.
+        return []
     east, north = check.pointing_arcmin
     off, error = np.hypot(east.value, north.value), np.hypot(east.error, north.error) / np.sqrt(2)
     if not off > max(TREND_SIGMAS * error, BEAM_CENTRE * np.degrees(half_power_rad) * 60):
@@ -241,6 +244,17 @@ def _shift(check: SkyCheck, gradient: PhaseGradient | None, half_power_rad: floa
     return [Finding("beam_centre", text, "refused" if far else "")]
 
 
+def _is_turned(check: SkyCheck, half_power_rad: float) -> bool:
+    """Whether held-out sources lie as after a rotation, by more than errors of a catalogue."""
+    rotation = check.rotation_deg
+    return rotation.beyond(0, SIGNIFICANT) and np.radians(abs(rotation.value)) * half_power_rad > DISPLACED
+
+
+def _is_pure(check: SkyCheck) -> bool:
+    """Whether the rotation is more than what comes with the shear."""
+    return bool(np.radians(abs(check.rotation_deg.value)) > PURE * check.shear.value)
+
+
 def _displacements(check: SkyCheck, half_power_rad: float) -> list[Finding]:
     found = []
     rotation, stretch, shear = check.rotation_deg, check.stretch, check.shear
@@ -252,10 +266,8 @@ def _displacements(check: SkyCheck, half_power_rad: float) -> list[Finding]:
             "otherwise than across it: the ionosphere, or refraction"
         )
         found.append(Finding("sheared", text))
-    pure = np.radians(abs(rotation.value)) > PURE * shear.value
-    if sheared and not pure and check.agreeing_fraction > STAY:
-        rotation = Estimate()
-    if rotation.beyond(0, SIGNIFICANT) and np.radians(abs(rotation.value)) * half_power_rad > DISPLACED:
+    of_shear = sheared and not _is_pure(check) and check.agreeing_fraction > STAY
+    if _is_turned(check, half_power_rad) and not of_shear:
         text = (
             f"the sky is the catalogue's rotated by {abs(rotation.value):.2f} deg or more about the phase "
             "centre: check the equinox of the coordinates"

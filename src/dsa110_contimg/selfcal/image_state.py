@@ -113,7 +113,7 @@ def dirty_image(
             state.weights,
             label,
             subtract=state.model,
-            half_width_rad=data.grid.size / 2 * data.grid.cell_rad,
+            half_width_rad=data.grid.half_width_rad,
             untouched=False,
         )
         weighting = config.weighting, config.robust

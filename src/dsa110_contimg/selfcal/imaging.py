@@ -143,7 +143,6 @@ def make_image(
     grid = data.grid
 
     def visibilities() -> StokesVisibilities:
-        half_width = grid.size / 2 * grid.cell_rad
         chunks = stokes_data(
             data,
             tables,
@@ -151,7 +150,7 @@ def make_image(
             label,
             subtract=subtract,
             weight_tables=weight_tables,
-            half_width_rad=half_width,
+            half_width_rad=grid.half_width_rad,
             untouched=untouched,
         )
         return StokesVisibilities(chunks, noise)

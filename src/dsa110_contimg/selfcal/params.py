@@ -83,7 +83,7 @@ def averaging_of(context: ObsContext, output_dir: Path, config: SelfCalConfig) -
     """How far an observation is averaged."""
     grid = context.grid
     return Averaging(
-        half_width_rad=grid.size / 2 * grid.cell_rad,
+        half_width_rad=grid.half_width_rad,
         sub_bands=max(1, sub_bands_of_window(context.reader, config)),
         memory_bytes=config.memory_gb * 1e9,
         scratch=output_dir,

@@ -65,7 +65,6 @@ RECEPTORS: dict[int, tuple[int, int]] = {
 }
 #: A program that works on the table gives way within seconds; one that keeps it for itself does not.
 LOCK_WAIT_S = 20
-CORRELATION_NAMES = {5: "RR", 6: "RL", 7: "LR", 8: "LL", 9: "XX", 10: "XY", 11: "YX", 12: "YY"}
 
 
 @dataclass(frozen=True)
