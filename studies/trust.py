@@ -289,8 +289,7 @@ def true_thermal_jy(ms: Path, out: Path, summary: dict[str, Any], truth: Truth, 
         factor = np.asarray(antennas["noise_factor"], dtype=float).reshape(-1, 2)
         weights = replace(weights, noise_factor=factor)
     tables = [read_gain_table(out / name) for name in summary["gaintables"]]
-    half_width = grid.half_width_rad
-    chunks = stokes_data(data, tables, weights, "true noise", half_width_rad=half_width)
+    chunks = stokes_data(data, tables, weights, "true noise", half_width_rad=grid.half_width_rad)
     imager = Imager(chunks, grid, config.weighting, config.robust, config.threads)
     return float(imager.dirty().std())
 
