@@ -167,6 +167,9 @@ def test_a_chain_is_the_product_and_flags_add_up(rng):
     np.testing.assert_allclose(gain, parts[0][0] * parts[1][0] * parts[2][0])
     np.testing.assert_array_equal(flag, parts[0][1] | parts[1][1] | parts[2][1])
     assert flag[:, :, 2].all()
+    # What does not depend on frequency is not repeated for every channel.
+    scalar, unsolved = chain(tables[1:], 0, times, freq, 5)
+    assert scalar.shape == unsolved.shape == (2, 5, 1, 2)
     unit, none = chain([], 0, times, freq, 5)
     assert (unit == 1).all()
     assert not none.any()

@@ -59,6 +59,7 @@ def test_floor_stops_the_cleaning(imager, cleaned):
 
 
 def test_one_cycle_finds_the_sources_without_another_gridding(imager, cleaned):
+    imager.psf()
     before = imager.griddings
     once = clean(imager, CleanSettings(one_cycle=True))
     assert imager.griddings == before + 1
@@ -192,6 +193,7 @@ def test_what_stands_out_far_is_cleaned_in_steps(imager, cleaned):
 
 
 def test_nothing_above_the_depth_takes_no_cycle(imager):
+    imager.psf()
     before = imager.griddings
     nothing = clean(imager, CleanSettings(threshold_jy=2.0))
     assert (nothing.n_major, np.count_nonzero(nothing.model)) == (0, 0)

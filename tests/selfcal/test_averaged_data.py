@@ -259,8 +259,10 @@ def test_what_does_not_fit_is_spooled_and_the_same(narrow, tmp_path):
     assert not outside.averaged.blocks.in_memory
     assert outside.averaged.blocks.bytes_read > 0
     assert len(outside.averaged.blocks) > len(inside.averaged.blocks)
+    # But for the rounding of single precision, where windows are predicted together.
     for name in ("cross", "model", "data", "count"):
-        np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-9, atol=1e-6)
+        one, other = getattr(a, name), getattr(b, name)
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6 * np.abs(one).max())
     # It has no name, and goes with the data.
     assert not any((tmp_path / "out").iterdir())
     assert outside._predicted.models() == []

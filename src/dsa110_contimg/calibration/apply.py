@@ -33,13 +33,14 @@ def chain(
 
     Returns
     -------
-    gain : ndarray of complex128, shape (n, nant, nchan, 2)
-        Product of the gains.
+    gain : ndarray of complex128, shape (n, nant, nchan or 1, 2)
+        Product of the gains; the channel axis is 1 if none depends on frequency.
     flag : ndarray of bool, same shape
         True where any table has no solution.
     """
-    shape = (len(time_s), n_antennas, len(freq_hz), 2)
-    return _product((table.evaluate(spw_id, time_s, freq_hz) for table in tables), shape)
+    factors = [table.evaluate(spw_id, time_s, freq_hz) for table in tables]
+    channels = max((gain.shape[2] for gain, _ in factors), default=1)
+    return _product(factors, (len(time_s), n_antennas, channels, 2))
 
 
 def gains_at_times(
@@ -110,7 +111,7 @@ def correct(
         Antennas.
     time_index : ndarray of int, shape (nrow,)
         Index of each row into the time axis of `gain`.
-    gain : ndarray of complex128, shape (ntime, nant, nchan, 2)
+    gain : ndarray of complex128, shape (ntime, nant, nchan or 1, 2)
         Gains.
     flag : ndarray of bool, same shape
         Where there are none.
@@ -126,14 +127,18 @@ def correct(
     """
     pairs = np.asarray(receptors, dtype=np.int64).reshape(-1, 2)
     out, new_weight = np.empty_like(vis), np.empty_like(weight)
+    good = ~flag & (gain != 0)
+    # Divided once per antenna, in double precision; zero where there is no solution.
+    inverse = np.divide(1.0, gain, out=np.zeros_like(gain), where=good)
+    power = np.where(good, gain.real**2 + gain.imag**2, 0.0)
     _correct(
         np.ascontiguousarray(vis),
         np.ascontiguousarray(weight),
         antenna1,
         antenna2,
         time_index,
-        np.ascontiguousarray(gain),
-        np.ascontiguousarray(flag),
+        inverse.astype(np.complex64),
+        power,
         pairs,
         out,
         new_weight,
@@ -148,23 +153,22 @@ def _correct(
     antenna1: Int,
     antenna2: Int,
     time_index: Int,
-    gain: Complex,
-    flag: Bool,
+    inverse: Vis,
+    power: Float,
     receptors: Int,
     out: Vis,
     out_weight: Weight,
 ) -> None:
     nrow, nchan, ncorr = vis.shape
+    step = 0 if power.shape[2] == 1 else 1
     for r in numba.prange(nrow):
         t, i, j = time_index[r], antenna1[r], antenna2[r]
         for c in range(nchan):
             for k in range(ncorr):
                 p, q = receptors[k, 0], receptors[k, 1]
-                g = gain[t, i, c, p] * np.conj(gain[t, j, c, q])
-                power = g.real * g.real + g.imag * g.imag
-                if flag[t, i, c, p] or flag[t, j, c, q] or power == 0.0:
-                    out[r, c, k] = vis[r, c, k]
-                    out_weight[r, c, k] = 0.0
-                else:
-                    out[r, c, k] = vis[r, c, k] * np.conj(g) / power
-                    out_weight[r, c, k] = weight[r, c, k] * power
+                strength = power[t, i, c * step, p] * power[t, j, c * step, q]
+                v = vis[r, c, k]
+                if strength > 0:
+                    v *= inverse[t, i, c * step, p] * np.conj(inverse[t, j, c * step, q])
+                out[r, c, k] = v
+                out_weight[r, c, k] = weight[r, c, k] * strength

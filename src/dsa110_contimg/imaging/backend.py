@@ -38,6 +38,9 @@ __all__ = [
     "require_effect",
 ]
 
+#: Minor-cycle gain where no source stands out: measured, the residual's rms is within 0.2 per cent of that at
+#: a gain of 0.1, in half the time.
+INCOHERENT_GAIN = 0.3
 #: Options that WSClean alone has.
 OF_WSCLEAN = ("channels_out", "spectral_terms", "wsclean", "container_mounts")
 
@@ -80,9 +83,12 @@ class ImagingProblem:
         Depth of another image that this one is compared with, in jansky.
     one_cycle : bool
         CLEAN in a single cycle, see :class:`CleanSettings`; for the embedded engine alone.
-    made_before : (ndarray of float32, float) or None
-        Point spread function and thermal rms for a noise of one jansky of an earlier image of these data:
-        used again if the weights are the same.
+    incoherent : bool
+        Whether the data are far from coherent: the embedded engine grids them as exactly as noise needs it,
+        and CLEANs in fewer and larger steps.
+    made_before : (ndarray of float32, str) or None
+        Point spread function of an earlier image of these data and the digest of its weights: used again if
+        the weights are the same.
     """
 
     grid: ImageGrid
@@ -92,7 +98,8 @@ class ImagingProblem:
     mask_for: Callable[[RestoringBeam], Bool | None] | None = None
     depth_jy: float | None = None
     one_cycle: bool = False
-    made_before: tuple[Image, float] | None = None
+    incoherent: bool = False
+    made_before: tuple[Image, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,6 +123,8 @@ class CleanedImage:
         Images of parts of the band, if asked for.
     griddings : int
         Images gridded by the embedded engine on the way.
+    weights_digest : str
+        Digest of the embedded engine's weights; empty of another imager.
     """
 
     cleaned: CleanResult
@@ -125,6 +134,7 @@ class CleanedImage:
     mask: Bool | None = None
     channels: tuple[Path, ...] = ()
     griddings: int = 0
+    weights_digest: str = ""
 
     @property
     def thermal_rms_jy(self) -> float:
@@ -173,9 +183,11 @@ class Embedded:
         config, data = self.config, problem.visibilities()
         noise = data.noise
         weighting = config.weighting, config.robust
-        imager = Imager(data.chunks, problem.grid, *weighting, config.threads, noise)
+        imager = Imager(
+            data.chunks, problem.grid, *weighting, config.threads, noise, incoherent=problem.incoherent
+        )
         del data  # the imager has joined copies
-        if problem.made_before is not None and problem.made_before[1] == imager.thermal_rms(1.0):
+        if problem.made_before is not None and problem.made_before[1] == imager.weights_digest:
             imager.share_psf(problem.made_before[0])
         mask = None if problem.mask_for is None else problem.mask_for(fit_beam(imager.psf(), problem.grid))
         sigma, depth_jy = config.depth()
@@ -189,6 +201,7 @@ class Embedded:
                 mask_sigma=max(config.mask_sigma, sigma),
                 multiscale=config.multiscale,
                 one_cycle=problem.one_cycle,
+                gain=INCOHERENT_GAIN if problem.incoherent else CleanSettings.gain,
             )
             return clean(imager, settings, mask=mask, start=start)
 
@@ -203,6 +216,7 @@ class Embedded:
             noise=noise,
             mask=mask,
             griddings=imager.griddings,
+            weights_digest=imager.weights_digest,
         )
 
 

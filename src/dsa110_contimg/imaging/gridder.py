@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import ducc0
@@ -20,7 +22,7 @@ from dsa110_contimg.visibilities.noise import NoiseScale
 __all__ = ["Imager", "degrid"]
 
 # Relative error of an image: near the smallest that ducc0 grants in single precision, 1e-5, and that of an
-# image of noise alone.
+# image of noise alone and of a point spread function. At 5e-4 a source leaves 4e-5 of itself in other places.
 EPSILON, EPSILON_OF_NOISE = 2e-5, 5e-4
 #: Relative accuracy of predicted visibilities.
 DEGRID_EPSILON = 2e-5
@@ -50,6 +52,8 @@ class Imager:
         Threads to use; 0 for all.
     noise : NoiseScale, optional
         Noise of the data: where they hold little else, images are less exact by what is far below it.
+    incoherent : bool
+        Whether the data are far from coherent, as before calibration: they are gridded as noise is.
 
     Raises
     ------
@@ -67,6 +71,7 @@ class Imager:
         robust: float = 0.0,
         threads: int = 0,
         noise: NoiseScale | None = None,
+        incoherent: bool = False,
     ) -> None:
         self.grid = grid
         self.threads = threads
@@ -92,8 +97,8 @@ class Imager:
                 f"{len(chunks)} visibility chunks",
                 "check the flags and the selection of fields and spectral windows, or the cell",
             )
-        self._epsilon = EPSILON
-        if noise is not None and noise.known:
+        self._epsilon = EPSILON_OF_NOISE if incoherent else EPSILON
+        if not incoherent and noise is not None and noise.known:
             power = math.fsum(_power(w, chunk.vis) for w, chunk in zip(self._weights, joined, strict=True))
             # The error is a part of the whole image: of noise alone it may be larger.
             of_noise = noise.variance * self._sum_variance / power if power > 0 else 1.0
@@ -116,6 +121,14 @@ class Imager:
     def share_psf(self, psf: Image) -> None:
         """Take a point spread function that was made at the same weights, read-only."""
         self._psf = psf
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """Digest of the imaging weights: images of the same data for which it is the same share their psf."""
+        digest = hashlib.blake2b(digest_size=16)
+        for weight in self._weights:
+            digest.update(np.ascontiguousarray(weight).data)
+        return digest.hexdigest()
 
     def dirty(self) -> Image:
         """Image of the data, Jy/beam."""
@@ -158,7 +171,8 @@ class Imager:
         """Image of the data minus a model; of ones if that is None; of the data if it is empty."""
         self.griddings += 1
         total = np.zeros((self.grid.size, self.grid.size))
-        common = _convention(self.grid, self._epsilon, self.threads)
+        epsilon = max(self._epsilon, EPSILON_OF_NOISE) if model is None else self._epsilon
+        common = _convention(self.grid, epsilon, self.threads)
         part = np.empty((self.grid.size, self.grid.size), np.float32)
         try:
             for (uvw, freq, data), weight in zip(self._data, self._weights, strict=True):

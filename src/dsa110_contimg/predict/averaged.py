@@ -14,15 +14,15 @@ from functools import lru_cache
 import numba
 import numpy as np
 
-from dsa110_contimg.array_types import Complex, Float, Int, Single, Vis
+from dsa110_contimg.array_types import Bool, Complex, Float, Int, Single, Vis
 from dsa110_contimg.predict.direct import (
     GAUSSIAN,
+    RESTART,
     TILE,
     find_delays,
     form_phasors,
     predict_reference,
     projected_extents,
-    rotation,
     sine_cosine,
     tiles_of,
 )
@@ -97,7 +97,7 @@ def predict_averaged(
         return out
     freq = np.ascontiguousarray(freq_hz, dtype=np.float64)
     sizes, kind = np.unique(count, return_inverse=True)
-    step, restart = rotation(freq)
+    step, formed = _where_formed(freq)
     shape = projected_extents(n, major_rad, minor_rad, pa_rad)
     extended = np.zeros(n, dtype=bool) if major_rad is None else major_rad > 0
     moments = np.asarray(moments_jy, dtype=np.float32).reshape(-1, 3, n, nbin)
@@ -110,7 +110,7 @@ def predict_averaged(
         *tiles_of(len(uvw_m), spectrum),
         freq,
         step,
-        restart,
+        formed,
         float(channel_width_hz),
         sizes.astype(np.int64),
         kind.reshape(-1).astype(np.int64),
@@ -122,6 +122,25 @@ def predict_averaged(
         out,
     )
     return out
+
+
+def _where_formed(freq_hz: Float) -> tuple[float, Bool]:
+    """By how many hertz phases are rotated on from bin to bin, and at which bins they are formed anew.
+
+    That is every `RESTART` bins, and wherever the distance is not the usual one, as from one spectral window
+    to the next.
+    """
+    steps = np.diff(freq_hz)
+    step = float(np.median(steps)) if steps.size else 0.0
+    formed = np.ones(freq_hz.size, dtype=bool)
+    since = 0
+    for k in range(1, freq_hz.size):
+        since = since + 1 if abs(steps[k - 1] - step) <= 1e-9 * abs(step) else RESTART
+        if since < RESTART:
+            formed[k] = False
+        else:
+            since = 0
+    return step, formed
 
 
 @lru_cache(maxsize=256)
@@ -250,7 +269,7 @@ def _sum_averaged(
     spectrum: Int,
     freq: Float,
     step: float,
-    restart: int,
+    formed: Bool,
     width: float,
     sizes: Int,
     kind: Int,
@@ -324,8 +343,7 @@ def _sum_averaged(
                         even[q, r] *= share
                         odd[q, r] *= share
                         bent[q, r] *= share
-            if restart > 1:
-                form_phasors(delay, step, dr, di)
+            form_phasors(delay, step, dr, di)
             if k >= points:
                 for r in range(rows):
                     u, v = uvw[start + r, 0], uvw[start + r, 1]
@@ -334,14 +352,18 @@ def _sum_averaged(
                     size[r] = GAUSSIAN * (along * along + across * across) / SPEED_OF_LIGHT**2
             for c in range(nbin):
                 f = freq[c]
-                if c % restart == 0:
+                if formed[c]:
                     form_phasors(delay, f, pr, pi)
                 q, s, ds, dds = kind[c], moments[of, 0, k, c], moments[of, 1, k, c], moments[of, 2, k, c]
                 if k < points:
+                    # In one loop with the rotation: what is loaded is used for both.
                     for r in range(TILE):
+                        x, y = pr[r], pi[r]
                         a, b = s * even[q, r] + dds * bent[q, r], ds * odd[q, r]
-                        re[c, r] += a * pr[r] - b * pi[r]
-                        im[c, r] += a * pi[r] + b * pr[r]
+                        re[c, r] += a * x - b * y
+                        im[c, r] += a * y + b * x
+                        pr[r] = x * dr[r] - y * di[r]
+                        pi[r] = x * di[r] + y * dr[r]
                 else:
                     spread = (sizes[q] * sizes[q] - 1) / 12
                     for r in range(rows):
@@ -355,7 +377,6 @@ def _sum_averaged(
                         b = np.float32(taper * (ds + s * first)) * odd[q, r]
                         re[c, r] += a * pr[r] - b * pi[r]
                         im[c, r] += a * pi[r] + b * pr[r]
-                if restart > 1:
                     for r in range(TILE):
                         turned = pr[r] * dr[r] - pi[r] * di[r]
                         pi[r] = pr[r] * di[r] + pi[r] * dr[r]

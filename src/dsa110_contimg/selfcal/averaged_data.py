@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +60,8 @@ BYTES_PER_BIN = 13
 BYTES_PER_SCATTERED = 34
 #: A row: its number, dump, antennas and baseline.
 BYTES_PER_ROW = 56
+#: Bins of a row that are predicted together, at most: their sums stay near the processor.
+MOST_BINS_TOGETHER = 96
 #: Noise before calibration is measured on the shortest third of the baselines, where the uncalibrated sky
 #: changes least from channel to channel.
 SHORT_BASELINES = 1 / 3
@@ -126,8 +130,7 @@ class AveragedData:
     Attributes
     ----------
     blocks : BlockStore
-        Averages of the parallel hands about the common phase centre, after the initial tables, window by
-        window.
+        Averages of the parallel hands about the common phase centre, after the initial tables.
     broken : BrokenData
         What can be neither sky nor noise; places are those of the blocks as they were read.
     wild : mapping of int to ndarray of int
@@ -147,6 +150,26 @@ class AveragedData:
     noise: NoiseBounds
     data_hash: str
     length_m: Float
+
+    @cached_property
+    def together(self) -> dict[int, tuple[int, ...]]:
+        """Blocks that are best predicted together, by number of each: several windows on the same baselines.
+
+        Those of single channels are not among them: with so many of a row nothing is gained.
+        """
+        groups: dict[Hashable, list[list[int]]] = {}
+        for number, block in enumerate(self.blocks):
+            bins = block.bins
+            if bins is None or (bins.count == 1).all():
+                continue
+            size = bins.count.size
+            key = block.uvw_m.tobytes(), block.time_index.tobytes(), bins.channel_width_hz, size
+            of_key = groups.setdefault(key, [[]])
+            if (len(of_key[-1]) + 1) * size > MOST_BINS_TOGETHER:
+                of_key.append([])
+            of_key[-1].append(number)
+        found = [tuple(group) for of_key in groups.values() for group in of_key]
+        return {number: group for group in found for number in group}
 
     @property
     def samples(self) -> int:
@@ -297,10 +320,16 @@ class _Averager:
         return factor_by_length(length, block.spw, self._averaging.half_width_rad, factors)
 
     def finish(self) -> BlockStore:
-        """Make blocks of what is left; all in the order of the windows, those of one kind side by side."""
+        """Make blocks of what is left; those of the same rows side by side, but for single channels."""
         for key in list(self._piles):
             self._seal(key)
-        self.store.sort(sorted(range(len(self._keys)), key=lambda k: (self._keys[k], k)))
+        before: Counter[tuple[int, int, int]] = Counter()
+        order = []
+        for number, key in enumerate(self._keys):
+            window, factor, second = key
+            order.append((factor, second, before[key] if factor > 1 else 0, window, number))
+            before[key] += 1
+        self.store.sort([number for *_, number in sorted(order)])
         return self.store
 
     def _layout(self, window: SpectralWindow, weight: Weight) -> dict[int, tuple[ChannelBins, Int]]:

@@ -92,8 +92,13 @@ class BlockStore:
         self._blocks = [self._blocks[k] for k in order]
 
     def __iter__(self) -> Iterator[Block]:
-        for block in self._blocks:
-            yield block if isinstance(block, Block) else self._read(block)
+        for number in range(len(self)):
+            yield self.block(number)
+
+    def block(self, number: int) -> Block:
+        """Return one block."""
+        block = self._blocks[number]
+        return block if isinstance(block, Block) else self._read(block)
 
     @property
     def n_rows(self) -> list[int]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
+import numba
 import numpy as np
 
 from dsa110_contimg.array_types import Bool, Vis, Weight
@@ -96,7 +97,9 @@ class CalibrationBlock:
 
     def touched(self, weight: Weight) -> Weight:
         """Take their weight from the untouched visibilities; shape (nrow, nchan, n)."""
-        return np.where(self.untouched[:, :, None], np.float32(0), weight)
+        out = np.empty_like(weight)
+        _without(weight, self.untouched, out)
+        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -377,12 +380,50 @@ class CalibrationData:
 
     def predict(self, block: Block, model: ModelVisibilities) -> Vis:
         """Predict the visibilities of a model for one block, shape (nrow, nchan); not remembered."""
+        return self._predict_blocks([block], model)[0]
+
+    def _predict_blocks(self, blocks: Sequence[Block], model: ModelVisibilities) -> list[Vis]:
+        """Predict a model for blocks of the same rows, or for a single one."""
         with self.log.timed("predict"):
-            predicted = model.visibilities(block, self.reader)
-        self.log.count("predicted", predicted.size)
-        if isinstance(model, SkyVisibilities):
-            self.log.count("phasors", predicted.size * len(model.sky))
+            if isinstance(model, SkyVisibilities) and len(blocks) > 1:
+                predicted = model.of_same_rows(blocks, self.reader)
+            else:
+                predicted = [model.visibilities(block, self.reader) for block in blocks]
+        for of_block in predicted:
+            self.log.count("predicted", of_block.size)
+            if isinstance(model, SkyVisibilities):
+                self.log.count("phasors", of_block.size * len(model.sky))
         return predicted
+
+    def in_turn(self) -> Callable[[CalibrationBlock, ModelVisibilities], Vis]:
+        """Give what predicts models for the blocks of one pass, in the order in which they come.
+
+        Blocks that are best predicted together are, and kept until it is their turn.
+        """
+        ahead: dict[int, dict[int, Vis]] = {}
+
+        def predict(piece: CalibrationBlock, model: ModelVisibilities) -> Vis:
+            known = ahead.setdefault(id(model), {})
+            if piece.number not in known:
+                known |= self._predict_together(self._numbers(piece.number), piece.block, model)
+            return known.pop(piece.number)
+
+        return predict
+
+    def _numbers(self, number: int) -> tuple[int, ...]:
+        """Blocks that are best predicted together with one, by number."""
+        if self.averaged is None or not self.remembers:
+            return (number,)
+        return self.averaged.together.get(number, (number,))
+
+    def _predict_together(
+        self, numbers: Sequence[int], block: Block, model: ModelVisibilities
+    ) -> dict[int, Vis]:
+        """Predict a model for blocks by number; of a single one it is the one given."""
+        if len(numbers) == 1 or self.averaged is None:
+            return dict(zip(numbers, [self.predict(block, model)], strict=True))
+        blocks = [self.averaged.blocks.block(k) for k in numbers]
+        return dict(zip(numbers, self._predict_blocks(blocks, model), strict=True))
 
     @property
     def remembers(self) -> bool:
@@ -393,7 +434,11 @@ class CalibrationData:
         # Beside averages, blocks as they were read have other numbers, and are seen once.
         if not self.remembers or (self.averaged is not None and block.bins is None):
             return self.predict(block, model)
-        return self._predicted.get(number, model, lambda some: self.predict(block, some))
+
+        def predict(numbers: Sequence[int], some: ModelVisibilities) -> Sequence[Vis]:
+            return list(self._predict_together(numbers, block, some).values())
+
+        return self._predicted.get(number, self._numbers(number), model, predict)
 
     def least_length_m(self, block: Block, fraction: float) -> float:
         """Projected length that a fraction of the baselines is shorter than, metres; as read, of a block."""
@@ -532,3 +577,13 @@ def parallel_hands(block: Block, vis: Vis, weight: Weight) -> tuple[Vis, Weight]
     for k, p in zip(block.spw.parallel, receptor, strict=True):
         by_receptor[:, :, p], weights[:, :, p] = vis[:, :, k], weight[:, :, k]
     return by_receptor, weights
+
+
+@numba.njit(parallel=True, cache=True)
+def _without(weight: Weight, left_out: Bool, out: Weight) -> None:
+    """Weights, shape (nrow, nchan, n), without those of some visibilities."""
+    for row in numba.prange(weight.shape[0]):
+        for channel in range(weight.shape[1]):
+            for k in range(weight.shape[2]):
+                left = left_out[row, channel]
+                out[row, channel, k] = np.float32(0) if left else weight[row, channel, k]

@@ -35,6 +35,7 @@ def image_state(
     backend: Backend | None = None,
     untouched: bool = True,
     one_cycle: bool = False,
+    incoherent: bool = False,
     like: CalibratedImage | None = None,
 ) -> tuple[CalState, CalibratedImage]:
     """Image the data after gains, with the sky model subtracted and restored if asked for.
@@ -63,7 +64,7 @@ def image_state(
         What makes the image; the embedded engine by default, which makes all that are compared.
     untouched : bool
         Whether the data that no step may use are in it.
-    one_cycle, like
+    one_cycle, incoherent, like
         As of :func:`make_image`.
 
     Returns
@@ -91,6 +92,7 @@ def image_state(
             mask_for=mask_for if config.catalog_mask else None,
             untouched=untouched,
             one_cycle=one_cycle,
+            incoherent=incoherent,
             like=like,
         )
     return replace(state, mask=image.mask), image

@@ -55,6 +55,8 @@ class CalibratedImage:
         Restored image of these, as `restored`.
     thermal_per_noise : float
         Thermal rms for a noise of one jansky at unit weight.
+    weights_digest : str
+        Tells images at the same weights.
     mask : ndarray of bool, shape (size, size), or None
         Where CLEAN components could be, if that was bounded.
     own_weights : bool
@@ -69,6 +71,7 @@ class CalibratedImage:
     shallow: CleanResult
     shallow_restored: Image
     thermal_per_noise: float
+    weights_digest: str = ""
     mask: Bool | None = None
     own_weights: bool = True
     subtracted: ApparentSky | None = None
@@ -89,6 +92,7 @@ def make_image(
     mask_for: Callable[[RestoringBeam], Bool | None] | None = None,
     untouched: bool = True,
     one_cycle: bool = False,
+    incoherent: bool = False,
     like: CalibratedImage | None = None,
 ) -> CalibratedImage:
     """Image calibrated data, with a sky model subtracted and restored if one is given.
@@ -128,6 +132,8 @@ def make_image(
         Whether the data that no step may use are in it; an imager other than the embedded one gets them.
     one_cycle : bool
         CLEAN in a single cycle: for an image that is looked at, but not delivered.
+    incoherent : bool
+        Whether the data are far from coherent, which spares exactness.
     like : CalibratedImage, optional
         Image of the same data whose point spread function is this one's if the weights are the same.
 
@@ -170,7 +176,8 @@ def make_image(
             mask_for=mask_for,
             depth_jy=depth_jy,
             one_cycle=one_cycle,
-            made_before=None if like is None else (like.cleaned.psf, like.thermal_per_noise),
+            incoherent=incoherent,
+            made_before=None if like is None else (like.cleaned.psf, like.weights_digest),
         )
     )
     data.log.count("griddings", made.griddings)
@@ -190,6 +197,7 @@ def make_image(
         shallow=made.shallow,
         shallow_restored=shallow,
         thermal_per_noise=made.thermal_per_noise,
+        weights_digest=made.weights_digest,
         mask=made.mask,
         own_weights=weight_tables is None,
         subtracted=sky,

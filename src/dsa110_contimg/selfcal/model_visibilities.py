@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -12,10 +13,21 @@ from dsa110_contimg.imaging import ImageGrid, degrid
 from dsa110_contimg.predict import predict_averaged, predict_components, predict_samples
 from dsa110_contimg.sky import ApparentSky
 from dsa110_contimg.sky.apparent_sky import joined
-from dsa110_contimg.visibilities import Block, ChannelBins, VisibilityReader, mean_over_bins, turn_phases
+from dsa110_contimg.visibilities import (
+    Block,
+    ChannelBins,
+    SpectralWindow,
+    VisibilityReader,
+    mean_over_bins,
+    turn_phases,
+)
 from dsa110_contimg.visibilities.averaging import add_partial
 
 __all__ = ["ImageVisibilities", "ModelVisibilities", "SkyVisibilities"]
+
+#: Frequencies per window at which apparent fluxes are computed, at least, and what the polynomial through
+#: them may be off by elsewhere, in units of the summed flux.
+FEWEST_NODES, INTERPOLATION = 4, 1e-8
 
 
 class ModelVisibilities(Protocol):
@@ -28,25 +40,34 @@ class ModelVisibilities(Protocol):
         ...
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class _Spectra:
-    """Apparent fluxes in all channels of a window, (npointing, n, nchan); which pointing each dump has."""
+    """Apparent fluxes over a window, through whose values at a few frequencies a polynomial goes.
 
-    spw_id: int
-    flux_jy: Float
-    of_dump: Int
-    _known: tuple[ChannelBins, Single] | None = None
+    Attributes
+    ----------
+    values_jy : ndarray, shape (npointing, n, nnode)
+        At these frequencies.
+    to_channels : ndarray, shape (nnode, nchan)
+        What the polynomial makes of them in each channel.
+    """
 
-    def moments(self, bins: ChannelBins) -> Single:
-        """Parabolas over bins, shape (npointing, 3, n, nbin): blocks of the same bins come one by one."""
-        if self._known is not None:
-            before, found = self._known
-            same = np.array_equal(before.start, bins.start) and np.array_equal(before.count, bins.count)
-            if same:
-                return found
-        found = np.ascontiguousarray(np.moveaxis(bins.moments(self.flux_jy), 0, 1), dtype=np.float32)
-        self._known = bins, found
-        return found
+    values_jy: Float
+    to_channels: Float
+
+    def by_channel(self) -> Single:
+        """Fluxes in all channels, shape (npointing, nchan, n)."""
+        return np.ascontiguousarray(np.moveaxis(self.values_jy @ self.to_channels, 1, 2), dtype=np.float32)
+
+    def moments(self, bins: ChannelBins, pointings: Int) -> Single:
+        """Parabolas over bins through m pointings, (m, 3, n, nbin); of single channels (m, 1, n, nbin)."""
+        of_nodes = bins.moments(self.to_channels)[: 1 if (bins.count == 1).all() else 3]
+        values = self.values_jy[pointings].astype(np.float32)
+        m, n, n_nodes = values.shape
+        # As one large product: many small ones would take longer to share out than to do.
+        weights = np.moveaxis(of_nodes, 0, 1).reshape(n_nodes, -1).astype(np.float32)
+        found = (values.reshape(-1, n_nodes) @ weights).reshape(m, n, len(of_nodes), -1)
+        return np.ascontiguousarray(np.moveaxis(found, 2, 1))
 
 
 class SkyVisibilities:
@@ -62,8 +83,8 @@ class SkyVisibilities:
 
     def __init__(self, sky: ApparentSky) -> None:
         self.sky = sky
-        # Blocks of averages come window by window: the fluxes of one are kept.
-        self._spectra: _Spectra | None = None
+        self._spectra: dict[int, _Spectra] = {}
+        self._pointings: tuple[Float, Int] | None = None
 
     def visibilities(self, block: Block, reader: VisibilityReader) -> Vis:
         """Predict exactly, source by source; shape (nrow, nchan), in jansky.
@@ -71,7 +92,7 @@ class SkyVisibilities:
         Of a block of averages the model is the mean over the same channels.
         """
         if block.bins is not None:
-            return self._averaged(block, block.bins, reader)
+            return self.of_same_rows([block], reader)[0]
         sky, freq = self.sky.sky, block.spw.freq_hz
         field = reader.ms.field(block.field_id)
         lmn = sky.lmn(field.ra_rad, field.dec_rad)
@@ -106,36 +127,101 @@ class SkyVisibilities:
         components = replace(sky.select(first[changed]), flux_jy=change[0, changed])
         return SkyVisibilities(replace(mine, sky=components, apparent_jy=change[1, changed]))
 
-    def _averaged(self, block: Block, bins: ChannelBins, reader: VisibilityReader) -> Vis:
-        sky = self.sky.sky
-        field = reader.ms.field(block.field_id)
-        lmn, spectra = sky.lmn(field.ra_rad, field.dec_rad), self._of_window(bins, reader)
-        shape = (sky.major_rad, sky.minor_rad, sky.pa_rad)
-        pointing, freq, moments = spectra.of_dump[block.time_index], block.spw.freq_hz, spectra.moments(bins)
-        if (bins.count == 1).all():
-            out = predict_components(block.uvw_m, freq, lmn, moments[:, 0], *shape, pointing)
+    def of_same_rows(self, blocks: Sequence[Block], reader: VisibilityReader) -> list[Vis]:
+        """Predict averages of several spectral windows on the same baselines, whose phases are formed once.
+
+        Parameters
+        ----------
+        blocks : sequence of Block
+            Of the same rows and channel width, with bins.
+        reader : VisibilityReader
+            What they were read by.
+
+        Returns
+        -------
+        list of ndarray of complex64, shape (nrow, nbin)
+            Of each block, in jansky.
+        """
+        sky, first, bins = self.sky.sky, blocks[0], [b.bins for b in blocks if b.bins is not None]
+        field = reader.ms.field(first.field_id)
+        lmn, shape = sky.lmn(field.ra_rad, field.dec_rad), (sky.major_rad, sky.minor_rad, sky.pa_rad)
+        spectra = [self._of_window(b.window, reader) for b in bins]
+        used, pointing = np.unique(self._by_dump(reader)[1][first.time_index], return_inverse=True)
+        freq, count = np.concatenate([b.spw.freq_hz for b in blocks]), np.concatenate([b.count for b in bins])
+        parts = [s.moments(b, used) for s, b in zip(spectra, bins, strict=True)]
+        moments = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=3)
+        if (count == 1).all():
+            together = predict_components(first.uvw_m, freq, lmn, moments[:, 0], *shape, pointing)
         else:
-            width = bins.channel_width_hz
-            out = predict_averaged(block.uvw_m, freq, bins.count, width, lmn, moments, *shape, pointing)
-        if bins.partial is not None:
-            n_channels = bins.window.freq_hz.size
-            flux = np.moveaxis(spectra.flux_jy, 1, 2).reshape(-1, len(lmn)).astype(np.float32)
-
-            def single(row: Int, channel: Int) -> Vis:
-                spectrum = pointing[row] * n_channels + channel
-                freq = bins.window.freq_hz[channel]
-                return predict_samples(block.uvw_m[row], freq, spectrum, lmn, flux, *shape)
-
-            add_partial(out, bins.partial, single)
+            width = bins[0].channel_width_hz
+            together = predict_averaged(first.uvw_m, freq, count, width, lmn, moments, *shape, pointing)
+        edges = np.cumsum([b.count.size for b in bins])[:-1]
+        out = [np.ascontiguousarray(part) for part in np.split(together, edges, axis=1)]
+        for block, of_block, spectrum, predicted in zip(blocks, bins, spectra, out, strict=True):
+            if of_block.partial is not None:
+                single = self._single_channels(block, of_block, spectrum, used[pointing], lmn)
+                add_partial(predicted, of_block.partial, single)
         return out
 
-    def _of_window(self, bins: ChannelBins, reader: VisibilityReader) -> _Spectra:
-        window = bins.window
-        if self._spectra is None or self._spectra.spw_id != window.id:
+    def _single_channels(
+        self, block: Block, bins: ChannelBins, spectra: _Spectra, pointing: Int, lmn: Float
+    ) -> Callable[[Int, Int], Vis]:
+        """Give what predicts single channels of rows."""
+        sky, freq_hz = self.sky.sky, bins.window.freq_hz
+        flux = spectra.by_channel().reshape(-1, len(lmn))
+
+        def single(row: Int, channel: Int) -> Vis:
+            spectrum, shape = pointing[row] * freq_hz.size + channel, (sky.major_rad, sky.minor_rad)
+            at = block.uvw_m[row], freq_hz[channel]
+            return predict_samples(*at, spectrum, lmn, flux, *shape, sky.pa_rad)
+
+        return single
+
+    def _by_dump(self, reader: VisibilityReader) -> tuple[Float, Int]:
+        """Pointings, shape (npointing, 2), and which of them each dump has."""
+        if self._pointings is None:
             pointings, which = np.unique(reader.pointing, axis=0, return_inverse=True)
-            flux = np.stack([self.sky.apparent_flux(window.freq_hz, *p) for p in pointings])
-            self._spectra = _Spectra(window.id, flux, which.reshape(-1))
-        return self._spectra
+            self._pointings = pointings, which.reshape(-1)
+        return self._pointings
+
+    def _of_window(self, window: SpectralWindow, reader: VisibilityReader) -> _Spectra:
+        if window.id not in self._spectra:
+            pointings, _ = self._by_dump(reader)
+            nodes, to_channels = self._nodes(window.freq_hz, pointings)
+            values = np.stack([self.sky.apparent_flux(nodes, *p) for p in pointings])
+            self._spectra[window.id] = _Spectra(values, to_channels)
+        return self._spectra[window.id]
+
+    def _nodes(self, freq_hz: Float, pointings: Float) -> tuple[Float, Float]:
+        """Frequencies, shape (nnode,), at which fluxes tell those in all channels, and how, (nnode, nchan).
+
+        Beam and spectrum are smooth: a polynomial through a few Chebyshev nodes has them. Whether it does is
+        looked at between the nodes and in the outermost channels, from the first and the last pointing.
+        """
+        middle, half = (freq_hz.max() + freq_hz.min()) / 2, np.ptp(freq_hz) / 2
+        n = FEWEST_NODES
+        while half > 0 and n < freq_hz.size:
+            nodes = np.cos(np.pi * (np.arange(n) + 0.5) / n)
+            between = np.cos(np.pi * np.arange(n + 1) / n)
+            to_between = _lagrange(nodes, between)
+            error, total = 0.0, 0.0
+            for pointing in pointings[[0, -1]]:
+                exact = self.sky.apparent_flux(middle + half * between, *pointing)
+                found = self.sky.apparent_flux(middle + half * nodes, *pointing) @ to_between
+                error += float(np.abs(found - exact).sum(axis=0).max(initial=0))
+                total += float(np.abs(exact).sum(axis=0).max(initial=0))
+            if error <= INTERPOLATION * total:
+                return middle + half * nodes, _lagrange(nodes, (freq_hz - middle) / half)
+            n *= 2
+        return freq_hz, np.eye(freq_hz.size)
+
+
+def _lagrange(nodes: Float, at: Float) -> Float:
+    """Lagrange polynomials of nodes at other places, shape (nnode, nat)."""
+    distance = nodes[:, None] - nodes + np.eye(nodes.size)
+    ratio = (at[None, None, :] - nodes[None, :, None]) / distance[:, :, None]
+    ratio[np.diag_indices(nodes.size)] = 1.0
+    return np.asarray(ratio.prod(axis=1))
 
 
 class ImageVisibilities:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary, ref
 
@@ -39,17 +39,25 @@ class Predictions:
         """Return the models of which anything is known."""
         return list(self._of_model)
 
-    def get(self, number: int, model: ModelVisibilities, predict: Callable[[ModelVisibilities], Vis]) -> Vis:
+    def get(
+        self,
+        number: int,
+        together: Sequence[int],
+        model: ModelVisibilities,
+        predict: Callable[[Sequence[int], ModelVisibilities], Sequence[Vis]],
+    ) -> Vis:
         """Return the visibilities of a model for a block, from what is known if most of it is.
 
         Parameters
         ----------
         number : int
             Which block.
+        together : sequence of int
+            Blocks that are best predicted together, this one among them.
         model : ModelVisibilities
             The model.
         predict : callable
-            Predicts a model for this block.
+            Predicts a model for some of them.
 
         Returns
         -------
@@ -61,10 +69,13 @@ class Predictions:
         known = self._of_model[model]
         if number not in known.blocks:
             near = None if known.near is None else self._of_model.get(known.near() or model)
-            if near is not None and known.change is not None and number in near.blocks:
-                known.blocks[number] = near.blocks[number] + predict(known.change)
+            those: dict[int, Vis] = {} if near is None or known.change is None else near.blocks
+            wanted = [k for k in together if k not in known.blocks and (k in those) == (number in those)]
+            if known.change is not None and number in those:
+                for k, change in zip(wanted, predict(wanted, known.change), strict=True):
+                    known.blocks[k] = those[k] + change
             else:
-                known.blocks[number] = predict(model)
+                known.blocks.update(zip(wanted, predict(wanted, model), strict=True))
         return known.blocks[number]
 
     def _begun(self, model: ModelVisibilities) -> _OfModel:

@@ -75,12 +75,13 @@ def gather_split(
     spw_ids = data.spw_ids[:1] if combine_spw else data.spw_ids
     sums = [BaselineStatistics.empty(n_antennas, spw_ids, reader.times.size) for _ in range(SPLIT_SUMS)]
     known = whole if data.remembers else None
+    predict = data.in_turn()
     for piece in data.blocks("predict and gather halves of the sky", weights, known):
         block = piece.block
         vis, weight = parallel_hands(block, *data.corrected(block, piece.touched(piece.weight), tables))
-        first = data.predict(block, parts[0])
-        second = data.predict(block, parts[1]) if piece.model is None else piece.model - first
-        of_first, of_second = (data.predict(block, part) for part in sought)
+        first = predict(piece, parts[0])
+        second = predict(piece, parts[1]) if piece.model is None else piece.model - first
+        of_first, of_second = (predict(piece, part) for part in sought)
         window = 0 if combine_spw else data.spw_ids.index(block.spw.id)
         rows = RowIndex(block.time_index, block.antenna1, block.antenna2)
         channel = data.first_channel[block.spw.id]

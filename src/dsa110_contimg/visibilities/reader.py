@@ -147,6 +147,7 @@ class VisibilityReader:
         self._cache: list[Block] | None = None
         self.seconds = 0.0
         self.passes = self.bytes_read = 0
+        self._buffers: dict[str, NDArray[Any]] = {}
         self._antenna_uv: Float | None = None
         with open_table(ms.path) as main:
             antenna1 = main.getcol("ANTENNA1")
@@ -299,9 +300,9 @@ class VisibilityReader:
             self._cache = kept
 
     def _read(self, main: Any, rows: Int, field_id: int, window: SpectralWindow) -> Block:
-        source = _RowSource(main, rows, window.data_desc_id)
-        data = np.asarray(source.column(self.column), dtype=np.complex64)
+        source = _RowSource(main, rows, window.data_desc_id, self._buffers)
         expected = (rows.size, window.freq_hz.size, len(window.corr_type))
+        data = source.cells(self.column, expected[1:], np.complex64)
         if data.shape != expected:
             raise MeasurementSetError(
                 f"{self.column} has cells of shape {data.shape[1:]}, SPECTRAL_WINDOW and POLARIZATION "
@@ -310,11 +311,11 @@ class VisibilityReader:
                 "repair the table",
             )
         if self._has_weight_spectrum:
-            weight = np.array(source.column("WEIGHT_SPECTRUM"), dtype=np.float32)
+            weight = source.cells("WEIGHT_SPECTRUM", expected[1:], np.float32).copy()
         else:
             per_row = np.asarray(source.column("WEIGHT"), dtype=np.float32)
             weight = np.repeat(per_row[:, None, :], window.freq_hz.size, axis=1)
-        flag = np.asarray(source.column("FLAG"), dtype=bool)
+        flag = source.cells("FLAG", expected[1:], np.bool_).copy()
         flag |= np.asarray(source.column("FLAG_ROW"), dtype=bool)[:, None, None]
         flag |= ~np.isfinite(data)
         with np.errstate(invalid="ignore"):
@@ -342,7 +343,10 @@ class VisibilityReader:
 class _RowSource:
     """Columns of a set of rows: one slice where they are nearly contiguous, a row selection otherwise."""
 
-    def __init__(self, main: Any, rows: Int, data_desc_id: int) -> None:
+    def __init__(
+        self, main: Any, rows: Int, data_desc_id: int, buffers: dict[str, NDArray[Any]] | None = None
+    ) -> None:
+        self._buffers = {} if buffers is None else buffers
         first, span = int(rows[0]), int(rows[-1] - rows[0] + 1)
         self._pick: Int | None = None
         self.bytes_read = 0
@@ -358,6 +362,27 @@ class _RowSource:
 
     def column(self, name: str) -> NDArray[Any]:
         values = self._table.getcol(name, self._start, self._count)
+        return self._picked(values)
+
+    def cells(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+        """Read cells that should be of one shape and type; what comes back lasts until the next reading.
+
+        Into memory that is there already, which is several times as fast, where they are.
+        """
+        wanted = (self._count, *shape)
+        size = int(np.prod(wanted))
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.dtype != dtype or buffer.size < size:
+            buffer = self._buffers[name] = np.empty(size, dtype)
+        values = buffer[:size].reshape(wanted)
+        try:
+            self._table.getcolnp(name, values, self._start, self._count)
+        except (RuntimeError, ValueError):
+            # Of another shape or type, or not to be read at all: that call says which.
+            return self.column(name).astype(dtype, copy=False)
+        return self._picked(values)
+
+    def _picked(self, values: NDArray[Any]) -> NDArray[Any]:
         self.bytes_read += values.nbytes
         return np.asarray(values if self._pick is None else values[self._pick])
 

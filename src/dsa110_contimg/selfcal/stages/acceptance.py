@@ -68,7 +68,8 @@ def acceptance(data: CalibrationData, state: CalState, config: SelfCalConfig, lo
     fresh = range(len(state.rounds) - 1, state.n_judged - 1, -1)
     weight_tables = next((state.rounds[k].tables for k in fresh if state.rounds[k].verdict.accepted), ())
     if state.initial is None:
-        more = {"weight_tables": weight_tables, "one_cycle": _was_incoherent(state)}
+        incoherent = _was_incoherent(state)
+        more = {"weight_tables": weight_tables, "one_cycle": incoherent, "incoherent": incoherent}
         state, image = _image_of_input(data, state, config, log, "image before", **more)
         state = replace(state, initial=image, image=image, comparison_weights=weight_tables)
     for k in fresh:
