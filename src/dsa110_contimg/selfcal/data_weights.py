@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numba
 import numpy as np
 
-from dsa110_contimg.array_types import Bool, Float, Int, Vis, Weight
+from dsa110_contimg.array_types import Bool, Float, Int, Single, Vis, Weight
 from dsa110_contimg.calibration.statistics import BaselineStatistics
 from dsa110_contimg.visibilities import Block, NoiseBounds, NoiseScale
 
@@ -17,6 +18,8 @@ __all__ = ["OUTLIER", "WILD", "DataWeights", "Residual", "block_outliers", "diff
 OUTLIER = 15.0
 #: Uncalibrated data vary with the sky: only what exceeds this many times their mean square is not of it.
 WILD = 1000.0
+#: Visibilities that tell the median of a block, about.
+MEDIAN_OF = 100_000
 #: Where more than this fraction of a block stands out, it is not a matter of single visibilities.
 MOST_OUTLIERS = 0.4
 #: An antenna whose noise variance differs by this factor from the median one's, at the weights as they are,
@@ -48,15 +51,39 @@ def outliers(vis: Vis, weight: Weight, limit: float) -> Bool:
     ndarray of bool, same shape
         Nothing if it would be more than `MOST_OUTLIERS` of the block.
     """
-    power = weight * (vis.real**2 + vis.imag**2)
-    used = power[weight > 0]
-    if used.size == 0:
-        return np.zeros(vis.shape, dtype=bool)
-    typical = float(np.median(used[:: max(1, used.size // 100_000)])) / np.log(2.0)
-    found = np.asarray(power > limit * typical)
-    if typical <= 0 or np.count_nonzero(found) > MOST_OUTLIERS * used.size:
-        return np.zeros(vis.shape, dtype=bool)
+    found = np.zeros(vis.shape, dtype=bool)
+    flat, of = np.ascontiguousarray(vis).reshape(-1), np.ascontiguousarray(weight).reshape(-1)
+    n_used = int(np.count_nonzero(of > 0))
+    if n_used == 0:
+        return found
+    typical = float(np.median(_powers(flat, of, max(1, n_used // MEDIAN_OF)))) / np.log(2.0)
+    if typical > 0 and _mark(flat, of, limit * typical, found.reshape(-1)) > MOST_OUTLIERS * n_used:
+        found[:] = False
     return found
+
+
+@numba.njit(cache=True)
+def _powers(vis: Vis, weight: Weight, step: int) -> Single:
+    """Weighted powers of every so many of the visibilities that have weight."""
+    out, seen, n = np.empty(vis.size // step + 1, dtype=np.float32), 0, 0
+    for k in range(vis.size):
+        if weight[k] > 0:
+            if seen % step == 0:
+                out[n] = weight[k] * (vis[k].real * vis[k].real + vis[k].imag * vis[k].imag)
+                n += 1
+            seen += 1
+    return out[:n]
+
+
+@numba.njit(parallel=True, cache=True)
+def _mark(vis: Vis, weight: Weight, limit: float, found: Bool) -> int:
+    """Mark what has more than so much power; how many."""
+    n = 0
+    for k in numba.prange(vis.size):
+        if weight[k] * (vis[k].real * vis[k].real + vis[k].imag * vis[k].imag) > limit:
+            found[k] = True
+            n += 1
+    return n
 
 
 def block_outliers(block: Block, found: Bool) -> Int:

@@ -209,10 +209,13 @@ def _final_image(
     if not state.tables:
         return state, state.initial
     assert state.model is not None
-    with log.timed("measure"):
-        # The newest model leaves least of the sky in it, also where the gains of its round were not kept.
-        residual = data.measure_residual(state.model, state.weights, state.tables)
-    state = replace(state, noise=residual.noise, noise_bounds=residual.bounds)
+    # The newest model leaves least of the sky in it, also where the gains of its round were not kept.
+    if state.noise_at_end is not None and state.noise_at_end.is_of(state):
+        bounds = state.noise_at_end.bounds
+    else:
+        with log.timed("measure"):
+            bounds = data.measure_residual(state.model, state.weights, state.tables).bounds
+    state = replace(state, noise=bounds.lowest, noise_bounds=bounds)
     subtract = data.catalog_model is not None and config.imaging == "subtracted"
     judged = state.image
     if (

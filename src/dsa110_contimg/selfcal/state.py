@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from dsa110_contimg.array_types import Bool
+import numpy as np
+
+from dsa110_contimg.array_types import Bool, Float
 from dsa110_contimg.calibration.cross_validation import Score, Solution
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.calibration.phase_gradient import PhaseGradient
@@ -19,7 +21,7 @@ from dsa110_contimg.selfcal.source_measurement import SourceMeasurement
 from dsa110_contimg.sky import ApparentSky
 from dsa110_contimg.visibilities import NoiseBounds, NoiseScale
 
-__all__ = ["CalState", "FluxScale", "Outcome", "Round", "Scale", "Verdict"]
+__all__ = ["CalState", "FluxScale", "MeasuredNoise", "Outcome", "Round", "Scale", "Verdict"]
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,33 @@ class FluxScale:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class MeasuredNoise:
+    """Noise of what a model leaves after gains.
+
+    Attributes
+    ----------
+    model : ModelVisibilities
+        The model.
+    excess : ndarray, shape (nant, 2)
+        Factor of each antenna on the variance of its visibilities.
+    tables : tuple of GainTable
+        The gains.
+    bounds : NoiseBounds
+        What was measured.
+    """
+
+    model: ModelVisibilities
+    excess: Float
+    tables: tuple[GainTable, ...]
+    bounds: NoiseBounds
+
+    def is_of(self, state: CalState) -> bool:
+        """Whether a state has this model and these gains and weights."""
+        same = self.model is state.model and self.tables == state.tables
+        return same and np.array_equal(self.excess, state.weights.excess)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class CalState:
     """Everything that a stage may find out, and nothing that it could change.
 
@@ -140,6 +169,8 @@ class CalState:
         Noise of the data: the lowest that was measured; of a finished run that of the final residual.
     noise_bounds : NoiseBounds or None
         The bounds that `noise` is the lowest of.
+    noise_at_end : MeasuredNoise or None
+        What the residual showed when the last weights were settled.
     model : ModelVisibilities or None
         What the gains are solved against.
     components : ApparentSky or None
@@ -190,6 +221,7 @@ class CalState:
     found_outliers: Outliers = field(default_factory=dict)
     noise: NoiseScale = NoiseScale(math.nan)  # noqa: RUF009  frozen
     noise_bounds: NoiseBounds | None = None
+    noise_at_end: MeasuredNoise | None = None
     model: ModelVisibilities | None = None
     components: ApparentSky | None = None
     bandpass: tuple[GainTable, ...] = ()

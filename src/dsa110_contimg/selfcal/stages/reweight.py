@@ -16,7 +16,7 @@ from dsa110_contimg.selfcal.data_weights import OUTLIER, differing, merged
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
 from dsa110_contimg.selfcal.solve_round import gather, make_solver, solve_rounds
 from dsa110_contimg.selfcal.stage_log import StageLog
-from dsa110_contimg.selfcal.state import CalState
+from dsa110_contimg.selfcal.state import CalState, MeasuredNoise
 from dsa110_contimg.selfcal.trial import REFINED_NOISE
 from dsa110_contimg.visibilities import NoiseScale
 
@@ -28,6 +28,8 @@ MOST_PASSES = 3
 BY_CHANCE = 3 * math.exp(-OUTLIER)
 #: Outliers that are none by the better sky model are worth another solution from this part of the data.
 GIVEN_BACK = 1e-3
+#: From this fraction of the visibilities on outliers change the noise that was measured with them.
+MANY_OUTLIERS = 1e-4
 
 
 def reweight(data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog) -> CalState:
@@ -159,7 +161,13 @@ def reweight_antennas(
     given_back = known.n_outliers - weights.n_outliers
     if not changed.any() and given_back < GIVEN_BACK * data.samples:
         outliers = merged([known.outliers, residual.outliers, state.found_outliers])
-        return replace(state, weights=replace(weights, outliers=outliers), found_outliers={})
+        at_end, settled = None, replace(weights, outliers=outliers)
+        if (weights.excess == 1).all() and settled.n_outliers < MANY_OUTLIERS * data.samples:
+            # It was measured at the weights as found, which hold.
+            at_end = MeasuredNoise(
+                model=state.model, excess=weights.excess, tables=state.last.tables, bounds=residual.bounds
+            )
+        return replace(state, weights=settled, found_outliers={}, noise_at_end=at_end)
     state = replace(state, weights=weights, found_outliers={})
     names = [data.reader.ms.antennas.name[k] for k in np.flatnonzero(changed)]
     said = [f"noise differs of {', '.join(names)}"] if names else []
