@@ -1,9 +1,12 @@
+import weakref
+
 import numpy as np
 import pytest
 
 from dsa110_contimg.errors import ImagingError
 from dsa110_contimg.imaging import ImageGrid, Imager, StokesI
 from dsa110_contimg.imaging.gridder import EPSILON, EPSILON_OF_NOISE
+from dsa110_contimg.imaging.stokes import handed_over
 from dsa110_contimg.visibilities import NoiseScale
 
 # x, y, Jy: nothing in this sky is symmetric, so a mirrored or turned image cannot pass.
@@ -75,6 +78,32 @@ def test_chunks_add_up(observation, coverage_weight, sky):
         assert split.sum_of_weights == pytest.approx(whole.sum_of_weights)
         np.testing.assert_allclose(split.dirty(), whole.dirty(), atol=1e-5)
         np.testing.assert_allclose(split.psf(), whole.psf(), atol=2e-5)
+
+
+def test_chunks_that_are_handed_over_are_let_go(observation, coverage_weight, sky):
+    half = len(sky) // 2
+    chunks = [
+        StokesI(observation.uvw[r], observation.freq_hz, sky[r].astype(np.complex64), coverage_weight[r])
+        for r in (slice(0, half), slice(half, None))
+    ]
+    expected, alive = Imager(chunks, observation.grid).dirty(), [weakref.ref(chunk) for chunk in chunks]
+    imager = Imager(handed_over(chunks), observation.grid)
+    assert not chunks
+    assert all(chunk() is None for chunk in alive)
+    np.testing.assert_allclose(imager.dirty(), expected, atol=1e-7)
+
+
+def test_images_at_the_same_weights_share_their_psf(observation, coverage_weight, sky):
+    def digest(vis, weight, precision=None):
+        chunk = StokesI(observation.uvw, observation.freq_hz, vis, weight, precision)
+        return Imager([chunk], observation.grid).weights_digest
+
+    vis, weight = sky.astype(np.complex64), coverage_weight.copy()
+    same = digest(vis, weight)
+    # Nor does it matter how noisy the data are for their weights.
+    assert digest(2 * vis, weight, 0.5 * weight) == same
+    weight[3, 1] *= 1.01
+    assert digest(vis, weight) != same
 
 
 def test_two_chunks_of_one_frequency_are_averaged(observation):

@@ -250,6 +250,26 @@ def test_images_of_averages_are_those_of_all_channels(narrow, tmp_path):
     assert np.std((one - other)[inner]) < 0.05 * np.std(one[inner])
 
 
+def test_windows_predicted_together_are_what_each_is_alone(narrow, tmp_path):
+    data = opened(narrow, tmp_path)
+    model, blocks = SkyVisibilities(data.catalog_model), list(data.averaged.blocks)
+    groups = set(data.averaged.together.values())
+    # Blocks of the same rows are next to each other, of different windows.
+    assert max(len(group) for group in groups) > 4
+    for group in groups:
+        assert len({blocks[k].spw.id for k in group}) == len(group)
+        for k, together in zip(
+            group, model.of_same_rows([blocks[k] for k in group], data.reader), strict=True
+        ):
+            np.testing.assert_array_equal(blocks[k].uvw_m, blocks[group[0]].uvw_m)
+            alone = model.visibilities(blocks[k], data.reader)
+            np.testing.assert_allclose(together, alone, atol=1e-6 * data.catalog_model.apparent_jy.sum())
+    # In a pass over the data each block gets its own.
+    in_turn = data.in_turn()
+    for piece in data.blocks("", data.nominal_weights(), model):
+        np.testing.assert_array_equal(piece.model, in_turn(piece, model))
+
+
 def test_what_does_not_fit_is_spooled_and_the_same(narrow, tmp_path):
     inside, outside = opened(narrow, tmp_path), opened(narrow, tmp_path, memory_bytes=1e5)
     model = SkyVisibilities(inside.catalog_model)

@@ -4,11 +4,12 @@ import copy
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from dsa110_contimg.imaging import ImageGrid
 from dsa110_contimg.predict import predict_components
 from dsa110_contimg.selfcal.model_visibilities import ImageVisibilities, SkyVisibilities
-from dsa110_contimg.visibilities import VisibilityReader
+from dsa110_contimg.visibilities import SpectralWindow, VisibilityReader
 
 SPEED_OF_LIGHT = 299_792_458.0
 
@@ -95,3 +96,28 @@ def test_what_has_to_be_added_to_one_sky_to_get_another(data):
     assert len(SkyVisibilities(other).less(SkyVisibilities(other)).sky) == 0
     wider = replace(catalogue, beam=replace(catalogue.beam, diameter_m=3.0))
     assert SkyVisibilities(wider).less(SkyVisibilities(catalogue)) is None
+
+
+@pytest.mark.parametrize(
+    ("freq_hz", "fewest", "most"),
+    [
+        (1.3e9 + 244e3 * np.arange(48), 4, 16),
+        (np.linspace(1.0e9, 2.0e9, 256), 16, 256),
+        (np.linspace(1.9e9, 1.2e9, 128), 16, 128),
+        (np.linspace(1.0e9, 2.0e9, 6), 6, 6),
+        (np.array([1.4e9]), 1, 1),
+    ],
+)
+def test_a_few_frequencies_tell_the_fluxes_in_all_channels(data, freq_hz, fewest, most):
+    """Few of a window of a few MHz; of a gigahertz, with nulls of the beam in it, more, or the channels."""
+    rng = np.random.default_rng(5)
+    sky = data.catalog_model
+    ra, dec = sky.sky.ra_rad + rng.normal(0, 0.1, len(sky)), sky.sky.dec_rad + rng.normal(0, 0.1, len(sky))
+    sky = replace(sky, sky=replace(sky.sky, ra_rad=ra, dec_rad=dec))
+    window = SpectralWindow(0, 0, freq_hz, np.full(freq_hz.size, 1e6), (9, 12))
+    spectra = SkyVisibilities(sky)._of_window(window, data.reader)
+    assert fewest <= spectra.values_jy.shape[2] <= most
+    for number, pointing in enumerate(np.unique(data.reader.pointing, axis=0)):
+        exact = sky.apparent_flux(freq_hz, *pointing)
+        found = spectra.by_channel()[number].T
+        np.testing.assert_allclose(found, exact, atol=2e-7 * exact.sum(axis=0).max())

@@ -21,7 +21,7 @@ from dsa110_contimg.imaging.grid import ImageGrid
 from dsa110_contimg.imaging.gridder import Imager
 from dsa110_contimg.imaging.masks import write_mask
 from dsa110_contimg.imaging.restoring_beam import RestoringBeam, fit_beam
-from dsa110_contimg.imaging.stokes import StokesI
+from dsa110_contimg.imaging.stokes import StokesI, handed_over
 from dsa110_contimg.imaging.wsclean.arguments import Capabilities, detect_capabilities, wsclean_arguments
 from dsa110_contimg.imaging.wsclean.clean import clean_with_wsclean, working_folder
 from dsa110_contimg.imaging.wsclean.runner import WSClean, container_wsclean, host_wsclean
@@ -181,12 +181,12 @@ class Embedded:
     def image(self, problem: ImagingProblem) -> CleanedImage:
         """Image with the embedded engine; see :meth:`Backend.image`."""
         config, data = self.config, problem.visibilities()
-        noise = data.noise
+        noise, chunks = data.noise, list(data.chunks)
+        del data  # the imager has joined copies
         weighting = config.weighting, config.robust
         imager = Imager(
-            data.chunks, problem.grid, *weighting, config.threads, noise, incoherent=problem.incoherent
+            handed_over(chunks), problem.grid, *weighting, config.threads, noise, problem.incoherent
         )
-        del data  # the imager has joined copies
         if problem.made_before is not None and problem.made_before[1] == imager.weights_digest:
             imager.share_psf(problem.made_before[0])
         mask = None if problem.mask_for is None else problem.mask_for(fit_beam(imager.psf(), problem.grid))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import ducc0
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
-from dsa110_contimg.array_types import Float, Image, Vis, Weight
+from dsa110_contimg.array_types import Float, Image, Int, Vis, Weight
 from dsa110_contimg.errors import ImagingError
 from dsa110_contimg.imaging.grid import ImageGrid
 from dsa110_contimg.imaging.stokes import StokesI
@@ -40,8 +41,9 @@ class Imager:
 
     Parameters
     ----------
-    chunks : sequence of StokesI
-        The data; referred to, not copied, except where small chunks of the same rows are joined.
+    chunks : iterable of StokesI
+        The data; referred to, not copied, except where chunks of the same rows or channels are joined. What
+        an iterator gives is let go as it is joined.
     grid : ImageGrid
         Where to image.
     weighting : {"natural", "uniform", "briggs"}
@@ -65,7 +67,7 @@ class Imager:
 
     def __init__(
         self,
-        chunks: Sequence[StokesI],
+        chunks: Iterable[StokesI],
         grid: ImageGrid,
         weighting: Weighting = "briggs",
         robust: float = 0.0,
@@ -75,17 +77,17 @@ class Imager:
     ) -> None:
         self.grid = grid
         self.threads = threads
-        for number, chunk in enumerate(chunks):
-            bad = _count_bad(chunk.vis, chunk.weight)
-            if bad or not np.isfinite(chunk.uvw).all() or not np.isfinite(chunk.freq_hz).all():
-                raise ImagingError(
-                    f"{bad} of {chunk.vis.size} visibilities are not finite or have a bad weight"
-                    if bad
-                    else "baselines or frequencies are not finite",
-                    f"visibility chunk {number}",
-                    "flag them before imaging",
-                )
-        joined = _join([chunk for chunk in chunks if chunk.weight.any()])
+        given = 0
+
+        def usable() -> Iterator[StokesI]:
+            nonlocal given
+            for chunk in chunks:
+                _require_finite(chunk, given)
+                given += 1
+                if chunk.weight.any():
+                    yield chunk
+
+        joined = list(_join_rows(_join(usable())))
         self._weights = imaging_weights(joined, grid, weighting, robust)
         sums = [_sums(weight, chunk.precision) for weight, chunk in zip(self._weights, joined, strict=True)]
         self.sum_of_weights = math.fsum(total for total, _ in sums)
@@ -94,7 +96,7 @@ class Imager:
         if not self.sum_of_weights > 0:
             raise ImagingError(
                 "no unflagged visibility is left" if not joined else "cell too large",
-                f"{len(chunks)} visibility chunks",
+                f"{given} visibility chunks",
                 "check the flags and the selection of fields and spectral windows, or the cell",
             )
         self._epsilon = EPSILON_OF_NOISE if incoherent else EPSILON
@@ -226,6 +228,18 @@ def degrid(image: Image, grid: ImageGrid, uvw: Float, freq_hz: Float, threads: i
     return np.asarray(vis, dtype=np.complex64)
 
 
+def _require_finite(chunk: StokesI, number: int) -> None:
+    bad = _count_bad(chunk.vis, chunk.weight)
+    if bad or not np.isfinite(chunk.uvw).all() or not np.isfinite(chunk.freq_hz).all():
+        raise ImagingError(
+            f"{bad} of {chunk.vis.size} visibilities are not finite or have a bad weight"
+            if bad
+            else "baselines or frequencies are not finite",
+            f"visibility chunk {number}",
+            "flag them before imaging",
+        )
+
+
 def _swapped(uvw: Float) -> Float:
     """Baselines for ducc0, which stores images [x, y] where FITS has [y, x]: u and v change places."""
     out = np.empty(uvw.shape)
@@ -249,59 +263,55 @@ def _convention(grid: ImageGrid, epsilon: float, threads: int) -> dict[str, Any]
     }
 
 
-def _join(chunks: Sequence[StokesI]) -> list[StokesI]:
+def _join(chunks: Iterable[StokesI]) -> Iterator[StokesI]:
     """Join neighbours with the same baselines along frequency, up to `JOIN_VISIBILITIES`; sort channels."""
-    groups: list[list[StokesI]] = []
-    for chunk in chunks:
-        size = chunk.vis.size + sum(c.vis.size for c in groups[-1]) if groups else 0
-        if groups and size <= JOIN_VISIBILITIES and np.array_equal(groups[-1][0].uvw, chunk.uvw):
-            groups[-1].append(chunk)
-        else:
-            groups.append([chunk])
-    out: list[StokesI] = []
-    for group in groups:
+    for group in _groups(chunks, lambda one, other: np.array_equal(one.uvw, other.uvw)):
         freq = np.concatenate([chunk.freq_hz for chunk in group])
         # ducc0 takes ascending frequencies alone; lower sidebands come in descending order.
         order = np.argsort(freq, kind="stable")
         if len(group) == 1 and (np.diff(order) > 0).all():
-            out.append(group[0])
+            yield group[0]
         else:
-            vis = np.take(np.concatenate([chunk.vis for chunk in group], axis=1), order, axis=1)
-            weight = np.take(np.concatenate([chunk.weight for chunk in group], axis=1), order, axis=1)
-            precision = None
-            if any(chunk.inverse_variance is not None for chunk in group):
-                precision = np.take(
-                    np.concatenate([chunk.precision for chunk in group], axis=1), order, axis=1
-                )
-            out.append(StokesI(group[0].uvw, freq[order], vis, weight, precision))
-    return _join_rows(out)
+            yield _stacked(group, group[0].uvw, freq[order], axis=1, order=order)
 
 
-def _join_rows(chunks: Sequence[StokesI]) -> list[StokesI]:
+def _join_rows(chunks: Iterable[StokesI]) -> Iterator[StokesI]:
     """Join neighbours of the same channels along rows, up to `JOIN_VISIBILITIES`: dumps of a drift scan."""
-    groups: list[list[StokesI]] = []
-    for chunk in chunks:
-        size = chunk.vis.size + sum(c.vis.size for c in groups[-1]) if groups else 0
-        if groups and size <= JOIN_VISIBILITIES and np.array_equal(groups[-1][0].freq_hz, chunk.freq_hz):
-            groups[-1].append(chunk)
-        else:
-            groups.append([chunk])
-    out = []
-    for group in groups:
+    for group in _groups(chunks, lambda one, other: np.array_equal(one.freq_hz, other.freq_hz)):
         if len(group) == 1:
-            out.append(group[0])
-            continue
-        weighted = any(chunk.inverse_variance is not None for chunk in group)
-        out.append(
-            StokesI(
-                np.concatenate([chunk.uvw for chunk in group]),
-                group[0].freq_hz,
-                np.concatenate([chunk.vis for chunk in group]),
-                np.concatenate([chunk.weight for chunk in group]),
-                np.concatenate([chunk.precision for chunk in group]) if weighted else None,
-            )
-        )
-    return out
+            yield group[0]
+        else:
+            uvw = np.concatenate([chunk.uvw for chunk in group])
+            yield _stacked(group, uvw, group[0].freq_hz, axis=0)
+
+
+def _groups(chunks: Iterable[StokesI], fits: Callable[[StokesI, StokesI], bool]) -> Iterator[list[StokesI]]:
+    """Group neighbours that fit to the first of them; what was taken is not held any longer."""
+    group: list[StokesI] = []
+    for chunk in chunks:
+        size = chunk.vis.size + sum(c.vis.size for c in group)
+        if group and not (size <= JOIN_VISIBILITIES and fits(group[0], chunk)):
+            yield group
+            group = []
+        group.append(chunk)
+    if group:
+        yield group
+
+
+def _stacked(
+    group: Sequence[StokesI], uvw_m: Float, freq_hz: Float, *, axis: int, order: Int | None = None
+) -> StokesI:
+    """Put chunks side by side along an axis, and that axis into another order."""
+
+    def stacked(parts: list[NDArray[Any]]) -> NDArray[Any]:
+        whole = np.concatenate(parts, axis=axis)
+        return whole if order is None or (np.diff(order) > 0).all() else np.take(whole, order, axis=axis)
+
+    precision = None
+    if any(chunk.inverse_variance is not None for chunk in group):
+        precision = stacked([chunk.precision for chunk in group])
+    vis, weight = stacked([chunk.vis for chunk in group]), stacked([chunk.weight for chunk in group])
+    return StokesI(uvw_m, freq_hz, vis, weight, precision)
 
 
 @numba.njit(nogil=True, cache=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numba
@@ -11,7 +11,7 @@ import numpy as np
 from dsa110_contimg.array_types import Bool, Float, Int, Vis, Weight
 from dsa110_contimg.errors import ImagingError
 
-__all__ = ["StokesI", "stokes_i"]
+__all__ = ["StokesI", "handed_over", "stokes_i"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,13 @@ class StokesI:
                 "visibility chunk",
                 "expected (nrow, 3), (nchan,), (nrow, nchan) and (nrow, nchan)",
             )
+
+
+def handed_over(chunks: list[StokesI]) -> Iterator[StokesI]:
+    """Yield chunks and take them out of their list, so that whoever uses them decides how long they live."""
+    chunks.reverse()
+    while chunks:
+        yield chunks.pop()
 
 
 def stokes_i(

@@ -12,6 +12,7 @@ from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.imaging import Imager, RestoringBeam
 from dsa110_contimg.imaging.backend import Backend, Embedded
 from dsa110_contimg.imaging.masks import catalog_mask
+from dsa110_contimg.imaging.stokes import handed_over
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.corrected_data import stokes_data
 from dsa110_contimg.selfcal.imaging import CalibratedImage, make_image
@@ -119,7 +120,7 @@ def dirty_image(
             untouched=False,
         )
         weighting = config.weighting, config.robust
-        imager = Imager(chunks, data.grid, *weighting, config.threads, state.noise)
+        imager = Imager(handed_over(chunks), data.grid, *weighting, config.threads, state.noise)
         image = imager.dirty()
     log.count("griddings", imager.griddings)
     return image
