@@ -36,8 +36,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from astropy.time import Time
 
 from benchmarks.full_peers import (
+    CASA_TELESCOPE,
     Recipe,
     Unavailable,
     run_auto_selfcal,
@@ -49,7 +51,8 @@ from dsa110_contimg.calibration.caltables import read_gain_table
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.files import write_json
 from dsa110_contimg.imaging import mad_rms, measure_image, off_source_region, read_image
-from dsa110_contimg.imaging.masks import catalog_mask, write_mask
+from dsa110_contimg.imaging.fits import ImageHeader, write_image
+from dsa110_contimg.imaging.masks import catalog_mask
 from dsa110_contimg.imaging.obs_context import ObsContext, open_observation
 from dsa110_contimg.simulate import Truth
 from dsa110_contimg.sky import ApparentSky, SkyModel
@@ -241,7 +244,15 @@ def recipe_of(observation: Observation, ours: Path, folder: Path) -> Recipe:
     five_sigma = 5 * summary["final"]["rms_jy"]
     mask = catalog_mask(seed.sky.select(seed.apparent_jy > five_sigma), final.grid, final.beam)
     freq = context.reader.freq_hz
-    write_mask(folder / "mask.fits", mask, final.grid, float(freq.mean()), float(np.ptp(freq)))
+    # CASA takes a mask only with time and place in its header, of a telescope that it knows.
+    header = ImageHeader(
+        freq_hz=float(freq.mean()),
+        bandwidth_hz=float(np.ptp(freq)),
+        telescope=CASA_TELESCOPE,
+        date_obs=str(Time(context.reader.times[0] / 86400.0, format="mjd", scale="utc").isot),
+        unit="",
+    )
+    write_image(folder / "mask.fits", mask.astype(np.float32), final.grid, header=header)
     rounds = {this["calmode"]: this for this in summary["iterations"] if this.get("solint_s")}
     tables = [ours / name for name in summary["gaintables"]]
     gains = next(iter(read_gain_table(tables[0]).gains.values()))
@@ -291,7 +302,11 @@ def run_peer(
         return Result(program=name, took=took, image={}, note=note)
     if took.exit_status:
         stage = list(took.stages)[-1]
-        last = next((line for line in reversed(took.output.splitlines()) if line.strip()), "")
+        said = [line.strip() for line in took.output.splitlines() if line.strip()]
+        # Of a traceback the line that names the error, else the last one.
+        last = next(
+            (line for line in reversed(said) if "Error" in line), said[-1] if said else "without a word"
+        )
         (folder / "failed.txt").write_text(took.output, "utf-8")
         return Result(program=name, took=took, image={}, note=f"failed in {stage}: {last[:160]}")
     return Result(program=name, took=took, image=measure(image, truth))
@@ -323,7 +338,8 @@ def in_words(results: Sequence[Result], against: str) -> list[str]:
             line += f"{1e3 * r.image['rms_jy']:>9.3f}{ratio:>15}{offset:>8}"
         else:
             line += f"{'-':>9}{'-':>15}{'-':>8}"
-        lines.append(line + f"{bound + f'{r.took.seconds / base:.1f}':>12}")
+        times = f"{bound}{r.took.seconds / base:.1f}" if r.image or bound else "-"
+        lines.append(f"{line}{times:>12}")
     lines.append("")
     for r in results:
         if r.took.paused_s > 1:

@@ -27,7 +27,7 @@ SAMPLING_S = 0.1
 TICKS = os.sysconf("SC_CLK_TCK")
 #: A line of standard output that begins a stage.
 STAGE = re.compile(r"^stage: (.+)$")
-TAIL_LINES = 40
+TAIL_LINES, LINE_LENGTH = 40, 400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +193,7 @@ def _listen(stream: IO[str], marks: list[tuple[str, float]], tail: list[str]) ->
         if named:
             marks.append((named[1], time.perf_counter()))
         else:
-            tail.append(line.rstrip())
+            tail.append(line.rstrip()[:LINE_LENGTH])
             del tail[:-TAIL_LINES]
 
 
