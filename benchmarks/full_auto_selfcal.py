@@ -28,6 +28,9 @@ def main() -> None:
         imsize=plan["imsize"],
         cell=plan["cell"],
         refant=plan["refant"],
+        # By default nothing of a point is left after the mask is pruned where the sidelobes of a snapshot are
+        # this high; this is its own value for the compact array of ALMA.
+        sidelobethreshold=1.25,
         weblog=False,
     )
     print("stage: exportfits", flush=True)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import casacore
+import numpy as np
+from casacore.tables import makescacoldesc, maketabdesc
 
 from benchmarks.measured import Measured, contimg, run_measured, total
 from dsa110_contimg.visibilities.measurement_set import open_table
@@ -29,6 +31,8 @@ CASA_TELESCOPE = "OVRO_MMA"
 DP3_PACKAGES = ("dp3==6.6.0", "numpy==2.2.6")
 AUTO_SELFCAL_PACKAGES = ("auto-selfcal==2.1",)
 INSTALL_S = 900
+#: Of the VLA's windows, as A0C0 is called by number.
+BASEBAND = 12
 CLEAN_ITERATIONS = 100_000
 MAJOR_CYCLES = 15
 
@@ -283,6 +287,8 @@ def run_auto_selfcal(recipe: Recipe, folder: Path, longest_s: float | None) -> t
     _name_telescope(ms, "EVLA")
     with open_table(ms / "SPECTRAL_WINDOW", writable=True) as sub:
         sub.putcol("NAME", [f"EVLA_L#A0C0#{k}" for k in range(sub.nrows())])
+        sub.addcols(maketabdesc([makescacoldesc("BBC_NO", 0)]))
+        sub.putcol("BBC_NO", np.full(sub.nrows(), BASEBAND, dtype=np.int32))
     _one_scan(ms)
     plan = {
         "packages": str(packages),

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +37,7 @@ class Measured:
     Attributes
     ----------
     seconds : float
-        By the clock.
+        By the clock, without the time for which somebody else kept it stopped.
     processor_s : float
         Of all processors, user and system.
     peak_mb : float
@@ -53,7 +53,7 @@ class Measured:
     stopped_in : str or None
         The stage in which it was stopped for taking too long.
     paused_s : float
-        For so long of that time somebody kept it stopped; the clock tells nothing then.
+        For so long it was stopped by somebody else.
     output : str
         Last lines of what it printed.
     """
@@ -118,14 +118,18 @@ def run_measured(
         start_new_session=True,
     )
     assert child.stdout is not None
-    marks, tail = [(stage, started)], list[str]()
-    listener = threading.Thread(target=_listen, args=(child.stdout, marks, tail))
+    tree, tail = _Tree(child.pid), list[str]()
+
+    def running_s() -> float:
+        return time.perf_counter() - started - tree.paused_s
+
+    marks = [(stage, 0.0)]
+    listener = threading.Thread(target=_listen, args=(child.stdout, running_s, marks, tail))
     listener.start()
-    tree = _Tree(child.pid)
     stopped = False
     while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         tree.look()
-        if longest_s is not None and time.perf_counter() - started > longest_s and not stopped:
+        if longest_s is not None and running_s() > longest_s and not stopped:
             stopped = True
             os.killpg(child.pid, signal.SIGKILL)
         time.sleep(SAMPLING_S)
@@ -133,7 +137,7 @@ def run_measured(
     tree.look()
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
-    ended = time.perf_counter()
+    ended = running_s()
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     listener.join()
@@ -145,7 +149,7 @@ def run_measured(
     own_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak_kb = max(tree.peak_kb, usage.ru_maxrss if usage.ru_maxrss > own_kb else 0)
     return Measured(
-        seconds=ended - started,
+        seconds=ended,
         processor_s=max(tree.processor_s, usage.ru_utime + usage.ru_stime),
         peak_mb=peak_kb * 1024 / 1e6,
         read_mb=tree.bytes["rchar"] / 1e6,
@@ -187,11 +191,13 @@ def total(parts: Sequence[Measured]) -> Measured:
     )
 
 
-def _listen(stream: IO[str], marks: list[tuple[str, float]], tail: list[str]) -> None:
+def _listen(
+    stream: IO[str], clock: Callable[[], float], marks: list[tuple[str, float]], tail: list[str]
+) -> None:
     for line in stream:
         named = STAGE.match(line.strip())
         if named:
-            marks.append((named[1], time.perf_counter()))
+            marks.append((named[1], clock()))
         else:
             tail.append(line.rstrip()[:LINE_LENGTH])
             del tail[:-TAIL_LINES]
