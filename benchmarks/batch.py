@@ -21,6 +21,7 @@ from typing import Any
 from benchmarks.full import FULL, SMALL, must
 from benchmarks.measured import contimg, run_measured
 from dsa110_contimg.files import write_json
+from dsa110_contimg.pipeline.driver import DRIVER_LOG
 from dsa110_contimg.pipeline.naming import DUMPS_S, RECORD
 
 #: The field is drawn once, in an observation that is as small as can be but for its band and its length.
@@ -116,6 +117,13 @@ def main() -> None:
         f"{hourly:.1f} observations an hour; "
         f"the telescope makes {needed:.1f}: {hourly / needed:.2f} times that"
     )
+    said = out / DRIVER_LOG
+    lost = said.read_text("utf-8").count('"event": "worker_lost"') if said.exists() else 0
+    if lost or took.paused_s > 1:
+        print(
+            f"workers lost, and their work done again: {lost}; stopped by somebody else for "
+            f"{took.paused_s:.0f} s, which do not count"
+        )
     if took.exit_status:
         print(f"contimg run ended with status {took.exit_status}: {took.output.strip().splitlines()[-1:]}")
     write_json(

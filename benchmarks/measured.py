@@ -127,12 +127,17 @@ def run_measured(
     listener = threading.Thread(target=_listen, args=(child.stdout, running_s, marks, tail))
     listener.start()
     stopped = False
-    while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        tree.look()
-        if longest_s is not None and running_s() > longest_s and not stopped:
-            stopped = True
-            os.killpg(child.pid, signal.SIGKILL)
-        time.sleep(SAMPLING_S)
+    try:
+        while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            tree.look()
+            if longest_s is not None and running_s() > longest_s and not stopped:
+                stopped = True
+                os.killpg(child.pid, signal.SIGKILL)
+            time.sleep(SAMPLING_S)
+    except BaseException:
+        # An interrupt does not reach it by itself: it is in a session of its own.
+        os.killpg(child.pid, signal.SIGKILL)
+        raise
     # A process that has ended but was not yet waited for still tells its bytes, its children's included.
     tree.look()
     _, status, usage = os.wait4(child.pid, 0)
