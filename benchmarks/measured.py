@@ -127,6 +127,8 @@ def run_measured(
     listener = threading.Thread(target=_listen, args=(child.stdout, running_s, marks, tail))
     listener.start()
     stopped = False
+    # Ended from outside, this process must not leave the other behind, which is in a session of its own.
+    earlier = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             tree.look()
@@ -135,9 +137,10 @@ def run_measured(
                 os.killpg(child.pid, signal.SIGKILL)
             time.sleep(SAMPLING_S)
     except BaseException:
-        # An interrupt does not reach it by itself: it is in a session of its own.
         os.killpg(child.pid, signal.SIGKILL)
         raise
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
     # A process that has ended but was not yet waited for still tells its bytes, its children's included.
     tree.look()
     _, status, usage = os.wait4(child.pid, 0)

@@ -37,7 +37,7 @@ AXES: dict[str, tuple[int, ...]] = {
 }
 #: With --quick, points of an axis beyond this are left out.
 QUICK: dict[str, int] = {"channels": 128, "sources": 1000, "antennas": 100, "dumps": 16, "cores": 64}
-SIZE = 1024
+SIZE = 512
 #: Radius of the drawn arrays in metres (rms on an axis), and their largest one.
 ARRAY_RMS_M, ARRAY_LARGEST_M = 300.0, 1000.0
 #: Sources above a flux as seen through the beam fall with its 0.9th power, and are some 860 above 1 mJy.
