@@ -128,7 +128,8 @@ def exponents(points: Sequence[Point], figure: str) -> list[float]:
     found = [math.nan]
     for one, next_ in itertools.pairwise(points):
         ratio = getattr(next_.took, figure) / getattr(one.took, figure)
-        found.append(math.log(ratio) / math.log(next_.value / one.value))
+        apart = math.log(next_.value / one.value)
+        found.append(math.log(ratio) / apart if apart else math.nan)
     return found
 
 
@@ -153,7 +154,9 @@ def picture(path: Path, found: Mapping[str, Sequence[Point]]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(2, len(found), figsize=(3.2 * len(found), 6), squeeze=False)
+    figure, panels = pyplot.subplots(
+        2, len(found), figsize=(3.2 * len(found), 6), squeeze=False, sharey="row"
+    )
     for column, (axis, points) in enumerate(found.items()):
         x = [p.value for p in points]
         upper, lower = panels[0][column], panels[1][column]
@@ -164,6 +167,11 @@ def picture(path: Path, found: Mapping[str, Sequence[Point]]) -> None:
         lower.set_xlabel(axis)
         for panel in (upper, lower):
             panel.grid(visible=True, which="both", alpha=0.3)
+            panel.set_xticks(x, [f"{value:g}" for value in x], minor=False)
+            panel.set_xticks([], minor=True)
+    for row in panels:
+        row[0].yaxis.set_major_formatter("{x:g}")
+        row[0].yaxis.set_minor_formatter("{x:g}")
     panels[0][0].set_ylabel("seconds")
     panels[1][0].set_ylabel("peak memory, GB")
     panels[0][0].legend()
