@@ -39,6 +39,7 @@ import numpy as np
 from astropy.time import Time
 
 from benchmarks.full_peers import (
+    AUTO_SELFCAL_AS,
     CASA_TELESCOPE,
     Recipe,
     Unavailable,
@@ -428,6 +429,7 @@ def main() -> None:
         on_reduced[OURS] = run_ours(OURS, observation, folder / "ours-reduced", *options, warm_up=True)
         save()
         recipe = recipe_of(observation, folder / "ours-reduced" / "out", folder / "recipe-reduced")
+        print(AUTO_SELFCAL_AS, flush=True)
         on_reduced["auto_selfcal"] = run_peer(
             "auto_selfcal", run_auto_selfcal, recipe, folder / "auto_selfcal", truth, given.longest
         )

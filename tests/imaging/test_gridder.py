@@ -184,6 +184,18 @@ def test_of_noise_alone_an_image_is_less_exact_by_far_less_than_the_noise(observ
     assert np.std(quick.dirty() - exact) < 1e-3 * np.std(exact)
 
 
+def test_a_source_leaves_little_of_itself_elsewhere_even_when_gridded_as_noise(observation):
+    """Of incoherent data and of a point spread function: the largest error anywhere, not the rms."""
+    ra, dec = observation.sky([(61.0, 170.0)])
+    chunk = observation.chunk(observation.points(ra, dec, [1.0]))
+    exact, quick = (Imager([chunk], observation.grid, incoherent=x) for x in (False, True))
+    assert (exact._epsilon, quick._epsilon) == (EPSILON, EPSILON_OF_NOISE)
+    assert np.abs(quick.dirty() - exact.dirty()).max() < 1e-4
+    # What is known of the noise does not make them more exact.
+    quiet = NoiseScale.of_real_part(1e-3)
+    assert Imager([chunk], observation.grid, noise=quiet, incoherent=True)._epsilon == EPSILON_OF_NOISE
+
+
 def test_with_a_bright_sky_in_it_an_image_is_as_exact_as_ever(observation, coverage_weight, sky):
     chunk = observation.chunk(sky, coverage_weight)
     assert Imager([chunk], observation.grid, noise=NoiseScale.of_real_part(1e-3))._epsilon == EPSILON

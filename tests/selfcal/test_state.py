@@ -7,8 +7,8 @@ import pytest
 
 from dsa110_contimg.selfcal.data_weights import DataWeights
 from dsa110_contimg.selfcal.model_visibilities import ImageVisibilities, SkyVisibilities
-from dsa110_contimg.selfcal.state import CalState, FluxScale, Outcome, Verdict
-from dsa110_contimg.visibilities import NoiseScale
+from dsa110_contimg.selfcal.state import CalState, FluxScale, MeasuredNoise, Outcome, Verdict
+from dsa110_contimg.visibilities import NoiseBounds, NoiseScale
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,18 @@ def test_only_components_are_a_sky_model(data, solved):
     assert CalState(weights=solved.weights).sky_model is None
     image = ImageVisibilities(np.zeros((4, 4), np.float32), data.grid)
     assert replace(solved, model=image).sky_model is None
+
+
+def test_noise_holds_for_the_model_gains_and_weights_that_it_was_measured_with(solved):
+    state = replace(solved, tables=solved.last.tables)
+    excess = state.weights.excess
+    known = MeasuredNoise(model=state.model, excess=excess, tables=state.tables, bounds=NoiseBounds())
+    assert known.is_of(state)
+    assert not known.is_of(replace(state, model=SkyVisibilities(state.sky_model)))
+    assert not known.is_of(replace(state, tables=()))
+    noisier = state.weights.noise_factor.copy()
+    noisier[0] *= 1.01
+    assert not known.is_of(replace(state, weights=replace(state.weights, noise_factor=noisier)))
 
 
 def test_nothing_can_be_set(solved):

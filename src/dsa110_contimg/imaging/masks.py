@@ -77,7 +77,7 @@ def catalog_mask(
 
 
 def write_mask(path: Path, mask: Bool, grid: ImageGrid, freq_hz: float, bandwidth_hz: float) -> None:
-    """Write a mask as FITS, one and zero, as WSClean, CASA and `read_mask` take it."""
+    """Write a mask as FITS, one and zero, as WSClean and `read_mask` take it."""
     write_image(
         path,
         mask.astype(np.float32),

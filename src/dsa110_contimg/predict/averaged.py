@@ -9,6 +9,7 @@ channels j counted from the centre.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numba
@@ -49,6 +50,7 @@ def predict_averaged(
     minor_rad: Float | None = None,
     pa_rad: Float | None = None,
     spectrum: Int | None = None,
+    windows: Sequence[int] | None = None,
 ) -> Vis:
     """Sum components into visibilities that are plain means over channels.
 
@@ -71,6 +73,8 @@ def predict_averaged(
         Gaussian full widths and position angles in radians; zero widths are points.
     spectrum : ndarray of int, shape (nrow,), optional
         Which of several spectra holds for each row; the first by default.
+    windows : sequence of int, optional
+        Bins of each spectral window, where there are several: each is predicted as it would be alone.
 
     Returns
     -------
@@ -92,12 +96,12 @@ def predict_averaged(
     if spectrum is not None and (np.diff(spectrum) < 0).any():
         # Tiles are of one spectrum each.
         order = np.argsort(spectrum, kind="stable")
-        more = major_rad, minor_rad, pa_rad, spectrum[order]
+        more = major_rad, minor_rad, pa_rad, spectrum[order], windows
         out[order] = predict_averaged(uvw_m[order], freq_hz, count, channel_width_hz, lmn, moments_jy, *more)
         return out
     freq = np.ascontiguousarray(freq_hz, dtype=np.float64)
     sizes, kind = np.unique(count, return_inverse=True)
-    step, formed = _where_formed(freq)
+    step, formed = _where_formed(freq, windows or (nbin,))
     shape = projected_extents(n, major_rad, minor_rad, pa_rad)
     extended = np.zeros(n, dtype=bool) if major_rad is None else major_rad > 0
     moments = np.asarray(moments_jy, dtype=np.float32).reshape(-1, 3, n, nbin)
@@ -124,23 +128,23 @@ def predict_averaged(
     return out
 
 
-def _where_formed(freq_hz: Float) -> tuple[float, Bool]:
+def _where_formed(freq_hz: Float, windows: Sequence[int]) -> tuple[float, Bool]:
     """By how many hertz phases are rotated on from bin to bin, and at which bins they are formed anew.
 
-    That is every `RESTART` bins, and wherever the distance is not the usual one, as from one spectral window
-    to the next.
+    That is at the first bin of each window, every `RESTART` bins of it, and wherever the distance is not the
+    usual one.
     """
-    steps = np.diff(freq_hz)
+    of_windows = np.split(freq_hz, np.cumsum(windows)[:-1])
+    steps = np.concatenate([np.diff(freq) for freq in of_windows])
     step = float(np.median(steps)) if steps.size else 0.0
-    formed = np.ones(freq_hz.size, dtype=bool)
-    since = 0
-    for k in range(1, freq_hz.size):
-        since = since + 1 if abs(steps[k - 1] - step) <= 1e-9 * abs(step) else RESTART
-        if since < RESTART:
-            formed[k] = False
-        else:
-            since = 0
-    return step, formed
+    formed = []
+    for freq in of_windows:
+        even = np.abs(np.diff(freq) - step) <= 1e-9 * abs(step)
+        since = 0
+        for follows in (False, *even):
+            since = since + 1 if follows and since < RESTART - 1 else 0
+            formed.append(since == 0)
+    return step, np.array(formed)
 
 
 @lru_cache(maxsize=256)

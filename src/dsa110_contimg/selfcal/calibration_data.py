@@ -405,7 +405,8 @@ class CalibrationData:
         def predict(piece: CalibrationBlock, model: ModelVisibilities) -> Vis:
             known = ahead.setdefault(id(model), {})
             if piece.number not in known:
-                known |= self._predict_together(self._numbers(piece.number), piece.block, model)
+                numbers = self._numbers(piece.number)
+                known |= zip(numbers, self._predict_together(numbers, piece.block, model), strict=True)
             return known.pop(piece.number)
 
         return predict
@@ -416,14 +417,11 @@ class CalibrationData:
             return (number,)
         return self.averaged.together.get(number, (number,))
 
-    def _predict_together(
-        self, numbers: Sequence[int], block: Block, model: ModelVisibilities
-    ) -> dict[int, Vis]:
+    def _predict_together(self, numbers: Sequence[int], block: Block, model: ModelVisibilities) -> list[Vis]:
         """Predict a model for blocks by number; of a single one it is the one given."""
         if len(numbers) == 1 or self.averaged is None:
-            return dict(zip(numbers, [self.predict(block, model)], strict=True))
-        blocks = [self.averaged.blocks.block(k) for k in numbers]
-        return dict(zip(numbers, self._predict_blocks(blocks, model), strict=True))
+            return [self.predict(block, model)]
+        return self._predict_blocks([self.averaged.blocks.block(k) for k in numbers], model)
 
     @property
     def remembers(self) -> bool:
@@ -436,7 +434,7 @@ class CalibrationData:
             return self.predict(block, model)
 
         def predict(numbers: Sequence[int], some: ModelVisibilities) -> Sequence[Vis]:
-            return list(self._predict_together(numbers, block, some).values())
+            return self._predict_together(numbers, block, some)
 
         return self._predicted.get(number, self._numbers(number), model, predict)
 

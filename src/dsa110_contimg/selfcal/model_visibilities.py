@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numba
 import numpy as np
 
 from dsa110_contimg.array_types import Float, Image, Int, Single, Vis
@@ -62,12 +63,28 @@ class _Spectra:
     def moments(self, bins: ChannelBins, pointings: Int) -> Single:
         """Parabolas over bins through m pointings, (m, 3, n, nbin); of single channels (m, 1, n, nbin)."""
         of_nodes = bins.moments(self.to_channels)[: 1 if (bins.count == 1).all() else 3]
-        values = self.values_jy[pointings].astype(np.float32)
-        m, n, n_nodes = values.shape
-        # As one large product: many small ones would take longer to share out than to do.
-        weights = np.moveaxis(of_nodes, 0, 1).reshape(n_nodes, -1).astype(np.float32)
-        found = (values.reshape(-1, n_nodes) @ weights).reshape(m, n, len(of_nodes), -1)
-        return np.ascontiguousarray(np.moveaxis(found, 2, 1))
+        weights = np.ascontiguousarray(np.moveaxis(of_nodes, 0, 1), dtype=np.float32)
+        out = np.empty(
+            (pointings.size, len(of_nodes), self.values_jy.shape[1], of_nodes.shape[-1]), np.float32
+        )
+        _combine(self.values_jy, np.asarray(pointings, dtype=np.int64), weights, out)
+        return out
+
+
+@numba.njit(parallel=True, cache=True)
+def _combine(values: Float, pointings: Int, weights: Single, out: Single) -> None:
+    """Sum over nodes. Not by BLAS, whose rounding depends on how many pointings there are."""
+    n_sources, n_nodes = values.shape[1:]
+    for p in numba.prange(pointings.size * n_sources):
+        which, source = p // n_sources, p % n_sources
+        for moment in range(weights.shape[1]):
+            into = out[which, moment, source]
+            into[:] = np.float32(0)
+            for node in range(n_nodes):
+                value = np.float32(values[pointings[which], source, node])
+                of_bins = weights[node, moment]
+                for b in range(into.size):
+                    into[b] += value * of_bins[b]
 
 
 class SkyVisibilities:
@@ -128,7 +145,7 @@ class SkyVisibilities:
         return SkyVisibilities(replace(mine, sky=components, apparent_jy=change[1, changed]))
 
     def of_same_rows(self, blocks: Sequence[Block], reader: VisibilityReader) -> list[Vis]:
-        """Predict averages of several spectral windows on the same baselines, whose phases are formed once.
+        """Predict averages of several spectral windows on the same baselines, whose delays are formed once.
 
         Parameters
         ----------
@@ -148,14 +165,16 @@ class SkyVisibilities:
         spectra = [self._of_window(b.window, reader) for b in bins]
         used, pointing = np.unique(self._by_dump(reader)[1][first.time_index], return_inverse=True)
         freq, count = np.concatenate([b.spw.freq_hz for b in blocks]), np.concatenate([b.count for b in bins])
+        sizes = [b.count.size for b in bins]
         parts = [s.moments(b, used) for s, b in zip(spectra, bins, strict=True)]
         moments = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=3)
         if (count == 1).all():
             together = predict_components(first.uvw_m, freq, lmn, moments[:, 0], *shape, pointing)
         else:
             width = bins[0].channel_width_hz
-            together = predict_averaged(first.uvw_m, freq, count, width, lmn, moments, *shape, pointing)
-        edges = np.cumsum([b.count.size for b in bins])[:-1]
+            of_rows = *shape, pointing, sizes
+            together = predict_averaged(first.uvw_m, freq, count, width, lmn, moments, *of_rows)
+        edges = np.cumsum(sizes)[:-1]
         out = [np.ascontiguousarray(part) for part in np.split(together, edges, axis=1)]
         for block, of_block, spectrum, predicted in zip(blocks, bins, spectra, out, strict=True):
             if of_block.partial is not None:

@@ -226,7 +226,7 @@ def _moments(
 ) -> tuple[Float, Float]:
     """Moments of the residual at each source, (n, N_MOMENTS), and how sources couple, (3 n, 3 n)."""
     reader, n = data.reader, len(few)
-    moments, sample, rng = np.zeros((n, N_MOMENTS)), _Sample(few), np.random.default_rng(0)
+    moments, sample, per_row = np.zeros((n, N_MOMENTS)), _Sample(few), SAMPLES / reader.n_rows
     # Blocks of the same channels come one after the other.
     known_freq, fluxes = np.zeros(0), dict[tuple[float, float], Float]()
     for piece in data.blocks("measure the bright sources", weights, model):
@@ -249,15 +249,44 @@ def _moments(
                 fluxes[pointing] = few.apparent_flux(freq, *pointing)
             flux = fluxes[pointing]
             moments += residual_moments(uvw, freq, lmn, flux, residual[rows], of_rows)
-            everything = rows.size * freq.size
-            share = int(np.ceil(SAMPLES * rows.size / reader.n_rows))
-            if share < everything:
-                row, channel = rng.integers(rows.size, size=share), rng.integers(freq.size, size=share)
-            else:
-                share, (row, channel) = everything, np.divmod(np.arange(everything), freq.size)
-            counts = of_rows[row, channel].astype(np.float64) * (everything / share)
+            row, channel = _drawn(block.rows[rows], freq.size, per_row)
+            stands_for = max(freq.size / per_row, 1.0)
+            counts = of_rows[row, channel].astype(np.float64) * stands_for
             sample.add(lmn, uvw[row], freq[channel], flux[:, channel], counts)
     return moments, sample.coupling()
+
+
+def _drawn(rows: Int, n_channels: int, per_row: float) -> tuple[Int, Int]:
+    """Draw visibilities, so many of a row in the mean, or all where there are no more.
+
+    What is drawn of a row depends on its number in the Measurement Set alone, not on the block that it is in.
+
+    Returns
+    -------
+    row, channel : ndarray of int
+        Places in `rows`, and channels.
+    """
+    if per_row >= n_channels:
+        row, channel = np.divmod(np.arange(rows.size * n_channels), n_channels)
+        return row, channel
+    count = np.floor(per_row + _uniform(rows, np.zeros_like(rows))).astype(np.int64)
+    row = np.repeat(np.arange(rows.size), count)
+    nth = np.arange(row.size) - np.repeat(np.cumsum(count) - count, count)
+    return row, np.floor(_uniform(rows[row], nth + 1) * n_channels).astype(np.int64)
+
+
+def _uniform(row: Int, nth: Int) -> Float:
+    """Numbers from 0 to 1 that look drawn, of pairs of numbers: the finaliser of SplitMix64.
+
+    Steele, Lea & Flood (2014), Proc. OOPSLA, 453.
+    """
+    x = row.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + nth.astype(np.uint64) * np.uint64(
+        0xD1B54A32D192ED03
+    )
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+    x ^= x >> np.uint64(31)
+    return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 class _Sample:

@@ -61,6 +61,16 @@ def test_weights_that_are_right_are_left(data, solved, stage_config, log, notes)
     assert not notes.lines
 
 
+def test_the_noise_of_weights_that_are_left_is_that_of_the_result(data, solved, stage_config, log):
+    again = reweight_antennas(data, solved, stage_config, log)
+    assert again.noise_at_end.is_of(replace(again, tables=again.last.tables))
+    measured = data.measure_residual(again.model, again.weights, again.last.tables).bounds
+    assert again.noise_at_end.bounds.lowest.rms == pytest.approx(measured.lowest.rms, rel=1e-3)
+    # Weights that were changed are measured with anew.
+    changed = reweight_antennas(data, weighted_down(solved, ANTENNA), stage_config, log)
+    assert changed.noise_at_end is None
+
+
 def weighted_down(state, antenna):
     factor = state.weights.noise_factor.copy()
     factor[antenna] = 4.0

@@ -1,0 +1,39 @@
+"""Bright sources measured together: which visibilities tell how they couple."""
+
+import numpy as np
+import pytest
+
+from dsa110_contimg.selfcal.source_measurement import _drawn, _uniform
+
+
+@pytest.mark.parametrize("per_row", [0.01, 0.7, 3.2])
+def test_what_is_drawn_of_a_row_does_not_depend_on_its_block(per_row):
+    rows = np.random.default_rng(1).permutation(200_000)[:50_000]
+    row, channel = _drawn(rows, 48, per_row)
+    together = set(zip(rows[row].tolist(), channel.tolist(), strict=True))
+    apart = set()
+    for some in np.array_split(rows[::-1], 7):
+        at, of_channel = _drawn(some, 48, per_row)
+        apart |= set(zip(some[at].tolist(), of_channel.tolist(), strict=True))
+    assert together == apart
+    assert row.size == pytest.approx(per_row * rows.size, abs=4 * np.sqrt(rows.size))
+    # Every channel alike, within what counting allows.
+    counts = np.bincount(channel, minlength=48)
+    assert np.abs(counts - counts.mean()).max() < 5 * np.sqrt(counts.mean())
+
+
+def test_where_there_are_no_more_all_are_taken():
+    row, channel = _drawn(np.array([5, 9, 7]), 4, 4.0)
+    assert set(zip(row.tolist(), channel.tolist(), strict=True)) == {
+        (r, c) for r in range(3) for c in range(4)
+    }
+
+
+def test_neighbouring_rows_have_nothing_in_common():
+    rows = np.arange(100_000)
+    u = _uniform(rows, np.zeros_like(rows))
+    assert 0 <= u.min() < u.max() < 1
+    assert np.histogram(u, 20, (0, 1))[0] == pytest.approx(5000, rel=0.08)
+    other = _uniform(rows, np.ones_like(rows))
+    for a, b in ((u[1:], u[:-1]), (u, other), (u[96:], u[:-96])):
+        assert abs(np.corrcoef(a, b)[0, 1]) < 0.02
