@@ -65,6 +65,20 @@ def test_blocks_add_up(rng):
     np.testing.assert_allclose(sum(parts), whole, rtol=1e-9, atol=1e-6 * np.abs(whole).max())
 
 
+def test_rows_of_several_spectra_add_up(rng):
+    uvw, freq = rng.normal(size=(400, 3)) * 300, np.linspace(1.3e9, 1.5e9, 5)
+    lmn, flux, spectrum = sky(rng, 6), rng.uniform(1, 2, (3, 6, 5)), rng.integers(3, size=400)
+    residual = (rng.standard_normal((400, 5)) + 1j * rng.standard_normal((400, 5))).astype(np.complex64)
+    weight = rng.uniform(0.5, 2, (400, 5)).astype(np.float32)
+    whole = residual_moments(uvw, freq, lmn, flux, residual, weight, spectrum)
+    parts = [
+        residual_moments(uvw[s], freq, lmn, flux[k], residual[s], weight[s])
+        for k, s in enumerate(spectrum == k for k in range(3))
+    ]
+    size = np.abs(whole).max(axis=0)
+    np.testing.assert_allclose(sum(parts) / size, whole / size, atol=1e-6)
+
+
 def test_without_data_nothing_is_changed():
     change, error = solve_moments(np.zeros((3, 7)), NoiseScale(1.0))
     assert (change == 0).all()

@@ -111,7 +111,10 @@ def test_two_chunks_of_one_frequency_are_averaged(observation):
     assert Imager(chunks, observation.grid).dirty()[128, 128] == pytest.approx(2, rel=1e-5)
 
 
-def test_model_on_the_grid_is_subtracted(observation):
+@pytest.mark.parametrize("few", [0, 100])
+def test_model_on_the_grid_is_subtracted(observation, monkeypatch, few):
+    """Summed up one by one where there are few components, degridded else."""
+    monkeypatch.setattr("dsa110_contimg.imaging.gridder.FEW_COMPONENTS", few)
     model = np.zeros((256, 256), np.float32)
     model[91, 200], model[170, 60] = 1.0, -0.5
     ra, dec = observation.sky([(200, 91), (60, 170)])

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dsa110_contimg.config import SelfCalConfig
@@ -9,6 +10,7 @@ from dsa110_contimg.selfcal.averaged_data import Averaging
 from dsa110_contimg.selfcal.memory import (
     available_bytes,
     require_available_memory,
+    return_free_memory,
     sub_bands_of_window,
 )
 from dsa110_contimg.visibilities import VisibilityReader
@@ -126,3 +128,23 @@ def test_averages_take_less_than_what_they_are_made_of(small_ms, monkeypatch, tm
         require_available_memory(reader, 64**2, 0, averaging)
     needed = [float(str(e.value).split("at least ")[1].split(" GB")[0]) for e in (plain, averaged)]
     assert needed[1] < needed[0]
+
+
+def test_what_was_freed_goes_back_to_the_machine():
+    """Of many small arrays between others that stay, which the C library would keep."""
+    # One of 30 MB that was freed makes it keep blocks of up to that size.
+    large = np.ones(3_750_000)
+    del large
+    arrays = [np.ones(100_000) for _ in range(500)]
+    stay = arrays[::50]
+    del arrays
+    before = resident()
+    return_free_memory()
+    assert resident() < before - 200e6
+    assert all(a.sum() == 100_000 for a in stay)
+
+
+def resident():
+    """Resident memory in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")))

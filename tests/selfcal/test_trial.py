@@ -112,3 +112,15 @@ def test_delays_that_are_there_are_kept(tmp_path):
     found = bandpass(data, start, config.with_options(spectral="delay"), log)
     assert [table.kind for table in found.bandpass] == ["B Jones"]
     assert found.noise.known
+
+
+@pytest.mark.parametrize(("gain", "measured"), [(0.9, True), (1.005, False), (1.02, True)])
+def test_noise_is_measured_again_only_where_it_may_be_lower(opened, calibrated, monkeypatch, gain, measured):
+    data, config, log = opened
+    monkeypatch.setattr("dsa110_contimg.selfcal.trial.improvement", lambda *_: gain)
+    passes = []
+    monkeypatch.setattr(
+        data, "measure_residual", lambda *a: passes.append(a) or type(data).measure_residual(data, *a)
+    )
+    solved_against(data, calibrated, calibrated.sky_model, config, log)
+    assert bool(passes) == measured

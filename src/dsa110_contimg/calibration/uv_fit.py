@@ -6,8 +6,8 @@ import numba
 import numpy as np
 import scipy.linalg
 
-from dsa110_contimg.array_types import Float, Single, Vis, Weight
-from dsa110_contimg.predict.direct import TILE, find_delays, form_phasors, rotation
+from dsa110_contimg.array_types import Float, Int, Single, Vis, Weight
+from dsa110_contimg.predict.direct import TILE, find_delays, form_phasors, rotation, tiles_of
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 from dsa110_contimg.sky.components import ARCSEC
 from dsa110_contimg.visibilities.noise import NoiseScale
@@ -33,9 +33,10 @@ def residual_moments(
     uvw_m: Float,
     freq_hz: Float,
     lmn: Float,
-    flux_jy: Float,
+    flux_jy: Float | Single,
     residual: Vis,
     weight: Weight,
+    spectrum: Int | None = None,
 ) -> Float:
     """Sum what the linear least squares of each source's flux and position need.
 
@@ -52,40 +53,47 @@ def residual_moments(
         Channels in hertz.
     lmn : ndarray, shape (n, 3)
         Direction cosines l, m, n - 1.
-    flux_jy : ndarray, shape (n, nchan)
+    flux_jy : ndarray, shape (n, nchan) or (nspectrum, n, nchan)
         Apparent flux density.
     residual : ndarray of complex64, shape (nrow, nchan)
         Calibrated data minus the model, Stokes I.
     weight : ndarray of float32, shape (nrow, nchan)
         Weights, zero where flagged.
+    spectrum : ndarray of int, shape (nrow,), optional
+        Which of several fluxes holds for each row; the first by default.
 
     Returns
     -------
     ndarray, shape (n, 7)
         To be added up over blocks, then given to :func:`solve_moments`.
     """
-    uvw = np.ascontiguousarray(uvw_m, dtype=np.float64)
-    freq = np.ascontiguousarray(freq_hz, dtype=np.float64)
-    step, restart = rotation(freq)
-    sums = _correlate(
-        uvw,
+    if spectrum is not None and (np.diff(spectrum) < 0).any():
+        # Tiles are of one spectrum each.
+        order = np.argsort(spectrum, kind="stable")
+        rows = residual[order], weight[order], spectrum[order]
+        return residual_moments(uvw_m[order], freq_hz, lmn, flux_jy, *rows)
+    freq, n = np.ascontiguousarray(freq_hz, dtype=np.float64), len(lmn)
+    flux = np.ascontiguousarray(flux_jy, dtype=np.float32).reshape(-1, n, freq.size)
+    sums, by_channel = _correlate(
+        np.ascontiguousarray(uvw_m, dtype=np.float64),
+        *tiles_of(len(uvw_m), spectrum),
         freq,
-        step,
-        restart,
+        *rotation(freq),
         np.ascontiguousarray(lmn, dtype=np.float64),
-        np.ascontiguousarray(flux_jy, dtype=np.float32),
+        flux,
         np.ascontiguousarray(residual),
         np.ascontiguousarray(weight),
-    ).sum(axis=0)
-    u, v = 2 * np.pi / SPEED_OF_LIGHT * uvw[:, :2].T
+    )
     # What concerns a source alone does not depend on where it is.
-    by_channel = np.stack([np.ones_like(u), u * u, u * v, v * v]) @ weight.astype(np.float64)
-    power = flux_jy**2
-    own = np.concatenate([power @ by_channel[:1].T, (power * freq**2) @ by_channel[1:].T], axis=1)
-    return np.concatenate([sums, own], axis=1)
+    power = np.square(flux, dtype=np.float64)
+    total = np.einsum("snc,sc->n", power, by_channel[:, 0])
+    own = np.einsum("snc,skc->nk", power, by_channel[:, 1:] * freq**2)
+    return np.concatenate([sums.sum(axis=0), total[:, None], own], axis=1)
 
 
-def sampled_coupling(uvw_m: Float, freq_hz: Float, lmn: Float, flux_jy: Float, weight: Weight) -> Float:
+def sampled_coupling(
+    uvw_m: Float, freq_hz: Float, lmn: Float, flux_jy: Float | Single, weight: Float | Weight
+) -> Float:
     """Sum, over some visibilities, the whole matrix of the normal equations.
 
     What couples two sources is the synthesised beam between them: it is known
@@ -181,6 +189,9 @@ def solve_moments(
 @numba.njit(parallel=True, fastmath=True, cache=True)
 def _correlate(
     uvw: Float,
+    first_row: Int,
+    n_rows: Int,
+    spectrum: Int,
     freq: Float,
     step: float,
     restart: int,
@@ -188,13 +199,17 @@ def _correlate(
     flux: Single,
     residual: Vis,
     weight: Weight,
-) -> Float:
-    """Three sums of the residual for each task and source; tiles of rows as in the prediction."""
-    nrow, nchan, n = uvw.shape[0], freq.size, lmn.shape[0]
+) -> tuple[Float, Float]:
+    """Three sums of the residual for each task and source; weights and their moments by spectrum and channel.
+
+    Tiles of rows are as in the prediction.
+    """
+    nchan, n, ntile = freq.size, lmn.shape[0], first_row.size
     # Few large tasks: each keeps sums of its own for every source.
-    ntile = (nrow + TILE - 1) // TILE
     ntask = max(1, min(64, ntile))
     out = np.zeros((ntask, n, 3))
+    turn = 2 * np.pi / SPEED_OF_LIGHT
+    of_tiles = np.zeros((ntile, 4, nchan))
     for task in numba.prange(ntask):
         re = np.zeros((nchan, TILE), dtype=np.float32)
         im = np.zeros((nchan, TILE), dtype=np.float32)
@@ -206,13 +221,18 @@ def _correlate(
         aligned = np.zeros(TILE, dtype=np.float32)
         across = np.zeros(TILE, dtype=np.float32)
         for tile in range(task * ntile // ntask, (task + 1) * ntile // ntask):
-            start = tile * TILE
-            rows = min(TILE, nrow - start)
+            start, rows, of = first_row[tile], n_rows[tile], spectrum[tile]
             re[:], im[:], delay[:] = 0, 0, 0
             for r in range(rows):
+                u, v = turn * uvw[start + r, 0], turn * uvw[start + r, 1]
                 for c in range(nchan):
-                    re[c, r] = weight[start + r, c] * residual[start + r, c].real
-                    im[c, r] = weight[start + r, c] * residual[start + r, c].imag
+                    w = weight[start + r, c]
+                    re[c, r] = w * residual[start + r, c].real
+                    im[c, r] = w * residual[start + r, c].imag
+                    of_tiles[tile, 0, c] += w
+                    of_tiles[tile, 1, c] += w * (u * u)
+                    of_tiles[tile, 2, c] += w * (u * v)
+                    of_tiles[tile, 3, c] += w * (v * v)
             for k in range(n):
                 find_delays(uvw, start, rows, lmn, k, delay)
                 aligned[:], across[:] = 0, 0
@@ -220,7 +240,7 @@ def _correlate(
                 for c in range(nchan):
                     if c % restart == 0:
                         form_phasors(delay, freq[c], pr, pi)
-                    s = flux[k, c]
+                    s = flux[of, k, c]
                     sf = s * np.float32(freq[c])
                     for r in range(TILE):
                         aligned[r] += s * (pr[r] * re[c, r] + pi[r] * im[c, r])
@@ -230,6 +250,9 @@ def _correlate(
                         pr[r] = turned
                 for r in range(rows):
                     out[task, k, 0] += aligned[r]
-                    out[task, k, 1] += 2 * np.pi / SPEED_OF_LIGHT * uvw[start + r, 0] * across[r]
-                    out[task, k, 2] += 2 * np.pi / SPEED_OF_LIGHT * uvw[start + r, 1] * across[r]
-    return out
+                    out[task, k, 1] += turn * uvw[start + r, 0] * across[r]
+                    out[task, k, 2] += turn * uvw[start + r, 1] * across[r]
+    by_channel = np.zeros((flux.shape[0], 4, nchan))
+    for tile in range(ntile):
+        by_channel[spectrum[tile]] += of_tiles[tile]
+    return out, by_channel

@@ -9,17 +9,22 @@ import numpy as np
 from dsa110_contimg.array_types import Bool, Image
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.config import SelfCalConfig
-from dsa110_contimg.imaging import Imager, RestoringBeam
+from dsa110_contimg.imaging import Imager, RestoringBeam, StokesI
 from dsa110_contimg.imaging.backend import Backend, Embedded
 from dsa110_contimg.imaging.masks import catalog_mask
 from dsa110_contimg.imaging.stokes import handed_over
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.corrected_data import stokes_data
 from dsa110_contimg.selfcal.imaging import CalibratedImage, make_image
+from dsa110_contimg.selfcal.memory import return_free_memory
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.state import CalState
 
-__all__ = ["dirty_image", "image_state"]
+__all__ = ["image_state", "quick_image"]
+
+#: An image that is only looked at does without visibilities of less than this part of the mean weight, if
+#: this part of all weight is left.
+TELLING, MOST_WEIGHT = 0.5, 0.7
 
 
 def image_state(
@@ -78,6 +83,7 @@ def image_state(
     def mask_for(beam: RestoringBeam) -> Bool:
         return state.mask if state.mask is not None else _catalog_mask(data, config, log, beam)
 
+    return_free_memory()
     with log.timed("image"):
         image = make_image(
             data,
@@ -99,16 +105,21 @@ def image_state(
     return replace(state, mask=image.mask), image
 
 
-def dirty_image(
+def quick_image(
     data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog, label: str
-) -> Image:
+) -> tuple[Image, float]:
     """Image what the sky model leaves of the data that may be used, after the newest gains, without CLEAN.
+
+    Where long baselines are most of the visibilities, but hold little of the weight, they are left out.
 
     Returns
     -------
-    ndarray of float32, shape (size, size)
+    image : ndarray of float32, shape (size, size)
         Jansky per beam.
+    share : float
+        Part of the weight that is in it.
     """
+    return_free_memory()
     with log.timed("image"):
         chunks = stokes_data(
             data,
@@ -119,11 +130,23 @@ def dirty_image(
             half_width_rad=data.grid.half_width_rad,
             untouched=False,
         )
+        chunks, share = _most_telling(chunks)
         weighting = config.weighting, config.robust
         imager = Imager(handed_over(chunks), data.grid, *weighting, config.threads, state.noise)
         image = imager.dirty()
     log.count("griddings", imager.griddings)
-    return image
+    return image, share
+
+
+def _most_telling(chunks: list[StokesI]) -> tuple[list[StokesI], float]:
+    """Leave out chunks of visibilities of low weight, if little is lost; also the part of the weight left."""
+    weight = np.array([chunk.weight.sum(dtype=np.float64) for chunk in chunks])
+    size = np.array([chunk.weight.size for chunk in chunks])
+    telling = weight * size.sum() >= TELLING * size * weight.sum()
+    left, total = float(weight[telling].sum()), float(weight.sum())
+    if telling.all() or left < MOST_WEIGHT * total:
+        return chunks, 1.0
+    return [chunk for chunk, tells in zip(chunks, telling, strict=True) if tells], left / total
 
 
 def _catalog_mask(data: CalibrationData, config: SelfCalConfig, log: StageLog, beam: RestoringBeam) -> Bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+from contextlib import suppress
 from pathlib import Path
 
 from dsa110_contimg.calibration.bandpass import SUB_BANDS
@@ -18,7 +20,7 @@ from dsa110_contimg.selfcal.split_statistics import SPLIT_SUMS
 from dsa110_contimg.visibilities import VisibilityReader
 from dsa110_contimg.visibilities.reader import BYTES_PER_SAMPLE
 
-__all__ = ["available_bytes", "require_available_memory", "sub_bands_of_window"]
+__all__ = ["available_bytes", "require_available_memory", "return_free_memory", "sub_bands_of_window"]
 
 #: Images of single precision that are alive at the same time while one is CLEANed and compared.
 IMAGES_ALIVE = 12
@@ -28,6 +30,15 @@ BYTES_PER_STATISTIC = 40
 UNASKED_SHARE = 0.25
 #: Statistics by sub-band, and what is summed of them while they are looked at.
 SUB_BAND_COPIES = 1.5
+
+
+def return_free_memory() -> None:
+    """Give back what was freed to the machine, where the C library can.
+
+    That of glibc keeps blocks below 32 MB for itself, and half a gigabyte of them before an image.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def available_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> float:

@@ -110,16 +110,23 @@ class SkyVisibilities:
         """
         if block.bins is not None:
             return self.of_same_rows([block], reader)[0]
-        sky, freq = self.sky.sky, block.spw.freq_hz
-        field = reader.ms.field(block.field_id)
+        sky, field = self.sky.sky, reader.ms.field(block.field_id)
+        flux, pointing = self.fluxes(block, reader)
         lmn = sky.lmn(field.ra_rad, field.dec_rad)
-        dumps = np.unique(block.time_index)
-        pointings, which = np.unique(reader.pointing[dumps], axis=0, return_inverse=True)
-        of_dump = np.zeros(reader.times.size, dtype=np.int64)
-        of_dump[dumps] = which.reshape(-1)
-        flux = np.stack([self.sky.apparent_flux(freq, *pointing) for pointing in pointings])
         shape = (sky.major_rad, sky.minor_rad, sky.pa_rad)
-        return predict_components(block.uvw_m, freq, lmn, flux, *shape, of_dump[block.time_index])
+        return predict_components(block.uvw_m, block.spw.freq_hz, lmn, flux, *shape, pointing)
+
+    def fluxes(self, block: Block, reader: VisibilityReader) -> tuple[Single, Int]:
+        """Return apparent fluxes through each pointing, and which of them each row has.
+
+        In jansky, shape (m, n, nchan); of a block of averages they are means over its channels.
+        """
+        pointings, of_dump = self._by_dump(reader)
+        used, pointing = np.unique(of_dump[block.time_index], return_inverse=True)
+        if block.bins is not None:
+            return self._of_window(block.bins.window, reader).moments(block.bins, used)[:, 0], pointing
+        found = [self.sky.apparent_flux(block.spw.freq_hz, *pointings[k]) for k in used]
+        return np.stack(found).astype(np.float32), pointing
 
     def less(self, other: SkyVisibilities) -> SkyVisibilities | None:
         """Return what has to be added to another sky to get this one: components with the change of flux.

@@ -18,6 +18,9 @@ __all__ = ["better_with", "improvement", "measure_noise", "solved_against"]
 #: A noise measured on the calibrated residual counts where its variance is below this fraction of the one
 #: before.
 REFINED_NOISE = 0.98
+#: A better sky model after which held-out channels hold less by this factor leaves less in the differences of
+#: neighbouring channels by twice as much at most.
+NO_LOWER_NOISE = 1 + (1 - REFINED_NOISE) / 2
 
 
 def measure_noise(data: CalibrationData, state: CalState, log: StageLog) -> CalState:
@@ -62,9 +65,16 @@ def solved_against(
         Options.
     log : StageLog
         Told what came out.
+
+    Returns
+    -------
+    CalState
+        With the noise of what the model leaves, where that may be lower than it was.
     """
     like = state.rounds
     solved = solve_rounds(data, gather(data, state, log, SkyVisibilities(sky)), config, log, like=like)
+    if 1 < improvement(state, solved) < NO_LOWER_NOISE:
+        return solved
     refined = measure_noise(data, solved, log)
     lower = refined.noise < solved.noise
     return solve_rounds(data, refined, config, log, like=like) if lower else refined

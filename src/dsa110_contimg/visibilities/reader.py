@@ -193,12 +193,13 @@ class VisibilityReader:
         self, rows: Int, field: NDArray[np.int32], ddid: NDArray[np.int32]
     ) -> list[tuple[Int, int, SpectralWindow]]:
         plan: list[tuple[Int, int, SpectralWindow]] = []
+        field, ddid = field[rows], ddid[rows]
         for spw_id in self.selection.spw_ids:
             window = self.ms.spectral_window(spw_id)
             per_row = window.freq_hz.size * len(window.corr_type) * BYTES_PER_SAMPLE
             size = max(1, self._block_bytes // per_row)
             for field_id in self.selection.field_ids:
-                mine = rows[(ddid[rows] == window.data_desc_id) & (field[rows] == field_id)]
+                mine = rows[(ddid == window.data_desc_id) & (field == field_id)]
                 plan.extend(
                     (mine[start : start + size], field_id, window) for start in range(0, mine.size, size)
                 )

@@ -13,7 +13,7 @@ from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.imaging import ImageGrid, mad_rms
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.findings import Finding
-from dsa110_contimg.selfcal.image_state import dirty_image, image_state
+from dsa110_contimg.selfcal.image_state import image_state, quick_image
 from dsa110_contimg.selfcal.imaging import CalibratedImage
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.state import CalState
@@ -48,8 +48,8 @@ def add_components(data: CalibrationData, state: CalState, config: SelfCalConfig
         return state
     tables, reader = state.last.tables, data.reader
     label = "image of what the model leaves"
-    dirty = dirty_image(data, state, config, log, label)
-    rms = mad_rms(dirty)
+    dirty, share = quick_image(data, state, config, log, label)
+    rms = mad_rms(dirty) * np.sqrt(share)
     # Nor does CLEAN begin below the level of its mask.
     if dirty.max() < max(_limit(model, rms) / MOST_BEAMS, config.mask_sigma * rms):
         return state
