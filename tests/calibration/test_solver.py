@@ -1,11 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from dsa110_contimg.calibration.reference_antenna import rank_reference_antennas, refer_phases
 from dsa110_contimg.calibration.solution_intervals import solution_intervals
 from dsa110_contimg.calibration.solve_settings import Grouping
-from dsa110_contimg.calibration.solver import MAX_ITERATIONS
-from dsa110_contimg.calibration.statistics import BaselineStatistics, accumulate
+from dsa110_contimg.calibration.solver import MAX_ITERATIONS, _interval_sums
+from dsa110_contimg.calibration.statistics import BaselineStatistics, accumulate, joined
 from dsa110_contimg.errors import AxesError
 from dsa110_contimg.visibilities import NoiseScale
 from tests.calibration.conftest import observe, random_gains, turned, weakly_joined
@@ -202,6 +204,21 @@ def test_solutions_carry_time_interval_field_and_scan(rng):
     np.testing.assert_allclose(solved.interval_s, [20, 30])
     assert solved.field_id.tolist() == [3, 4]
     assert solved.scan.tolist() == [7, 7]
+
+
+@pytest.mark.parametrize("per_polarization", [True, False])
+@pytest.mark.parametrize("combine_spw", [True, False])
+@pytest.mark.parametrize("halves", [(0, 1), (1,)])
+def test_intervals_are_sums_over_dumps_and_what_shares_a_gain(rng, per_polarization, combine_spw, halves):
+    parts = [observe(rng, random_gains(rng, 7, 6)).statistics() for _ in range(2)]
+    statistics = joined([parts[0], replace(parts[1], spw_ids=(1,))])
+    sums = _interval_sums(statistics, np.array([0, 2, 5]), Grouping(per_polarization, combine_spw), halves)
+    for name, of_name in (("cross", "cross"), ("model", "power"), ("data", "data"), ("count", "count")):
+        values = getattr(statistics, name)[list(halves)].sum(axis=0)
+        expected = np.stack([values[:, a:b].sum(axis=1) for a, b in ((0, 2), (2, 5), (5, 7))], axis=1)
+        expected = expected.sum(axis=0, keepdims=True) if combine_spw else expected
+        expected = expected if per_polarization else expected.sum(axis=-1, keepdims=True)
+        np.testing.assert_allclose(getattr(sums, of_name), expected, rtol=1e-12)
 
 
 def test_an_interval_is_solved_on_all_its_dumps(rng):

@@ -181,6 +181,16 @@ def test_blocks_of_dumps_add_up_to_the_antenna(rng):
     np.testing.assert_allclose(error, np.sqrt(power), rtol=0.5)
 
 
+def test_residuals_on_both_halves_are_those_of_each(rng):
+    data = observe(rng, random_gains(rng, 6, 7), sigma=0.5)
+    statistics, gain = data.statistics(), 1.1 * data.gain[None]
+    solved = rng.random(gain.shape) < 0.9
+    for half in (0, 1):
+        scale = statistics.scale(gain, solved, half)
+        each = [statistics.residual(gain, solved, h, scale) for h in (half, 1 - half)]
+        assert statistics.residuals(gain, solved, half) == pytest.approx(each, rel=1e-12)
+
+
 NAMES = ("cross", "model", "data", "count")
 
 

@@ -321,9 +321,9 @@ class GainSolver:
         """Score gains (nspw, ntime, nant, 2), and where they are solved, from either half of the channels."""
         train = held = 0.0
         for half, (gain, solved) in enumerate(solved_on):
-            scale = sums.scale(gain, solved, half)
-            train += sums.residual(gain, solved, half, scale)
-            held += sums.residual(gain, solved, 1 - half, scale)
+            on_own, on_other = sums.residuals(gain, solved, half)
+            train += on_own
+            held += on_other
         expected = self.settings.noise.variance * self.settings.noise_share
         n = max(1.0, sums.n_visibilities) * expected
         return Score(train / n, held / n)

@@ -37,6 +37,8 @@ G_JONES = Grouping(per_polarization=True, combine_spw=True)
 MAX_ITERATIONS = 200
 #: Converged once a sweep changes the gains by no more than this fraction of their size.
 TOLERANCE = 1e-7
+#: Sums are shared out over the processors by so many ranges of baselines.
+TASKS = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,17 +166,50 @@ def _interval_sums(
     statistics: BaselineStatistics, starts: Int, grouping: Grouping, halves: Sequence[int]
 ) -> _Sums:
     """Add up the halves, the dumps of each interval, and what shares a gain."""
-    used = list(halves)
-    found = []
-    for values in (statistics.cross, statistics.model, statistics.data, statistics.count):
-        of_halves = values[used[0]] if len(used) == 1 else values[used].sum(axis=0)
-        total = np.add.reduceat(of_halves, starts, axis=1)
-        if grouping.combine_spw:
-            total = total.sum(axis=0, keepdims=True)
-        if not grouping.per_polarization:
-            total = total.sum(axis=-1, keepdims=True)
-        found.append(total)
-    return _Sums(*found)
+    return _Sums(
+        *_add_up(
+            statistics.cross,
+            statistics.model,
+            statistics.data,
+            statistics.count,
+            np.array(halves, dtype=np.int64),
+            np.append(starts, statistics.n_times),
+            grouping.combine_spw,
+            grouping.per_polarization,
+        )
+    )
+
+
+@numba.njit(parallel=True, cache=True)
+def _add_up(
+    cross: Complex,
+    model: Float,
+    data: Float,
+    count: Float,
+    halves: Int,
+    edges: Int,
+    combine_spw: bool,
+    per_polarization: bool,
+) -> tuple[Complex, Float, Float, Float]:
+    _, nspw, _, nbl, npol = cross.shape
+    shape = (1 if combine_spw else nspw, edges.size - 1, nbl, npol if per_polarization else 1)
+    all_cross, all_model = np.zeros(shape, dtype=np.complex128), np.zeros(shape)
+    all_data, all_count = np.zeros(shape), np.zeros(shape)
+    for task in numba.prange(TASKS):
+        first, last = task * nbl // TASKS, (task + 1) * nbl // TASKS
+        for h in halves:
+            for s in range(nspw):
+                to = 0 if combine_spw else s
+                for k in range(edges.size - 1):
+                    for t in range(edges[k], edges[k + 1]):
+                        for b in range(first, last):
+                            for p in range(npol):
+                                q = p if per_polarization else 0
+                                all_cross[to, k, b, q] += cross[h, s, t, b, p]
+                                all_model[to, k, b, q] += model[h, s, t, b, p]
+                                all_data[to, k, b, q] += data[h, s, t, b, p]
+                                all_count[to, k, b, q] += count[h, s, t, b, p]
+    return all_cross, all_model, all_data, all_count
 
 
 def _times_of_intervals(

@@ -221,8 +221,18 @@ class BaselineStatistics:
         float
             Sum of ``w |D - s g_i conj(g_j) M|^2``.
         """
-        aligned, power = self._fit(gain, solved, half)
-        return float(np.sum(self._data_power[half] - 2 * scale * aligned + scale**2 * power))
+        aligned, power = self._fit(gain, solved, (half,))
+        return float(np.sum(self._data_power[half] - 2 * scale * aligned[0] + scale**2 * power[0]))
+
+    def residuals(self, gain: Complex, solved: Bool, half: int) -> tuple[float, float]:
+        """Weighted squared residuals on the half that gains were solved on, and on the other one.
+
+        Both at the scale of the former, see :meth:`scale`; parameters as of :meth:`residual`.
+        """
+        aligned, power = self._fit(gain, solved, (half, 1 - half))
+        scale = _best_scale(aligned[0], power[0])
+        left = self._data_power[[half, 1 - half]] - 2 * scale * aligned + scale**2 * power
+        return float(left[0].sum()), float(left[1].sum())
 
     def scale(self, gain: Complex, solved: Bool, half: int) -> Float:
         """Best real, non-negative factor on the model by polarisation, shape (npol,).
@@ -230,8 +240,8 @@ class BaselineStatistics:
         It takes out a scale that the data's units leave open, so that phases
         can be judged before amplitudes are known.
         """
-        aligned, power = self._fit(gain, solved, half)
-        return np.where(power > 0, np.maximum(0.0, aligned) / np.where(power > 0, power, 1.0), 0.0)
+        aligned, power = self._fit(gain, solved, (half,))
+        return _best_scale(aligned[0], power[0])
 
     def without(self, lost: Bool) -> BaselineStatistics:
         """Statistics of the data without some antennas for some of the time.
@@ -292,32 +302,30 @@ class BaselineStatistics:
         aligned, power, error : ndarray, shape (nspw, nblock, nant, npol)
             Aligned sums, what they would be if the gains were right, and their standard deviations.
         """
-        gi, gj = gain[:, :, self.antenna1], gain[:, :, self.antenna2]
-        dumps = (
-            (np.conj(gi) * gj * self.cross[half]).real,
-            np.abs(gi * gj) ** 2 * self.model[half],
-            self.data[half],
-            self.count[half],
-        )
-        aligned, power, data, count = (np.add.reduceat(x, starts, axis=1) for x in dumps)
-        residual = data - 2 * scale * aligned + scale**2 * power
-        sums, powers, left, number = (
-            self.sum_to_antennas(x, axis=2) for x in (aligned, power, residual, count)
-        )
-        variance = powers * left / np.maximum(number, 1.0) / 2
-        return sums, powers, np.sqrt(np.maximum(variance, 0.0))
-
-    def _fit(self, gain: Complex, solved: Bool, half: int) -> tuple[Float, Float]:
-        """Sum ``w Re(D conj(g_i) g_j conj(M))`` and ``w |g_i g_j M|^2``, shape (npol,) each."""
-        sums = _fit_sums(
+        sums, powers, left, number = _sum_blocks(
             np.ascontiguousarray(gain),
-            np.ascontiguousarray(solved),
+            np.ascontiguousarray(scale),
+            np.append(starts, self.n_times),
             self.antenna1,
             self.antenna2,
             self.cross[half],
             self.model[half],
-        ).sum(axis=(0, 1))
-        return sums[0], sums[1]
+            self.data[half],
+            self.count[half],
+        )
+        variance = powers * left / np.maximum(number, 1.0) / 2
+        return sums, powers, np.sqrt(np.maximum(variance, 0.0))
+
+    def _fit(self, gain: Complex, solved: Bool, halves: Sequence[int]) -> tuple[Float, Float]:
+        """Sum ``w Re(D conj(g_i) g_j conj(M))`` and ``w |g_i g_j M|^2``, shape (nhalf, npol) each."""
+        sums = _fit_sums(
+            np.where(solved, gain, 0), np.array(halves), self.antenna1, self.antenna2, self.cross, self.model
+        ).sum(axis=0)
+        return sums[:, 0], sums[:, 1]
+
+
+def _best_scale(aligned: Float, power: Float) -> Float:
+    return np.where(power > 0, np.maximum(0.0, aligned) / np.where(power > 0, power, 1.0), 0.0)
 
 
 def joined(parts: Sequence[BaselineStatistics]) -> BaselineStatistics:
@@ -440,25 +448,57 @@ def _accumulate(
 
 @numba.njit(parallel=True, cache=True)
 def _fit_sums(
+    gain: Complex, halves: Int, antenna1: Int, antenna2: Int, cross: Complex, model: Float
+) -> Float:
+    """Sum each spectral window and dump by itself, as tasks run in parallel: (nspw ntime, nhalf, 2, npol)."""
+    _, nspw, ntime, nbaseline, npol = cross.shape
+    out = np.zeros((nspw * ntime, halves.size, 2, npol))
+    for task in numba.prange(nspw * ntime):
+        s, t = task // ntime, task % ntime
+        for p in range(npol):
+            for k in range(halves.size):
+                h, aligned, power = halves[k], 0.0, 0.0
+                for b in range(nbaseline):
+                    g = np.conj(gain[s, t, antenna1[b], p]) * gain[s, t, antenna2[b], p]
+                    of_data = cross[h, s, t, b, p]
+                    aligned += g.real * of_data.real - g.imag * of_data.imag
+                    power += (g.real * g.real + g.imag * g.imag) * model[h, s, t, b, p]
+                out[task, k, 0, p], out[task, k, 1, p] = aligned, power
+    return out
+
+
+@numba.njit(parallel=True, cache=True)
+def _sum_blocks(
     gain: Complex,
-    solved: Bool,
+    scale: Float,
+    edges: Int,
     antenna1: Int,
     antenna2: Int,
     cross: Complex,
     model: Float,
-) -> Float:
-    nspw, ntime, nbaseline, npol = cross.shape
-    out = np.zeros((nspw, ntime, 2, npol))
-    for t in numba.prange(ntime):
-        for s in range(nspw):
-            for b in range(nbaseline):
-                i, j = antenna1[b], antenna2[b]
-                for p in range(npol):
-                    if solved[s, t, i, p] and solved[s, t, j, p]:
-                        g = np.conj(gain[s, t, i, p]) * gain[s, t, j, p]
-                        out[s, t, 0, p] += (g * cross[s, t, b, p]).real
-                        out[s, t, 1, p] += (g.real**2 + g.imag**2) * model[s, t, b, p]
-    return out
+    data: Float,
+    count: Float,
+) -> tuple[Float, Float, Float, Float]:
+    """Aligned sums, powers, residuals and numbers on the baselines of each antenna, by block of dumps."""
+    nspw, _, nbl, npol = cross.shape
+    nblock = edges.size - 1
+    shape = (nspw, nblock, gain.shape[2], npol)
+    sums, powers, left, number = np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    for task in numba.prange(nspw * nblock * npol):
+        s, k, p = task // (nblock * npol), (task // npol) % nblock, task % npol
+        for t in range(edges[k], edges[k + 1]):
+            for b in range(nbl):
+                g = np.conj(gain[s, t, antenna1[b], p]) * gain[s, t, antenna2[b], p]
+                of_data = cross[s, t, b, p]
+                aligned = g.real * of_data.real - g.imag * of_data.imag
+                power = (g.real * g.real + g.imag * g.imag) * model[s, t, b, p]
+                residual = data[s, t, b, p] - 2 * scale[p] * aligned + scale[p] * scale[p] * power
+                for antenna in (antenna1[b], antenna2[b]):
+                    sums[s, k, antenna, p] += aligned
+                    powers[s, k, antenna, p] += power
+                    left[s, k, antenna, p] += residual
+                    number[s, k, antenna, p] += count[s, t, b, p]
+    return sums, powers, left, number
 
 
 @numba.njit(parallel=True, cache=True)
