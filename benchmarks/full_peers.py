@@ -13,6 +13,7 @@ from pathlib import Path
 
 import casacore
 import numpy as np
+import psutil
 from casacore.tables import makescacoldesc, maketabdesc
 
 from benchmarks.measured import Measured, contimg, run_measured, total
@@ -38,6 +39,9 @@ CASA_TELESCOPE = "OVRO_MMA"
 #: numpy is needed by DP3's start script, and not declared by it.
 DP3_PACKAGES = ("dp3==6.6.0", "numpy==2.2.6")
 AUTO_SELFCAL_PACKAGES = ("auto-selfcal==2.1",)
+#: Bytes of memory that DP3's gaincal takes per visibility of an interval, measured, and the part of the
+#: machine's that it may take.
+GAINCAL_BYTES, GAINCAL_SHARE = 80, 0.6
 #: What is not as its authors run it.
 AUTO_SELFCAL_AS = (
     "auto_selfcal runs as for the EVLA, with BBC_NO and names of windows as there; sidelobethreshold is "
@@ -239,6 +243,7 @@ def run_dp3(recipe: Recipe, folder: Path, longest_s: float | None) -> tuple[Meas
     predict = ["steps=[predict]", f"predict.sourcedb={recipe.sky}", "msout.datacolumn=MODEL_DATA"]
     steps.run("DP3 predict", [*dp3, *predict], env)
     solve = ["msin.extradatacolumns=[MODEL_DATA]", "msout.datacolumn=CORRECTED_DATA", "steps=[p,ap]"]
+    most = _dumps_in_memory(four)
     for name, kind, seconds in (
         ("p", "diagonalphase", recipe.phase_solint_s),
         ("ap", "diagonal", recipe.amplitude_solint_s),
@@ -246,7 +251,7 @@ def run_dp3(recipe: Recipe, folder: Path, longest_s: float | None) -> tuple[Meas
         options = {
             "type": "gaincal",
             "caltype": kind,
-            "solint": max(1, round(seconds / recipe.dump_s)),
+            "solint": max(1, min(round(seconds / recipe.dump_s), most)),
             "nchan": 0,
             "parmdb": folder / f"{name}.h5",
             "applysolution": "true",
@@ -260,6 +265,17 @@ def run_dp3(recipe: Recipe, folder: Path, longest_s: float | None) -> tuple[Meas
         clean = [*_wsclean(wsclean, recipe, cores), *gridder, "-name", folder / "w", four]
         steps.run(" ".join(["WSClean", *gridder]), clean)
     return steps.took, folder / "w-image.fits"
+
+
+def _dumps_in_memory(ms: Path) -> int:
+    """Say how many dumps an interval of DP3's gaincal may have, all of which it keeps in memory."""
+    with open_table(ms) as main:
+        dumps = np.unique(main.getcol("TIME")).size
+        per_dump = main.nrows() / dumps * main.getcell("DATA", 0).size * GAINCAL_BYTES
+    most = max(1, int(GAINCAL_SHARE * psutil.virtual_memory().total / per_dump))
+    if most < dumps:
+        print(f"DP3's gaincal keeps an interval in memory: {most} dumps at most, of {dumps}", flush=True)
+    return most
 
 
 def _wsclean(wsclean: str, recipe: Recipe, cores: int) -> list[object]:
