@@ -353,6 +353,14 @@ class Swallows:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.fixture
+def usual_signals():
+    """As in the foreground: a command in the background of a script starts with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def wait():
     for _ in range(200):
         time.sleep(0.05)
@@ -373,6 +381,7 @@ def test_an_interrupt_that_is_lost_comes_again(monkeypatch, capfd):
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_that_comes_out_as_another_error_is_one(monkeypatch, capfd, number):
     """Compiled code returns a result with an exception set."""
