@@ -44,7 +44,6 @@ def measured(ratio, shift_arcsec, error=0.01):
         good=good,
         scale=1.0,
         offset_rad=(0.0, 0.0),
-        coupling=np.eye(3),
     )
 
 

@@ -62,8 +62,6 @@ class SourceMeasurement:
         Median of measured over catalogue flux: what the flux scale is off by.
     offset_rad : (float, float)
         Median shift in l and m: what the positions are off by.
-    coupling : ndarray, shape (3 n, 3 n)
-        How the sources lie in each other's sidelobes.
     """
 
     index: Int
@@ -74,7 +72,6 @@ class SourceMeasurement:
     good: Bool
     scale: float
     offset_rad: tuple[float, float]
-    coupling: Float
 
     @property
     def n_good(self) -> int:
@@ -109,15 +106,12 @@ class JointFit:
     shift_rad, shift_error : ndarray, shape (n, 2)
         Measured minus catalogued direction in l and m about the phase centre, and its error by noise,
         radians.
-    coupling : ndarray, shape (3 n, 3 n)
-        How the sources lie in each other's sidelobes.
     """
 
     ratio: Float
     ratio_error: Float
     shift_rad: Float
     shift_error: Float
-    coupling: Float
 
     @property
     def good(self) -> Bool:
@@ -134,7 +128,6 @@ def fit_sources(
     chosen: Int,
     noise: NoiseScale,
     limits: FitLimits = FitLimits(),
-    coupling: Float | None = None,
 ) -> JointFit:
     """Fit flux and position of some of a catalogue's sources to calibrated data, all together.
 
@@ -156,15 +149,13 @@ def fit_sources(
         Noise of the data.
     limits : FitLimits
         Priors.
-    coupling : ndarray, shape (3 n, 3 n), optional
-        Of an earlier fit of the same sources, which moving them by parts of the resolution hardly changes.
     """
     current, centre = model.sky, data.reader.phase_center
     # The catalogue's fluxes at the present positions: a source scaled to nothing can still come back.
     present = current.sky.flux_jy[chosen] / catalogue.sky.flux_jy[chosen]
     sky = replace(current.sky.select(chosen), flux_jy=catalogue.sky.flux_jy[chosen])
     few = replace(current, sky=sky, apparent_jy=catalogue.apparent_jy[chosen])
-    moments, coupling = _moments(data, weights, model, tables, few, coupling)
+    moments, coupling = _moments(data, weights, model, tables, few)
     change, error = solve_moments(
         moments,
         noise,
@@ -178,7 +169,6 @@ def fit_sources(
         ratio_error=error[:, 0],
         shift_rad=few.sky.lmn(*centre)[:, :2] - listed.lmn(*centre)[:, :2] + change[:, 1:],
         shift_error=error[:, 1:],
-        coupling=coupling,
     )
 
 
@@ -191,7 +181,6 @@ def measure_sources(
     noise: NoiseScale,
     *,
     few: bool = False,
-    before: SourceMeasurement | None = None,
 ) -> SourceMeasurement | None:
     """Measure flux and position of the bright catalogue sources on the calibrated data, all together.
 
@@ -201,8 +190,6 @@ def measure_sources(
         As of :func:`fit_sources`.
     few : bool
         Measure also where the bright sources are too few for a median; none is taken out then.
-    before : SourceMeasurement, optional
-        An earlier one: how the sources lie in each other's sidelobes is taken from it.
 
     Returns
     -------
@@ -212,8 +199,7 @@ def measure_sources(
     chosen = np.flatnonzero(catalogue.sky.is_point)[:MOST_SOURCES]
     if chosen.size < (1 if few else FEWEST_SOURCES):
         return None
-    known = before.coupling if before is not None and np.array_equal(before.index, chosen) else None
-    fit = fit_sources(data, weights, model, tables, catalogue, chosen, noise, coupling=known)
+    fit = fit_sources(data, weights, model, tables, catalogue, chosen, noise)
     good = fit.good
     scale, middle = 1.0, np.zeros(2)
     if np.count_nonzero(good) >= FEWEST_SOURCES:
@@ -229,7 +215,6 @@ def measure_sources(
         good=good,
         scale=scale,
         offset_rad=(float(middle[0]), float(middle[1])),
-        coupling=fit.coupling,
     )
 
 
@@ -239,9 +224,8 @@ def _moments(
     model: SkyVisibilities,
     tables: Sequence[GainTable],
     few: ApparentSky,
-    coupling: Float | None,
 ) -> tuple[Float, Float]:
-    """Moments of the residual at each source, (n, N_MOMENTS); how sources couple, if that is not known."""
+    """Moments of the residual at each source, (n, N_MOMENTS), and how sources couple, (3 n, 3 n)."""
     reader, seen = data.reader, SkyVisibilities(few)
     moments, sample, per_row = np.zeros((len(few), N_MOMENTS)), _Sample(few), SAMPLES / reader.n_rows
     for piece in data.blocks("measure the bright sources", weights, model):
@@ -256,14 +240,12 @@ def _moments(
         lmn = few.sky.lmn(field.ra_rad, field.dec_rad)
         flux, pointing = seen.fluxes(block, reader)
         moments += residual_moments(block.uvw_m, freq, lmn, flux, residual, total, pointing)
-        if coupling is not None:
-            continue
         row, channel = _drawn(block.rows, freq.size, per_row)
         stands_for = max(freq.size / per_row, 1.0)
         counts = total[row, channel].astype(np.float64) * stands_for
         of_sources = flux[pointing[row], :, channel].T
         sample.add(lmn, block.uvw_m[row], freq[channel], of_sources, counts)
-    return moments, sample.coupling() if coupling is None else coupling
+    return moments, sample.coupling()
 
 
 def _drawn(rows: Int, n_channels: int, per_row: float) -> tuple[Int, Int]:

@@ -28,7 +28,6 @@ def test_good_sources_are_put_where_and_how_bright_they_were_measured(data):
         good=np.array([True, True, True, True, False]),
         scale=1.0,
         offset_rad=(0.0, 0.0),
-        coupling=np.eye(3),
     )
     before = catalogue.sky.flux_jy.copy(), catalogue.sky.ra_rad.copy()
     new = rescaled(catalogue, measured, CENTRE)

@@ -98,8 +98,7 @@ def _measure(
     assert isinstance(state.model, SkyVisibilities)
     with log.timed("measure"):
         tables, noise = state.last.tables, state.noise_and_sidelobes
-        before = state.measured
-        return measure_sources(data, state.weights, state.model, tables, catalogue, noise, before=before)
+        return measure_sources(data, state.weights, state.model, tables, catalogue, noise)
 
 
 def _in_place(components: ApparentSky, measured: SourceMeasurement, data: CalibrationData) -> ApparentSky:
