@@ -17,10 +17,12 @@ from dsa110_contimg.progress import LogProgress
 from dsa110_contimg.selfcal.averaged_data import averaged_samples
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.corrected_data import stokes_data
+from dsa110_contimg.selfcal.image_state import quick_image
 from dsa110_contimg.selfcal.model_visibilities import ImageVisibilities, SkyVisibilities
 from dsa110_contimg.selfcal.params import check_params
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.stages.bandpass import bandpass
+from dsa110_contimg.selfcal.stages.reweight import reweight
 from dsa110_contimg.selfcal.state import CalState
 from dsa110_contimg.simulate import simulate
 from tests.arrays import COMPACT
@@ -422,3 +424,30 @@ def test_windows_of_the_same_baselines_are_gridded_together(narrow, tmp_path, mo
     assert max(channels[0]) == 8 * CHANNELS // 2
     assert channels[1] == {1}
     np.testing.assert_allclose(images[0], images[1], atol=1e-4 * np.abs(images[0]).max())
+
+
+def test_without_long_baselines_a_quick_image_shows_what_the_sky_model_lacks(narrow, tmp_path, monkeypatch):
+    data = opened(narrow, tmp_path)
+    config = SelfCalConfig(catalog_dir=narrow.parent / "c", size=192, cell_arcsec=24.0)
+    state = reweight(data, CalState(weights=data.nominal_weights()), config, data.log)
+    sky = state.sky_model
+    # The gains are right: only what is subtracted lacks a source.
+    inside = np.hypot(*np.subtract(data.grid.sky_to_pixel(sky.sky.ra_rad, sky.sky.dec_rad), 96)) < 70
+    which = int(np.flatnonzero(inside)[np.argmax(sky.apparent_jy[inside])])
+    rest = np.arange(len(sky)) != which
+    lacking = replace(sky, sky=sky.sky.select(rest), apparent_jy=sky.apparent_jy[rest])
+    state = replace(state, model=SkyVisibilities(lacking))
+    x, y = data.grid.sky_to_pixel(sky.sky.ra_rad[which], sky.sky.dec_rad[which])
+    # As where there are millions of each length.
+    monkeypatch.setattr("dsa110_contimg.selfcal.corrected_data.WORTH_A_GRID", 1)
+    images = []
+    for telling in (0.0, 0.9):
+        monkeypatch.setattr("dsa110_contimg.selfcal.image_state.TELLING", telling)
+        image, rms = quick_image(data, state, config, data.log, "")
+        images.append(image)
+        peak = np.unravel_index(image.argmax(), image.shape)
+        assert np.hypot(peak[0] - y, peak[1] - x) < 1.5
+        assert image.max() == pytest.approx(sky.apparent_jy[which], rel=0.15)
+        assert image.max() > 20 * rms
+    # Something was left out.
+    assert np.abs(images[0] - images[1]).max() > 1e-3 * sky.apparent_jy[which]

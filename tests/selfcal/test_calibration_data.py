@@ -96,7 +96,7 @@ def test_gathered_statistics_give_the_residual_of_real_data(rng, ngc5921_raw, ng
     gain = rng.uniform(0.5, 2, shape) * np.exp(1j * rng.uniform(-3, 3, shape))
     solved = np.ones(shape, bool)
     exact, count = brute_force(data, gain[0], ())
-    total = sum(statistics.residual(gain, solved, half, np.ones(2)) for half in (0, 1))
+    total = sum(statistics.residuals(gain, solved, half, np.ones(2))[0] for half in (0, 1))
     assert total == pytest.approx(exact, rel=1e-10)
     assert statistics.count.sum() == count
     # The hands have the spectral line in common, channels have not; old weights are jansky to the power -2.

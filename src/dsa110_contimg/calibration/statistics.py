@@ -202,8 +202,10 @@ class BaselineStatistics:
         )
         return replace(self, cross=cross, model=model)
 
-    def residual(self, gain: Complex, solved: Bool, half: int, scale: Float) -> float:
-        """Weighted squared residual of gains on one half of the channels.
+    def residuals(
+        self, gain: Complex, solved: Bool, half: int, scale: Float | None = None
+    ) -> tuple[float, float]:
+        """Weighted squared residuals of gains on one half of the channels, and on the other one.
 
         Parameters
         ----------
@@ -213,26 +215,19 @@ class BaselineStatistics:
             Where there are gains; the model is left out of baselines without.
         half : int
             Half of the channels, 0 or 1.
-        scale : ndarray, shape (npol,)
-            Real factor on the model by polarisation.
+        scale : ndarray, shape (npol,), optional
+            Real factor on the model by polarisation; by default the best on that half, see :meth:`scale`.
 
         Returns
         -------
-        float
-            Sum of ``w |D - s g_i conj(g_j) M|^2``.
+        own, other : float
+            Sums of ``w |D - s g_i conj(g_j) M|^2``.
         """
-        aligned, power = self._fit(gain, solved, (half,))
-        return float(np.sum(self._data_power[half] - 2 * scale * aligned[0] + scale**2 * power[0]))
-
-    def residuals(self, gain: Complex, solved: Bool, half: int) -> tuple[float, float]:
-        """Weighted squared residuals on the half that gains were solved on, and on the other one.
-
-        Both at the scale of the former, see :meth:`scale`; parameters as of :meth:`residual`.
-        """
-        aligned, power = self._fit(gain, solved, (half, 1 - half))
-        scale = _best_scale(aligned[0], power[0])
-        left = self._data_power[[half, 1 - half]] - 2 * scale * aligned + scale**2 * power
-        return float(left[0].sum()), float(left[1].sum())
+        halves = [half, 1 - half]
+        aligned, power = self._fit(gain, solved, halves)
+        factor = _best_scale(aligned[0], power[0]) if scale is None else scale
+        left = (self._data_power[halves] - 2 * factor * aligned + factor**2 * power).sum(axis=1)
+        return float(left[0]), float(left[1])
 
     def scale(self, gain: Complex, solved: Bool, half: int) -> Float:
         """Best real, non-negative factor on the model by polarisation, shape (npol,).

@@ -180,16 +180,12 @@ class Imager:
         epsilon = max(self._epsilon, EPSILON_OF_NOISE) if model is None else self._epsilon
         common = _convention(self.grid, epsilon, self.threads)
         part = np.empty((self.grid.size, self.grid.size), np.float32)
-        n_components = 0 if model is None else np.count_nonzero(model)
         try:
             for (uvw, freq, data), weight in zip(self._data, self._weights, strict=True):
                 if model is None:
                     vis = np.broadcast_to(np.complex64(1), data.shape)
-                elif model is not None and 0 < n_components <= FEW_COMPONENTS:
-                    vis = _summed(model, self.grid, uvw, freq)
-                    np.subtract(data, vis, out=vis)
-                elif n_components:
-                    vis = ducc0.wgridder.dirty2vis(uvw=uvw, freq=freq, dirty=model.T, **common)
+                elif model.any():
+                    vis = _predicted(model, self.grid, uvw, freq, common)
                     np.subtract(data, vis, out=vis)
                 else:
                     vis = data
@@ -231,23 +227,25 @@ def degrid(image: Image, grid: ImageGrid, uvw: Float, freq_hz: Float, threads: i
     ndarray of complex64, shape (nrow, nchan)
         Stokes I in jansky.
     """
-    vis = ducc0.wgridder.dirty2vis(
-        uvw=np.ascontiguousarray(uvw),
-        freq=freq_hz,
-        dirty=image.T,
-        **_convention(grid, DEGRID_EPSILON, threads),
-    )
-    return np.asarray(vis, dtype=np.complex64)
+    common = _convention(grid, DEGRID_EPSILON, threads)
+    return _degridded(image, np.ascontiguousarray(uvw), freq_hz, common)
 
 
-def _summed(model: Image, grid: ImageGrid, uvw_m: Float, freq_hz: Float) -> Vis:
-    """Visibilities of few components at the centres of pixels, summed up one by one."""
+def _predicted(model: Image, grid: ImageGrid, uvw_m: Float, freq_hz: Float, common: dict[str, Any]) -> Vis:
+    """Visibilities of a model: few components are summed up one by one."""
     row, column = np.nonzero(model)
+    if row.size > FEW_COMPONENTS:
+        return _degridded(model, uvw_m, freq_hz, common)
     l, m = grid.pixel_to_lm(column, row)  # noqa: E741
     square = l**2 + m**2
     lmn = np.stack([l, m, -square / (1 + np.sqrt(1 - square))], axis=1)
     flux = np.repeat(model[row, column][:, None], freq_hz.size, axis=1)
     return predict_components(uvw_m, freq_hz, lmn, flux)
+
+
+def _degridded(image: Image, uvw_m: Float, freq_hz: Float, common: dict[str, Any]) -> Vis:
+    vis = ducc0.wgridder.dirty2vis(uvw=uvw_m, freq=freq_hz, dirty=image.T, **common)
+    return np.asarray(vis, dtype=np.complex64)
 
 
 def _require_finite(chunk: StokesI, number: int) -> None:

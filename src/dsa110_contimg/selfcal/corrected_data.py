@@ -10,7 +10,6 @@ import numpy as np
 from dsa110_contimg.array_types import Float, Vis, Weight
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.imaging import StokesI, average_channels, stokes_i
-from dsa110_contimg.imaging.stokes import handed_over
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.data_weights import DataWeights
 from dsa110_contimg.selfcal.model_visibilities import ModelVisibilities
@@ -110,45 +109,39 @@ def corrected_blocks(
         yield piece.block, vis, weight
 
 
-def _arranged(chunks: list[StokesI]) -> list[StokesI]:
+def _arranged(chunks: Sequence[StokesI]) -> list[StokesI]:
     """Put chunks of the same baselines side by side, and at one frequency what is too little for a grid.
 
     Every chunk costs the imager the transforms of a whole grid. Windows of the same baselines are joined
     along frequency, which a gridder is twice as fast with as with each visibility on a baseline of its own.
-    The list is emptied: there is not room for everything twice.
     """
     of_rows: dict[bytes, list[StokesI]] = {}
-    for chunk in handed_over(chunks):
+    for chunk in chunks:
         if chunk.weight.any():
             of_rows.setdefault(chunk.uvw.tobytes(), []).append(chunk)
     of_channels: dict[bytes, list[StokesI]] = {}
     for group in of_rows.values():
         channels = np.concatenate([chunk.freq_hz for chunk in group]).tobytes()
         of_channels.setdefault(channels, []).extend(group)
-    of_rows.clear()
     many: list[StokesI] = []
     few: list[StokesI] = []
     for group in of_channels.values():
         (many if sum(chunk.vis.size for chunk in group) >= WORTH_A_GRID else few).extend(group)
-    of_channels.clear()
-    group = []  # nor is the last one held
     return many + _at_one_frequency(few)
 
 
-def _at_one_frequency(chunks: list[StokesI]) -> list[StokesI]:
+def _at_one_frequency(chunks: Sequence[StokesI]) -> list[StokesI]:
     """Put visibilities of many frequencies side by side, on the baselines with their u, v and w at one."""
     if not chunks:
         return []
     size = sum(np.count_nonzero(chunk.weight) for chunk in chunks)
-    own_variance = any(chunk.inverse_variance is not None for chunk in chunks)
     freq, at = float(np.mean(chunks[0].freq_hz)), 0
     uvw, vis = np.empty((size, 3)), np.empty((size, 1), np.complex64)
-    weight = np.empty((size, 1), np.float32)
-    precision = np.empty((size, 1), np.float32) if own_variance else weight
-    for chunk in handed_over(chunks):
+    weight, precision = np.empty((size, 1), np.float32), np.empty((size, 1), np.float32)
+    for chunk in chunks:
         scale = chunk.freq_hz / freq
         at = _put(chunk.uvw, scale, chunk.vis, chunk.weight, chunk.precision, at, uvw, vis, weight, precision)
-    return [StokesI(uvw, np.array([freq]), vis, weight, precision if own_variance else None)]
+    return [StokesI(uvw, np.array([freq]), vis, weight, precision)]
 
 
 @numba.njit(cache=True)

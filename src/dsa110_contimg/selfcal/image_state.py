@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from dsa110_contimg.array_types import Bool, Image
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.config import SelfCalConfig
-from dsa110_contimg.imaging import Imager, RestoringBeam, StokesI
+from dsa110_contimg.imaging import Imager, RestoringBeam, StokesI, mad_rms
 from dsa110_contimg.imaging.backend import Backend, Embedded
 from dsa110_contimg.imaging.masks import catalog_mask
 from dsa110_contimg.imaging.stokes import handed_over
@@ -116,8 +117,9 @@ def quick_image(
     -------
     image : ndarray of float32, shape (size, size)
         Jansky per beam.
-    share : float
-        Part of the weight that is in it.
+    rms_jy : float
+        Of it. Where data were left out, the thermal rms that all of them would give: what short baselines
+        see more of is no noise.
     """
     return_free_memory()
     with log.timed("image"):
@@ -135,7 +137,9 @@ def quick_image(
         imager = Imager(handed_over(chunks), data.grid, *weighting, config.threads, state.noise)
         image = imager.dirty()
     log.count("griddings", imager.griddings)
-    return image, share
+    if share == 1:
+        return image, mad_rms(image)
+    return image, math.sqrt(share) * imager.thermal_rms(state.noise.rms)
 
 
 def _most_telling(chunks: list[StokesI]) -> tuple[list[StokesI], float]:

@@ -60,14 +60,16 @@ class _Spectra:
         """Fluxes in all channels, shape (npointing, nchan, n)."""
         return np.ascontiguousarray(np.moveaxis(self.values_jy @ self.to_channels, 1, 2), dtype=np.float32)
 
-    def moments(self, bins: ChannelBins, pointings: Int) -> Single:
-        """Parabolas over bins through m pointings, (m, 3, n, nbin); of single channels (m, 1, n, nbin)."""
-        of_nodes = bins.moments(self.to_channels)[: 1 if (bins.count == 1).all() else 3]
+    def moments(self, bins: ChannelBins, pointings: Int, *, means: bool = False) -> Single:
+        """Parabolas over bins through m pointings, (m, 3, n, nbin).
+
+        Of single channels, and where means are asked for, (m, 1, n, nbin).
+        """
+        of_nodes = bins.moments(self.to_channels)[: 1 if means or (bins.count == 1).all() else 3]
         weights = np.ascontiguousarray(np.moveaxis(of_nodes, 0, 1), dtype=np.float32)
-        out = np.empty(
-            (pointings.size, len(of_nodes), self.values_jy.shape[1], of_nodes.shape[-1]), np.float32
-        )
-        _combine(self.values_jy, np.asarray(pointings, dtype=np.int64), weights, out)
+        shape = pointings.size, len(of_nodes), self.values_jy.shape[1], of_nodes.shape[-1]
+        out = np.empty(shape, dtype=np.float32)
+        _combine(self.values_jy, pointings, weights, out)
         return out
 
 
@@ -121,12 +123,13 @@ class SkyVisibilities:
 
         In jansky, shape (m, n, nchan); of a block of averages they are means over its channels.
         """
-        pointings, of_dump = self._by_dump(reader)
-        used, pointing = np.unique(of_dump[block.time_index], return_inverse=True)
+        used, of_rows = self._pointings_of(block, reader)
         if block.bins is not None:
-            return self._of_window(block.bins.window, reader).moments(block.bins, used)[:, 0], pointing
-        found = [self.sky.apparent_flux(block.spw.freq_hz, *pointings[k]) for k in used]
-        return np.stack(found).astype(np.float32), pointing
+            spectra = self._of_window(block.bins.window, reader)
+            return spectra.moments(block.bins, used, means=True)[:, 0], of_rows
+        at, freq = self._by_dump(reader)[0][used], block.spw.freq_hz
+        found = [self.sky.apparent_flux(freq, *pointing) for pointing in at]
+        return np.stack(found).astype(np.float32), of_rows
 
     def less(self, other: SkyVisibilities) -> SkyVisibilities | None:
         """Return what has to be added to another sky to get this one: components with the change of flux.
@@ -170,7 +173,7 @@ class SkyVisibilities:
         field = reader.ms.field(first.field_id)
         lmn, shape = sky.lmn(field.ra_rad, field.dec_rad), (sky.major_rad, sky.minor_rad, sky.pa_rad)
         spectra = [self._of_window(b.window, reader) for b in bins]
-        used, pointing = np.unique(self._by_dump(reader)[1][first.time_index], return_inverse=True)
+        used, pointing = self._pointings_of(first, reader)
         freq, count = np.concatenate([b.spw.freq_hz for b in blocks]), np.concatenate([b.count for b in bins])
         sizes = [b.count.size for b in bins]
         parts = [s.moments(b, used) for s, b in zip(spectra, bins, strict=True)]
@@ -209,6 +212,11 @@ class SkyVisibilities:
             pointings, which = np.unique(reader.pointing, axis=0, return_inverse=True)
             self._pointings = pointings, which.reshape(-1)
         return self._pointings
+
+    def _pointings_of(self, block: Block, reader: VisibilityReader) -> tuple[Int, Int]:
+        """Which pointings a block has, and which of these each of its rows."""
+        used, pointing = np.unique(self._by_dump(reader)[1][block.time_index], return_inverse=True)
+        return used, pointing
 
     def _of_window(self, window: SpectralWindow, reader: VisibilityReader) -> _Spectra:
         if window.id not in self._spectra:

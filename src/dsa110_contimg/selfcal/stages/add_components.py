@@ -10,7 +10,7 @@ import scipy.ndimage
 from dsa110_contimg.array_types import Float
 from dsa110_contimg.calibration.gains import typical_amplitude
 from dsa110_contimg.config import SelfCalConfig
-from dsa110_contimg.imaging import ImageGrid, mad_rms
+from dsa110_contimg.imaging import ImageGrid
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.findings import Finding
 from dsa110_contimg.selfcal.image_state import image_state, quick_image
@@ -48,8 +48,7 @@ def add_components(data: CalibrationData, state: CalState, config: SelfCalConfig
         return state
     tables, reader = state.last.tables, data.reader
     label = "image of what the model leaves"
-    dirty, share = quick_image(data, state, config, log, label)
-    rms = mad_rms(dirty) * np.sqrt(share)
+    dirty, rms = quick_image(data, state, config, log, label)
     # Nor does CLEAN begin below the level of its mask.
     if dirty.max() < max(_limit(model, rms) / MOST_BEAMS, config.mask_sigma * rms):
         return state
