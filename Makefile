@@ -71,6 +71,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(call make-venv,$(VENV))
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/contimg compile
 	@touch $@
 
 $(VENV)/.ready-test: requirements-test.lock $(VENV)/.ready

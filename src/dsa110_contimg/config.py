@@ -162,6 +162,9 @@ class SelfCalConfig(ObservationConfig):
     spectral: Literal["off", "auto", "delay", "bandpass"] = Field(
         "auto", description="Antenna delays, or delays and a smooth bandpass; auto: what predicts better"
     )
+    average: Literal["auto", "always", "never"] = Field(
+        "auto", description="Average channels for solving and imaging: auto, from 4 million visibilities on"
+    )
     unsolved: Literal["keep", "flag"] = Field(
         "keep", description="Visibilities without a solution or without sky: left as they are, or flagged"
     )

@@ -48,7 +48,7 @@ def opened(narrow, tmp_path, *, averaged=True, initial=(), memory_bytes=1e9, fla
     config = SelfCalConfig(catalog_dir=narrow.parent / "c", size=192, cell_arcsec=24.0)
     params = check_params(narrow, tmp_path / "out", config, ())
     # As if the image were larger, so that baselines differ in how far they are averaged.
-    averaging = replace(params.averaging, half_width_rad=0.035, fewest_samples=0, memory_bytes=memory_bytes)
+    averaging = replace(params.averaging, half_width_rad=0.063, average="always", memory_bytes=memory_bytes)
     averaging = replace(averaging, scratch=scratch or averaging.scratch)
     assert averaging.worthwhile(params.reader)
     if flag is not None:

@@ -26,15 +26,17 @@ def runs(tmp_path_factory):
     options |= {"min_mjy": 20.0, "random_phases": True, "rfi": 0.003, "dead_fraction": 0.1}
     results = {}
     for kind, change in (
-        ("averaged", {"fewest_samples": 0}),
-        ("spooled", {"fewest_samples": 0, "memory_bytes": 1e5}),
-        ("full", {}),
+        ("averaged", {}),
+        ("spooled", {"memory_bytes": 1e5}),
+        ("full", {"average": "never"}),
     ):
         ms = folder / kind / "t.ms"
         ms.parent.mkdir()
         simulate(ms, SimulationConfig(**options))
         build_strips("nvss", ms.parent / "t.catalog.ecsv", ms.parent / "c")
-        config = SelfCalConfig(catalog_dir=ms.parent / "c", size=256, cell_arcsec=24.0, unsolved="flag")
+        config = SelfCalConfig(
+            catalog_dir=ms.parent / "c", size=256, cell_arcsec=24.0, unsolved="flag", average="always"
+        )
         with pytest.MonkeyPatch.context() as patch:
 
             def changed(change, **given):

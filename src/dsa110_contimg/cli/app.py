@@ -21,6 +21,7 @@ from dsa110_contimg.cli.catalog import catalog_app
 from dsa110_contimg.cli.compare import compare, study
 from dsa110_contimg.cli.container import container_app, doctor
 from dsa110_contimg.cli.image import image, rephase
+from dsa110_contimg.cli.kernels import compile_command
 from dsa110_contimg.cli.pipeline import config_app, retry, revert, run, status, watch
 from dsa110_contimg.cli.selfcal import selfcal
 from dsa110_contimg.cli.simulate import demo, score, simulate
@@ -49,6 +50,7 @@ for _group, _name in ((catalog_app, "catalog"), (container_app, "container"), (c
 _COMMANDS = (doctor, image, selfcal, simulate, rephase, demo, score)
 for _command in (*_COMMANDS, compare, study, run, watch, status, retry, revert):
     app.command(_command.__name__)(_command)
+app.command("compile")(compile_command)
 
 
 @app.callback(invoke_without_command=True)

@@ -195,7 +195,7 @@ class Imager:
                     vis=vis,
                     wgt=weight,
                     dirty=part.T,
-                    double_precision_accumulation=True,
+                    double_precision_accumulation=epsilon < EPSILON_OF_NOISE,
                     **common,
                 )
                 total += part

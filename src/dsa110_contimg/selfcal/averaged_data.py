@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,27 +79,30 @@ class Averaging:
     Attributes
     ----------
     half_width_rad : float
-        From the phase centre to the edge of the image: a source there loses no more than 1 per cent.
+        From the phase centre to the edge of the image: a source there loses about 1 per cent of its image.
     sub_bands : int
         Parts of each spectral window that stay apart.
     memory_bytes : float
         Memory for visibilities.
     scratch : Path
         Folder for what does not fit into it.
-    fewest_samples : int
-        Data of fewer visibilities are left as they are.
+    average : {"auto", "always", "never"}
+        Auto: data of fewer than `FEWEST_SAMPLES` visibilities are left as they are; in any case those that
+        averaging would hardly reduce.
     """
 
     half_width_rad: float
     sub_bands: int
     memory_bytes: float
     scratch: Path
-    fewest_samples: int = FEWEST_SAMPLES
+    average: Literal["auto", "always", "never"] = "auto"
 
     def worthwhile(self, reader: VisibilityReader) -> bool:
         """Whether it gains anything."""
         samples = reader.samples
-        return samples >= self.fewest_samples and samples > WORTHWHILE * averaged_samples(reader, self)
+        if self.average == "never" or (self.average == "auto" and samples < FEWEST_SAMPLES):
+            return False
+        return samples > WORTHWHILE * averaged_samples(reader, self)
 
 
 def averaged_samples(reader: VisibilityReader, averaging: Averaging) -> int:

@@ -87,6 +87,7 @@ def averaging_of(context: ObsContext, output_dir: Path, config: SelfCalConfig) -
         sub_bands=max(1, sub_bands_of_window(context.reader, config)),
         memory_bytes=config.memory_gb * 1e9,
         scratch=output_dir,
+        average=config.average,
     )
 
 

@@ -34,9 +34,9 @@ __all__ = [
 
 SPEED_OF_LIGHT = 299_792_458.0
 #: Turns of a source at the edge of the image over a bin, at most: the mean then loses ``(pi x)^2 / 6`` of it
-#: (bandwidth smearing: Bridle & Schwab 1999, ASP Conf. Ser. 180, 371), 1 per cent on a baseline that points
-#: at the source.
-MOST_TURNS = 0.078
+#: (bandwidth smearing: Bridle & Schwab 1999, ASP Conf. Ser. 180, 371), 3.2 per cent on a baseline that points
+#: at the source. Over all baselines and directions it is 1 per cent in the image.
+MOST_TURNS = 0.14
 #: Delays that are not solved for yet turn the data within a bin too: 10 ns cost 0.15 per cent over 3 MHz.
 WIDEST_BIN_HZ = 3e6
 #: Flux and size of a source are taken as parabolas in frequency over a bin: what they leave is below 1e-6 of

@@ -17,9 +17,9 @@ from dsa110_contimg.array_types import Bool, Float, Int, Single, Vis, Weight
 
 __all__ = ["find_narrow", "smooth_sequences"]
 
-#: Mean powers of the noise beyond which a channel stands out: six in a million of noise alone, so that it
+#: Mean powers of the noise beyond which a channel stands out: 17 in a million of noise alone, so that it
 #: costs nothing, and lower than for residuals, for the fit takes a part of what is looked for.
-NARROW = 12.0
+NARROW = 11.0
 #: Sequences beyond twice the time-bandwidth product: they leave 1e-4 of the amplitude at its edge.
 MORE_SEQUENCES = 3
 #: Of fewer channels than this many times the sequences nothing stands out.

@@ -1,0 +1,71 @@
+"""``contimg compile``: the numerical kernels, before the first observation."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from dsa110_contimg.cli.terminal import JsonFlag, TerminalProgress, print_json
+from dsa110_contimg.config import SelfCalConfig, SimulationConfig
+from dsa110_contimg.progress import Progress
+
+__all__ = ["compile_command", "compile_kernels"]
+
+#: Small transits that between them pass through every kernel: all channels used, and channels averaged.
+_COMMON: dict[str, Any] = {"random_phases": True, "min_mjy": 20.0, "dumps": 4, "new_jy": 0.3}
+_OBSERVATIONS: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
+    ({"antennas": 12, "channels": 16}, {"average": "never", "catalog_mask": True}),
+    ({"antennas": 16, "channels": 48, "spws": 4, "doubles": 0.2, "rfi": 0.003}, {"average": "always"}),
+)
+
+
+def compile_command(as_json: JsonFlag = False) -> None:
+    """Compile the numerical kernels, once after installation, so that no observation waits for it."""
+    number = compile_kernels(TerminalProgress())
+    if as_json:
+        print_json({"compiled": number})
+        return
+    typer.echo(f"{number} kernels compiled" if number else "all kernels were compiled already")
+
+
+def compile_kernels(progress: Progress) -> int:
+    """Self-calibrate small observations, so that numba compiles every kernel and keeps it on disk.
+
+    Compiled code is kept beside the package, or in the user's cache where that cannot be written;
+    NUMBA_CACHE_DIR names another place. Later runs take it from there.
+
+    Parameters
+    ----------
+    progress : Progress
+        Where progress is reported.
+
+    Returns
+    -------
+    int
+        Kernels that were compiled; those that were there already are not counted.
+    """
+    # Imported here: the command line starts without numba.
+    import numba.core.event as events
+
+    from dsa110_contimg.catalogs import build_strips
+    from dsa110_contimg.selfcal.run import selfcal_ms
+    from dsa110_contimg.simulate import simulate
+
+    with (
+        tempfile.TemporaryDirectory(prefix="contimg-compile-") as folder,
+        events.install_recorder("numba:compile") as recorder,
+    ):
+        of = "compile the kernels (two minutes at the most)"
+        for number, (observed, options) in enumerate(progress.track(_OBSERVATIONS, len(_OBSERVATIONS), of)):
+            ms = Path(folder) / str(number) / "o.ms"
+            ms.parent.mkdir()
+            simulate(ms, SimulationConfig(**_COMMON, **observed))
+            build_strips("nvss", ms.parent / "o.catalog.ecsv", ms.parent / "catalogs")
+            config = SelfCalConfig(catalog_dir=ms.parent / "catalogs", size=512, **options)
+            selfcal_ms(ms, ms.parent / "out", config)
+    # Not counted is what of numba's own functions they are made of.
+    modules = [event.data["dispatcher"].py_func.__module__ for _, event in recorder.buffer if event.is_end]
+    return sum(module.startswith("dsa110_contimg.") for module in modules)
