@@ -226,3 +226,11 @@ def test_options_that_do_not_fit_together_are_named():
     said = str(caught.value)
     assert said.startswith("options: spectral_terms=5 needs at least as many channels_out")
     assert "{" not in said
+
+
+def test_a_file_of_the_pipeline_serves_its_parts(tmp_path):
+    file = toml(tmp_path, 'min_snr = 4.0\nworkers = 3\nmarker = ".done"\n')
+    assert SelfCalConfig.load(file).min_snr == 4.0
+    assert PipelineConfig.load(file).workers == 3
+    assert set(SelfCalConfig.sources(file).values()) == {str(file), "default"}
+    assert "'workrs'" in refusal(SelfCalConfig.load, toml(tmp_path, "workrs = 3\n"))

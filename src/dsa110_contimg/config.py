@@ -289,7 +289,14 @@ class PipelineConfig(SelfCalConfig, ImagingConfig):
         6.0, gt=0, description="Memory of a worker in GB; one that exceeds it is ended and replaced"
     )
     scheduler: str | None = Field(
-        None, description="Address of a running Dask scheduler, whose workers are used instead"
+        None, description="Address (tls://...) of a running Dask scheduler, whose workers are used instead"
+    )
+    tls_ca: Path | None = Field(None, description="Certificate authority of that scheduler, PEM")
+    tls_cert: Path | None = Field(None, description="This program's certificate for it, PEM")
+    tls_key: Path | None = Field(None, description="The key of that certificate, PEM")
+    unprotected_scheduler: bool = Field(
+        False,
+        description="Use a scheduler without TLS: whoever reaches its port can run programs as its user",
     )
     slurm: bool = Field(False, description="Start the workers as Slurm jobs")
     slurm_queue: str | None = Field(None, description="Slurm partition")
@@ -351,7 +358,9 @@ class PipelineConfig(SelfCalConfig, ImagingConfig):
         3600.0, gt=0, description="Seconds after which one that neither grows nor can be read counts as bad"
     )
     # State and monitoring
-    state_file: Path = Field(Path("state/pipeline.sqlite3"), description="File of the state of all runs")
+    state_file: Path | None = Field(
+        None, description="File of the state of all runs; pipeline.sqlite3 in the output folder if not given"
+    )
     metrics_port: int | None = Field(
         None, ge=1, le=65535, description="Port on which Prometheus finds the metrics"
     )

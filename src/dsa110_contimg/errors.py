@@ -14,7 +14,8 @@
     │   ├── CalTableError                    an initial calibration table
     │   ├── SeedError                        no sky model could be made from the catalogue
     │   └── ResourceError                    disk, memory, permission, lock
-    │       └── PathOutsideMountError        a path that the container does not see
+    │       ├── PathOutsideMountError        a path that the container does not see
+    │       └── StorageError                 the disk is full, read-only or does not answer
     ├── EngineError                 exit 3   an engine failed
     │   ├── ImagingError
     │   │   └── WSCleanError                 WSClean failed, or left its work unfinished
@@ -55,6 +56,7 @@ __all__ = [
     "ResourceError",
     "SeedError",
     "SelectionError",
+    "StorageError",
     "UnforeseenError",
     "WSCleanError",
 ]
@@ -134,6 +136,10 @@ class ResourceError(InputError):
 
 class PathOutsideMountError(ResourceError):
     """A path lies in none of the folders that a container sees."""
+
+
+class StorageError(ResourceError):
+    """A disk is full, read-only or does not answer."""
 
 
 class EngineError(ContimgError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -101,10 +101,18 @@ def _read_toml(cls: type[Settings], file: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot be read ({error.strerror})", file, "check the path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"is not valid TOML ({error})", file, "mend the file") from None
+    # One file serves several commands: options of a class that has these and more are none of this one's.
+    others = {name for more in _subclasses(cls) for name in more.model_fields} - set(cls.model_fields)
     for key in values:
-        if key not in cls.model_fields:
+        if key not in cls.model_fields and key not in others:
             raise ConfigError(f"unknown option {key!r}", file, _suggest(cls, key))
-    return values
+    return {key: value for key, value in values.items() if key in cls.model_fields}
+
+
+def _subclasses(cls: type[Settings]) -> Iterator[type[Settings]]:
+    for one in cls.__subclasses__():
+        yield one
+        yield from _subclasses(one)
 
 
 def _suggest(cls: type[Settings], key: str) -> str:

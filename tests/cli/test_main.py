@@ -126,7 +126,23 @@ def test_without_data(capfd, tmp_path, catalogs, ms):
 def test_fully_flagged(capfd, tmp_path, catalogs, ms):
     with table(str(ms), readonly=False, ack=False) as main_table:
         main_table.putcol("FLAG_ROW", np.ones(main_table.nrows(), dtype=bool))
-    refused(capfd, tmp_path, "selfcal", ms, tmp_path / "out", "--catalog-dir", catalogs, says="fully flagged")
+    refused(
+        capfd,
+        tmp_path,
+        "selfcal",
+        ms,
+        tmp_path / "out",
+        "--catalog-dir",
+        catalogs,
+        says="no usable visibility",
+    )
+
+
+def test_nothing_but_nan(capfd, tmp_path, catalogs, ms):
+    with table(str(ms), readonly=False, ack=False) as main_table:
+        main_table.putcol("DATA", np.full_like(main_table.getcol("DATA"), np.nan))
+    says = "not finite or without weight; check FLAG, WEIGHT and the values of DATA"
+    refused(capfd, tmp_path, "selfcal", ms, tmp_path / "out", "--catalog-dir", catalogs, says=says)
 
 
 def test_read_only(capfd, tmp_path, catalogs, ms):

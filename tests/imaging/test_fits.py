@@ -97,3 +97,10 @@ def test_picture_is_drawn(tmp_path, image):
         save_panel(tmp_path / "b.png", [], GRID)
     with pytest.raises(ResourceError):
         save_panel(tmp_path / "nowhere" / "b.png", panels, GRID)
+
+
+def test_words_that_fits_does_not_know_are_written_out(tmp_path, image):
+    save(tmp_path / "a.fits", image, target="Große Magellansche Wolke ☉", history=["nach Öffnung"])
+    with fits.open(tmp_path / "a.fits") as units:
+        assert units[0].header["OBJECT"] == r"Gro\xdfe Magellansche Wolke \u2609"
+        assert r"nach \xd6ffnung" in str(units[0].header["HISTORY"])

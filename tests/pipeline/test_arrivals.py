@@ -3,12 +3,16 @@
 import os
 import shutil
 import time
+from contextlib import closing
 
+import psutil
 import pytest
+from casacore.tables import table
 
 from dsa110_contimg.errors import ResourceError
+from dsa110_contimg.pipeline import arrivals as module
 from dsa110_contimg.pipeline.arrivals import Arrivals, fingerprint
-from dsa110_contimg.pipeline.probe import readable
+from dsa110_contimg.pipeline.probe import look_into
 
 
 @pytest.fixture
@@ -96,7 +100,7 @@ def test_what_cannot_be_read_is_handed_on_in_the_end(tiny, incoming, watch, how)
     else:
         largest = max(ms.glob("table.f*"), key=lambda p: p.stat().st_size)
         os.truncate(largest, largest.stat().st_size // 2)
-    assert not readable(ms)
+    assert look_into(ms) is None
     assert look(arrivals, 30, until=True) == ["bad.ms"]
 
 
@@ -141,7 +145,7 @@ def test_names_and_links_that_are_not_to_be_trusted(tiny, incoming, watch, tmp_p
 def test_readers_do_not_make_it_look_like_growing(tiny, tmp_path):
     ms = shutil.copytree(tiny / "tiny.ms", tmp_path / "read.ms")
     before = fingerprint(ms)
-    assert readable(ms)
+    assert look_into(ms) == ""
     assert fingerprint(ms) == before
 
 
@@ -158,3 +162,52 @@ def test_a_folder_that_goes_away_for_a_while(incoming, watch, tiny, caplog):
 def test_a_folder_that_never_was(tmp_path, config):
     with pytest.raises(ResourceError, match="no such folder"):
         Arrivals(tmp_path / "none", config, lambda _: False, lambda *_: None)
+
+
+def children():
+    return psutil.Process().children(recursive=True)
+
+
+def test_one_that_hangs_keeps_nothing_else_waiting(tiny, incoming, watch, monkeypatch):
+    """A pipe in the place of a column, as a file on a network disk that does not answer."""
+    monkeypatch.setattr(module, "PROBE_S", 6.0)
+    hangs = shutil.copytree(tiny / "tiny.ms", incoming / "2026-01-25T00:00:00.ms")
+    column = max(hangs.glob("table.f*"), key=lambda p: p.stat().st_size)
+    column.unlink()
+    os.mkfifo(column)
+    good = shutil.copytree(tiny / "tiny.ms", incoming / "2026-01-25T01:00:00.ms")
+    arrivals = watch(settle_s=0, give_up_s=8)
+    assert look(arrivals, 15, until=True) == [good.name]
+    assert not arrivals.refused
+    end = time.monotonic() + 60
+    while not arrivals.refused:
+        assert time.monotonic() < end
+        begun = time.monotonic()
+        assert arrivals.scan() == []
+        assert time.monotonic() - begun < module.ANSWERS_AT_ONCE_S + 2
+        time.sleep(0.1)
+    assert arrivals.refused == [(hangs.name, "does not answer when it is read")]
+    arrivals.close()
+    end = time.monotonic() + 10
+    while any(p.status() != "zombie" and "spawn_main" in " ".join(p.cmdline()) for p in children()):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("kind", ["reference", "concatenation"])
+def test_tables_that_refer_to_others_are_refused(tiny, incoming, watch, tmp_path, kind):
+    outside = shutil.copytree(tiny / "tiny.ms", tmp_path / "outside.ms")
+    arrived = incoming / "2026-01-25T00:00:00.ms"
+    if kind == "reference":
+        with closing(table(str(outside), ack=False)) as whole:
+            whole.query("ANTENNA1 < 6", name=str(arrived)).close()
+    else:
+        other = shutil.copytree(tiny / "tiny.ms", tmp_path / "other.ms")
+        with closing(table([str(outside), str(other)], ack=False)) as both:
+            both.rename(str(arrived))
+    arrivals = watch(settle_s=0)
+    assert look(arrivals, 10) == []
+    ((name, why),) = arrivals.refused
+    assert name == arrived.name
+    assert str(outside) in why
+    assert "not written to through it" in why

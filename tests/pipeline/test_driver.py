@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from distributed import Client
+from distributed.security import Security
 
 from dsa110_contimg.config import PipelineConfig
 from dsa110_contimg.errors import ConfigError, EngineError, ResourceError
@@ -105,7 +107,7 @@ def test_bad_ones_among_the_good(contimg, make_ms, tmp_path, locked):
     assert {n for n, r in rows.items() if r["status"] == "failed"} == {*names.values(), "none"}
     says = {
         "locked": "another program is writing",
-        "flagged": "fully flagged",
+        "flagged": "no usable visibility",
         "telescope": "",
         "truncated": "",
         "unreadable": "cannot be opened",
@@ -261,15 +263,40 @@ def free_port():
 def test_the_scheduler_killed_and_started_again(contimg, make_ms, tmp_path, dask_process):
     mss = [make_ms(f"2026-01-25T0{hour}:00:00.ms") for hour in range(2)]
     out, port = tmp_path / "out", free_port()
-    address = f"tcp://127.0.0.1:{port}"
+    address, files = f"tls://127.0.0.1:{port}", {}
+    # Of one run, as an operator would make them with openssl.
+    made = Security.temporary()
+    for name, text in (
+        ("ca", made.tls_ca_file),
+        ("cert", made.tls_client_cert),
+        ("key", made.tls_client_key),
+    ):
+        files[name] = tmp_path / f"{name}.pem"
+        files[name].write_text(text)
+    tls = ("--tls-ca-file", files["ca"], "--tls-cert", files["cert"], "--tls-key", files["key"])
 
     def start():
-        scheduler = dask_process("dask_scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
-        dask_process("dask_worker", address, "--nthreads", 1, "--no-dashboard", "--death-timeout", 20)
+        here = ("--host", "127.0.0.1", "--port", port, "--protocol", "tls")
+        scheduler = dask_process("dask_scheduler", *here, "--no-dashboard", *tls)
+        dask_process("dask_worker", address, "--nthreads", 1, "--no-dashboard", "--death-timeout", 20, *tls)
         return scheduler
 
     scheduler = start()
-    driver = contimg.start("run", *mss, out, "--scheduler", address, "--threads", 1)
+    driver = contimg.start(
+        "run",
+        *mss,
+        out,
+        "--scheduler",
+        address,
+        "--threads",
+        1,
+        "--tls-ca",
+        files["ca"],
+        "--tls-cert",
+        files["cert"],
+        "--tls-key",
+        files["key"],
+    )
     wait_until(lambda: worker_of(out, mss[0].stem), "the first is in hand")
     scheduler.kill()
     scheduler.wait()
@@ -334,23 +361,31 @@ def test_threads_are_shared_out():
     assert local_threads(PipelineConfig(scheduler="tcp://h:1")) == 0
 
 
-def test_clusters_that_cannot_be():
+def test_clusters_that_cannot_be(tmp_path):
     with (
         pytest.raises(ConfigError, match="both scheduler and slurm"),
-        open_cluster(PipelineConfig(scheduler="tcp://127.0.0.1:1", slurm=True)),
+        open_cluster(PipelineConfig(scheduler="tcp://127.0.0.1:1", slurm=True), tmp_path),
     ):
         pass
     with (
         pytest.raises(ResourceError, match="worker_memory_gb: 1024 workers of 100 GB need"),
-        open_cluster(PipelineConfig(workers=1024, worker_memory_gb=100)),
+        open_cluster(PipelineConfig(workers=1024, worker_memory_gb=100), tmp_path),
     ):
         pass
+    for options, message in (
+        ({"scheduler": "tcp://h:1"}, r"tcp://h:1 is not protected: .* or --unprotected-scheduler"),
+        ({"scheduler": "tls://h:1"}, "tls_ca: is needed for a tls:// scheduler and not there"),
+        ({"scheduler": "tls://h:1", "tls_ca": tmp_path / "none"}, "tls_ca: is needed"),
+    ):
+        with pytest.raises(ConfigError, match=message), open_cluster(PipelineConfig(**options), tmp_path):
+            pass
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_scheduler_that_does_not_answer(config, make_ms, tmp_path, monkeypatch):
     monkeypatch.setattr("dsa110_contimg.pipeline.cluster.CONNECT_S", 2)
-    config = config.with_options(scheduler=f"tcp://127.0.0.1:{free_port()}", scheduler_wait_s=0)
+    where = f"tcp://127.0.0.1:{free_port()}"
+    config = config.with_options(scheduler=where, unprotected_scheduler=True, scheduler_wait_s=0)
     state, driver = driver_for([make_ms()], config, tmp_path)
     with state:
         with pytest.raises(EngineError, match="no Dask scheduler answers"):
@@ -359,13 +394,28 @@ def test_a_scheduler_that_does_not_answer(config, make_ms, tmp_path, monkeypatch
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_slurm_profile():
-    """What the queue is asked for: one Measurement Set at a time, memory, cores, partition, time."""
+def test_the_slurm_profile(tmp_path):
+    """What the queue is asked for: one Measurement Set at a time, memory, cores, partition, time.
+
+    Nobody without the certificates of this run has work done by it.
+    """
     config = PipelineConfig(
         slurm=True, slurm_queue="astro", slurm_account="dsa", slurm_walltime="08:00:00", worker_memory_gb=8.0
     )
-    with slurm_cluster(config.with_options(threads=4)) as cluster:
+    with slurm_cluster(config.with_options(threads=4), tmp_path) as cluster:
         script = cluster.job_script()
+        address = cluster.scheduler_address
+        assert address.startswith("tls://")
+        assert all(not p.stat().st_mode & 0o077 for p in tmp_path.iterdir())
+        for stranger, security in (
+            (address, Security.temporary()),
+            (address, None),
+            (address.replace("tls://", "tcp://"), None),
+        ):
+            with pytest.raises((OSError, TypeError)):
+                Client(stranger, timeout=3, security=security, set_as_default=False)
+        with Client(address, timeout=10, security=cluster.security, set_as_default=False) as ours:
+            assert ours.status == "running"
     for line in ("-p astro", "-A dsa", "-t 08:00:00", "--cpus-per-task=4", "--mem=8G", "-n 1"):
         assert f"#SBATCH {line}\n" in script, script
     assert "--nthreads 1" in script

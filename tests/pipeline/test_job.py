@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from casacore.tables import table
 
 from dsa110_contimg.catalogs import build_strips
 from dsa110_contimg.config import ImagingConfig, PipelineConfig, SelfCalConfig, SimulationConfig
 from dsa110_contimg.errors import CalTableError, MeasurementSetError
 from dsa110_contimg.imaging import read_image
-from dsa110_contimg.pipeline.job import Job, process, revert
+from dsa110_contimg.pipeline.job import Job, _Work, process, revert
 from dsa110_contimg.pipeline.naming import check_name, find_caltables, observed_at
+from dsa110_contimg.pipeline.quality import headline
 from dsa110_contimg.simulate import simulate
 from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
 from tests.pipeline.conftest import OPTIONS, assert_same_columns, columns, log_lines
@@ -96,15 +98,23 @@ def test_a_catalogue_of_another_sky_falls_back_and_says_so(make_job, unseeded, t
     assert_same_columns(columns(job.ms), written)
 
 
-def test_without_a_catalogue_it_falls_back_and_says_so(make_job, tmp_path):
-    """Trap 5: a run that could not be seeded is never reported as seeded."""
-    job = make_job(catalog_dir=tmp_path / "none")
+def test_outside_the_catalogue_it_falls_back_and_says_so(make_job, tmp_path):
+    """A run that could not be seeded is never reported as seeded, nor as good."""
+    simulate(tmp_path / "north.ms", SimulationConfig(random_phases=True, **OPTIONS | {"dec": 12.0}))
+    build_strips("nvss", tmp_path / "north.catalog.ecsv", tmp_path / "c")
+    job = make_job(catalog_dir=tmp_path / "c")
     record = process(job)
     assert (record["status"], record["seeded"]) == ("done", False)
-    assert "no strip" in record["fallback"]
+    assert record["quality"] != "good"
+    assert "is not covered" in record["fallback"]
+    assert f": FELL BACK to unseeded ({record['fallback']}): " in headline(record)
     assert "seeded" not in {p.name for p in job.folder.glob("*/final-image.fits")}
-    refused = process(make_job("run2", job.ms, catalog_dir=tmp_path / "none", fallback=False))
-    assert (refused["status"], refused["error"], refused["exit_code"]) == ("failed", "CatalogMissingError", 2)
+    refused = process(make_job("run2", job.ms, catalog_dir=tmp_path / "c", fallback=False))
+    assert (refused["status"], refused["error"], refused["exit_code"]) == (
+        "failed",
+        "CatalogCoverageError",
+        2,
+    )
 
 
 def test_a_repeated_job_goes_on_where_it_stopped(make_job):
@@ -132,6 +142,59 @@ def test_a_repeated_job_goes_on_where_it_stopped(make_job):
     assert (other["published"], other["quality"], other["fallback"]) == ("seeded", "bad", None)
     assert other["caltables"] == [str(given[0])]
     assert not images["unseeded"].exists()
+
+
+def products(folder):
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and p.suffix in (".fits", ".json") and p.name not in ("job.json", "failure.json")
+    }
+
+
+def test_good_products_stay_until_they_are_made_anew(make_job):
+    job = make_job()
+    first = process(job)
+    assert first["quality"] == "good"
+    good = products(job.folder)
+    # The initial tables that are demanded now are not there.
+    again = make_job("run2", job.ms, caltables="required")
+    failed = process(again)
+    assert (failed["status"], failed["error"]) == ("failed", "CalTableError")
+    assert products(job.folder) == good
+    assert process(again) == failed
+    # The same for one that is moved away, and one that ends in the middle.
+    away = job.ms.rename(job.ms.with_name("away.ms"))
+    assert process(make_job("run3", job.ms))["status"] == "failed"
+    away.rename(job.ms)
+    killed = make_job("run4", job.ms)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Work, "_publish", lambda *_: (_ for _ in ()).throw(SystemExit))
+        with pytest.raises(SystemExit):
+            process(killed)
+    assert (job.folder / "earlier" / "seeded" / "final-image.fits").exists()
+    assert (job.folder / "image.fits").read_bytes() == good["image.fits"]
+    assert process(make_job("run5", job.ms, caltables="required"))["status"] == "failed"
+    assert products(job.folder) == good
+    # One that comes to its end takes their place.
+    assert process(make_job("run6", job.ms))["status"] == "done"
+    assert json.loads((job.folder / "record.json").read_text())["run_id"] == "run6"
+    assert not (job.folder / "earlier").exists()
+    assert not (job.folder / "failure.json").exists()
+
+
+def test_data_of_another_measurement_set_are_not_written_through_a_reference(make_job, make_ms, tmp_path):
+    outside = make_ms("outside.ms")
+    before = columns(outside)
+    arrived = tmp_path / "2026-01-25T22:26:05.ms"
+    with table(str(outside), ack=False) as whole:
+        whole.query("ANTENNA1 >= 0", name=str(arrived), limit=10**6).close()
+    for name in ("ANTENNA", "FIELD", "OBSERVATION", "SPECTRAL_WINDOW", "POLARIZATION", "DATA_DESCRIPTION"):
+        shutil.copytree(outside / name, arrived / name)
+    record = process(make_job(ms=arrived))
+    assert record["status"] == "failed"
+    assert f"refers to the data of {outside}" in record["message"]
+    assert_same_columns(columns(outside), before)
 
 
 def test_revert_puts_columns_and_flags_back(make_job):

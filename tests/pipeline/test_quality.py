@@ -81,9 +81,17 @@ def test_recovered_flux_within_its_range_or_three_errors(fraction, error, qualit
     assert all("of their catalogue flux" in reason for reason in verdict.reasons)
 
 
-def test_figures_that_could_not_be_measured_say_nothing():
-    final = dict.fromkeys(("thermal_ratio", "flux_ratio", "offset_arcsec"))
-    assert judge(summary_of(final=final), CONFIG).quality == "good"
+@pytest.mark.parametrize("figure", ["thermal_ratio", "flux_ratio", "offset_arcsec"])
+def test_what_could_not_be_compared_is_not_known_to_be_good(figure):
+    verdict = judge(summary_of(final={figure: None}), CONFIG)
+    assert verdict.quality == "unverified"
+    assert verdict.reasons[0].startswith("not compared with anything known: ")
+    # What is bad stays bad, and what was kept is what it was.
+    assert judge(summary_of("diverged", final={figure: None}), CONFIG).quality == "bad"
+    assert judge(summary_of("no_improvement", final={figure: None}), CONFIG).quality == "kept"
+
+
+def test_figures_of_heldout_sources_that_do_not_tell_say_nothing():
     # Too weak to tell, too few to count, and a run without a catalogue.
     weak = {"tells": False, "recovered_fraction": 0.1, "recovered_error": 0.3}
     assert judge(summary_of(heldout=weak), CONFIG).quality == "good"

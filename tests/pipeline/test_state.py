@@ -23,7 +23,8 @@ def add(state, name, observed_at=0.0, folder="/in"):
 
 
 def record(status="done", message="good"):
-    return {"status": status, "message": message, "started": 1.0, "finished": 2.0, "seconds": {}}
+    verdict = {"quality": "good", "reasons": [], "seeded": True} if status == "done" else {}
+    return {"status": status, "message": message, "started": 1.0, "finished": 2.0, "seconds": {}, **verdict}
 
 
 def test_oldest_first_and_never_twice(state):
@@ -48,10 +49,10 @@ def test_it_is_kept_in_wal_and_survives_reopening(state):
         assert again.next_queued().name == "a"
 
 
-def test_one_name_from_two_folders_gets_two_folders(state):
-    add(state, "a", folder="/one")
-    add(state, "a", folder="/two")
-    add(state, "a", folder="/three")
+def test_one_name_from_two_folders_gets_two_folders(state, tmp_path):
+    for folder in ("one", "two", "three"):
+        (tmp_path / folder / "a.ms").mkdir(parents=True)
+        assert add(state, "a", folder=tmp_path / folder)
     folders = [o.folder for o in state.observations()]
     assert folders[0] == OUT / "a"
     assert len(set(folders)) == 3
@@ -131,7 +132,7 @@ def test_files_that_are_no_state(tmp_path):
     with sqlite3.connect(tmp_path / "other") as db:
         db.execute("CREATE TABLE strip (x)")
     db.close()
-    with pytest.raises(InputError, match="no state file of this version"):
+    with pytest.raises(InputError, match="a database, but no state file"):
         State(tmp_path / "other")
 
 
@@ -147,3 +148,24 @@ def test_a_full_disk_is_one_line_and_undoes_all(state):
     state._db.execute("PRAGMA max_page_count=1000000")
     state.note("much", "x" * 100_000)
     assert state.event_counts()["much"] == 1
+
+
+def test_one_that_was_moved_is_the_same(tmp_path):
+    first, other = tmp_path / "in" / "a.ms", tmp_path / "archive" / "a.ms"
+    first.mkdir(parents=True)
+    with State(tmp_path / "s.sqlite3") as state:
+        assert state.add("a", first, OUT, 0.0)
+        o = state.next_queued()
+        state.start(o)
+        state.finish(o, record())
+        # Another of the same name while the first is there is another one.
+        assert state.add("a", tmp_path / "b" / "a.ms", OUT, 0.0)
+        other.parent.mkdir()
+        first.rename(other)
+        assert not state.add("a", other, OUT, 0.0)
+        moved = state.find(other)
+        assert (moved.id, moved.status, moved.folder) == (o.id, "done", o.folder)
+        assert state.history(moved)[-1] == state.history(moved)[-1] | {
+            "event": "moved",
+            "detail": f"from {first}",
+        }

@@ -8,7 +8,13 @@ listed in `bright`.
 """
 
 from dsa110_contimg.catalogs.bright_sources import bright_sources
-from dsa110_contimg.catalogs.build import BuildReport, build_strips, catalog_info, migrate_strips
+from dsa110_contimg.catalogs.build import (
+    BuildReport,
+    build_strips,
+    catalog_info,
+    migrate_strips,
+    require_strips,
+)
 from dsa110_contimg.catalogs.column_families import read_catalog
 from dsa110_contimg.catalogs.coverage import Coverage
 from dsa110_contimg.catalogs.query import (
@@ -36,4 +42,5 @@ __all__ = [
     "query_merged_nvss_first_sources",
     "query_nvss_sources",
     "read_catalog",
+    "require_strips",
 ]

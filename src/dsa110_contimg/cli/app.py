@@ -25,6 +25,7 @@ from dsa110_contimg.cli.kernels import compile_command
 from dsa110_contimg.cli.pipeline import config_app, retry, revert, run, status, watch
 from dsa110_contimg.cli.selfcal import selfcal
 from dsa110_contimg.cli.simulate import demo, score, simulate
+from dsa110_contimg.cli.state import state_app
 from dsa110_contimg.config import (
     ComparisonConfig,
     ImagingConfig,
@@ -44,7 +45,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _group, _name in ((catalog_app, "catalog"), (container_app, "container"), (config_app, "config")):
+_GROUPS = (
+    (catalog_app, "catalog"),
+    (container_app, "container"),
+    (config_app, "config"),
+    (state_app, "state"),
+)
+for _group, _name in _GROUPS:
     app.add_typer(_group, name=_name)
 # In the order of the help.
 _COMMANDS = (doctor, image, selfcal, simulate, rephase, demo, score)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
+import re
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dsa110_contimg.cli.options import settings_flags
-from dsa110_contimg.cli.terminal import JsonFlag, TerminalProgress, print_json
+from dsa110_contimg.cli.terminal import JsonFlag, TerminalProgress, print_json, print_table
 from dsa110_contimg.config import PipelineConfig
-from dsa110_contimg.errors import InputError
+from dsa110_contimg.errors import ConfigError, InputError
 
-__all__ = ["config_app", "retry", "revert", "run", "status", "watch"]
+__all__ = ["config_app", "named_state_file", "retry", "revert", "run", "status", "watch"]
 
 config_app = typer.Typer(help="Show the options and where they come from.", no_args_is_help=True)
 
@@ -26,7 +31,7 @@ CalTables = Annotated[
 ]
 StateFile = Annotated[
     Path | None,
-    typer.Option(help="State file", show_default="CONTIMG_STATE_FILE, else state/pipeline.sqlite3"),
+    typer.Option(help="State file", show_default="CONTIMG_STATE_FILE"),
 ]
 
 
@@ -59,15 +64,20 @@ def run(
 ) -> None:
     """Take Measurement Sets through the pipeline, oldest first; what is done already is not done again."""
     from dsa110_contimg.pipeline.driver import Driver, raise_for_failures
+    from dsa110_contimg.pipeline.naming import STATE
     from dsa110_contimg.pipeline.state import State
+    from dsa110_contimg.visibilities.measurement_set import require_outside_tables
 
     settings = PipelineConfig.load(config, options)
     progress = TerminalProgress()
-    with State(settings.state_file) as state:
+    require_outside_tables(outdir)
+    with State(settings.state_file or outdir / STATE) as state:
         driver = Driver(state, outdir, settings, progress, caltables=_tables(caltable))
         wanted, misnamed = [], []
         for ms in mss:
             try:
+                if not ms.exists() and glob.has_magic(str(ms)):
+                    raise InputError("matches nothing", ascii(str(ms)), "check the path")
                 if not driver.add(ms):
                     known = state.find(ms.resolve())
                     progress.note(_known(known))
@@ -101,10 +111,13 @@ def watch(
 ) -> None:
     """Take new Measurement Sets through the pipeline once they are complete, until ended."""
     from dsa110_contimg.pipeline.driver import Driver
+    from dsa110_contimg.pipeline.naming import STATE
     from dsa110_contimg.pipeline.state import State
+    from dsa110_contimg.visibilities.measurement_set import require_outside_tables
 
     settings = PipelineConfig.load(config, options)
-    with State(settings.state_file) as state:
+    require_outside_tables(outdir)
+    with State(settings.state_file or outdir / STATE) as state:
         driver = Driver(state, outdir, settings, TerminalProgress(), folder, _tables(caltable))
         driver.run()
 
@@ -112,24 +125,49 @@ def watch(
 def status(
     ms: Annotated[Path | None, typer.Argument(help="Measurement Set, for its history and figures")] = None,
     state_file: StateFile = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Only what failed")] = False,
+    bad: Annotated[bool, typer.Option("--bad", help="Only what is published as bad or unverified")] = False,
+    since: Annotated[
+        str | None, typer.Option(help="Only what was observed since: a date (UTC), or 12h, 7d")
+    ] = None,
+    last: Annotated[int, typer.Option(min=1, help="At most so many, the latest first")] = 20,
+    every: Annotated[bool, typer.Option("--all", help="However many there are")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what waits, runs, is done and failed; with a Measurement Set, all that is known of it."""
+    """Say what waits, runs, is done and failed, the latest first; of one Measurement Set, all of it."""
     from dsa110_contimg.pipeline.state import State
 
-    with State(_state_file(state_file), create=False) as state:
+    with State(named_state_file(state_file), create=False) as state:
         if ms is not None:
             _print_one(state, ms, as_json)
             return
-        counts, all_of_them = state.counts(), state.observations()
+        counts, qualities, paused = state.counts(), state.qualities(), state.paused()
+        found = state.latest(
+            None if every else last,
+            statuses=("failed",) if failed else (),
+            qualities=("bad", "unverified") if bad else (),
+            since=None if since is None else _since(since),
+        )
     if as_json:
-        print_json({"counts": counts, "observations": [_row(o) for o in all_of_them]})
+        away = None if paused is None else {"since": paused[0], "why": paused[1]}
+        rows = [_row(o) for o in found]
+        print_json({"counts": counts, "quality": qualities, "paused": away, "observations": rows})
         return
-    typer.echo(", ".join(f"{n} {s}" for s, n in counts.items() if n) or "nothing yet")
-    table = Table("observation", "observed", "status", "tries", "what came of it")
-    for o in all_of_them:
-        table.add_row(o.name, _date(o.observed_at), o.status, str(o.attempts), o.message)
-    Console().print(table)
+    if paused is not None:
+        typer.echo(f"PAUSED since {_date(paused[0])} UTC: {paused[1]}")
+    parts = [f"{n} {s}" for s, n in counts.items() if n]
+    verdicts = ", ".join(f"{n} {q}" for q, n in qualities.items())
+    typer.echo((", ".join(parts) or "nothing yet") + (f"; published: {verdicts}" if verdicts else ""))
+    if not found:
+        return
+    table = Table("observation", "observed", "status", "verdict", "seeded", "tries", "what came of it")
+    for o in found:
+        seeded = ("yes" if o.seeded else "NO") if o.quality else ""
+        cells = (o.name, _date(o.observed_at), o.status, o.quality, seeded, str(o.attempts), o.message)
+        table.add_row(*map(escape, cells))
+    print_table(table)
+    if not every and len(found) == last:
+        typer.echo(f"the latest {last}; --last N or --all shows more")
 
 
 def retry(
@@ -142,7 +180,7 @@ def retry(
     """Queue what failed, or the Measurement Sets named, again; run or watch takes them up."""
     from dsa110_contimg.pipeline.state import State
 
-    with State(_state_file(state_file), create=False) as state:
+    with State(named_state_file(state_file), create=False) as state:
         queued = state.retry([m.resolve() for m in mss] if mss else None)
     if as_json:
         print_json({"queued": [str(o.ms) for o in queued]})
@@ -161,12 +199,10 @@ def revert(
 
     restored = put_back(ms.resolve())
     text = f"restored {', '.join(restored)}" if restored else "nothing had been changed"
-    path = _state_file(state_file)
-    if path.exists():
-        with State(path, create=False) as state:
-            known = [o for o in state.observations() if o.ms == ms.resolve()]
-            for o in known:
-                state.revert(o, text)
+    path = PipelineConfig.load(None, {"state_file": state_file}).state_file
+    if path is not None and path.exists():
+        with State(path, create=False) as state, contextlib.suppress(InputError):
+            state.revert(state.find(ms.resolve()), text)
     if as_json:
         print_json({"ms": str(ms), "restored": restored})
         return
@@ -184,8 +220,35 @@ def _tables(given: list[Path] | None) -> tuple[Path, ...] | None:
     return tuple(t.absolute() for t in given) if given else None
 
 
-def _state_file(given: Path | None) -> Path:
-    return PipelineConfig.load(None, {"state_file": given}).state_file
+def named_state_file(given: Path | None) -> Path:
+    """Return the state file that is given or in the environment.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    path = PipelineConfig.load(None, {"state_file": given}).state_file
+    if path is None:
+        raise ConfigError(
+            "no state file is named",
+            "state_file",
+            "give --state-file OUTDIR/pipeline.sqlite3 or set CONTIMG_STATE_FILE",
+        )
+    return path
+
+
+def _since(text: str) -> float:
+    """Read a date, or how long ago: Unix time in seconds."""
+    ago = re.fullmatch(r"(\d+(?:\.\d+)?)([hd])", text)
+    if ago:
+        return time.time() - float(ago[1]) * {"h": 3600.0, "d": 86400.0}[ago[2]]
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        raise ConfigError(
+            f"is no date: {text}", "since", "give 2026-01-25, 2026-01-25T12:00, 12h or 7d"
+        ) from None
 
 
 def _date(seconds: float) -> str:
@@ -202,6 +265,8 @@ def _row(observation: Any) -> dict[str, Any]:
         "run_id": observation.run_id,
         "attempts": observation.attempts,
         "message": observation.message,
+        "quality": observation.quality,
+        "seeded": observation.seeded,
     }
 
 

@@ -153,12 +153,13 @@ def _cards(grid: ImageGrid, beam: RestoringBeam | None, header: ImageHeader) -> 
     }
     for key, text in words.items():
         if text:
-            cards[key] = text
+            # FITS knows ASCII alone, and names of fields may hold anything.
+            cards[key] = text.encode("ascii", "backslashreplace").decode()
     if header.date_obs:
         cards["MJD-OBS"] = Time(header.date_obs, scale="utc").mjd
     cards["ORIGIN"] = f"dsa110-contimg {__version__}"
     for line in header.history:
-        cards.add_history(line)
+        cards.add_history(line.encode("ascii", "backslashreplace").decode())
     return cards
 
 

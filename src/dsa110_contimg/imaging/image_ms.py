@@ -182,7 +182,11 @@ class _Visibilities:
             sums = self._by_channel.setdefault(block.spw.id, np.zeros(block.spw.freq_hz.size))
             sums += weight.sum(axis=0, dtype=float)
         if not self._by_dump.any():
-            raise MeasurementSetError("fully flagged: no unflagged visibility", reader.ms.path, "check FLAG")
+            raise MeasurementSetError(
+                "no usable visibility: all are flagged, not finite or without weight",
+                reader.ms.path,
+                f"check FLAG, WEIGHT and the values of {reader.column}",
+            )
         return StokesVisibilities(chunks, noise.bounds.lowest)
 
     def weights(self) -> tuple[Float, Float, Float]:

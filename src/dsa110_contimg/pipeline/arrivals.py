@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +17,17 @@ from pathlib import Path
 from dsa110_contimg.config import PipelineConfig
 from dsa110_contimg.errors import MeasurementSetError, ResourceError
 from dsa110_contimg.pipeline.naming import check_name, observed_at
-from dsa110_contimg.pipeline.probe import end_with_parent, readable
+from dsa110_contimg.pipeline.probe import end_with_parent, look_into
 
 __all__ = ["Arrivals", "fingerprint"]
 
 logger = logging.getLogger(__name__)
 
-#: casacore waits 20 s for a lock; what takes much longer than that hangs.
-PROBE_S = 90.0
+#: casacore waits 20 s for a lock; what takes much longer than that hangs. It is looked at again after twice
+#: as long every time, up to the longest.
+PROBE_S, LONGEST_WAIT_S = 60.0, 3600.0
+#: What has not answered within this time is asked at the next look; so many may be without an answer.
+ANSWERS_AT_ONCE_S, MOST_PROBES = 5.0, 4
 
 
 @dataclass
@@ -32,6 +37,7 @@ class _Waiting:
     print: tuple[int, int, int]
     unchanged_since: float
     look_again: float
+    hung: int = 0
 
 
 class Arrivals:
@@ -40,7 +46,8 @@ class Arrivals:
     One is complete when its marker is there (if one is asked for), no file in it
     has changed for ``settle_s``, and every column can be read to its last row. One
     that neither changes nor can be read is handed on after ``give_up_s``, so
-    that it is accounted for.
+    that it is accounted for; one that hangs keeps nothing else waiting. Tables
+    that refer to the data of others are refused.
 
     Parameters
     ----------
@@ -52,7 +59,7 @@ class Arrivals:
         Whether a Measurement Set has been taken before.
     refuse : callable
         Told, once each, what was refused and why: names and links that are not
-        to be trusted.
+        to be trusted, references to other tables, what never answers.
     """
 
     def __init__(
@@ -70,7 +77,8 @@ class Arrivals:
         self._refuse = refuse
         self._waiting: dict[Path, _Waiting] = {}
         self._refused: set[str] = set()
-        self._prober: ProcessPoolExecutor | None = None
+        self._probes: dict[Path, _Probe] = {}
+        self._idle: ProcessPoolExecutor | None = None
 
     @property
     def waiting(self) -> int:
@@ -103,18 +111,25 @@ class Arrivals:
                 continue
         for path in set(self._waiting) - seen | set(complete):
             self._waiting.pop(path, None)
+        for path in set(self._probes) - seen:
+            self._forget_probe(path)
         return sorted(complete, key=lambda p: (observed_at(p), p.name))
 
     def close(self) -> None:
-        """End the process that looks into tables."""
-        if self._prober is not None:
-            self._prober.shutdown(wait=False, cancel_futures=True)
+        """End the processes that look into tables."""
+        for probe in self._probes.values():
+            probe.end()
+        self._probes.clear()
+        if self._idle is not None:
+            _end(self._idle)
+            self._idle = None
 
     def _complete(self, path: Path) -> bool:
         now, found = time.monotonic(), fingerprint(path)
         before = self._waiting.get(path)
         if before is None or before.print != found:
             self._waiting[path] = _Waiting(found, now, now + self.config.settle_s)
+            self._forget_probe(path)
             if before is not None or self.config.settle_s > 0:
                 return False
         waiting = self._waiting[path]
@@ -123,25 +138,83 @@ class Arrivals:
         marker = self.config.marker
         if marker and not path.with_name(path.name + marker).is_file():
             return False
-        if self._readable(path):
+        answer = self._look_into(path, waiting)
+        if answer == "":
             # It may have grown while it was looked at.
             return fingerprint(path) == found
-        waiting.look_again = now + max(self.config.settle_s, self.config.poll_s)
-        return now - waiting.unchanged_since > self.config.give_up_s
-
-    def _readable(self, path: Path) -> bool:
-        """Look into the table in a process of its own: casacore ends the process over some broken ones."""
-        if self._prober is None:
-            context = multiprocessing.get_context("spawn")
-            self._prober = ProcessPoolExecutor(1, context, initializer=end_with_parent)
-        try:
-            return self._prober.submit(readable, path).result(PROBE_S)
-        except (BrokenProcessPool, TimeoutError):
-            for child in list(getattr(self._prober, "_processes", None) or {}):
-                os.kill(child, 9)
-            self.close()
-            self._prober = None
+        if answer:
+            raise MeasurementSetError(answer, path)
+        if path in self._probes or now - waiting.unchanged_since <= self.config.give_up_s:
             return False
+        if waiting.hung:
+            raise MeasurementSetError("does not answer when it is read", path)
+        return True
+
+    def _forget_probe(self, path: Path) -> None:
+        probe = self._probes.pop(path, None)
+        if probe is not None:
+            probe.end()
+
+    def _look_into(self, path: Path, waiting: _Waiting) -> str | None:
+        """Look into a table in a process of its own: casacore ends the process over some broken ones.
+
+        Others are not kept waiting by one that does not answer, as a file on a network disk that hangs.
+        """
+        probe = self._probes.get(path)
+        if probe is None:
+            if len(self._probes) >= MOST_PROBES:
+                return None
+            idle, self._idle = self._idle, None
+            probe = self._probes[path] = _Probe.of(path, idle)
+        now = time.monotonic()
+        try:
+            answer = probe.future.result(max(0.0, probe.since + ANSWERS_AT_ONCE_S - now))
+        except (BrokenProcessPool, CancelledError):
+            answer = None
+            probe.end()
+        except TimeoutError:
+            if now - probe.since < PROBE_S:
+                return None
+            logger.warning("%a does not answer", str(path), extra={"event": "hangs"})
+            waiting.hung += 1
+            answer = None
+            probe.end()
+        else:
+            if self._idle is None:
+                self._idle = probe.executor
+            else:
+                probe.end()
+        del self._probes[path]
+        wait = max(self.config.settle_s, self.config.poll_s)
+        waiting.look_again = now + (min(PROBE_S * 2**waiting.hung, LONGEST_WAIT_S) if waiting.hung else wait)
+        return answer
+
+
+@dataclass
+class _Probe:
+    """A process that looks into one Measurement Set, since when."""
+
+    executor: ProcessPoolExecutor
+    future: Future[str | None]
+    since: float
+
+    @classmethod
+    def of(cls, path: Path, executor: ProcessPoolExecutor | None) -> _Probe:
+        if executor is None:
+            context = multiprocessing.get_context("spawn")
+            executor = ProcessPoolExecutor(1, context, initializer=end_with_parent)
+        return cls(executor, executor.submit(look_into, path), time.monotonic())
+
+    def end(self) -> None:
+        _end(self.executor)
+
+
+def _end(executor: ProcessPoolExecutor) -> None:
+    """End a process that may hang."""
+    for child in list(getattr(executor, "_processes", None) or {}):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+    executor.shutdown(wait=False, cancel_futures=True)
 
 
 def fingerprint(ms: Path) -> tuple[int, int, int]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dask.config
 import psutil
 from distributed import Client, LocalCluster
+from distributed.security import Security
 
 from dsa110_contimg.config import PipelineConfig
 from dsa110_contimg.errors import ConfigError, EngineError, ResourceError
@@ -30,7 +33,7 @@ CONNECT_S = 30
 
 
 @contextlib.contextmanager
-def open_cluster(config: PipelineConfig) -> Iterator[Client]:
+def open_cluster(config: PipelineConfig, shared: Path) -> Iterator[Client]:
     """Start or join workers, one Measurement Set at a time on each.
 
     Parameters
@@ -38,6 +41,8 @@ def open_cluster(config: PipelineConfig) -> Iterator[Client]:
     config : PipelineConfig
         ``scheduler`` joins one that runs; ``slurm`` starts jobs; else ``workers``
         processes are started here, each with a budget of memory.
+    shared : Path
+        Folder that Slurm's nodes see: the certificates of this run lie in it, for its owner alone.
 
     Yields
     ------
@@ -50,8 +55,7 @@ def open_cluster(config: PipelineConfig) -> Iterator[Client]:
     EngineError
         If no scheduler answers.
     """
-    if config.scheduler and config.slurm:
-        raise ConfigError("both scheduler and slurm are given", "scheduler", "give one")
+    security = _security(config)
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(DASK_OPTIONS))
         # What matters of its many words the driver says itself.
@@ -60,16 +64,45 @@ def open_cluster(config: PipelineConfig) -> Iterator[Client]:
         where = address or "this machine"
         try:
             if config.slurm:
-                address = stack.enter_context(_closing(slurm_cluster(config)))
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".cluster-", dir=shared))
+                address = stack.enter_context(_closing(slurm_cluster(config, Path(folder))))
                 address.scale(jobs=config.workers)
             elif not address:
                 require_machine(config)
                 address = stack.enter_context(_closing(_local_cluster(config)))
-            client = Client(address, timeout=CONNECT_S, set_as_default=False)
+            client = Client(address, timeout=CONNECT_S, set_as_default=False, security=security)
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise EngineError(f"no Dask scheduler answers ({reason})", where, "start it") from None
         yield stack.enter_context(_closing(client))
+
+
+def _security(config: PipelineConfig) -> Security | None:
+    """Return the certificates for a scheduler that runs; None where there is none of others.
+
+    Raises
+    ------
+    ConfigError
+        If the options contradict one another, or the scheduler takes work from anybody.
+    """
+    if not config.scheduler:
+        return None
+    if config.slurm:
+        raise ConfigError("both scheduler and slurm are given", "scheduler", "give one")
+    files = {name: getattr(config, name) for name in ("tls_ca", "tls_cert", "tls_key")}
+    if not config.scheduler.startswith("tls://"):
+        if config.unprotected_scheduler:
+            return None
+        raise ConfigError(
+            f"{config.scheduler} is not protected: whoever reaches its port can run programs as its user",
+            "scheduler",
+            "give tls://... with --tls-ca, --tls-cert and --tls-key, or --unprotected-scheduler",
+        )
+    for name, file in files.items():
+        if file is None or not file.is_file():
+            raise ConfigError("is needed for a tls:// scheduler and not there", name, "give the PEM file")
+    ca, cert, key = map(str, files.values())
+    return Security(tls_ca_file=ca, tls_client_cert=cert, tls_client_key=key, require_encryption=True)
 
 
 def _local_cluster(config: PipelineConfig) -> LocalCluster:
@@ -116,8 +149,11 @@ def require_machine(config: PipelineConfig) -> None:
         )
 
 
-def slurm_cluster(config: PipelineConfig) -> Any:
+def slurm_cluster(config: PipelineConfig, shared: Path) -> Any:
     """Return a cluster of Slurm jobs, none of them started.
+
+    Scheduler and workers know one another by certificates of this run, which lie in a folder of their own
+    that the nodes see: nobody else's work is taken.
 
     A lost job's work is done by another one; jobs are not restarted where the
     queue has ended them, ``workers`` is how many are kept.
@@ -134,4 +170,6 @@ def slurm_cluster(config: PipelineConfig) -> Any:
         memory=f"{config.worker_memory_gb:g}GB",
         worker_extra_args=["--nthreads", "1"],
         scheduler_options={"dashboard_address": None},
+        security=Security.temporary(),
+        shared_temp_directory=str(shared),
     )

@@ -15,14 +15,23 @@ from typing import Any
 from distributed import Client, Future, KilledWorker
 
 from dsa110_contimg.config import PipelineConfig
-from dsa110_contimg.errors import ContimgError, EngineError, InputError, ResourceError
+from dsa110_contimg.errors import (
+    CatalogError,
+    ContimgError,
+    EngineError,
+    InputError,
+    ResourceError,
+    StorageError,
+)
 from dsa110_contimg.pipeline.arrivals import Arrivals
 from dsa110_contimg.pipeline.cluster import local_threads, open_cluster
-from dsa110_contimg.pipeline.job import Job, failure_record, process, read_record
+from dsa110_contimg.pipeline.job import POSTPONED, Job, failure_record, process, read_record
 from dsa110_contimg.pipeline.logs import json_log
 from dsa110_contimg.pipeline.metrics import Metrics
-from dsa110_contimg.pipeline.naming import check_name, observed_at, real_folder
+from dsa110_contimg.pipeline.naming import check_name, claim, observed_at, real_folder
+from dsa110_contimg.pipeline.quality import headline
 from dsa110_contimg.pipeline.state import Observation, State
+from dsa110_contimg.pipeline.trouble import Trouble, catalogue_trouble
 from dsa110_contimg.progress import Progress
 from dsa110_contimg.visibilities.lock import lock_beside
 from dsa110_contimg.visibilities.measurement_set import require_outside_tables
@@ -38,6 +47,9 @@ TICK_S = 1.0
 RECONNECT_S = 2.0
 #: Seconds to wait for a record to come from a worker.
 GATHER_S = 30.0
+#: While nothing can be done an observation is tried again after so long, then after twice as long, up to
+#: the longest.
+FIRST_TRY_S, LONGEST_TRY_S = 10.0, 600.0
 
 
 @dataclass
@@ -48,6 +60,17 @@ class _Task:
     job: Job
     since: float
     hangs: bool = False
+
+
+@dataclass
+class _Pause:
+    """Nothing is begun, but for one observation now and then that shows whether the trouble is over."""
+
+    trouble: Trouble
+    try_after: float
+    wait_s: float
+    #: By the driver itself, which sees too when it is over.
+    seen_here: bool
 
 
 class Driver:
@@ -82,6 +105,7 @@ class Driver:
         self.state = state
         require_outside_tables(outdir)
         self.outdir = real_folder(outdir.absolute())
+        claim(self.outdir, state.path)
         # Workers elsewhere have another working directory.
         tables = config.caltable_dir and config.caltable_dir.absolute()
         self.config = config.with_options(
@@ -98,6 +122,8 @@ class Driver:
         self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._next_scan = 0.0
         self._alive_at = time.monotonic()
+        self._pause: _Pause | None = None
+        self._postponed: dict[int, int] = {}
 
     def add(self, ms: Path) -> bool:
         """Queue a Measurement Set; one known already stays as it is, and False comes back.
@@ -119,12 +145,19 @@ class Driver:
             If another driver uses the state file.
         EngineError
             If scheduler or workers have gone and do not come back.
+        CatalogError
+            If there is no catalogue to seed from at the start; a service waits for it.
         """
+        if self.arrivals is None and self._left():
+            trouble = catalogue_trouble(self.config)
+            if trouble is not None:
+                raise CatalogError(trouble.text, remedy="or give --no-seed")
         with (
             lock_beside(self.state.path, f"contimg run or watch into {self.outdir}"),
             json_log(self.outdir / DRIVER_LOG, rotate=True),
             self.metrics.serve(),
         ):
+            self.state.go_on()
             self._recover()
             try:
                 self._run()
@@ -142,7 +175,7 @@ class Driver:
         connected = False
         while self._left() or self.arrivals:
             try:
-                with open_cluster(self.config) as client:
+                with open_cluster(self.config, self.outdir) as client:
                     connected, self._alive_at = True, time.monotonic()
                     if self._work(client):
                         return
@@ -217,10 +250,13 @@ class Driver:
                 "Dask",
                 "start workers; the state is kept",
             )
-        while len(self._tasks) < self._slots:
-            observation = self.state.next_queued()
+        while len(self._tasks) < self._slots and not self._held():
+            last = next(reversed(self._postponed), None) if self._pause else None
+            observation = self.state.next_queued(rather_not=last)
             if observation is None:
                 break
+            if self._pause is not None:
+                self._pause.try_after = time.monotonic() + self._pause.wait_s
             self.state.start(observation)
             job = self._job(observation)
             key = f"{observation.name}-{observation.run_id}-{observation.attempts + 1}-{time.time_ns()}"
@@ -233,6 +269,58 @@ class Driver:
                 extra={"event": "started", "run_id": observation.run_id, "observation": observation.name},
             )
         return True
+
+    def _held(self) -> bool:
+        """Whether nothing may be begun now: the catalogue is away, or the last attempt met full disks."""
+        trouble = catalogue_trouble(self.config)
+        if trouble is not None:
+            self._hold(trouble)
+            return True
+        if self._pause is None:
+            return False
+        if self._pause.seen_here:
+            self._go_on("the catalogue is back")
+            return False
+        return bool(self._tasks) or time.monotonic() < self._pause.try_after
+
+    def _hold(self, trouble: Trouble, *, met: bool = False) -> None:
+        """Begin nothing any more, and say why; longer every time that an observation has met the same."""
+        now, last = time.monotonic(), self._pause
+        again = last is not None and last.trouble.kind == trouble.kind
+        wait = min(2 * last.wait_s, LONGEST_TRY_S) if last is not None and again and met else FIRST_TRY_S
+        if not again or met:
+            self._pause = _Pause(trouble, now + wait, wait, seen_here=not met)
+        if again:
+            return
+        for kind in ("catalogue", "storage"):
+            self.metrics.paused.labels(kind).set(kind == trouble.kind)
+        self.state.pause(trouble.text)
+        logger.error("paused: %s", trouble.text, extra={"event": "paused", "trouble": trouble.kind})
+        self.progress.note(f"paused until that is over: {trouble.text}")
+        self.metrics.write_file()
+
+    def _go_on(self, why: str) -> None:
+        if self._pause is None:
+            return
+        self.metrics.paused.labels(self._pause.trouble.kind).set(0)
+        self._pause = None
+        self.state.go_on()
+        logger.warning("goes on: %s", why, extra={"event": "continued"})
+        self.progress.note(f"goes on: {why}")
+
+    def _postpone(self, task: _Task, record: dict[str, Any]) -> None:
+        """Queue again what met trouble that is not its own; what alone meets it twice has failed."""
+        o, trouble = task.observation, Trouble(record["trouble"], record["message"])
+        before = self._postponed.pop(o.id, None)
+        if before is not None and before < self.finished and trouble.kind == "storage":
+            error = StorageError(
+                trouble.text, remedy="others met nothing like it; contimg retry once it is mended"
+            )
+            self._finish(task, failure_record(task.job, record["started"], error))
+            return
+        self._postponed[o.id] = self.finished
+        self.state.requeue(o, POSTPONED, trouble.text, blameless=True)
+        self._hold(trouble, met=True)
 
     def _job(self, o: Observation) -> Job:
         return Job(o.run_id, o.name, o.ms, o.folder, self.config, o.caltables)
@@ -274,7 +362,11 @@ class Driver:
             why = f"the record was lost on its way ({type(error).__name__})"
             self.state.requeue(task.observation, "record_lost", why, blameless=True)
             return
+        if record["status"] == POSTPONED:
+            self._postpone(task, record)
+            return
         self._finish(task, record)
+        self._go_on("an observation went through")
 
     def _ended_tasks(self) -> Iterator[Future]:
         with contextlib.suppress(queue.Empty):
@@ -288,7 +380,8 @@ class Driver:
         self.finished += 1
         self._busy_s += time.monotonic() - task.since
         fields = {"event": "finished", "run_id": o.run_id, "observation": o.name, "status": record["status"]}
-        logger.info("%s: %s", record["status"], record["message"], extra=fields)
+        fields |= {"quality": record.get("quality"), "fallback": record.get("fallback")}
+        logger.info("%s: %s", record["status"], headline(record), extra=fields)
         self.progress.note(self._standing(o.name, record))
         self.metrics.write_file()
 
@@ -337,11 +430,9 @@ class Driver:
         left = counts["queued"] + counts["running"]
         seconds = left * self._busy_s / self.finished / max(self._slots, 1)
         total = sum(counts.values())
-        quality = f" ({record['quality']})" if "quality" in record else ""
-        why = f"; falls back to unseeded: {record['fallback']}" if record.get("fallback") else ""
         return (
             f"{total - left} of {total}, {counts['failed']} failed, about {_duration(seconds)} left; "
-            f"{name}: {record['status']}{quality}, {record['message']}{why}"
+            f"{name}: {record['status']}, {headline(record)}"
         )
 
 

@@ -21,26 +21,44 @@ from pathlib import Path
 from typing import Any
 
 from dsa110_contimg.config import ImagingConfig, PipelineConfig
-from dsa110_contimg.errors import CatalogError, ContimgError, ResourceError, SeedError, UnforeseenError
+from dsa110_contimg.errors import (
+    CatalogCoverageError,
+    ContimgError,
+    ResourceError,
+    SeedError,
+    UnforeseenError,
+)
 from dsa110_contimg.files import replacing, write_json
 from dsa110_contimg.imaging.image_ms import image_ms
 from dsa110_contimg.pipeline.logs import json_log
-from dsa110_contimg.pipeline.naming import IMAGE, JOB, LOG, RECORD, find_caltables, real_folder
+from dsa110_contimg.pipeline.naming import (
+    EARLIER,
+    FAILURE,
+    IMAGE,
+    JOB,
+    LOG,
+    RECORD,
+    find_caltables,
+    real_folder,
+)
 from dsa110_contimg.pipeline.quality import QualityVerdict, judge, key_figures
 from dsa110_contimg.pipeline.rollout import choose_mode
+from dsa110_contimg.pipeline.trouble import Trouble, trouble_of
 from dsa110_contimg.selfcal.naming import SUMMARY
 from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.visibilities import open_recovered
 from dsa110_contimg.visibilities.columns import back_up_columns, restore_columns
 from dsa110_contimg.visibilities.lock import boot_id, lock_beside
 
-__all__ = ["Job", "failure_record", "process", "read_record", "revert"]
+__all__ = ["POSTPONED", "Job", "failure_record", "process", "read_record", "revert"]
 
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 #: What a run says that it holds a Measurement Set for; the same run goes on after it.
 OWNER = "contimg run"
+#: Status of a run that is to be begun again: it is in no state file and in no record.
+POSTPONED = "postponed"
 ARMS = ("seeded", "unseeded")
 COLUMNS = ("MODEL_DATA", "CORRECTED_DATA")
 FLAGS = ("FLAG", "FLAG_ROW")
@@ -87,7 +105,9 @@ def process(job: Job) -> dict[str, Any]:
     -------
     dict
         The record, as ``record.json`` holds it; ``status`` is ``done`` or
-        ``failed``. Whatever goes wrong with an observation is in its record.
+        ``failed``. Whatever goes wrong with an observation is in its record. Where what
+        went wrong is no fault of the observation, ``status`` is ``postponed``, with the
+        ``trouble`` and its ``message``, and nothing is recorded.
     """
     started = time.time()
     try:
@@ -100,12 +120,15 @@ def process(job: Job) -> dict[str, Any]:
                 return done
             log = json_log(job.folder / LOG, run_id=job.run_id, observation=job.name)
             events = stack.enter_context(log)
-            record = _attempt(job, started) | {"events": dict(events)}
-            write_json(job.folder / RECORD, record)
+            record = _attempt(job, started)
+            if record["status"] != POSTPONED:
+                record["events"] = dict(events)
+                _settle(job.folder, record)
             return record
-    except ContimgError as error:
-        # No folder or lock of our own: there is no place for a record.
-        return failure_record(job, started, error)
+    except (ContimgError, OSError) as error:
+        # No folder or lock of our own, or no disk: there is no place for a record.
+        trouble = trouble_of(error)
+        return failure_record(job, started, error) if trouble is None else _postponed(job, started, trouble)
 
 
 def failure_record(job: Job, started: float, error: BaseException) -> dict[str, Any]:
@@ -121,10 +144,50 @@ def failure_record(job: Job, started: float, error: BaseException) -> dict[str, 
     }
 
 
+def _postponed(job: Job, started: float, trouble: Trouble) -> dict[str, Any]:
+    """Return what is told of a run that something else than its observation stood in the way of."""
+    return {
+        **_common(job, started),
+        "status": POSTPONED,
+        "trouble": trouble.kind,
+        "message": trouble.text,
+        "seconds": {"total": round(time.time() - started, 3)},
+    }
+
+
 def read_record(job: Job) -> dict[str, Any] | None:
     """Return the record of a run that is done already; None if it is not."""
-    record = _read_json(job.folder / RECORD)
-    return record if record.get("run_id") == job.run_id else None
+    for name in (RECORD, FAILURE):
+        record = _read_json(job.folder / name)
+        if record.get("run_id") == job.run_id:
+            return record
+    return None
+
+
+def _settle(folder: Path, record: dict[str, Any]) -> None:
+    """Record how a run ended; products of an earlier one make place for better ones, and for nothing else."""
+    earlier = folder / EARLIER
+    if record["status"] == "done":
+        write_json(folder / RECORD, record)
+        (folder / FAILURE).unlink(missing_ok=True)
+        shutil.rmtree(earlier, ignore_errors=True)
+        return
+    if earlier.is_dir():
+        # Its record and its image have not been touched.
+        for arm in ARMS:
+            shutil.rmtree(folder / arm, ignore_errors=True)
+    write_json(folder / (FAILURE if _read_json(folder / RECORD).get("status") == "done" else RECORD), record)
+    _bring_back(folder)
+
+
+def _bring_back(folder: Path) -> None:
+    """Put the products of an earlier run back into their places, or what is left of them to put back."""
+    earlier = folder / EARLIER
+    for arm in ARMS:
+        if (earlier / arm).is_dir():
+            (earlier / arm).rename(folder / arm)
+    if earlier.is_dir():
+        earlier.rmdir()
 
 
 def revert(ms: Path) -> list[str]:
@@ -143,12 +206,12 @@ def _attempt(job: Job, started: float) -> dict[str, Any]:
     logger.info("begins: %s", job.ms, extra={"event": "begin", "pid": os.getpid()})
     try:
         record = _Work(job, started).execute()
-    except ContimgError as error:
-        record = failure_record(job, started, error)
     except Exception as error:
         # An engine may raise anything; it fails this observation and no other.
-        logger.exception("internal error")
-        record = failure_record(job, started, error)
+        trouble = trouble_of(error)
+        if trouble is None and not isinstance(error, ContimgError):
+            logger.exception("internal error")
+        record = failure_record(job, started, error) if trouble is None else _postponed(job, started, trouble)
     logger.info("ends: %s", record["message"], extra={"event": "end", "status": record["status"]})
     return record
 
@@ -169,13 +232,23 @@ class _Work:
         folder = self.job.folder
         before = _read_json(folder / JOB)
         if before.get("run_id") != self.job.run_id:
-            # Another run: what it left must not be taken for this one's.
-            (folder / RECORD).unlink(missing_ok=True)
-            for arm in ARMS:
-                shutil.rmtree(real_folder(folder / arm))
+            self._set_aside(before)
         here = {"host": socket.gethostname(), "pid": os.getpid(), "boot": boot_id(), "started": self.started}
         write_json(folder / JOB, {"run_id": self.job.run_id, "ms": str(self.job.ms), **here})
         return bool(before)
+
+    def _set_aside(self, before: dict[str, Any]) -> None:
+        """Keep what an earlier run made until this one has made it anew, and do not take it for that."""
+        folder, done = self.job.folder, _read_json(self.job.folder / RECORD)
+        failed = _read_json(folder / FAILURE)
+        if before.get("run_id") == failed.get("run_id", ""):
+            _bring_back(folder)
+        # Otherwise what lies there is of a run that came to no end, and the earlier one's is kept already.
+        keep = done.get("status") == "done" and before.get("run_id") in (done["run_id"], failed.get("run_id"))
+        for arm in ARMS:
+            if keep and (folder / arm).is_dir():
+                (real_folder(folder / arm)).rename(real_folder(folder / EARLIER) / arm)
+            shutil.rmtree(real_folder(folder / arm))
 
     def execute(self) -> dict[str, Any]:
         job, config = self.job, self.config
@@ -218,7 +291,8 @@ class _Work:
         """Run the seeded self-calibration; return what speaks against it."""
         try:
             arm = self._arm("seeded")
-        except (CatalogError, SeedError) as error:
+        except (CatalogCoverageError, SeedError) as error:
+            # Of this field alone; a catalogue that is away concerns all.
             self.arms["seeded"] = {"selfcal_status": "failed", "quality": "bad", "message": str(error)}
             if not self.config.fallback and not self.config.shadow:
                 raise

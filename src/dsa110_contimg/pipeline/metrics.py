@@ -76,7 +76,10 @@ EVENTS = {
     "resumed": ("contimg_resumed", "Observations taken up after the driver was killed"),
     "retry": ("contimg_retries", "Observations queued again by hand"),
     "reverted": ("contimg_reverts", "Measurement Sets put back by hand"),
-    "refused": ("contimg_names_refused", "Arrivals refused for their names or links"),
+    "refused": (
+        "contimg_names_refused",
+        "Arrivals refused for their names, their links, or tables that refer to others",
+    ),
 }
 
 
@@ -184,6 +187,11 @@ def _queue(state: State) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "contimg_queue_length", "Observations that wait for a worker", value=counts["queued"]
     )
+    yield GaugeMetricFamily(
+        "contimg_last_queued_timestamp_seconds",
+        "When an observation was queued last, Unix time",
+        value=state.last_queued_at(),
+    )
     unfinished = state.observations("queued", "running")
     lag = time.time() - (unfinished[0].observed_at + DUMPS_S) if unfinished else 0.0
     yield GaugeMetricFamily(
@@ -212,6 +220,14 @@ class Metrics:
             "contimg_arriving", "Measurement Sets seen but not complete", registry=self.registry
         )
         self.workers = Gauge("contimg_workers", "Workers that are there", registry=self.registry)
+        self.paused = Gauge(
+            "contimg_paused",
+            "1 while nothing is begun, as the catalogue or the disk is away",
+            ["trouble"],
+            registry=self.registry,
+        )
+        for trouble in ("catalogue", "storage"):
+            self.paused.labels(trouble).set(0)
         build = Gauge("contimg_build_info", "The version that runs", ["version"], registry=self.registry)
         build.labels(__version__).set(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import time
@@ -11,23 +12,34 @@ from pathlib import Path
 from typing import Literal
 
 from dsa110_contimg.errors import CalTableError, MeasurementSetError, ResourceError
+from dsa110_contimg.files import write_json
 
 __all__ = [
     "DUMPS_S",
+    "EARLIER",
+    "FAILURE",
     "IMAGE",
     "JOB",
     "LOG",
     "RECORD",
+    "STATE",
     "check_name",
+    "claim",
     "find_caltables",
     "observed_at",
     "real_folder",
     "run_folder",
 ]
 
-#: Files in an observation's folder: the work in hand, what came of it, the log, the published image.
+#: Files in an observation's folder: the work in hand, what came of it, how a later run failed where good
+#: products are kept, these products while they are made anew, the log, the published image.
 JOB = "job.json"
 RECORD = "record.json"
+FAILURE = "failure.json"
+EARLIER = "earlier"
+#: Files in an output folder: the state of all runs, where nothing else is asked for, and whose the folder is.
+STATE = "pipeline.sqlite3"
+OWNER = ".contimg-state.json"
 LOG = "log.jsonl"
 IMAGE = "image.fits"
 
@@ -92,6 +104,31 @@ def real_folder(folder: Path) -> Path:
             f"cannot be made ({error.strerror})", folder, "choose another output folder"
         ) from None
     return folder
+
+
+def claim(outdir: Path, state_file: Path) -> None:
+    """Note which state file an output folder belongs to; two would overwrite one another's products.
+
+    Raises
+    ------
+    ResourceError
+        If it belongs to another one.
+    """
+    note, mine = outdir / OWNER, os.path.relpath(state_file.resolve(), outdir.resolve())
+    try:
+        owner = str(json.loads(note.read_text("utf-8"))["state_file"])
+    except FileNotFoundError:
+        write_json(note, {"state_file": mine})
+        return
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResourceError(f"cannot be read ({error})", note, "move it away") from None
+    if owner == mine:
+        return
+    path = (outdir / owner).resolve()
+    remedy = f"give --state-file {path} or another output folder"
+    if not path.exists():
+        remedy = f"contimg state rebuild {outdir} --state-file {state_file} takes its products over"
+    raise ResourceError(f"holds the products of another state file, {path}", outdir, remedy)
 
 
 def observed_at(ms: Path) -> float:

@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from dsa110_contimg.errors import ContimgError
-from dsa110_contimg.visibilities.measurement_set import open_measurement_set, open_table
+from dsa110_contimg.visibilities.measurement_set import (
+    open_measurement_set,
+    open_table,
+    referring,
+    tables_referred_to,
+)
 
-__all__ = ["end_with_parent", "readable"]
+__all__ = ["end_with_parent", "look_into"]
 
 #: How a keyword that holds a table is read.
 SUBTABLE = "Table: "
@@ -29,9 +34,18 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def readable(ms: Path) -> bool:
-    """Whether a Measurement Set is whole: valid, and every column readable in the last row of every table."""
+def look_into(ms: Path) -> str | None:
+    """Look whether a Measurement Set is whole: valid, every column of every table readable in the last row.
+
+    Returns
+    -------
+    str or None
+        Why it is refused, however often it is looked at; empty if it is whole, None if it is not, or not yet.
+    """
     try:
+        parts = tables_referred_to(ms)
+        if parts:
+            return referring(ms, parts).what
         open_measurement_set(ms)
         with open_table(ms) as main:
             _read_last_row(main)
@@ -42,8 +56,8 @@ def readable(ms: Path) -> bool:
                 with open_table(Path(path.removeprefix(SUBTABLE))) as table:
                     _read_last_row(table)
     except (ContimgError, RuntimeError, OSError):
-        return False
-    return True
+        return None
+    return ""
 
 
 def _read_last_row(table: Any) -> None:

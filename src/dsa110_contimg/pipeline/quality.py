@@ -11,7 +11,7 @@ from dsa110_contimg.config import PipelineConfig
 from dsa110_contimg.selfcal.findings import RECOVERED_RANGE
 from dsa110_contimg.selfcal.sky_check import FEWEST_SOURCES
 
-__all__ = ["QualityVerdict", "judge", "key_figures"]
+__all__ = ["QualityVerdict", "headline", "judge", "key_figures"]
 
 #: Findings that say what was done; all others speak against a result.
 INFORMATION = frozenset({"moved", "position", "scale", "extrapolated", "noise"})
@@ -22,6 +22,8 @@ SAYS_RECOVERED = frozenset({"sky", "mirrored", "recovered"})
 SAYS_AGREEING = frozenset({"sky", "mirrored", "few"})
 #: A recovered fraction within so many of its errors of one is not off.
 SIGMAS = 3.0
+#: Without these figures no result is known to be good.
+DEMANDED = {"thermal_ratio": "noise", "flux_ratio": "flux", "offset_arcsec": "position"}
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,14 @@ class QualityVerdict:
     Attributes
     ----------
     quality : str
-        ``good``; ``kept``, the input was kept as it is and nothing speaks
-        against it; or ``bad``.
+        ``good``; ``unverified``, nothing speaks against it, but a figure that would could
+        not be measured; ``kept``, the input was kept as it is and nothing speaks against
+        it; or ``bad``.
     reasons : tuple of str
-        What is bad.
+        What is bad, or could not be measured.
     """
 
-    quality: Literal["good", "kept", "bad"]
+    quality: Literal["good", "unverified", "kept", "bad"]
     reasons: tuple[str, ...] = ()
 
 
@@ -77,13 +80,30 @@ def key_figures(summary: Mapping[str, Any]) -> dict[str, float | None]:
     }
 
 
+def headline(record: Mapping[str, Any]) -> str:
+    """Say in a line what came of a run: the verdict, what was published instead, the message.
+
+    Parameters
+    ----------
+    record : mapping
+        What ``record.json`` holds.
+    """
+    parts = [record["message"]]
+    if record.get("fallback"):
+        parts.insert(0, f"FELL BACK to unseeded ({record['fallback']})")
+    if record.get("quality"):
+        why = "" if record["quality"] == "good" else "; ".join(record["reasons"])
+        parts.insert(0, record["quality"] + (f" ({why})" if why else ""))
+    return ": ".join(parts)
+
+
 def judge(summary: Mapping[str, Any], config: PipelineConfig) -> QualityVerdict:
     """Judge a self-calibration by its status, its findings and its figures.
 
     Where the input was kept, its figures are those of the input, and only
     findings count: a catalogue that is of another sky is bad, too little signal
-    is not. A figure that could not be measured (no source to compare with, an
-    unseeded run) says nothing.
+    is not. Without a comparison of noise, flux and position (no source to compare with,
+    no catalogue, an unseeded run) nothing is known to be good.
 
     Parameters
     ----------
@@ -107,7 +127,13 @@ def judge(summary: Mapping[str, Any], config: PipelineConfig) -> QualityVerdict:
         reasons.extend(_beyond_limits(summary, config))
     if reasons:
         return QualityVerdict("bad", tuple(reasons))
-    return QualityVerdict("kept" if status in ("no_improvement", "refused") else "good")
+    if status in ("no_improvement", "refused"):
+        return QualityVerdict("kept")
+    figures = key_figures(summary)
+    unknown = [word for key, word in DEMANDED.items() if figures[key] is None]
+    if unknown:
+        return QualityVerdict("unverified", (f"not compared with anything known: {', '.join(unknown)}",))
+    return QualityVerdict("good")
 
 
 def _reason(finding: Mapping[str, Any]) -> str:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dsa110_contimg.errors import InputError, ResourceError
 from dsa110_contimg.pipeline.naming import real_folder, run_folder
+from dsa110_contimg.pipeline.quality import headline
+from dsa110_contimg.visibilities.lock import NO_LINKS
 
-__all__ = ["STATUSES", "Observation", "State"]
+__all__ = ["SCHEMA_VERSION", "STATUSES", "Observation", "State", "connect", "damaged", "schema_version"]
 
 STATUSES = ("queued", "running", "done", "failed", "reverted")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: Observations are known by their Measurement Set; `run` and `event` are only ever added to.
 SCHEMA = """
 CREATE TABLE observation (
@@ -32,9 +35,13 @@ CREATE TABLE observation (
     run_id TEXT NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0,
     queued_at REAL NOT NULL,
-    message TEXT NOT NULL DEFAULT ''
+    message TEXT NOT NULL DEFAULT '',
+    quality TEXT NOT NULL DEFAULT '',
+    seeded INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX observation_queue ON observation (status, observed_at, id);
+CREATE INDEX observation_time ON observation (observed_at);
+CREATE INDEX observation_quality ON observation (quality, observed_at);
 CREATE TABLE run (
     id INTEGER PRIMARY KEY,
     run_id TEXT NOT NULL UNIQUE,
@@ -44,6 +51,7 @@ CREATE TABLE run (
     finished_at REAL NOT NULL,
     record TEXT NOT NULL
 );
+CREATE INDEX run_observation ON run (observation_id);
 CREATE TABLE event (
     id INTEGER PRIMARY KEY,
     time REAL NOT NULL,
@@ -53,6 +61,7 @@ CREATE TABLE event (
     detail TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX event_observation ON event (observation_id);
+CREATE INDEX event_kind ON event (event);
 """
 
 
@@ -80,6 +89,10 @@ class Observation:
         How often that run was begun.
     message : str
         What came of it, in one line.
+    quality : str
+        The verdict on what was published last; empty if there is none.
+    seeded : bool
+        Whether that was seeded.
     """
 
     id: int
@@ -93,6 +106,31 @@ class Observation:
     attempts: int
     queued_at: float
     message: str
+    quality: str
+    seeded: bool
+
+
+class _Connection(sqlite3.Connection):
+    """Says of a damaged file what can be done."""
+
+    path: Path
+
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        try:
+            return super().execute(*arguments)
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CORRUPT:
+                raise damaged(self.path, error) from None
+            raise
+
+
+def damaged(path: Path, why: object) -> ResourceError:
+    """Return the error for a state file that cannot be used any more."""
+    return ResourceError(
+        f"is damaged ({why})",
+        path,
+        "contimg state rebuild OUTDIR --state-file FILE makes it anew from the records",
+    )
 
 
 class State:
@@ -108,9 +146,9 @@ class State:
     Raises
     ------
     InputError
-        If it is missing and not to be made, or not a state file.
+        If it is missing and not to be made, not a state file, or one of another version.
     ResourceError
-        If it cannot be opened.
+        If it cannot be opened, or is damaged.
     """
 
     def __init__(self, path: Path, *, create: bool = True) -> None:
@@ -118,33 +156,33 @@ class State:
         if not create and not path.exists():
             raise InputError("no such state file", path, "give --state-file, or begin with contimg run")
         real_folder(path.parent)
+        if not path.exists():
+            _create(path)
+        elif path.stat().st_size == 0:
+            # It is made whole or not at all.
+            raise damaged(path, "empty")
         try:
-            self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
-            self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db = connect(path)
             # A commit that was reported must survive a power failure; there are few of them.
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("PRAGMA foreign_keys=ON")
-            if self._version() == 0:
-                self._create()
-            if self._version() != SCHEMA_VERSION:
-                raise InputError("is no state file of this version", path, "give another --state-file")
+            version = schema_version(self._db)
         except sqlite3.DatabaseError as error:
             raise ResourceError(
-                f"cannot be used as state ({error})", path, "give another --state-file"
+                f"cannot be used as state ({error})",
+                path,
+                "give another --state-file; a damaged one is made anew by contimg state rebuild OUTDIR",
             ) from None
-
-    def _version(self) -> int:
-        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
-
-    def _create(self) -> None:
-        with self._transaction():
-            # Another process may have been faster, and a database of others is left alone.
-            if self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                return
-            for statement in SCHEMA.split(";"):
-                self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        if version == 0:
+            raise InputError("is a database, but no state file", path, "give another --state-file")
+        if version < SCHEMA_VERSION:
+            raise InputError(
+                f"is of an earlier version ({version}, not {SCHEMA_VERSION})", path, "contimg state upgrade"
+            )
+        if version > SCHEMA_VERSION:
+            raise InputError(
+                f"is of a later version ({version}, not {SCHEMA_VERSION})", path, "use a newer contimg"
+            )
 
     def close(self) -> None:
         """Close the file."""
@@ -183,9 +221,18 @@ class State:
         observed_at: float,
         caltables: tuple[Path, ...] | None = None,
     ) -> bool:
-        """Queue a Measurement Set; return False if it is known already, whatever became of it."""
+        """Queue a Measurement Set; return False if it is known already, whatever became of it.
+
+        One of the same name and output folder whose own place is empty has been moved: it is known by its new
+        place then.
+        """
         with self._transaction():
             if self._row("SELECT 1 FROM observation WHERE ms = ?", str(ms)):
+                return False
+            same = self._row("SELECT * FROM observation WHERE folder = ?", str(outdir / name))
+            if same is not None and not os.path.lexists(same["ms"]):
+                self._db.execute("UPDATE observation SET ms = ? WHERE id = ?", (str(ms), same["id"]))
+                self._event("moved", same["id"], None, f"from {same['ms']}")
                 return False
             taken = self._row("SELECT 1 FROM observation WHERE folder = ?", str(outdir / name)) is not None
             tables = None if caltables is None else json.dumps([str(t) for t in caltables])
@@ -199,10 +246,63 @@ class State:
             self._event("queued", cursor.lastrowid, run_id)
         return True
 
-    def next_queued(self) -> Observation | None:
-        """Return the oldest observation that waits."""
-        row = self._row("SELECT * FROM observation WHERE status = 'queued' ORDER BY observed_at, id LIMIT 1")
+    def take_over(
+        self,
+        name: str,
+        ms: Path,
+        folder: Path,
+        observed_at: float,
+        records: Sequence[dict[str, Any]],
+        unfinished: str | None,
+    ) -> None:
+        """Add an observation from its records, for a state that is rebuilt.
+
+        Parameters
+        ----------
+        name, ms, folder, observed_at
+            As of :class:`Observation`.
+        records : sequence of dict
+            Of its runs, in their order.
+        unfinished : str or None
+            Identifier of a run that has no record: it is queued.
+        """
+        run_id, now = unfinished or records[-1]["run_id"], time.time()
+        with self._transaction():
+            cursor = self._db.execute(
+                "INSERT INTO observation (status, name, ms, folder, observed_at, run_id, queued_at)"
+                " VALUES ('queued', ?, ?, ?, ?, ?, ?)",
+                (name, str(ms), str(folder), observed_at, run_id, now),
+            )
+            self._event("rebuilt", cursor.lastrowid, run_id)
+        for record in records:
+            self.finish(replace(self.find(ms), run_id=record["run_id"]), record)
+        if unfinished is not None:
+            self._change(self.find(ms), "queued", "rebuilt", "its run had come to no end")
+
+    def next_queued(self, rather_not: int | None = None) -> Observation | None:
+        """Return the oldest observation that waits, one of them only if there is no other."""
+        row = self._row(
+            "SELECT * FROM observation WHERE status = 'queued' ORDER BY id IS ?, observed_at, id LIMIT 1",
+            rather_not,
+        )
         return _observation(row) if row else None
+
+    def pause(self, why: str) -> None:
+        """Note that nothing is begun any more, and why."""
+        self.note("paused", why)
+
+    def go_on(self) -> None:
+        """Note that what was paused goes on."""
+        if self.paused():
+            self.note("continued")
+
+    def paused(self) -> tuple[float, str] | None:
+        """Return since when nothing is begun, Unix time, and why; None if work goes on."""
+        row = self._row(
+            "SELECT time, event, detail FROM event WHERE event IN ('paused', 'continued')"
+            " ORDER BY id DESC LIMIT 1"
+        )
+        return (row["time"], row["detail"]) if row and row["event"] == "paused" else None
 
     def start(self, observation: Observation) -> None:
         """Note that a worker is given the observation."""
@@ -227,8 +327,15 @@ class State:
                     json.dumps(record, allow_nan=False),
                 ),
             )
-            self._set(observation.id, record["status"], record["message"])
-            self._event(record["status"], observation.id, observation.run_id, record["message"])
+            said = headline(record)
+            self._set(observation.id, record["status"], said)
+            if record["status"] == "done":
+                # What was published before stays where a run fails.
+                self._db.execute(
+                    "UPDATE observation SET quality = ?, seeded = ? WHERE id = ?",
+                    (record["quality"], record["seeded"], observation.id),
+                )
+            self._event(record["status"], observation.id, observation.run_id, said)
 
     def revert(self, observation: Observation, detail: str) -> None:
         """Note that the Measurement Set was put back."""
@@ -294,10 +401,51 @@ class State:
         )
         return [_observation(row) for row in rows]
 
+    def latest(
+        self,
+        number: int | None = None,
+        *,
+        statuses: Sequence[str] = (),
+        qualities: Sequence[str] = (),
+        since: float | None = None,
+    ) -> list[Observation]:
+        """Return the observations that were observed last, the latest first.
+
+        Parameters
+        ----------
+        number : int, optional
+            At most so many; all if None.
+        statuses, qualities : sequence of str, optional
+            Only those of one of these statuses, or of one of these verdicts.
+        since : float, optional
+            Only those observed since, Unix time in seconds.
+        """
+        kinds = [("status", tuple(statuses)), ("quality", tuple(qualities))]
+        either = " OR ".join(f"{name} IN ({','.join('?' * len(v))})" for name, v in kinds if v) or "1"
+        values = [value for _, v in kinds for value in v]
+        rows = self._db.execute(
+            f"SELECT * FROM observation WHERE ({either}) AND observed_at >= ?"
+            " ORDER BY observed_at DESC, id DESC LIMIT ?",
+            (*values, -1e300 if since is None else since, -1 if number is None else number),
+        )
+        return [_observation(row) for row in rows]
+
+    def qualities(self) -> dict[str, int]:
+        """Count what is published by verdict."""
+        rows = self._db.execute(
+            "SELECT quality, COUNT(*) FROM observation WHERE quality != '' GROUP BY quality ORDER BY quality"
+        )
+        return dict(map(tuple, rows))
+
     def counts(self) -> dict[str, int]:
         """Count observations by status; every status is there."""
         rows = self._db.execute("SELECT status, COUNT(*) FROM observation GROUP BY status")
         return dict.fromkeys(STATUSES, 0) | dict(map(tuple, rows))
+
+    def last_queued_at(self) -> float:
+        """Return when an observation was queued last, Unix time; zero if none ever was."""
+        row = self._row("SELECT MAX(queued_at) FROM observation")
+        return float(row[0] or 0.0) if row else 0.0
 
     def record(self, observation: Observation) -> dict[str, Any] | None:
         """Return the record of its last finished run."""
@@ -359,4 +507,45 @@ def _observation(row: sqlite3.Row) -> Observation:
     values = dict(row)
     tables = values["caltables"]
     values["caltables"] = None if tables is None else tuple(Path(t) for t in json.loads(tables))
-    return Observation(**values | {"ms": Path(values["ms"]), "folder": Path(values["folder"])})
+    paths = {"ms": Path(values["ms"]), "folder": Path(values["folder"]), "seeded": bool(values["seeded"])}
+    return Observation(**values | paths)
+
+
+def connect(path: Path) -> _Connection:
+    """Open the database of a state file, of whatever version."""
+    db = sqlite3.connect(
+        path, timeout=30.0, isolation_level=None, check_same_thread=False, factory=_Connection
+    )
+    db.path = path
+    db.row_factory = sqlite3.Row
+    db.execute("PRAGMA journal_mode=WAL")
+    return db
+
+
+def schema_version(db: sqlite3.Connection) -> int:
+    """Return the version of a state file's tables; 0 of another database."""
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _create(path: Path) -> None:
+    """Make a state file whole or not at all; another process may be faster."""
+    new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
+    try:
+        with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as db:
+            for statement in SCHEMA.split(";"):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        try:
+            os.link(new, path)
+        except FileExistsError:
+            return
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            new.rename(path)
+    except (OSError, sqlite3.Error) as error:
+        raise ResourceError(
+            f"cannot be made ({error})", path, "check disk and permission, or give another --state-file"
+        ) from None
+    finally:
+        new.unlink(missing_ok=True)

@@ -26,7 +26,11 @@ from dsa110_contimg.visibilities import (
     open_measurement_set,
 )
 from dsa110_contimg.visibilities.columns import require_space
-from dsa110_contimg.visibilities.measurement_set import require_outside_tables
+from dsa110_contimg.visibilities.measurement_set import (
+    referring,
+    require_outside_tables,
+    tables_referred_to,
+)
 
 __all__ = ["SelfCalParams", "averaging_of", "check_params", "owned", "reference_antennas"]
 
@@ -132,6 +136,9 @@ def check_params(
     context = open_observation(
         ms_path, config, field=config.field, spw=config.spw, cached=True, writable=True, averaged=True
     )
+    parts = tables_referred_to(ms_path) if config.columns != "none" else ()
+    if parts:
+        raise referring(ms_path, parts)
     initial = _initial_tables(caltables, context.reader, config)
     listed = context.catalog_model() if config.use_nvss_seeding or config.catalog_mask else None
     _require_consistent(config, output_dir, caltables)
@@ -213,7 +220,9 @@ def _require_room(context: ObsContext, output_dir: Path, config: SelfCalConfig) 
     )
     if not any(not b.flag[:, :, list(b.spw.parallel)].all() for b in reader.blocks()):
         raise MeasurementSetError(
-            "fully flagged: no unflagged visibility in the selection", ms.path, "check FLAG"
+            "no usable visibility in the selection: all are flagged, not finite or without weight",
+            ms.path,
+            "check FLAG, WEIGHT and the values of DATA",
         )
     require_space(there, 4 * pixels * len(IMAGES), "the images")
     cells = sum(w.freq_hz.size * len(w.corr_type) for w in ms.spectral_windows) * (

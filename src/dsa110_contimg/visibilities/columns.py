@@ -22,7 +22,7 @@ from casacore.tables import makearrcoldesc
 from numpy.typing import NDArray
 
 from dsa110_contimg.array_types import Bool, Int, Vis
-from dsa110_contimg.errors import ResourceError
+from dsa110_contimg.errors import ResourceError, StorageError
 from dsa110_contimg.visibilities.column_removal import finish_removals, interrupted_removals, remove_columns
 from dsa110_contimg.visibilities.lock import lock_beside
 from dsa110_contimg.visibilities.measurement_set import (
@@ -57,7 +57,7 @@ SPARE_BYTES = 16 << 20
 
 
 def require_space(path: Any, needed_bytes: int, what: str) -> None:
-    """Raise ResourceError if a disk has not enough room.
+    """Raise StorageError if a disk has not enough room.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def require_space(path: Any, needed_bytes: int, what: str) -> None:
     """
     free = shutil.disk_usage(path).free
     if free < needed_bytes + SPARE_BYTES:
-        raise ResourceError(
+        raise StorageError(
             f"disk full: {_megabytes(needed_bytes + SPARE_BYTES)} needed for {what}, {_megabytes(free)} free",
             path,
             "free some space or choose another disk",

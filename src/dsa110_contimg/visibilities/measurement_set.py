@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ __all__ = [
     "first_line",
     "open_measurement_set",
     "open_table",
+    "referring",
     "require_outside_tables",
+    "tables_referred_to",
 ]
 
 
@@ -467,6 +470,30 @@ def data_hash(path: Path, limit_rows: int = 65536) -> str:
 def first_line(error: BaseException) -> str:
     """First line of what casacore says, for a message of one line."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def tables_referred_to(path: Path) -> tuple[Path, ...]:
+    """Return the tables whose data a table refers to: of a reference table or a concatenation; else none.
+
+    Raises
+    ------
+    RuntimeError
+        If it cannot be opened.
+    ResourceError
+        If another program keeps it locked.
+    """
+    with open_table(path) as opened:
+        parts = tuple(Path(name).resolve() for name in opened.partnames())
+    return () if parts == (path.resolve(),) else parts
+
+
+def referring(path: Path, parts: Sequence[Path]) -> MeasurementSetError:
+    """Return the error for a table that refers to the data of others, where it would be written to."""
+    return MeasurementSetError(
+        f"refers to the data of {', '.join(map(str, parts[:3]))}, which are not written to through it",
+        path,
+        "use those, or give a copy of its own: casacore.tables.table(PATH).copy(COPY, deep=True)",
+    )
 
 
 def require_outside_tables(folder: Path) -> None:

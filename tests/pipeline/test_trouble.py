@@ -1,0 +1,160 @@
+"""What stands in the way of all observations is booked to none of them: the queue waits until it is over."""
+
+import errno
+import json
+import shutil
+import signal
+
+import pytest
+
+from dsa110_contimg.cli.main import main
+from dsa110_contimg.errors import (
+    CatalogCoverageError,
+    CatalogFormatError,
+    CatalogMissingError,
+    EngineError,
+    MeasurementSetError,
+    ResourceError,
+    StorageError,
+)
+from dsa110_contimg.pipeline.driver import Driver
+from dsa110_contimg.pipeline.job import failure_record, process
+from dsa110_contimg.pipeline.state import State
+from dsa110_contimg.pipeline.trouble import catalogue_trouble, trouble_of
+from dsa110_contimg.progress import LogProgress
+from tests.pipeline.conftest import log_lines, wait_until
+
+
+def chained(error: BaseException, cause: BaseException) -> BaseException:
+    """`error` as it is when it was raised because of `cause`, without showing it."""
+    try:
+        try:
+            raise cause
+        except BaseException:
+            raise error from None
+    except BaseException as raised:
+        return raised
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (CatalogMissingError("no strip"), "catalogue"),
+        (CatalogFormatError("damaged"), "catalogue"),
+        (StorageError("disk full"), "storage"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x"), "storage"),
+        (chained(ResourceError("cannot be made"), OSError(errno.EROFS, "Read-only file system")), "storage"),
+        (chained(EngineError("failed"), RuntimeError("write error: No space left on device")), "storage"),
+        (CatalogCoverageError("too far south"), None),
+        (MeasurementSetError("fully flagged"), None),
+        (OSError(errno.ENOENT, "No such file"), None),
+        (ResourceError("is locked"), None),
+    ],
+)
+def test_whose_fault_it_is(error, kind):
+    trouble = trouble_of(error)
+    assert (None if trouble is None else trouble.kind) == kind
+
+
+def test_a_catalogue_that_is_away_or_damaged(config, tiny, tmp_path):
+    assert catalogue_trouble(config) is None
+    there = shutil.copytree(tiny / "c", tmp_path / "c")
+    one = next(there.glob("nvss_*.sqlite3"))
+    one.write_bytes(b"")
+    damaged = config.with_options(catalog_dir=there)
+    assert "is not a readable catalogue strip" in catalogue_trouble(damaged).text
+    away = config.with_options(catalog_dir=tmp_path / "none")
+    assert "no strip of catalogue nvss" in catalogue_trouble(away).text
+    # Nothing is seeded from it.
+    for option in ({"use_nvss_seeding": False}, {"rollout": 0.0}):
+        assert catalogue_trouble(away.with_options(**option)) is None
+
+
+def test_a_batch_without_a_catalogue_is_not_begun(make_ms, tmp_path, capfd):
+    ms, state = make_ms(), tmp_path / "s.sqlite3"
+    given = ["--catalog-dir", str(tmp_path / "none"), "--state-file", str(state)]
+    assert main(["run", str(ms), str(tmp_path / "out"), *given]) == 2
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert "no strip of catalogue nvss" in said
+    assert "contimg catalog build" in said
+    with State(state, create=False) as opened:
+        assert [o.status for o in opened.observations()] == ["queued"]
+
+
+def test_a_service_waits_for_the_catalogue_and_seeds_all(contimg, make_ms, tiny, tmp_path):
+    incoming, catalogue = tmp_path / "incoming", tmp_path / "c"
+    incoming.mkdir()
+    words = ("watch", incoming, tmp_path / "out", "--settle-s", 0, "--poll-s", 0.2)
+    service = contimg.start(*words, CONTIMG_CATALOG_DIR=catalogue)
+    make_ms("2026-01-25T00:00:00.ms", incoming)
+
+    def paused():
+        said = json.loads(contimg.here("status", "--json"))
+        return said["counts"]["queued"] and said["paused"]
+
+    wait_until(lambda: (tmp_path / "pipeline.sqlite3").exists(), "the service begins", 60)
+    wait_until(paused, "the queue is paused", 60)
+    assert "no strip of catalogue nvss" in json.loads(contimg.here("status", "--json"))["paused"]["why"]
+    assert contimg.here("status").startswith("PAUSED since ")
+    shutil.copytree(tiny / "c", catalogue)
+    record = tmp_path / "out" / "2026-01-25T00:00:00" / "record.json"
+    wait_until(record.exists, "it goes on", 120)
+    assert json.loads(record.read_text())["seeded"]
+    wait_until(lambda: not paused(), "it is said", 20)
+    service.send_signal(signal.SIGTERM)
+    service.communicate(timeout=60)
+    events = [line.get("event") for line in log_lines(tmp_path / "out" / "pipeline.jsonl")]
+    assert [e for e in events if e in ("paused", "continued")] == ["paused", "continued"]
+
+
+def test_a_full_disk_is_waited_for(contimg, make_ms, small_disk, tmp_path):
+    disk = small_disk(400)
+    filler = disk / "filler"
+    filler.write_bytes(bytes(392 << 20))
+    mss = [make_ms(f"2026-01-25T0{hour}:00:00.ms") for hour in range(2)]
+    running = contimg.start("run", *mss, disk / "out")
+
+    def why():
+        if not (tmp_path / "pipeline.sqlite3").exists():
+            return None
+        with State(tmp_path / "pipeline.sqlite3") as state:
+            return state.paused()
+
+    wait_until(why, "the queue is paused", 120)
+    assert "disk full" in why()[1]
+    filler.unlink()
+    out, _ = running.communicate(timeout=300)
+    assert running.returncode == 0, contimg.errors()
+    assert "2 done" in out
+    with State(tmp_path / "pipeline.sqlite3") as state:
+        assert [o.status for o in state.observations()] == ["done", "done"]
+        assert state.paused() is None
+        assert "postponed" in {e["event"] for o in state.observations() for e in state.history(o)}
+
+
+def test_what_alone_meets_full_disks_has_failed(config, make_ms, tmp_path):
+    with State(config.state_file) as state:
+        driver = Driver(state, tmp_path / "out", config, LogProgress())
+        driver.add(make_ms())
+        o = state.next_queued()
+        job = driver._job(o)
+        record = failure_record(job, 0.0, StorageError("read-only", o.ms))
+        postponed = record | {"status": "postponed", "trouble": "storage"}
+        task = type("T", (), {"observation": o, "job": job, "since": 0.0})
+        state.start(o)
+        driver._postpone(task, postponed)
+        assert state.find(o.ms).status == "queued"
+        # Nothing else has gone through since: it is the disk's fault still.
+        driver._postpone(task, postponed)
+        assert state.find(o.ms).status == "queued"
+        driver.finished += 1
+        driver._postpone(task, postponed)
+        assert state.find(o.ms).status == "failed"
+        assert "others met nothing like it" in state.find(o.ms).message
+
+
+def test_nothing_is_recorded_of_what_is_postponed(make_job, tmp_path):
+    job = make_job(catalog_dir=tmp_path / "none")
+    told = process(job)
+    assert (told["status"], told["trouble"]) == ("postponed", "catalogue")
+    assert not (job.folder / "record.json").exists()
