@@ -172,14 +172,19 @@ def test_good_products_stay_until_they_are_made_anew(make_job):
         patch.setattr(_Work, "_publish", lambda *_: (_ for _ in ()).throw(SystemExit))
         with pytest.raises(SystemExit):
             process(killed)
-    assert (job.folder / "earlier" / "seeded" / "final-image.fits").exists()
+    assert (job.folder / "earlier.run1" / "seeded" / "final-image.fits").exists()
     assert (job.folder / "image.fits").read_bytes() == good["image.fits"]
     assert process(make_job("run5", job.ms, caltables="required"))["status"] == "failed"
+    assert products(job.folder) == good
+    # What could not be removed of an older run is not taken for the products of the last one.
+    shutil.copytree(job.folder / "seeded", job.folder / "earlier.run0" / "seeded")
+    (job.folder / "earlier.run0" / "seeded" / "final-image.fits").unlink()
+    assert process(make_job("run5b", job.ms, caltables="required"))["status"] == "failed"
     assert products(job.folder) == good
     # One that comes to its end takes their place.
     assert process(make_job("run6", job.ms))["status"] == "done"
     assert json.loads((job.folder / "record.json").read_text())["run_id"] == "run6"
-    assert not (job.folder / "earlier").exists()
+    assert not list(job.folder.glob("earlier*"))
     assert not (job.folder / "failure.json").exists()
 
 

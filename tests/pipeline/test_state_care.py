@@ -3,6 +3,8 @@
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,9 +138,21 @@ def test_a_rebuilt_state_goes_on_where_the_lost_one_stood(config, make_ms, tmp_p
     (out / "broken").mkdir()
     (out / "broken" / "job.json").write_text("{")
     (out / "notes.txt").write_text("of somebody")
+    copied = out / f"{before[mss[0]][0]}.bak"
+    shutil.copytree(before[mss[0]][2], copied)
+    lacking = out / "lacking"
+    lacking.mkdir()
+    (lacking / "job.json").write_text(json.dumps({"run_id": "x", "ms": "/in/lacking.ms"}))
+    (lacking / "record.json").write_text(json.dumps({"run_id": "x", "status": "done", "finished": 1.0}))
+    with pytest.raises(ResourceError, match="belongs to the state file"):
+        rebuild(tmp_path / "other.sqlite3", [out])
+    config.state_file.unlink()
+    with State(config.state_file) as state, pytest.raises(ResourceError, match="contimg state rebuild"):
+        Driver(state, out, config, LogProgress())
     config.state_file.unlink()
     made = rebuild(config.state_file, [out])
-    assert (made.finished, made.queued, made.unreadable, made.old) == (2, 1, (out / "broken",), None)
+    assert (made.finished, made.queued, made.old) == (2, 1, None)
+    assert set(made.unreadable) == {out / "broken", copied, lacking}
     with State(config.state_file, create=False) as state:
         after = {o.ms: (o.name, o.status, o.folder, o.run_id, o.quality) for o in state.observations()}
         assert after == before
@@ -177,6 +191,12 @@ def test_a_backup_is_the_same_and_of_one_piece(filled, tmp_path):
         back_up(filled, filled)
     with pytest.raises(InputError, match="no such state file"):
         back_up(tmp_path / "none", tmp_path / "copy")
+    good = (tmp_path / "copy").read_bytes()
+    filled.write_bytes(b"")
+    with pytest.raises(ResourceError, match="is damaged"):
+        back_up(filled, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == good
+    assert filled.stat().st_size == 0
 
 
 def test_an_earlier_version_is_upgraded(tmp_path, capfd):
@@ -213,3 +233,18 @@ def test_an_earlier_version_is_upgraded(tmp_path, capfd):
         State(path)
     with pytest.raises(InputError, match="use a newer contimg"):
         upgrade(path)
+
+
+def test_what_a_killed_driver_had_written_is_moved_aside_with_the_rest(filled, tmp_path):
+    """The last changes are in the log of the database."""
+    script = (
+        "import os, sys; from pathlib import Path; from dsa110_contimg.pipeline.state import State;"
+        "State(Path(sys.argv[1])).note('last'); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(filled)], check=False).returncode == 9
+    (tmp_path / "out").mkdir()
+    made = rebuild(filled, [tmp_path / "out"])
+    with State(made.old, create=False) as state:
+        assert state.event_counts()["last"] == 1
+    with State(filled, create=False) as state:
+        assert state.event_counts() == {}

@@ -474,6 +474,7 @@ PROVED_ELSEWHERE = {
     "use_nvss_seeding",
     "catalog",
     "catalog_dir",
+    "average",
     "mask_radius_arcsec",
     "field",
     "spw",

@@ -374,7 +374,7 @@ def require_strips(catalog: str, catalog_dir: str | Path | None = None) -> None:
     Parameters
     ----------
     catalog : str
-        One of `CATALOGS`; of "merged", NVSS has to be there.
+        One of `CATALOGS`; of "merged", both have to be there.
     catalog_dir : str or Path, optional
         `default_catalog_dir` if not given.
 
@@ -386,13 +386,13 @@ def require_strips(catalog: str, catalog_dir: str | Path | None = None) -> None:
         A strip is damaged.
     """
     directory = Path(catalog_dir or default_catalog_dir())
-    needed = "nvss" if catalog == "merged" else catalog
-    strips = strip_paths(directory, needed)
-    if not strips:
-        raise CatalogMissingError(
-            f"no strip of catalogue {needed} is there",
-            directory.absolute(),
-            f"run `contimg catalog build {needed} SOURCE --catalog-dir {directory}`",
-        )
-    for path in strips:
-        read_strip_info(path)
+    for needed in ("nvss", "first") if catalog == "merged" else (catalog,):
+        strips = strip_paths(directory, needed)
+        if not strips:
+            raise CatalogMissingError(
+                f"no strip of catalogue {needed} is there",
+                directory.absolute(),
+                f"run `contimg catalog build {needed} SOURCE --catalog-dir {directory}`",
+            )
+        for path in strips:
+            read_strip_info(path)

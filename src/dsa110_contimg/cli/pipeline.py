@@ -20,7 +20,7 @@ from dsa110_contimg.cli.terminal import JsonFlag, TerminalProgress, print_json, 
 from dsa110_contimg.config import PipelineConfig
 from dsa110_contimg.errors import ConfigError, InputError
 
-__all__ = ["config_app", "named_state_file", "retry", "revert", "run", "status", "watch"]
+__all__ = ["config_app", "given_state_file", "named_state_file", "retry", "revert", "run", "status", "watch"]
 
 config_app = typer.Typer(help="Show the options and where they come from.", no_args_is_help=True)
 
@@ -199,8 +199,10 @@ def revert(
 
     restored = put_back(ms.resolve())
     text = f"restored {', '.join(restored)}" if restored else "nothing had been changed"
-    path = PipelineConfig.load(None, {"state_file": state_file}).state_file
-    if path is not None and path.exists():
+    path = given_state_file(state_file)
+    if path is None or not path.exists():
+        text += "; no state file was told: give --state-file if the pipeline knows it"
+    else:
         with State(path, create=False) as state, contextlib.suppress(InputError):
             state.revert(state.find(ms.resolve()), text)
     if as_json:
@@ -228,7 +230,7 @@ def named_state_file(given: Path | None) -> Path:
     ConfigError
         If there is none.
     """
-    path = PipelineConfig.load(None, {"state_file": given}).state_file
+    path = given_state_file(given)
     if path is None:
         raise ConfigError(
             "no state file is named",
@@ -236,6 +238,11 @@ def named_state_file(given: Path | None) -> Path:
             "give --state-file OUTDIR/pipeline.sqlite3 or set CONTIMG_STATE_FILE",
         )
     return path
+
+
+def given_state_file(given: Path | None) -> Path | None:
+    """Return the state file that is given or in the environment, if any is."""
+    return PipelineConfig.load(None, {"state_file": given}).state_file
 
 
 def _since(text: str) -> float:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dsa110_contimg.cli.pipeline import StateFile, named_state_file
+from dsa110_contimg.cli.pipeline import StateFile, given_state_file, named_state_file
 from dsa110_contimg.cli.terminal import JsonFlag, print_json
 
 __all__ = ["state_app"]
@@ -71,7 +71,7 @@ def rebuild_command(
     from dsa110_contimg.pipeline.naming import STATE
     from dsa110_contimg.pipeline.state_care import rebuild
 
-    path = outdirs[0] / STATE if state_file is None and len(outdirs) == 1 else named_state_file(state_file)
+    path = given_state_file(state_file) or outdirs[0] / STATE
     made = rebuild(path, outdirs)
     if as_json:
         counts = {"finished": made.finished, "queued": made.queued}

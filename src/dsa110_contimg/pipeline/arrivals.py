@@ -165,7 +165,11 @@ class Arrivals:
             if len(self._probes) >= MOST_PROBES:
                 return None
             idle, self._idle = self._idle, None
-            probe = self._probes[path] = _Probe.of(path, idle)
+            try:
+                probe = _Probe.of(path, idle)
+            except BrokenProcessPool:
+                probe = _Probe.of(path, None)
+            self._probes[path] = probe
         now = time.monotonic()
         try:
             answer = probe.future.result(max(0.0, probe.since + ANSWERS_AT_ONCE_S - now))
@@ -180,6 +184,7 @@ class Arrivals:
             answer = None
             probe.end()
         else:
+            waiting.hung = 0
             if self._idle is None:
                 self._idle = probe.executor
             else:

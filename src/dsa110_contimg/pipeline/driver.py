@@ -28,7 +28,7 @@ from dsa110_contimg.pipeline.cluster import local_threads, open_cluster
 from dsa110_contimg.pipeline.job import POSTPONED, Job, failure_record, process, read_record
 from dsa110_contimg.pipeline.logs import json_log
 from dsa110_contimg.pipeline.metrics import Metrics
-from dsa110_contimg.pipeline.naming import check_name, claim, observed_at, real_folder
+from dsa110_contimg.pipeline.naming import JOB, check_name, claim, observed_at, real_folder
 from dsa110_contimg.pipeline.quality import headline
 from dsa110_contimg.pipeline.state import Observation, State
 from dsa110_contimg.pipeline.trouble import Trouble, catalogue_trouble
@@ -71,6 +71,7 @@ class _Pause:
     wait_s: float
     #: By the driver itself, which sees too when it is over.
     seen_here: bool
+    began: float
 
 
 class Driver:
@@ -106,6 +107,12 @@ class Driver:
         require_outside_tables(outdir)
         self.outdir = real_folder(outdir.absolute())
         claim(self.outdir, state.path)
+        if not any(state.counts().values()) and next(self.outdir.glob(f"*/{JOB}"), None) is not None:
+            raise ResourceError(
+                f"holds products, of which {state.path} knows nothing",
+                self.outdir,
+                f"contimg state rebuild {outdir} --state-file {state.path}, or name the right --state-file",
+            )
         # Workers elsewhere have another working directory.
         tables = config.caltable_dir and config.caltable_dir.absolute()
         self.config = config.with_options(
@@ -123,7 +130,8 @@ class Driver:
         self._next_scan = 0.0
         self._alive_at = time.monotonic()
         self._pause: _Pause | None = None
-        self._postponed: dict[int, int] = {}
+        self._postponed: dict[int, float] = {}
+        self._proved_since = -1.0
 
     def add(self, ms: Path) -> bool:
         """Queue a Measurement Set; one known already stays as it is, and False comes back.
@@ -162,13 +170,16 @@ class Driver:
             try:
                 self._run()
             finally:
-                for task in self._tasks.values():
-                    self.state.requeue(
-                        task.observation, "interrupted", "the driver was ended", blameless=True
-                    )
-                self._tasks.clear()
                 if self.arrivals:
                     self.arrivals.close()
+                # Where the state cannot be written, the next start takes up what runs.
+                with contextlib.suppress(ResourceError):
+                    for task in self._tasks.values():
+                        self.state.requeue(
+                            task.observation, "interrupted", "the driver was ended", blameless=True
+                        )
+                    self.state.go_on()
+                self._tasks.clear()
                 self.metrics.write_file()
 
     def _run(self) -> None:
@@ -182,6 +193,16 @@ class Driver:
             except EngineError:
                 if not connected or self._forsaken():
                     raise
+            except StorageError as error:
+                # The state itself cannot be written: a service waits for the disk, and takes up what ran.
+                if self.arrivals is None:
+                    raise
+                logger.error("waits: %s", error, extra={"event": "state_away"})
+                self.progress.note(f"waits until that is over: {error}")
+                self._tasks.clear()
+                time.sleep(FIRST_TRY_S)
+                with contextlib.suppress(StorageError):
+                    self._recover()
             time.sleep(RECONNECT_S)
 
     def _work(self, client: Client) -> bool:
@@ -250,10 +271,10 @@ class Driver:
                 "Dask",
                 "start workers; the state is kept",
             )
-        while len(self._tasks) < self._slots and not self._held():
+        while len(self._tasks) < self._slots:
             last = next(reversed(self._postponed), None) if self._pause else None
             observation = self.state.next_queued(rather_not=last)
-            if observation is None:
+            if observation is None or self._held():
                 break
             if self._pause is not None:
                 self._pause.try_after = time.monotonic() + self._pause.wait_s
@@ -289,7 +310,8 @@ class Driver:
         again = last is not None and last.trouble.kind == trouble.kind
         wait = min(2 * last.wait_s, LONGEST_TRY_S) if last is not None and again and met else FIRST_TRY_S
         if not again or met:
-            self._pause = _Pause(trouble, now + wait, wait, seen_here=not met)
+            began = last.began if last is not None and again else now
+            self._pause = _Pause(trouble, now + wait, wait, not met, began)
         if again:
             return
         for kind in ("catalogue", "storage"):
@@ -311,14 +333,14 @@ class Driver:
     def _postpone(self, task: _Task, record: dict[str, Any]) -> None:
         """Queue again what met trouble that is not its own; what alone meets it twice has failed."""
         o, trouble = task.observation, Trouble(record["trouble"], record["message"])
-        before = self._postponed.pop(o.id, None)
-        if before is not None and before < self.finished and trouble.kind == "storage":
-            error = StorageError(
-                trouble.text, remedy="others met nothing like it; contimg retry once it is mended"
+        before = self._postponed.get(o.id)
+        if before is not None and before < self._proved_since:
+            error = ResourceError(
+                trouble.text, remedy="others begun since met nothing like it; contimg retry once it is mended"
             )
             self._finish(task, failure_record(task.job, record["started"], error))
             return
-        self._postponed[o.id] = self.finished
+        self._postponed.setdefault(o.id, time.monotonic())
         self.state.requeue(o, POSTPONED, trouble.text, blameless=True)
         self._hold(trouble, met=True)
 
@@ -328,7 +350,7 @@ class Driver:
     def _collect(self, client: Client) -> None:
         """Wait a moment for tasks to end, give their workers new ones, then write down what came of them."""
         found = [(future, self._tasks.pop(future, None)) for future in self._ended_tasks()]
-        if found:
+        if found and self._pause is None:
             self._fill(client)
         for future, task in found:
             if task is not None:
@@ -366,7 +388,12 @@ class Driver:
             self._postpone(task, record)
             return
         self._finish(task, record)
-        self._go_on("an observation went through")
+        if record["status"] == "done":
+            # Of what was begun before there was any trouble it proves nothing.
+            self._proved_since = max(self._proved_since, task.since)
+            pause = self._pause
+            if pause is not None and not pause.seen_here and task.since >= pause.began:
+                self._go_on("an observation went through")
 
     def _ended_tasks(self) -> Iterator[Future]:
         with contextlib.suppress(queue.Empty):
@@ -377,6 +404,7 @@ class Driver:
     def _finish(self, task: _Task, record: dict[str, Any]) -> None:
         o = task.observation
         self.state.finish(o, record)
+        self._postponed.pop(o.id, None)
         self.finished += 1
         self._busy_s += time.monotonic() - task.since
         fields = {"event": "finished", "run_id": o.run_id, "observation": o.name, "status": record["status"]}

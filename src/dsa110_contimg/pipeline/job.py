@@ -49,6 +49,7 @@ from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.visibilities import open_recovered
 from dsa110_contimg.visibilities.columns import back_up_columns, restore_columns
 from dsa110_contimg.visibilities.lock import boot_id, lock_beside
+from dsa110_contimg.visibilities.measurement_set import require_own_data
 
 __all__ = ["POSTPONED", "Job", "failure_record", "process", "read_record", "revert"]
 
@@ -166,28 +167,44 @@ def read_record(job: Job) -> dict[str, Any] | None:
 
 def _settle(folder: Path, record: dict[str, Any]) -> None:
     """Record how a run ended; products of an earlier one make place for better ones, and for nothing else."""
-    earlier = folder / EARLIER
     if record["status"] == "done":
         write_json(folder / RECORD, record)
         (folder / FAILURE).unlink(missing_ok=True)
-        shutil.rmtree(earlier, ignore_errors=True)
+        # What cannot be removed now is of no run that counts, and goes when the next one begins.
+        for stale in folder.glob(f"{EARLIER}.*"):
+            shutil.rmtree(stale, ignore_errors=True)
         return
-    if earlier.is_dir():
-        # Its record and its image have not been touched.
+    kept = _kept(folder)
+    if kept.is_dir() and _read_json(folder / JOB).get("run_id") == record["run_id"]:
+        # Its record has not been touched.
         for arm in ARMS:
-            shutil.rmtree(folder / arm, ignore_errors=True)
+            _remove(folder / arm)
     write_json(folder / (FAILURE if _read_json(folder / RECORD).get("status") == "done" else RECORD), record)
     _bring_back(folder)
 
 
+def _kept(folder: Path) -> Path:
+    """Where the products of the run that is on record are while another one is at work."""
+    return folder / f"{EARLIER}.{_read_json(folder / RECORD).get('run_id')}"
+
+
 def _bring_back(folder: Path) -> None:
     """Put the products of an earlier run back into their places, or what is left of them to put back."""
-    earlier = folder / EARLIER
+    kept = _kept(folder)
+    if not kept.is_dir():
+        return
     for arm in ARMS:
-        if (earlier / arm).is_dir():
-            (earlier / arm).rename(folder / arm)
-    if earlier.is_dir():
-        earlier.rmdir()
+        if (kept / arm).is_dir() and not (folder / arm).exists():
+            (kept / arm).rename(folder / arm)
+    if (kept / IMAGE).is_file():
+        (kept / IMAGE).replace(folder / IMAGE)
+    shutil.rmtree(kept)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder of ours; one that leads elsewhere is refused."""
+    if folder.is_symlink() or folder.exists():
+        shutil.rmtree(real_folder(folder))
 
 
 def revert(ms: Path) -> list[str]:
@@ -199,6 +216,7 @@ def revert(ms: Path) -> list[str]:
         The columns restored; empty if nothing had been changed.
     """
     with lock_beside(ms, "contimg revert"):
+        require_own_data(ms)
         return restore_columns(open_recovered(ms))
 
 
@@ -234,24 +252,36 @@ class _Work:
         if before.get("run_id") != self.job.run_id:
             self._set_aside(before)
         here = {"host": socket.gethostname(), "pid": os.getpid(), "boot": boot_id(), "started": self.started}
-        write_json(folder / JOB, {"run_id": self.job.run_id, "ms": str(self.job.ms), **here})
+        tables = self.job.caltables and [str(t) for t in self.job.caltables]
+        given = {"run_id": self.job.run_id, "ms": str(self.job.ms), "caltables": tables}
+        write_json(folder / JOB, given | here)
         return bool(before)
 
     def _set_aside(self, before: dict[str, Any]) -> None:
         """Keep what an earlier run made until this one has made it anew, and do not take it for that."""
         folder, done = self.job.folder, _read_json(self.job.folder / RECORD)
-        failed = _read_json(folder / FAILURE)
+        failed, kept = _read_json(folder / FAILURE), _kept(folder)
+        for stale in folder.glob(f"{EARLIER}.*"):
+            if stale != kept:
+                _remove(stale)
         if before.get("run_id") == failed.get("run_id", ""):
             _bring_back(folder)
         # Otherwise what lies there is of a run that came to no end, and the earlier one's is kept already.
         keep = done.get("status") == "done" and before.get("run_id") in (done["run_id"], failed.get("run_id"))
+        if keep:
+            real_folder(kept)
+            if (folder / IMAGE).is_file() and not (kept / IMAGE).exists():
+                with replacing(kept / IMAGE) as temporary:
+                    shutil.copyfile(folder / IMAGE, temporary)
         for arm in ARMS:
-            if keep and (folder / arm).is_dir():
-                (real_folder(folder / arm)).rename(real_folder(folder / EARLIER) / arm)
-            shutil.rmtree(real_folder(folder / arm))
+            if keep and (folder / arm).is_dir() and not (kept / arm).exists():
+                real_folder(folder / arm).rename(kept / arm)
+            _remove(folder / arm)
 
     def execute(self) -> dict[str, Any]:
         job, config = self.job, self.config
+        # Before anything is put back in it.
+        require_own_data(job.ms)
         rule = find_caltables(job.ms, config.caltable_dir, config.caltables) if job.caltables is None else ()
         self.tables = job.caltables if job.caltables is not None else rule
         mode = choose_mode(job.name, config)

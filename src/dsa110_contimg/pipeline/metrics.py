@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import itertools
+import logging
 import threading
 import time
 from collections import Counter, defaultdict
@@ -28,6 +29,8 @@ from dsa110_contimg.pipeline.naming import DUMPS_S
 from dsa110_contimg.pipeline.state import State
 
 __all__ = ["Metrics", "StateCollector"]
+
+logger = logging.getLogger(__name__)
 
 #: Figures of the published result: metric, meaning, upper ends of the bins.
 FIGURES: dict[str, tuple[str, str, tuple[float, ...]]] = {
@@ -256,5 +259,8 @@ class Metrics:
     def write_file(self) -> None:
         """Renew the text file, if one is asked for."""
         if self.config.metrics_file is not None:
-            self.config.metrics_file.parent.mkdir(parents=True, exist_ok=True)
-            write_text(self.config.metrics_file, generate_latest(self.registry).decode())
+            try:
+                self.config.metrics_file.parent.mkdir(parents=True, exist_ok=True)
+                write_text(self.config.metrics_file, generate_latest(self.registry).decode())
+            except OSError as error:
+                logger.warning("%s cannot be written: %s", self.config.metrics_file, error.strerror)

@@ -29,10 +29,12 @@ __all__ = [
     "observed_at",
     "real_folder",
     "run_folder",
+    "state_of",
 ]
 
 #: Files in an observation's folder: the work in hand, what came of it, how a later run failed where good
-#: products are kept, these products while they are made anew, the log, the published image.
+#: products are kept, where these are while they are made anew (the run's identifier follows), the log, the
+#: published image.
 JOB = "job.json"
 RECORD = "record.json"
 FAILURE = "failure.json"
@@ -114,21 +116,34 @@ def claim(outdir: Path, state_file: Path) -> None:
     ResourceError
         If it belongs to another one.
     """
-    note, mine = outdir / OWNER, os.path.relpath(state_file.resolve(), outdir.resolve())
-    try:
-        owner = str(json.loads(note.read_text("utf-8"))["state_file"])
-    except FileNotFoundError:
-        write_json(note, {"state_file": mine})
+    path = state_of(outdir)
+    if path is None:
+        mine = os.path.relpath(state_file.resolve(), outdir.resolve())
+        write_json(outdir / OWNER, {"state_file": mine})
         return
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ResourceError(f"cannot be read ({error})", note, "move it away") from None
-    if owner == mine:
+    if path == state_file.resolve():
         return
-    path = (outdir / owner).resolve()
     remedy = f"give --state-file {path} or another output folder"
     if not path.exists():
         remedy = f"contimg state rebuild {outdir} --state-file {state_file} takes its products over"
     raise ResourceError(f"holds the products of another state file, {path}", outdir, remedy)
+
+
+def state_of(outdir: Path) -> Path | None:
+    """Return the state file that an output folder belongs to; None if it belongs to none.
+
+    Raises
+    ------
+    ResourceError
+        If the note of it cannot be read.
+    """
+    note = outdir / OWNER
+    try:
+        return (outdir / str(json.loads(note.read_text("utf-8"))["state_file"])).resolve()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResourceError(f"cannot be read ({error})", note, "move it away") from None
 
 
 def observed_at(ms: Path) -> float:

@@ -8,7 +8,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from dsa110_contimg.errors import ContimgError
 from dsa110_contimg.visibilities.measurement_set import (
     open_measurement_set,
     open_table,
@@ -55,7 +54,8 @@ def look_into(ms: Path) -> str | None:
             if path.startswith(SUBTABLE):
                 with open_table(Path(path.removeprefix(SUBTABLE))) as table:
                     _read_last_row(table)
-    except (ContimgError, RuntimeError, OSError):
+    except Exception:
+        # Tables may be broken in any way, and this one is no reason to end the service.
         return None
     return ""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dsa110_contimg.errors import InputError, ResourceError
+from dsa110_contimg.errors import InputError, ResourceError, StorageError
 from dsa110_contimg.pipeline.naming import real_folder, run_folder
 from dsa110_contimg.pipeline.quality import headline
 from dsa110_contimg.visibilities.lock import NO_LINKS
@@ -22,6 +22,8 @@ __all__ = ["SCHEMA_VERSION", "STATUSES", "Observation", "State", "connect", "dam
 
 STATUSES = ("queued", "running", "done", "failed", "reverted")
 SCHEMA_VERSION = 2
+#: What SQLite says of disks that are full, read-only or away.
+STORAGE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 #: Observations are known by their Measurement Set; `run` and `event` are only ever added to.
 SCHEMA = """
 CREATE TABLE observation (
@@ -206,7 +208,8 @@ class State:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
             if isinstance(error, sqlite3.OperationalError):
-                raise ResourceError(
+                kind = StorageError if error.sqlite_errorcode & 0xFF in STORAGE else ResourceError
+                raise kind(
                     f"cannot be written ({error})", self.path, "check disk and permission, then go on"
                 ) from None
             raise
@@ -254,6 +257,7 @@ class State:
         observed_at: float,
         records: Sequence[dict[str, Any]],
         unfinished: str | None,
+        caltables: Sequence[str] | None,
     ) -> None:
         """Add an observation from its records, for a state that is rebuilt.
 
@@ -265,13 +269,17 @@ class State:
             Of its runs, in their order.
         unfinished : str or None
             Identifier of a run that has no record: it is queued.
+        caltables : sequence of str or None
+            Initial tables that were given.
         """
         run_id, now = unfinished or records[-1]["run_id"], time.time()
+        tables = None if caltables is None else json.dumps(list(caltables))
         with self._transaction():
             cursor = self._db.execute(
-                "INSERT INTO observation (status, name, ms, folder, observed_at, run_id, queued_at)"
-                " VALUES ('queued', ?, ?, ?, ?, ?, ?)",
-                (name, str(ms), str(folder), observed_at, run_id, now),
+                "INSERT INTO observation"
+                " (status, name, ms, folder, caltables, observed_at, run_id, queued_at)"
+                " VALUES ('queued', ?, ?, ?, ?, ?, ?, ?)",
+                (name, str(ms), str(folder), tables, observed_at, run_id, now),
             )
             self._event("rebuilt", cursor.lastrowid, run_id)
         for record in records:
@@ -536,6 +544,10 @@ def _create(path: Path) -> None:
                 db.execute(statement)
             db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         try:
+            if not path.exists():
+                # Of a file that was moved or lost: SQLite would take them for this one's.
+                for ending in ("-wal", "-shm"):
+                    path.with_name(path.name + ending).unlink(missing_ok=True)
             os.link(new, path)
         except FileExistsError:
             return

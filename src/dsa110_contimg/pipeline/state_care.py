@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -13,7 +14,17 @@ from typing import Any
 
 from dsa110_contimg.errors import InputError, ResourceError
 from dsa110_contimg.files import replacing
-from dsa110_contimg.pipeline.naming import FAILURE, JOB, OWNER, RECORD, claim, observed_at
+from dsa110_contimg.pipeline.naming import (
+    FAILURE,
+    JOB,
+    OWNER,
+    RECORD,
+    check_name,
+    claim,
+    observed_at,
+    state_of,
+)
+from dsa110_contimg.pipeline.quality import headline
 from dsa110_contimg.pipeline.state import SCHEMA_VERSION, State, connect, damaged, schema_version
 from dsa110_contimg.visibilities.lock import lock_beside
 
@@ -104,10 +115,16 @@ def back_up(path: Path, copy: Path) -> None:
     ResourceError
         If it is damaged, or the copy cannot be written.
     """
-    if not path.exists():
-        raise InputError("no such state file", path, "give --state-file")
+    with State(path, create=False):
+        # It is a state file of this version.
+        pass
     if copy.exists() and copy.samefile(path):
         raise InputError("is the state file itself", copy, "give another file")
+    _copy(path, copy)
+
+
+def _copy(path: Path, copy: Path) -> None:
+    """Copy a state file of any version into one file; what comes out is checked before it is put in place."""
     try:
         with (
             replacing(copy) as temporary,
@@ -117,6 +134,11 @@ def back_up(path: Path, copy: Path) -> None:
             db.backup(target)
             # One file, which can be copied as it is.
             target.execute("PRAGMA journal_mode=DELETE")
+            (found,) = target.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise damaged(path, found)
+    except sqlite3.OperationalError as error:
+        raise ResourceError(f"cannot be written ({error})", copy, "choose another place") from None
     except sqlite3.DatabaseError as error:
         raise damaged(path, error) from None
     except OSError as error:
@@ -140,27 +162,40 @@ def upgrade(path: Path) -> Path | None:
     """
     if not path.exists():
         raise InputError("no such state file", path, "give --state-file")
-    with lock_beside(path, "contimg state upgrade"), contextlib.closing(connect(path)) as db:
+    if not path.stat().st_size:
+        raise damaged(path, "empty")
+    with lock_beside(path, "contimg state upgrade"):
         try:
-            version = schema_version(db)
-            if version == SCHEMA_VERSION:
-                return None
-            if version != 1:
-                raise InputError("is no state file that this contimg knows", path, "use a newer contimg")
-            copy = path.with_name(f"{path.name}.version{version}")
-            back_up(path, copy)
-            db.execute("BEGIN IMMEDIATE")
-            for statement in TO_2.split(";"):
-                db.execute(statement)
-            for row in db.execute(PUBLISHED).fetchall():
-                record = json.loads(row["record"])
-                values = record.get("quality", ""), record.get("seeded", False), row["observation_id"]
-                db.execute("UPDATE observation SET quality = ?, seeded = ? WHERE id = ?", values)
-            db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-            db.execute("COMMIT")
+            with contextlib.closing(connect(path)) as db:
+                version = schema_version(db)
+                if version == SCHEMA_VERSION:
+                    return None
+                if version == 0:
+                    raise InputError("is a database, but no state file", path, "give another --state-file")
+                if version != 1:
+                    raise InputError("is of a later version", path, "use a newer contimg")
+                copy = path.with_name(f"{path.name}.version{version}")
+                _copy(path, copy)
+                _upgrade_from_1(db)
+        except sqlite3.OperationalError as error:
+            raise ResourceError(
+                f"cannot be upgraded ({error})", path, "check disk and permission, and who uses it"
+            ) from None
         except (sqlite3.DatabaseError, ValueError) as error:
             raise damaged(path, error) from None
     return copy
+
+
+def _upgrade_from_1(db: sqlite3.Connection) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    for statement in TO_2.split(";"):
+        db.execute(statement)
+    for row in db.execute(PUBLISHED).fetchall():
+        record = json.loads(row["record"])
+        values = record.get("quality", ""), record.get("seeded", False), row["observation_id"]
+        db.execute("UPDATE observation SET quality = ?, seeded = ? WHERE id = ?", values)
+    db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    db.execute("COMMIT")
 
 
 def rebuild(path: Path, outdirs: list[Path]) -> Rebuilt:
@@ -184,6 +219,11 @@ def rebuild(path: Path, outdirs: list[Path]) -> Rebuilt:
     for outdir in outdirs:
         if not outdir.is_dir():
             raise InputError("no such output folder", outdir, "check the path")
+        owner = state_of(outdir)
+        if owner is not None and owner.exists() and owner != path.resolve():
+            raise ResourceError(
+                f"belongs to the state file {owner}", outdir, f"give --state-file {owner}, or move that away"
+            )
     path.parent.mkdir(parents=True, exist_ok=True)
     finished = queued = 0
     unreadable: list[Path] = []
@@ -196,25 +236,33 @@ def rebuild(path: Path, outdirs: list[Path]) -> Rebuilt:
                     begun, records = _read(folder / JOB), list(_records(folder))
                     ms = Path(begun["ms"])
                     last = begun["run_id"] if begun["run_id"] not in {r["run_id"] for r in records} else None
-                    name = str(records[-1]["observation"]) if records else folder.name
-                    state.take_over(name, ms, folder, observed_at(ms), records, last)
-                except (OSError, ValueError, KeyError, TypeError):
+                    times = observed_at(ms)
+                    state.take_over(check_name(ms), ms, folder, times, records, last, begun.get("caltables"))
+                except (OSError, ValueError, KeyError, TypeError, InputError, sqlite3.IntegrityError):
                     unreadable.append(folder)
                     continue
                 finished, queued = finished + (last is None), queued + (last is not None)
         with contextlib.closing(connect(new)) as db:
             db.execute("PRAGMA journal_mode=DELETE")
-        old = None
-        if path.exists():
-            old = path.with_name(f"{path.name}.before-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}")
-            path.rename(old)
-        for left in ("-wal", "-shm"):
-            path.with_name(path.name + left).unlink(missing_ok=True)
-        new.rename(path)
+        old = _set_aside(path)
+        new.replace(path)
         for outdir in outdirs:
             (outdir / OWNER).unlink(missing_ok=True)
             claim(outdir, path)
     return Rebuilt(finished, queued, tuple(unreadable), old)
+
+
+def _set_aside(path: Path) -> Path | None:
+    """Give a state file a second name, with what its database has not taken in yet; None if there is none."""
+    if not path.exists():
+        return None
+    old = path.with_name(f"{path.name}.before-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}")
+    shutil.copyfile(path, old)
+    for ending in ("-wal", "-shm"):
+        left = path.with_name(path.name + ending)
+        if left.exists():
+            left.rename(old.with_name(old.name + ending))
+    return old
 
 
 def _remove(path: Path) -> None:
@@ -223,9 +271,12 @@ def _remove(path: Path) -> None:
 
 
 def _records(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of an observation's folder, in the order of their ends."""
+    """Yield the records of a folder in the order of their ends; one that lacks a part raises."""
     found = [_read(folder / name) for name in (RECORD, FAILURE) if (folder / name).is_file()]
-    yield from sorted(found, key=lambda record: record["finished"])
+    for record in sorted(found, key=lambda record: float(record["finished"])):
+        headline(record)
+        needed = ("run_id", "started", *(("seeded", "quality") if record["status"] == "done" else ()))
+        yield record | {name: record[name] for name in needed}
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -26,11 +26,7 @@ from dsa110_contimg.visibilities import (
     open_measurement_set,
 )
 from dsa110_contimg.visibilities.columns import require_space
-from dsa110_contimg.visibilities.measurement_set import (
-    referring,
-    require_outside_tables,
-    tables_referred_to,
-)
+from dsa110_contimg.visibilities.measurement_set import require_outside_tables, require_own_data
 
 __all__ = ["SelfCalParams", "averaging_of", "check_params", "owned", "reference_antennas"]
 
@@ -136,9 +132,8 @@ def check_params(
     context = open_observation(
         ms_path, config, field=config.field, spw=config.spw, cached=True, writable=True, averaged=True
     )
-    parts = tables_referred_to(ms_path) if config.columns != "none" else ()
-    if parts:
-        raise referring(ms_path, parts)
+    if config.columns != "none":
+        require_own_data(ms_path)
     initial = _initial_tables(caltables, context.reader, config)
     listed = context.catalog_model() if config.use_nvss_seeding or config.catalog_mask else None
     _require_consistent(config, output_dir, caltables)

@@ -29,6 +29,7 @@ __all__ = [
     "open_table",
     "referring",
     "require_outside_tables",
+    "require_own_data",
     "tables_referred_to",
 ]
 
@@ -483,8 +484,23 @@ def tables_referred_to(path: Path) -> tuple[Path, ...]:
         If another program keeps it locked.
     """
     with open_table(path) as opened:
-        parts = tuple(Path(name).resolve() for name in opened.partnames())
-    return () if parts == (path.resolve(),) else parts
+        parts = [Path(name).resolve() for name in opened.partnames()]
+        # A column may be forwarded to another table by its storage.
+        managers = opened.getdminfo().values()
+    parts += [Path(str(m["SPEC"]["FORWARDTABLE"])) for m in managers if "FORWARDTABLE" in m.get("SPEC", {})]
+    return () if parts == [path.resolve()] else tuple(part for part in parts if part != path.resolve())
+
+
+def require_own_data(path: Path) -> None:
+    """Raise MeasurementSetError if a table refers to the data of others; what is no table passes."""
+    if not (path / "table.dat").is_file():
+        return
+    try:
+        parts = tables_referred_to(path)
+    except RuntimeError:
+        return
+    if parts:
+        raise referring(path, parts)
 
 
 def referring(path: Path, parts: Sequence[Path]) -> MeasurementSetError:
