@@ -149,6 +149,19 @@ def require_machine(config: PipelineConfig) -> None:
         )
 
 
+def _certificates(folder: Path) -> Security:
+    """Make a certificate that scheduler, workers and driver of a run share, readable for their user alone."""
+    made = Security.temporary()
+    texts = {"ca": made.tls_ca_file, "cert": made.tls_client_cert, "key": made.tls_client_key}
+    files = {kind: str(folder / f"{kind}.pem") for kind in texts}
+    for kind, text in texts.items():
+        with os.fdopen(os.open(files[kind], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+    roles = ("client", "scheduler", "worker")
+    pairs = {f"tls_{role}_{kind}": files[kind] for role in roles for kind in ("cert", "key")}
+    return Security(tls_ca_file=files["ca"], require_encryption=True, **pairs)
+
+
 def slurm_cluster(config: PipelineConfig, shared: Path) -> Any:
     """Return a cluster of Slurm jobs, none of them started.
 
@@ -170,6 +183,5 @@ def slurm_cluster(config: PipelineConfig, shared: Path) -> Any:
         memory=f"{config.worker_memory_gb:g}GB",
         worker_extra_args=["--nthreads", "1"],
         scheduler_options={"dashboard_address": None},
-        security=Security.temporary(),
-        shared_temp_directory=str(shared),
+        security=_certificates(shared),
     )
