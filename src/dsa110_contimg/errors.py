@@ -10,6 +10,7 @@
     │   │   ├── CatalogFormatError           a source file or strip that does not fit
     │   │   └── CatalogCoverageError         a cone reaches where no strip does
     │   ├── MeasurementSetError
+    │   │   ├── ReferenceTableError          a table whose data are those of other tables
     │   │   └── SelectionError               a field or spectral window that is not there
     │   ├── CalTableError                    an initial calibration table
     │   ├── SeedError                        no sky model could be made from the catalogue
@@ -53,6 +54,7 @@ __all__ = [
     "MeasurementSetError",
     "NotImprovedError",
     "PathOutsideMountError",
+    "ReferenceTableError",
     "ResourceError",
     "SeedError",
     "SelectionError",
@@ -116,6 +118,10 @@ class CatalogCoverageError(CatalogError):
 
 class MeasurementSetError(InputError):
     """A Measurement Set is missing, incomplete or unusable."""
+
+
+class ReferenceTableError(MeasurementSetError):
+    """What is written to a table would land in another one."""
 
 
 class SelectionError(MeasurementSetError):

@@ -12,7 +12,7 @@ from casacore.tables import table
 from dsa110_contimg.errors import ResourceError
 from dsa110_contimg.pipeline import arrivals as module
 from dsa110_contimg.pipeline.arrivals import Arrivals, fingerprint
-from dsa110_contimg.pipeline.probe import look_into
+from dsa110_contimg.pipeline.probe import Look, look_into
 
 
 @pytest.fixture
@@ -88,8 +88,9 @@ def test_a_copy_that_stalls_is_not_taken_while_it_cannot_be_read(tiny, incoming,
 
 
 @pytest.mark.parametrize("how", ["no table", "short column", "no subtable"])
-def test_what_cannot_be_read_is_handed_on_in_the_end(tiny, incoming, watch, how):
-    """So that it is accounted for as failed, not waited for without end."""
+def test_what_cannot_be_read_is_handed_on_in_the_end(tiny, incoming, watch, how, caplog):
+    """So that it is accounted for as failed, not waited for without end; why it waits is said, once."""
+    caplog.set_level("INFO", logger="dsa110_contimg.pipeline.arrivals")
     arrivals = watch(give_up_s=1.0)
     ms = incoming / "bad.ms"
     shutil.copytree(tiny / "tiny.ms", ms)
@@ -100,8 +101,11 @@ def test_what_cannot_be_read_is_handed_on_in_the_end(tiny, incoming, watch, how)
     else:
         largest = max(ms.glob("table.f*"), key=lambda p: p.stat().st_size)
         os.truncate(largest, largest.stat().st_size // 2)
-    assert look_into(ms) is None
+    found = look_into(ms)
+    assert found.state == "incomplete"
     assert look(arrivals, 30, until=True) == ["bad.ms"]
+    (said,) = [r.getMessage() for r in caplog.records if getattr(r, "event", "") == "incomplete"]
+    assert said.endswith(f"bad.ms': {found.why}")
 
 
 def test_the_closing_marker_is_waited_for(tiny, incoming, watch):
@@ -145,7 +149,7 @@ def test_names_and_links_that_are_not_to_be_trusted(tiny, incoming, watch, tmp_p
 def test_readers_do_not_make_it_look_like_growing(tiny, tmp_path):
     ms = shutil.copytree(tiny / "tiny.ms", tmp_path / "read.ms")
     before = fingerprint(ms)
-    assert look_into(ms) == ""
+    assert look_into(ms) == Look("whole")
     assert fingerprint(ms) == before
 
 

@@ -16,8 +16,10 @@ import pytest
 from distributed import Client
 from distributed.security import Security
 
+from dsa110_contimg.cli.main import main
 from dsa110_contimg.config import PipelineConfig
-from dsa110_contimg.errors import ConfigError, EngineError, ResourceError
+from dsa110_contimg.errors import ConfigError, EngineError, ResourceError, StorageError
+from dsa110_contimg.pipeline import job as jobs
 from dsa110_contimg.pipeline.cluster import local_threads, open_cluster, slurm_cluster
 from dsa110_contimg.pipeline.driver import Driver
 from dsa110_contimg.pipeline.state import State
@@ -420,3 +422,61 @@ def test_the_slurm_profile(tmp_path):
         assert f"#SBATCH {line}\n" in script, script
     assert "--nthreads 1" in script
     assert "--memory-limit 7.45GiB" in script
+
+
+def test_a_service_waits_for_a_state_that_cannot_be_written_and_takes_up_what_ran(
+    config, make_ms, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("dsa110_contimg.pipeline.driver.FIRST_TRY_S", 0.05)
+    state, driver = driver_for([make_ms()], config, tmp_path)
+    with state:
+        state.start(state.next_queued())
+        note, tries = state.note, []
+
+        def full(event, detail="", observation=None):
+            tries.append(event)
+            if len(tries) < 3:
+                raise StorageError("cannot be written (database or disk is full)", state.path)
+            note(event, detail, observation)
+
+        monkeypatch.setattr(state, "note", full)
+        driver._wait_for_state(StorageError("full"))
+        assert len(tries) >= 3
+        assert state.counts()["running"] == 0
+        assert state.counts()["queued"] == 1
+
+
+def test_good_products_come_back_where_the_driver_gives_up(config, make_ms, tmp_path):
+    state, driver = driver_for([make_ms()], config.with_options(attempts=1), tmp_path)
+    with state:
+        o = state.next_queued()
+        state.start(o)
+        state.finish(o, jobs.process(driver._job(o)))
+        good = (o.folder / "seeded" / "final-image.fits").read_bytes()
+        (again,) = state.retry([o.ms])
+        again = state.find(again.ms)
+        state.start(again)
+        # Its worker has begun, and died.
+        job = driver._job(again)
+        jobs._Work(job, time.time())
+        assert not (o.folder / "seeded").exists()
+        driver._again(state.find(o.ms), job, "worker_lost", "its worker died")
+        assert state.find(o.ms).status == "failed"
+        assert (o.folder / "seeded" / "final-image.fits").read_bytes() == good
+        assert json.loads((o.folder / "failure.json").read_text())["run_id"] == again.run_id
+
+
+@pytest.mark.parametrize("kind", ["unknown", "no state"])
+def test_revert_says_what_the_state_was_told(config, make_ms, tmp_path, capfd, kind):
+    ms = make_ms()
+    if kind == "unknown":
+        State(config.state_file).close()
+        assert main(["revert", str(ms), "--state-file", str(config.state_file)]) == 0
+        assert "no state file" not in capfd.readouterr().out
+        # One that cannot be used is not passed over.
+        config.state_file.write_bytes(b"")
+        assert main(["revert", str(ms), "--state-file", str(config.state_file)]) == 2
+        assert "is damaged (empty)" in capfd.readouterr().err
+    else:
+        assert main(["revert", str(ms)]) == 0
+        assert "no state file was told: give --state-file" in capfd.readouterr().out

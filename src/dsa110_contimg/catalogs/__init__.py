@@ -8,13 +8,7 @@ listed in `bright`.
 """
 
 from dsa110_contimg.catalogs.bright_sources import bright_sources
-from dsa110_contimg.catalogs.build import (
-    BuildReport,
-    build_strips,
-    catalog_info,
-    migrate_strips,
-    require_strips,
-)
+from dsa110_contimg.catalogs.build import BuildReport, build_strips, catalog_info, migrate_strips
 from dsa110_contimg.catalogs.column_families import read_catalog
 from dsa110_contimg.catalogs.coverage import Coverage
 from dsa110_contimg.catalogs.query import (
@@ -22,6 +16,7 @@ from dsa110_contimg.catalogs.query import (
     query_first_sources,
     query_merged_nvss_first_sources,
     query_nvss_sources,
+    require_strips,
 )
 from dsa110_contimg.catalogs.strips import StripInfo, default_catalog_dir
 from dsa110_contimg.catalogs.surveys import CATALOGS, SURVEYS

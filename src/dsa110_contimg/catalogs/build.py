@@ -366,33 +366,3 @@ def catalog_info(catalog_dir: str | Path | None = None) -> list[StripInfo]:
     """
     directory = Path(catalog_dir or default_catalog_dir())
     return [read_strip_info(path) for catalog in SURVEYS for path in strip_paths(directory, catalog)]
-
-
-def require_strips(catalog: str, catalog_dir: str | Path | None = None) -> None:
-    """Raise if no observation could be seeded from a catalogue: it is not there, or a strip of it is damaged.
-
-    Parameters
-    ----------
-    catalog : str
-        One of `CATALOGS`; of "merged", both have to be there.
-    catalog_dir : str or Path, optional
-        `default_catalog_dir` if not given.
-
-    Raises
-    ------
-    CatalogMissingError
-        No strip is there.
-    CatalogFormatError
-        A strip is damaged.
-    """
-    directory = Path(catalog_dir or default_catalog_dir())
-    for needed in ("nvss", "first") if catalog == "merged" else (catalog,):
-        strips = strip_paths(directory, needed)
-        if not strips:
-            raise CatalogMissingError(
-                f"no strip of catalogue {needed} is there",
-                directory.absolute(),
-                f"run `contimg catalog build {needed} SOURCE --catalog-dir {directory}`",
-            )
-        for path in strips:
-            read_strip_info(path)

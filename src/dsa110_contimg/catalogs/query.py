@@ -27,6 +27,7 @@ from dsa110_contimg.catalogs.strips import (
     open_strip,
     read_strip_info,
     strip_path,
+    strip_paths,
 )
 from dsa110_contimg.catalogs.surveys import CATALOGS, SURVEYS, Survey
 from dsa110_contimg.errors import (
@@ -41,6 +42,7 @@ __all__ = [
     "query_first_sources",
     "query_merged_nvss_first_sources",
     "query_nvss_sources",
+    "require_strips",
 ]
 
 
@@ -181,6 +183,40 @@ def query_cone(
     return table
 
 
+def require_strips(catalog: str, catalog_dir: str | Path | None = None) -> None:
+    """Raise if no observation could be seeded from a catalogue: it is not there, or a strip of it is damaged.
+
+    Parameters
+    ----------
+    catalog : str
+        One of `CATALOGS`; of "merged", both have to be there.
+    catalog_dir : str or Path, optional
+        `default_catalog_dir` if not given.
+
+    Raises
+    ------
+    CatalogMissingError
+        No strip is there.
+    CatalogFormatError
+        A strip is damaged.
+    """
+    directory = Path(catalog_dir or default_catalog_dir())
+    for needed in ("nvss", "first") if catalog == "merged" else (catalog,):
+        strips = strip_paths(directory, needed)
+        if not strips:
+            raise _no_strips(needed, directory)
+        for path in strips:
+            read_strip_info(path)
+
+
+def _no_strips(catalog: str, directory: Path) -> CatalogMissingError:
+    return CatalogMissingError(
+        f"no strip of catalogue {catalog} is there",
+        directory.absolute(),
+        f"run `contimg catalog build {catalog} SOURCE --catalog-dir {directory}`",
+    )
+
+
 def _rows_in_cone(
     survey: Survey,
     ra_deg: float,
@@ -208,11 +244,7 @@ def _rows_in_cone(
         else:
             strips.append(strip)
     if not strips and not any(directory.glob(f"{survey.name}_dec*.sqlite3")):
-        raise CatalogMissingError(
-            f"no strip of catalogue {survey.name} is there",
-            directory.absolute(),
-            f"run `contimg catalog build {survey.name} SOURCE --catalog-dir {directory}`",
-        )
+        raise _no_strips(survey.name, directory)
     infos = [strip.info for strip in strips]
     if required is not None:
         missing = _missing(_bounding_box(ra_deg, dec_deg, required), infos, without)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from dsa110_contimg.cli.terminal import JsonFlag
+from dsa110_contimg.cli.terminal import JsonFlag, print_result
 from dsa110_contimg.config import ImagingConfig
 from dsa110_contimg.errors import ContainerEngineError, ContainerError
 
@@ -32,10 +31,6 @@ def _config(engine: str | None, image: str | None = None) -> ImagingConfig:
     return ImagingConfig.load(None, {"container_engine": engine, "container_image": image})
 
 
-def _print(values: dict[str, Any], as_json: bool, lines: list[str]) -> None:
-    typer.echo(json.dumps(values, indent=2) if as_json else "\n".join(lines))
-
-
 @container_app.command("build")
 def build(
     container_engine: EngineFlag = None,
@@ -53,7 +48,7 @@ def build(
     engine = find_engine(config.container_engine)
     identifier = build_image(engine, config.container_image, tarball)
     values = {"engine": engine.name, "image": config.container_image, "id": identifier}
-    _print(values, as_json, [f"{config.container_image} is in {engine.name}: {identifier}"])
+    print_result(values, [f"{config.container_image} is in {engine.name}: {identifier}"], as_json)
 
 
 @container_app.command("status")
@@ -65,7 +60,7 @@ def status(container_engine: EngineFlag = None, as_json: JsonFlag = False) -> No
         for container in engine.leftovers()
     ]
     lines = [f"{c['engine']} {c['name']}: {c['state']}, process {c['pid']} is {c['owner']}" for c in listed]
-    _print({"containers": listed}, as_json, lines or ["no containers"])
+    print_result({"containers": listed}, lines or ["no containers"], as_json)
 
 
 @container_app.command("stop")
@@ -78,7 +73,7 @@ def stop(
     for engine in _engines(container_engine):
         if any(container.name == name for container in engine.leftovers()):
             engine.remove(name)
-            _print({"stopped": name, "engine": engine.name}, as_json, [f"{name} removed"])
+            print_result({"stopped": name, "engine": engine.name}, [f"{name} removed"], as_json)
             return
     raise ContainerError("no such container of this package", name, "contimg container status lists them")
 
@@ -91,7 +86,7 @@ def reap(container_engine: EngineFlag = None, as_json: JsonFlag = False) -> None
     done = [(engine, *pair) for engine in _engines(container_engine) for pair in reap_leftovers(engine)]
     values = [{"engine": e.name, "name": c.name, "problem": problem} for e, c, problem in done]
     lines = [f"{e.name} {c.name}: {problem or 'removed'}" for e, c, problem in done]
-    _print({"reaped": values}, as_json, lines or ["nothing left over"])
+    print_result({"reaped": values}, lines or ["nothing left over"], as_json)
     if any(problem for *_, problem in done):
         raise ContainerError("some containers could not be removed", "contimg container reap", "see above")
 
@@ -112,7 +107,7 @@ def doctor(
     lines = [
         f"{f.state:<8} {f.subject:<22} {f.detail}" + (f"; {f.remedy}" if f.remedy else "") for f in findings
     ]
-    _print({"findings": [asdict(f) for f in findings]}, as_json, lines)
+    print_result({"findings": [asdict(f) for f in findings]}, lines, as_json)
 
 
 def _engines(choice: str | None) -> list[Any]:

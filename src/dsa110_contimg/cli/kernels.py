@@ -6,9 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from dsa110_contimg.cli.terminal import JsonFlag, TerminalProgress, print_json
+from dsa110_contimg.cli.terminal import JsonFlag, TerminalProgress, print_result
 from dsa110_contimg.config import SelfCalConfig, SimulationConfig
 from dsa110_contimg.progress import Progress
 
@@ -25,10 +23,8 @@ _OBSERVATIONS: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
 def compile_command(as_json: JsonFlag = False) -> None:
     """Compile the numerical kernels, once after installation, so that no observation waits for it."""
     number = compile_kernels(TerminalProgress())
-    if as_json:
-        print_json({"compiled": number})
-        return
-    typer.echo(f"{number} kernels compiled" if number else "all kernels were compiled already")
+    said = f"{number} kernels compiled" if number else "all kernels were compiled already"
+    print_result({"compiled": number}, [said], as_json)
 
 
 def compile_kernels(progress: Progress) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import re
 import time
@@ -203,8 +202,10 @@ def revert(
     if path is None or not path.exists():
         text += "; no state file was told: give --state-file if the pipeline knows it"
     else:
-        with State(path, create=False) as state, contextlib.suppress(InputError):
-            state.revert(state.find(ms.resolve()), text)
+        with State(path, create=False) as state:
+            known = state.known(ms.resolve())
+            if known is not None:
+                state.revert(known, text)
     if as_json:
         print_json({"ms": str(ms), "restored": restored})
         return

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dsa110_contimg.cli.pipeline import StateFile, given_state_file, named_state_file
-from dsa110_contimg.cli.terminal import JsonFlag, print_json
+from dsa110_contimg.cli.terminal import JsonFlag, print_result
 
 __all__ = ["state_app"]
 
@@ -24,11 +24,9 @@ def check_command(state_file: StateFile = None, as_json: JsonFlag = False) -> No
 
     path = named_state_file(state_file)
     found = check(path)
-    if as_json:
-        print_json({"state_file": str(path), **found})
-        return
     n, runs = found["observations"], found["runs"]
-    typer.echo(f"{path}: whole, version {found['version']}, {n} observations, {runs} runs")
+    said = f"{path}: whole, version {found['version']}, {n} observations, {runs} runs"
+    print_result({"state_file": str(path), **found}, [said], as_json)
 
 
 @state_app.command("backup")
@@ -42,10 +40,7 @@ def backup_command(
 
     path = named_state_file(state_file)
     back_up(path, copy)
-    if as_json:
-        print_json({"state_file": str(path), "copy": str(copy)})
-        return
-    typer.echo(f"{copy}: copy of {path}")
+    print_result({"state_file": str(path), "copy": str(copy)}, [f"{copy}: copy of {path}"], as_json)
 
 
 @state_app.command("upgrade")
@@ -55,10 +50,9 @@ def upgrade_command(state_file: StateFile = None, as_json: JsonFlag = False) -> 
 
     path = named_state_file(state_file)
     copy = upgrade(path)
-    if as_json:
-        print_json({"state_file": str(path), "copy": None if copy is None else str(copy)})
-        return
-    typer.echo(f"{path}: " + ("is of this version already" if copy is None else f"upgraded; before: {copy}"))
+    said = "is of this version already" if copy is None else f"upgraded; before: {copy}"
+    values = {"state_file": str(path), "copy": None if copy is None else str(copy)}
+    print_result(values, [f"{path}: {said}"], as_json)
 
 
 @state_app.command("rebuild")
@@ -73,14 +67,10 @@ def rebuild_command(
 
     path = given_state_file(state_file) or outdirs[0] / STATE
     made = rebuild(path, outdirs)
-    if as_json:
-        counts = {"finished": made.finished, "queued": made.queued}
-        unreadable = [str(p) for p in made.unreadable]
-        old = None if made.old is None else str(made.old)
-        print_json({"state_file": str(path), **counts, "unreadable": unreadable, "old": old})
-        return
-    typer.echo(f"{path}: {made.finished} finished, {made.queued} queued again")
-    for folder in made.unreadable:
-        typer.echo(f"{folder}: its records cannot be read; left out")
+    values = {"state_file": str(path), "finished": made.finished, "queued": made.queued}
+    values |= {"unreadable": [str(p) for p in made.unreadable], "old": made.old and str(made.old)}
+    lines = [f"{path}: {made.finished} finished, {made.queued} queued again"]
+    lines += [f"{folder}: its records cannot be read; left out" for folder in made.unreadable]
     if made.old is not None:
-        typer.echo(f"what was there is {made.old}")
+        lines.append(f"what was there is {made.old}")
+    print_result(values, lines, as_json)

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as RichBar
 from rich.table import Table
 
-__all__ = ["JsonFlag", "TerminalProgress", "plain", "print_json", "print_table"]
+__all__ = ["JsonFlag", "TerminalProgress", "plain", "print_json", "print_result", "print_table"]
 
 T = TypeVar("T")
 
@@ -43,6 +43,15 @@ class TerminalProgress:
     def note(self, text: str) -> None:
         """Print a line."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def print_result(values: dict[str, Any], lines: Iterable[str], as_json: bool) -> None:
+    """Print what a command found: as JSON if that is asked for, else as lines."""
+    if as_json:
+        print_json(values)
+        return
+    for line in lines:
+        typer.echo(line)
 
 
 def print_table(table: Table) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from dsa110_contimg.config import PipelineConfig
 from dsa110_contimg.errors import MeasurementSetError, ResourceError
 from dsa110_contimg.pipeline.naming import check_name, observed_at
-from dsa110_contimg.pipeline.probe import end_with_parent, look_into
+from dsa110_contimg.pipeline.probe import Look, end_with_parent, look_into
 
 __all__ = ["Arrivals", "fingerprint"]
 
@@ -32,12 +32,16 @@ ANSWERS_AT_ONCE_S, MOST_PROBES = 5.0, 4
 
 @dataclass
 class _Waiting:
-    """A Measurement Set that is not complete yet: what it looked like, since when."""
+    """A Measurement Set that is not complete yet: what it looked like, since when, and why.
+
+    `hung` counts how often it did not answer, one time after the other.
+    """
 
     print: tuple[int, int, int]
     unchanged_since: float
     look_again: float
     hung: int = 0
+    why: str = ""
 
 
 class Arrivals:
@@ -138,16 +142,21 @@ class Arrivals:
         marker = self.config.marker
         if marker and not path.with_name(path.name + marker).is_file():
             return False
-        answer = self._look_into(path, waiting)
-        if answer == "":
+        look = self._look_into(path, waiting)
+        if look is None:
+            return False
+        if look.state == "whole":
             # It may have grown while it was looked at.
             return fingerprint(path) == found
-        if answer:
-            raise MeasurementSetError(answer, path)
-        if path in self._probes or now - waiting.unchanged_since <= self.config.give_up_s:
+        if look.state == "refused":
+            raise MeasurementSetError(look.why, path)
+        if look.why != waiting.why:
+            waiting.why = look.why
+            logger.info("not complete: %a: %s", str(path), look.why, extra={"event": "incomplete"})
+        if now - waiting.unchanged_since <= self.config.give_up_s:
             return False
         if waiting.hung:
-            raise MeasurementSetError("does not answer when it is read", path)
+            raise MeasurementSetError(look.why, path)
         return True
 
     def _forget_probe(self, path: Path) -> None:
@@ -155,10 +164,11 @@ class Arrivals:
         if probe is not None:
             probe.end()
 
-    def _look_into(self, path: Path, waiting: _Waiting) -> str | None:
+    def _look_into(self, path: Path, waiting: _Waiting) -> Look | None:
         """Look into a table in a process of its own: casacore ends the process over some broken ones.
 
-        Others are not kept waiting by one that does not answer, as a file on a network disk that hangs.
+        None as long as there is no answer. Others are not kept waiting by one that does not answer, as a file
+        on a network disk that hangs.
         """
         probe = self._probes.get(path)
         if probe is None:
@@ -172,16 +182,15 @@ class Arrivals:
             self._probes[path] = probe
         now = time.monotonic()
         try:
-            answer = probe.future.result(max(0.0, probe.since + ANSWERS_AT_ONCE_S - now))
+            look = probe.future.result(max(0.0, probe.since + ANSWERS_AT_ONCE_S - now))
         except (BrokenProcessPool, CancelledError):
-            answer = None
+            look = Look("incomplete", "the process that read it was ended by it")
             probe.end()
         except TimeoutError:
             if now - probe.since < PROBE_S:
                 return None
-            logger.warning("%a does not answer", str(path), extra={"event": "hangs"})
+            look = Look("incomplete", "does not answer when it is read")
             waiting.hung += 1
-            answer = None
             probe.end()
         else:
             waiting.hung = 0
@@ -192,7 +201,7 @@ class Arrivals:
         del self._probes[path]
         wait = max(self.config.settle_s, self.config.poll_s)
         waiting.look_again = now + (min(PROBE_S * 2**waiting.hung, LONGEST_WAIT_S) if waiting.hung else wait)
-        return answer
+        return look
 
 
 @dataclass
@@ -200,7 +209,7 @@ class _Probe:
     """A process that looks into one Measurement Set, since when."""
 
     executor: ProcessPoolExecutor
-    future: Future[str | None]
+    future: Future[Look]
     since: float
 
     @classmethod

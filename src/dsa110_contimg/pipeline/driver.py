@@ -14,9 +14,9 @@ from typing import Any
 
 from distributed import Client, Future, KilledWorker
 
+from dsa110_contimg.catalogs import require_strips
 from dsa110_contimg.config import PipelineConfig
 from dsa110_contimg.errors import (
-    CatalogError,
     ContimgError,
     EngineError,
     InputError,
@@ -25,13 +25,13 @@ from dsa110_contimg.errors import (
 )
 from dsa110_contimg.pipeline.arrivals import Arrivals
 from dsa110_contimg.pipeline.cluster import local_threads, open_cluster
-from dsa110_contimg.pipeline.job import POSTPONED, Job, failure_record, process, read_record
+from dsa110_contimg.pipeline.job import POSTPONED, Job, failure_record, give_up, process, read_record
 from dsa110_contimg.pipeline.logs import json_log
 from dsa110_contimg.pipeline.metrics import Metrics
 from dsa110_contimg.pipeline.naming import JOB, check_name, claim, observed_at, real_folder
 from dsa110_contimg.pipeline.quality import headline
 from dsa110_contimg.pipeline.state import Observation, State
-from dsa110_contimg.pipeline.trouble import Trouble, catalogue_trouble
+from dsa110_contimg.pipeline.trouble import Trouble, catalogue_trouble, seeds
 from dsa110_contimg.progress import Progress
 from dsa110_contimg.visibilities.lock import lock_beside
 from dsa110_contimg.visibilities.measurement_set import require_outside_tables
@@ -156,10 +156,8 @@ class Driver:
         CatalogError
             If there is no catalogue to seed from at the start; a service waits for it.
         """
-        if self.arrivals is None and self._left():
-            trouble = catalogue_trouble(self.config)
-            if trouble is not None:
-                raise CatalogError(trouble.text, remedy="or give --no-seed")
+        if self.arrivals is None and self._left() and seeds(self.config):
+            require_strips(self.config.catalog, self.config.catalog_dir)
         with (
             lock_beside(self.state.path, f"contimg run or watch into {self.outdir}"),
             json_log(self.outdir / DRIVER_LOG, rotate=True),
@@ -172,14 +170,7 @@ class Driver:
             finally:
                 if self.arrivals:
                     self.arrivals.close()
-                # Where the state cannot be written, the next start takes up what runs.
-                with contextlib.suppress(ResourceError):
-                    for task in self._tasks.values():
-                        self.state.requeue(
-                            task.observation, "interrupted", "the driver was ended", blameless=True
-                        )
-                    self.state.go_on()
-                self._tasks.clear()
+                self._put_back()
                 self.metrics.write_file()
 
     def _run(self) -> None:
@@ -197,13 +188,34 @@ class Driver:
                 # The state itself cannot be written: a service waits for the disk, and takes up what ran.
                 if self.arrivals is None:
                     raise
-                logger.error("waits: %s", error, extra={"event": "state_away"})
-                self.progress.note(f"waits until that is over: {error}")
-                self._tasks.clear()
-                time.sleep(FIRST_TRY_S)
-                with contextlib.suppress(StorageError):
-                    self._recover()
+                self._wait_for_state(error)
             time.sleep(RECONNECT_S)
+
+    def _put_back(self) -> None:
+        """Queue again what is in the hands of workers, at the end."""
+        try:
+            for task in self._tasks.values():
+                self.state.requeue(task.observation, "interrupted", "the driver was ended", blameless=True)
+            self.state.go_on()
+        except ResourceError as error:
+            # The next start finds them running, and takes them up.
+            logger.error("not put back: %s", error, extra={"event": "state_away"})
+        self._tasks.clear()
+
+    def _wait_for_state(self, error: StorageError) -> None:
+        """Wait until the state can be written, then queue again what ran; nothing else is done meanwhile."""
+        logger.error("waits: %s", error, extra={"event": "state_away"})
+        self.progress.note(f"waits until that is over: {error}")
+        self._tasks.clear()
+        while True:
+            time.sleep(FIRST_TRY_S)
+            try:
+                self.state.note("state_back")
+                self._recover()
+            except StorageError:
+                continue
+            self.progress.note("goes on: the state can be written")
+            return
 
     def _work(self, client: Client) -> bool:
         """Work until nothing is left (True) or the scheduler has gone (False)."""
@@ -231,11 +243,7 @@ class Driver:
             self._again(o, self._job(o), "resumed", "the driver was killed")
 
     def _is_known(self, ms: Path) -> bool:
-        try:
-            self.state.find(ms)
-        except InputError:
-            return False
-        return True
+        return self.state.known(ms) is not None
 
     def _refuse(self, ms: Path, why: str) -> None:
         self.state.note("refused", f"{str(ms)!a}: {why}")
@@ -338,7 +346,9 @@ class Driver:
             error = ResourceError(
                 trouble.text, remedy="others begun since met nothing like it; contimg retry once it is mended"
             )
-            self._finish(task, failure_record(task.job, record["started"], error))
+            failed = failure_record(task.job, record["started"], error)
+            give_up(task.job, failed)
+            self._finish(task, failed)
             return
         self._postponed.setdefault(o.id, time.monotonic())
         self.state.requeue(o, POSTPONED, trouble.text, blameless=True)
@@ -435,7 +445,9 @@ class Driver:
         error = EngineError(
             f"{why}, {attempts} times", o.ms, f"see {job.folder}; memory is limited by worker_memory_gb"
         )
-        self.state.finish(o, failure_record(job, time.time(), error))
+        record = failure_record(job, time.time(), error)
+        give_up(job, record)
+        self.state.finish(o, record)
         self.finished += 1
 
     def _end_hanging(self, client: Client) -> None:

@@ -51,7 +51,7 @@ from dsa110_contimg.visibilities.columns import back_up_columns, restore_columns
 from dsa110_contimg.visibilities.lock import boot_id, lock_beside
 from dsa110_contimg.visibilities.measurement_set import require_own_data
 
-__all__ = ["POSTPONED", "Job", "failure_record", "process", "read_record", "revert"]
+__all__ = ["POSTPONED", "Job", "failure_record", "give_up", "process", "read_record", "revert"]
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +143,16 @@ def failure_record(job: Job, started: float, error: BaseException) -> dict[str, 
         "exit_code": told.exit_code,
         "seconds": {"total": round(time.time() - started, 3)},
     }
+
+
+def give_up(job: Job, record: dict[str, Any]) -> None:
+    """Record in its folder that an observation was given up by the driver; good products come back."""
+    try:
+        with lock_beside(job.ms, f"{OWNER} {job.run_id}"):
+            _settle(job.folder, record)
+    except (ContimgError, OSError) as error:
+        # The state has the record; its own worker may hang still.
+        logger.warning("not recorded in %s: %s", job.folder, error, extra={"event": "not_recorded"})
 
 
 def _postponed(job: Job, started: float, trouble: Trouble) -> dict[str, Any]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from dsa110_contimg.errors import ContimgError, ReferenceTableError
 from dsa110_contimg.visibilities.measurement_set import (
+    first_line,
     open_measurement_set,
     open_table,
-    referring,
-    tables_referred_to,
+    require_own_data,
 )
 
-__all__ = ["end_with_parent", "look_into"]
+__all__ = ["Look", "end_with_parent", "look_into"]
 
 #: How a keyword that holds a table is read.
 SUBTABLE = "Table: "
@@ -33,18 +35,26 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def look_into(ms: Path) -> str | None:
-    """Look whether a Measurement Set is whole: valid, every column of every table readable in the last row.
+@dataclass(frozen=True)
+class Look:
+    """What was found of a Measurement Set.
 
-    Returns
-    -------
-    str or None
-        Why it is refused, however often it is looked at; empty if it is whole, None if it is not, or not yet.
+    Attributes
+    ----------
+    state : {"whole", "incomplete", "refused"}
+        Incomplete: it cannot be read, or not yet. Refused: it is not taken, however long one waits.
+    why : str
+        What is wrong, unless it is whole.
     """
+
+    state: Literal["whole", "incomplete", "refused"]
+    why: str = ""
+
+
+def look_into(ms: Path) -> Look:
+    """Look whether a Measurement Set is whole: valid, and readable to the last row of every table."""
     try:
-        parts = tables_referred_to(ms)
-        if parts:
-            return referring(ms, parts).what
+        require_own_data(ms)
         open_measurement_set(ms)
         with open_table(ms) as main:
             _read_last_row(main)
@@ -54,10 +64,13 @@ def look_into(ms: Path) -> str | None:
             if path.startswith(SUBTABLE):
                 with open_table(Path(path.removeprefix(SUBTABLE))) as table:
                     _read_last_row(table)
-    except Exception:
-        # Tables may be broken in any way, and this one is no reason to end the service.
-        return None
-    return ""
+    except ReferenceTableError as error:
+        return Look("refused", error.what)
+    except ContimgError as error:
+        return Look("incomplete", error.what)
+    except Exception as error:  # a table that is written just now may be broken in any way
+        return Look("incomplete", f"{type(error).__name__}: {first_line(error)}")
+    return Look("whole")
 
 
 def _read_last_row(table: Any) -> None:

@@ -395,10 +395,15 @@ class State:
         InputError
             If it is unknown.
         """
-        row = self._row("SELECT * FROM observation WHERE ms = ?", str(ms))
-        if row is None:
+        known = self.known(ms)
+        if known is None:
             raise InputError("is unknown to the pipeline", ms, f"see contimg status; state is {self.path}")
-        return _observation(row)
+        return known
+
+    def known(self, ms: Path) -> Observation | None:
+        """Return the observation of a Measurement Set; None if it is unknown."""
+        row = self._row("SELECT * FROM observation WHERE ms = ?", str(ms))
+        return _observation(row) if row else None
 
     def observations(self, *statuses: str) -> list[Observation]:
         """Return observations, oldest first: all, or those of some statuses."""

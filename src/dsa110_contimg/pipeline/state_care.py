@@ -257,7 +257,8 @@ def _set_aside(path: Path) -> Path | None:
     if not path.exists():
         return None
     old = path.with_name(f"{path.name}.before-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}")
-    shutil.copyfile(path, old)
+    with replacing(old) as temporary:
+        shutil.copyfile(path, temporary)
     for ending in ("-wal", "-shm"):
         left = path.with_name(path.name + ending)
         if left.exists():

@@ -129,11 +129,12 @@ def check_params(
     InputError
         If something handed in cannot be used.
     """
+    if config.columns != "none" or config.unsolved == "flag":
+        # Before anything that a killed run left is put right in it.
+        require_own_data(ms_path)
     context = open_observation(
         ms_path, config, field=config.field, spw=config.spw, cached=True, writable=True, averaged=True
     )
-    if config.columns != "none":
-        require_own_data(ms_path)
     initial = _initial_tables(caltables, context.reader, config)
     listed = context.catalog_model() if config.use_nvss_seeding or config.catalog_mask else None
     _require_consistent(config, output_dir, caltables)

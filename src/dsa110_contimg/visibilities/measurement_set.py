@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,12 @@ import numpy as np
 from casacore.tables import table
 
 from dsa110_contimg.array_types import Float
-from dsa110_contimg.errors import MeasurementSetError, ResourceError, SelectionError
+from dsa110_contimg.errors import (
+    MeasurementSetError,
+    ReferenceTableError,
+    ResourceError,
+    SelectionError,
+)
 from dsa110_contimg.visibilities.column_removal import mend_removals
 
 __all__ = [
@@ -27,10 +31,8 @@ __all__ = [
     "first_line",
     "open_measurement_set",
     "open_table",
-    "referring",
     "require_outside_tables",
     "require_own_data",
-    "tables_referred_to",
 ]
 
 
@@ -281,9 +283,7 @@ def open_measurement_set(path: Path | str) -> MeasurementSet:
         mend_removals(path)
         main = open_table(path)
     except (OSError, RuntimeError) as error:
-        raise MeasurementSetError(
-            f"cannot be opened ({first_line(error)})", path, "check the table"
-        ) from None
+        raise _not_opened(path, error) from None
     try:
         return _validate(path, main)
     except RuntimeError as error:
@@ -473,43 +473,40 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def tables_referred_to(path: Path) -> tuple[Path, ...]:
-    """Return the tables whose data a table refers to: of a reference table or a concatenation; else none.
+def require_own_data(path: Path) -> None:
+    """Raise if what is written to a table would land in another one.
+
+    That is so for a reference table, which holds rows of another, for a concatenation, and for a column whose
+    storage forwards it.
 
     Raises
     ------
-    RuntimeError
+    ReferenceTableError
+        If it is one of these.
+    MeasurementSetError
         If it cannot be opened.
-    ResourceError
-        If another program keeps it locked.
     """
-    with open_table(path) as opened:
-        parts = [Path(name).resolve() for name in opened.partnames()]
-        # A column may be forwarded to another table by its storage.
-        managers = opened.getdminfo().values()
-    parts += [Path(str(m["SPEC"]["FORWARDTABLE"])) for m in managers if "FORWARDTABLE" in m.get("SPEC", {})]
-    return () if parts == [path.resolve()] else tuple(part for part in parts if part != path.resolve())
-
-
-def require_own_data(path: Path) -> None:
-    """Raise MeasurementSetError if a table refers to the data of others; what is no table passes."""
     if not (path / "table.dat").is_file():
+        # `open_measurement_set` says what is there instead.
         return
     try:
-        parts = tables_referred_to(path)
-    except RuntimeError:
-        return
-    if parts:
-        raise referring(path, parts)
+        with open_table(path) as opened:
+            parts = [Path(name).resolve() for name in opened.partnames()]
+            managers = opened.getdminfo().values()
+    except RuntimeError as error:
+        raise _not_opened(path, error) from None
+    parts += [Path(str(m["SPEC"]["FORWARDTABLE"])) for m in managers if "FORWARDTABLE" in m.get("SPEC", {})]
+    others = [str(part) for part in parts if part != path.resolve()]
+    if others:
+        raise ReferenceTableError(
+            f"refers to the data of {', '.join(others[:3])}, which are not written to through it",
+            path,
+            "use those, or give a copy of its own: casacore.tables.table(PATH).copy(COPY, deep=True)",
+        )
 
 
-def referring(path: Path, parts: Sequence[Path]) -> MeasurementSetError:
-    """Return the error for a table that refers to the data of others, where it would be written to."""
-    return MeasurementSetError(
-        f"refers to the data of {', '.join(map(str, parts[:3]))}, which are not written to through it",
-        path,
-        "use those, or give a copy of its own: casacore.tables.table(PATH).copy(COPY, deep=True)",
-    )
+def _not_opened(path: Path, error: BaseException) -> MeasurementSetError:
+    return MeasurementSetError(f"cannot be opened ({first_line(error)})", path, "check the table")
 
 
 def require_outside_tables(folder: Path) -> None:
