@@ -70,6 +70,8 @@ def test_what_needs_a_hand(status):
     assert both == ["o102153", "o102107", "o102103", "o102053"]
     since = names(status("--since", "2026-12-31", "--all", "--json"))
     assert since[-1] == f"o{-(-364 * 86400 // 309):06d}"
+    # Whatever the zone that it is given in.
+    assert names(status("--since", "2026-12-31T02:00+02:00", "--all", "--json")) == since
 
 
 @pytest.mark.parametrize("given", ["yesterday", "12", "2026-13-01"])

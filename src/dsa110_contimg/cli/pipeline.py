@@ -63,14 +63,10 @@ def run(
 ) -> None:
     """Take Measurement Sets through the pipeline, oldest first; what is done already is not done again."""
     from dsa110_contimg.pipeline.driver import Driver, raise_for_failures
-    from dsa110_contimg.pipeline.naming import STATE
-    from dsa110_contimg.pipeline.state import State
-    from dsa110_contimg.visibilities.measurement_set import require_outside_tables
 
     settings = PipelineConfig.load(config, options)
     progress = TerminalProgress()
-    require_outside_tables(outdir)
-    with State(settings.state_file or outdir / STATE) as state:
+    with _open_state(settings, outdir) as state:
         driver = Driver(state, outdir, settings, progress, caltables=_tables(caltable))
         wanted, misnamed = [], []
         for ms in mss:
@@ -110,13 +106,9 @@ def watch(
 ) -> None:
     """Take new Measurement Sets through the pipeline once they are complete, until ended."""
     from dsa110_contimg.pipeline.driver import Driver
-    from dsa110_contimg.pipeline.naming import STATE
-    from dsa110_contimg.pipeline.state import State
-    from dsa110_contimg.visibilities.measurement_set import require_outside_tables
 
     settings = PipelineConfig.load(config, options)
-    require_outside_tables(outdir)
-    with State(settings.state_file or outdir / STATE) as state:
+    with _open_state(settings, outdir) as state:
         driver = Driver(state, outdir, settings, TerminalProgress(), folder, _tables(caltable))
         driver.run()
 
@@ -223,6 +215,16 @@ def _tables(given: list[Path] | None) -> tuple[Path, ...] | None:
     return tuple(t.absolute() for t in given) if given else None
 
 
+def _open_state(settings: PipelineConfig, outdir: Path) -> Any:
+    """Open the state file that the options name, else that of the output folder."""
+    from dsa110_contimg.pipeline.naming import STATE
+    from dsa110_contimg.pipeline.state import State
+    from dsa110_contimg.visibilities.measurement_set import require_outside_tables
+
+    require_outside_tables(outdir)
+    return State(settings.state_file or outdir / STATE)
+
+
 def named_state_file(given: Path | None) -> Path:
     """Return the state file that is given or in the environment.
 
@@ -252,7 +254,8 @@ def _since(text: str) -> float:
     if ago:
         return time.time() - float(ago[1]) * {"h": 3600.0, "d": 86400.0}[ago[2]]
     try:
-        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+        when = datetime.fromisoformat(text)
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
     except ValueError:
         raise ConfigError(
             f"is no date: {text}", "since", "give 2026-01-25, 2026-01-25T12:00, 12h or 7d"
