@@ -136,10 +136,10 @@ def test_sources_do_not_confirm_anything_else(subject, snr, check):
         (changed(beam_area_sr=1.2e-8), "beam"),
         (changed(flux_ratio=0.26), "flux"),
         (changed(flux_ratio=None), "flux"),
-        (changed(), ""),
+        (changed(), "snr"),
     ],
 )
-def test_a_verdict_says_what_speaks_against_an_image(after, subject):
+def test_a_verdict_says_by_what_an_image_was_judged(after, subject):
     assert appraise_image(BEFORE, after).subject == subject
 
 

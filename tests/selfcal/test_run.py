@@ -242,6 +242,16 @@ def test_summary_has_every_key_and_only_plain_values(finished):
         assert (out / name).exists(), name
 
 
+def test_the_message_tells_one_signal_to_noise_that_of_what_is_delivered(finished):
+    summary = finished[2].summary
+    first, last = summary["initial"]["snr"], summary["final"]["snr"]
+    assert summary["message"].count("signal to noise") == 1
+    assert f"signal to noise {first:.1f} -> {last:.1f}" in summary["message"]
+    assert summary["snr_improvement"] == pytest.approx(last / first)
+    kept = summary["iterations"][summary["best_iteration"] - 1]
+    assert f"at equal depth {first:.1f} -> " in kept["reason"]
+
+
 def test_nothing_is_left_lying_about(finished):
     ms, out, _, _ = finished
     assert not [p for p in out.iterdir() if p.name.startswith(".")]

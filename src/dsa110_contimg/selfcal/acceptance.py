@@ -124,7 +124,9 @@ def appraise_image(before: Appraisal, after: Appraisal) -> Verdict:
     Verdict
     """
     if not after.snr >= before.snr:
-        return Verdict(False, f"signal to noise fell: {before.snr:.1f} -> {after.snr:.1f}", "snr")
+        return Verdict(
+            False, f"signal to noise fell at equal depth: {before.snr:.1f} -> {after.snr:.1f}", "snr"
+        )
     start, end = before.flux_ratio, after.flux_ratio
     units = before.amplitude / after.amplitude
     expected = before.rms_jy * units
@@ -144,7 +146,7 @@ def appraise_image(before: Appraisal, after: Appraisal) -> Verdict:
         if not kept and not abs(end - 1) < abs(start - 1):
             reason = f"fluxes moved away from the catalogue: ratio {start:.3f} -> {end:.3f}"
             return Verdict(False, reason, "flux")
-    return Verdict(True, f"signal to noise {before.snr:.1f} -> {after.snr:.1f}")
+    return Verdict(True, f"signal to noise at equal depth {before.snr:.1f} -> {after.snr:.1f}", "snr")
 
 
 def confirmed_by_sources(
@@ -214,14 +216,17 @@ def outcome_of(
     accepted = [k for k, r in enumerate(rounds, 1) if r.verdict.accepted and r.image is not None]
     if accepted:
         kept = rounds[accepted[-1] - 1]
-        message = f"improved by round {accepted[-1]}: {kept.verdict.reason}"
+        judged = kept.image_verdict
+        # The signal to noise that is told is that of the image that is delivered, which is made later.
+        said = kept.verdict.reason if judged is None or judged.subject == "snr" else kept.reason
+        message = f"improved by round {accepted[-1]}: {said}"
         if kept.chi2_heldout > EXPLAINED_CHI2:
             message += "; the model leaves far more than noise unexplained: check the result"
         return Outcome("improved", message)
     for this, ratio in zip(rounds, snr_ratios, strict=True):
         if ratio is not None and ratio < DIVERGED_SNR:
-            return Outcome("diverged", f"diverged and rolled back: {this.verdict.reason}")
-    reason = rounds[-1].verdict.reason if rounds else "no round was made"
+            return Outcome("diverged", f"diverged and rolled back: {this.reason}")
+    reason = rounds[-1].reason if rounds else "no round was made"
     solved = [r for r in rounds if r.solution.solved_fraction > MIN_SOLVED_FRACTION]
     best = min((r.chi2_heldout for r in solved), default=0.0)
     explained = bool(solved) and best < EXPLAINED_CHI2

@@ -35,7 +35,7 @@ class Verdict:
     reason : str
         In one line.
     subject : str
-        Of a rejected image what speaks against it: ``snr``, ``rms``, ``beam`` or ``flux``.
+        By what an image was accepted or rejected: ``snr``, ``rms``, ``beam``, ``flux`` or ``sources``.
     """
 
     accepted: bool
@@ -90,6 +90,8 @@ class Round:
         Signal to noise per antenna that the model promised.
     image : CalibratedImage or None
         Image of the data after `tables`, if one was made.
+    image_verdict : Verdict or None
+        How that compares with the image before it, each at the depth of the input's.
     """
 
     solution: Solution
@@ -99,6 +101,13 @@ class Round:
     seconds: float
     predicted_snr: float = 0.0
     image: CalibratedImage | None = None
+    image_verdict: Verdict | None = None
+
+    @property
+    def reason(self) -> str:
+        """All that was said of it, in one line."""
+        of_image = self.image_verdict.reason if self.image_verdict else ""
+        return "; ".join(filter(None, [self.verdict.reason, of_image]))
 
     @property
     def chi2_heldout(self) -> float:

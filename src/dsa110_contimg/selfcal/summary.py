@@ -103,10 +103,11 @@ def summary_of(
     subtracted = figures.final.difference is not None
     standard = measured(best.image) if subtracted and best and best.image else last
     noise = _noise(state, figures.final.thermal_per_noise, last)
+    gained = f"signal to noise {first.snr:.1f} -> {last.snr:.1f}" if state.tables else None
     summary: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "status": state.outcome.status,
-        "message": "; ".join(filter(None, [state.outcome.message, noise["note"]])),
+        "message": "; ".join(filter(None, [state.outcome.message, gained, noise["note"]])),
         "seeded": catalogue is not None,
         "catalog": catalogue.catalog if catalogue else None,
         "nvss_min_mjy": config.nvss_min_mjy if catalogue else None,
@@ -276,7 +277,7 @@ def _iteration(
         "snr": image.snr if image else None,
         "rms_jy": image.rms_jy if image else None,
         "accepted": this.verdict.accepted,
-        "reason": this.verdict.reason,
+        "reason": this.reason,
         "gaintable": tables[state.tables.index(solution.table)] if kept else None,
         "seconds": round(this.seconds, 3),
     }

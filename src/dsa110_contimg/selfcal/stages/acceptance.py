@@ -272,12 +272,14 @@ def _judge(
             True,
             f"flux of held-out sources recovered {check.phased_input:.2f} -> {check.phased.value:.2f} "
             f"(images: {verdict.reason})",
+            "sources",
         )
     log.note(f"round {number + 1} {'accepted' if verdict.accepted else 'rolled back'}: {verdict.reason}")
     judged = replace(
         this,
         image=image,
-        verdict=Verdict(verdict.accepted, f"{this.verdict.reason}; {verdict.reason}"),
+        verdict=replace(this.verdict, accepted=verdict.accepted),
+        image_verdict=verdict,
         seconds=this.seconds + time.perf_counter() - started,
     )
     return state.with_round(number, judged)
