@@ -18,7 +18,6 @@ from dsa110_contimg.catalogs import build_strips
 from dsa110_contimg.config import PipelineConfig, SelfCalConfig, SimulationConfig
 from dsa110_contimg.pipeline.driver import Driver
 from dsa110_contimg.pipeline.state import State
-from dsa110_contimg.progress import LogProgress
 from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.simulate import simulate
 from tests.pipeline.conftest import OPTIONS
@@ -60,7 +59,7 @@ def main():
 
     config = PipelineConfig(**options, workers=given.workers, threads=1, worker_memory_gb=3.0)
     with State(folder / "state.sqlite3") as state:
-        driver = Driver(state, folder / "out", config, LogProgress())
+        driver = Driver(state, folder / "out", config)
         for ms in copies("together"):
             driver.add(ms)
         driver.run()

@@ -8,6 +8,7 @@ name itself.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
@@ -21,15 +22,21 @@ __all__ = [
     "ComparisonConfig",
     "ImagingConfig",
     "PipelineConfig",
+    "RetentionRule",
     "SeedConfig",
     "SelfCalConfig",
     "Settings",
     "SimulationConfig",
     "StudyConfig",
+    "parse_retention",
 ]
 
 #: What `contimg container build` makes.
 DEFAULT_IMAGE = "contimg-wsclean:bookworm"
+#: Verdicts that rules of retention may name.
+RETAINED_VERDICTS = ("good", "unverified", "kept", "bad", "failed", "any")
+#: Units of ages, seconds.
+AGES_S = {"h": 3600.0, "d": 86400.0}
 #: Units of a CLEAN depth, and what they are of a jansky.
 DEPTH_UNITS = {"Jy": 1.0, "mJy": 1e-3, "uJy": 1e-6, "sigma": 1.0}
 
@@ -357,6 +364,17 @@ class PipelineConfig(SelfCalConfig, ImagingConfig):
     give_up_s: float = Field(
         3600.0, gt=0, description="Seconds after which one that neither grows nor can be read counts as bad"
     )
+    tonight_h: float = Field(
+        24.0,
+        ge=0,
+        description="What was observed in so many hours comes before what is older; 0: the oldest first",
+    )
+    retention: str | None = Field(
+        None,
+        description="What contimg prune removes: VERDICT:WHAT:AGE, separated by commas; the verdict good, "
+        "unverified, kept, bad, failed or any; WHAT images (all but the published one) or products (all but "
+        "the record); for example any:images:30d,failed:products:90d",
+    )
     # State and monitoring
     state_file: Path | None = Field(
         None, description="File of the state of all runs; pipeline.sqlite3 in the output folder if not given"
@@ -366,6 +384,13 @@ class PipelineConfig(SelfCalConfig, ImagingConfig):
     )
     metrics_address: str = Field("127.0.0.1", description="Address on which it finds them")
     metrics_file: Path | None = Field(None, description="Text file of the metrics, renewed at every change")
+
+    @field_validator("retention")
+    @classmethod
+    def _rules(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_retention(value)
+        return value
 
     def selfcal(self) -> SelfCalConfig:
         """Return the options of self-calibration alone."""
@@ -492,6 +517,47 @@ class SimulationConfig(Settings):
     flux_error: float = Field(0.03, ge=0, lt=0.5, description="Catalogue flux errors, fraction rms")
     position_error: float = Field(0.5, ge=0, description="Catalogue position errors in arcsec rms")
     seed: int = Field(1, ge=0, description="Seed of all random numbers")
+
+
+@dataclass(frozen=True)
+class RetentionRule:
+    """What is removed of which products, and when.
+
+    Attributes
+    ----------
+    verdict : str
+        On what is published: good, unverified, kept or bad; failed where nothing is; any.
+    what : str
+        ``images`` of the self-calibrations, or all ``products`` but the record.
+    age_s : float
+        Seconds since the run ended.
+    """
+
+    verdict: str
+    what: str
+    age_s: float
+
+
+def parse_retention(text: str) -> tuple[RetentionRule, ...]:
+    """Read rules of retention: "any:images:30d,failed:products:12h".
+
+    Raises
+    ------
+    ValueError
+        If one of them is none.
+    """
+    rules = []
+    for word in filter(None, (w.strip() for w in text.split(","))):
+        found = re.fullmatch(r"([a-z]+):([a-z]+):(\d+(?:\.\d+)?)([hd])", word)
+        if not found or found[1] not in RETAINED_VERDICTS or found[2] not in ("images", "products"):
+            raise ValueError(
+                f"{word} is no rule; allowed: {'|'.join(RETAINED_VERDICTS)}:images|products:AGE, "
+                "the age in hours or days, 12h or 30d"
+            )
+        rules.append(RetentionRule(found[1], found[2], float(found[3]) * AGES_S[found[4]]))
+    if not rules:
+        raise ValueError("no rule is given")
+    return tuple(rules)
 
 
 def parse_threshold(text: str) -> tuple[float, Literal["Jy", "sigma"]]:

@@ -157,10 +157,25 @@ def test_a_folder_that_goes_away_for_a_while(incoming, watch, tiny, caplog):
     arrivals = watch(settle_s=0.0)
     incoming.rename(incoming.with_name("away"))
     assert arrivals.scan() == []
-    assert "No such file" in caplog.text
+    assert arrivals.scan() == []
+    assert arrivals.away == "No such file or directory"
+    assert caplog.text.count("No such file") == 1
     incoming.with_name("away").rename(incoming)
     shutil.copytree(tiny / "tiny.ms", incoming / "a.ms")
     assert names(arrivals.scan()) == ["a.ms"]
+    assert arrivals.away == ""
+
+
+def test_what_takes_the_place_of_a_refused_one_is_looked_at(tiny, incoming, watch, tmp_path):
+    arrivals, ms = watch(settle_s=0.0), incoming / "a.ms"
+    ms.symlink_to(tiny / "tiny.ms")
+    for _ in range(3):
+        assert arrivals.scan() == []
+    assert len(arrivals.refused) == 1
+    ms.unlink()
+    shutil.copytree(tiny / "tiny.ms", ms)
+    assert look(arrivals, 20, until=True) == ["a.ms"]
+    assert len(arrivals.refused) == 1
 
 
 def test_a_folder_that_never_was(tmp_path, config):
@@ -191,6 +206,16 @@ def test_one_that_hangs_keeps_nothing_else_waiting(tiny, incoming, watch, monkey
         assert time.monotonic() - begun < module.ANSWERS_AT_ONCE_S + 2
         time.sleep(0.1)
     assert arrivals.refused == [(hangs.name, "does not answer when it is read")]
+    assert arrivals.hung == [hangs]
+    # It answers again: nobody has to start the service anew.
+    monkeypatch.setattr(
+        module.time, "monotonic", lambda clock=time.monotonic: clock() + module.LONGEST_WAIT_S
+    )
+    column.unlink()
+    shutil.copy(good / column.name, column)
+    assert look(arrivals, 15, until=True) == [hangs.name]
+    assert len(arrivals.refused) == 1
+    assert arrivals.hung == []
     arrivals.close()
     end = time.monotonic() + 10
     while any(p.status() != "zombie" and "spawn_main" in " ".join(p.cmdline()) for p in children()):

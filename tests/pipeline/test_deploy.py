@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dsa110_contimg.config import PipelineConfig
+from dsa110_contimg.config import PipelineConfig, parse_retention
 from tests.needs import program
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -27,13 +27,25 @@ def analyze(*words):
     return done.returncode, done.stdout + done.stderr
 
 
-def test_systemd_passes_the_service(service):
+@pytest.fixture
+def timer(tmp_path):
+    """The daily removal, with a program that is there, and its timer."""
+    for name in ("contimg-prune.service", "contimg-prune.timer"):
+        text = (DEPLOY / name).read_text()
+        (tmp_path / name).write_text(text.replace("/opt/contimg/bin/contimg", "/bin/true"))
+    return tmp_path / "contimg-prune.timer"
+
+
+def test_systemd_passes_the_service_and_the_timer(service, timer):
     assert analyze("verify", service) == (0, "")
+    assert analyze("verify", timer) == (0, "")
+    assert analyze("verify", timer.with_suffix(".service")) == (0, "")
 
 
-def test_the_service_has_least_privilege(service):
+@pytest.mark.parametrize("unit", ["contimg-watch.service", "contimg-prune.service"])
+def test_services_have_least_privilege(service, timer, unit):
     """By systemd's own measure, from 0 (safe) to 10; without the settings of the unit it is 9.2."""
-    status, text = analyze("security", "--offline=true", "--threshold=20", service)
+    status, text = analyze("security", "--offline=true", "--threshold=20", service.with_name(unit))
     assert status == 0, text
     assert float(re.search(r"exposure level for .*: ([\d.]+)", text)[1]) <= 2.0
 
@@ -42,6 +54,7 @@ def test_the_shipped_options_are_options(monkeypatch):
     config = PipelineConfig.load(DEPLOY / "contimg.toml")
     assert config.use_nvss_seeding
     assert config.caltables == "required"
+    assert parse_retention(config.retention)
     # The variables of the service are read as well.
     text = (DEPLOY / "contimg-watch.service").read_text()
     variables = re.findall(r"^Environment=(CONTIMG_(\w+))=(.*)$", text, re.M)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -23,7 +24,6 @@ from dsa110_contimg.pipeline import job as jobs
 from dsa110_contimg.pipeline.cluster import local_threads, open_cluster, slurm_cluster
 from dsa110_contimg.pipeline.driver import Driver
 from dsa110_contimg.pipeline.state import State
-from dsa110_contimg.progress import LogProgress
 from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
 from tests.pipeline.conftest import log_lines, wait_until
 
@@ -89,6 +89,37 @@ def worker_of(outdir: Path, name: str) -> int | None:
     return json.loads(job.read_text())["pid"] if job.exists() and not record.exists() else None
 
 
+class OneWorker:
+    """A client that takes all it is given, one at a time, and ends none of it."""
+
+    status = "running"
+
+    def __init__(self):
+        self.taken = []
+
+    def nthreads(self):
+        return {"worker": len(self.taken) + 1}
+
+    def submit(self, _, job, **__):
+        self.taken.append(job.name)
+        return type("Future", (), {"add_done_callback": lambda *_: None})()
+
+
+@pytest.mark.parametrize(("tonight_h", "order"), [(24.0, ["c", "a", "b"]), (0.0, ["a", "b", "c"])])
+def test_tonight_comes_before_what_is_older(config, tmp_path, tonight_h, order):
+    with State(config.state_file) as state:
+        driver, client = (
+            Driver(state, tmp_path / "out", config.with_options(tonight_h=tonight_h)),
+            OneWorker(),
+        )
+        for name, age_h in (("a", 100.0), ("b", 50.0), ("c", 2.0)):
+            state.add(name, tmp_path / f"{name}.ms", tmp_path / "out", time.time() - 3600 * age_h)
+        for _ in range(3):
+            driver._fill(client)
+        driver._tasks.clear()
+    assert client.taken == order
+
+
 def test_bad_ones_among_the_good(contimg, make_ms, tmp_path, locked):
     good = [make_ms(f"2026-01-25T0{hour}:00:00.ms") for hour in range(5)]
     hashes = {ms: data_hash(ms) for ms in good}
@@ -121,14 +152,14 @@ def test_bad_ones_among_the_good(contimg, make_ms, tmp_path, locked):
         assert "\n" not in found
         assert "internal error" not in found
     assert "6 of 11 failed" in contimg.errors()
-    assert " left; " in contimg.errors()
+    assert re.search(r"failed: .* \(\d+ of 11, \d failed, about .* left\)$", contimg.errors(), re.M)
     assert {ms: data_hash(ms) for ms in good} == hashes
     idle = dict.fromkeys([*names.values(), "none"], 0)
     assert idle | ends(out) == dict.fromkeys((ms.stem for ms in good), 1) | idle
     # Each again: nothing is done twice; the one that is mended is done on request.
     shutil.rmtree(bad["flagged"])
     make_ms("flagged.ms")
-    assert json.loads(contimg.here("retry", bad["flagged"], "--json")) == {"queued": [str(bad["flagged"])]}
+    assert json.loads(contimg.here("retry", bad["flagged"], "--json"))["queued"] == [str(bad["flagged"])]
     status, text = contimg.run("run", *good, bad["flagged"], tmp_path / "elsewhere")
     assert (status, text.splitlines()[-1]) == (0, f"{len(good) + 1} done; products in {out}")
     assert f"{good[0]} is done already: products in {out / good[0].stem}" in contimg.errors()
@@ -234,7 +265,7 @@ def test_watch_restarted_and_ended_gently(contimg, make_ms, tiny, tmp_path):
         State(state_file) as state,
         pytest.raises(ResourceError, match=rf"worked on by contimg run .*\(process {watcher.pid} on "),
     ):
-        Driver(state, out, PipelineConfig(), LogProgress()).run()
+        Driver(state, out, PipelineConfig()).run()
 
 
 @pytest.fixture
@@ -320,7 +351,7 @@ def test_the_scheduler_killed_and_started_again(contimg, make_ms, tmp_path, dask
 
 def driver_for(mss, config, tmp_path):
     state = State(config.state_file)
-    driver = Driver(state, tmp_path / "out", config, LogProgress())
+    driver = Driver(state, tmp_path / "out", config)
     for ms in mss:
         driver.add(ms)
     return state, driver
@@ -453,7 +484,7 @@ def test_good_products_come_back_where_the_driver_gives_up(config, make_ms, tmp_
         state.start(o)
         state.finish(o, jobs.process(driver._job(o)))
         good = (o.folder / "seeded" / "final-image.fits").read_bytes()
-        (again,) = state.retry([o.ms])
+        (again,) = state.retry([o])
         again = state.find(again.ms)
         state.start(again)
         # Its worker has begun, and died.

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import time
 import urllib.parse
@@ -76,7 +77,7 @@ def state(tmp_path):
 
 @pytest.fixture
 def metrics(state, config):
-    return Metrics(state.path, config)
+    return Metrics(state.path, config, {"products": state.path.parent})
 
 
 def samples(registry: CollectorRegistry):
@@ -109,10 +110,27 @@ def test_every_figure_is_there(metrics):
     assert found["contimg_stage_seconds_sum", "stage=total"] == 41
 
 
+def test_what_calls_somebody_begins_at_zero(tmp_path, config):
+    """A counter that begins at one is no increase."""
+    with State(tmp_path / "empty.sqlite3") as state:
+        found = samples(Metrics(state.path, config, {}).registry)
+    assert found["contimg_runs_total", "quality=none", "seeded=false", "status=failed"] == 0
+    assert found["contimg_runs_total", "quality=bad", "seeded=true", "status=done"] == 0
+
+
+def test_disks(state, config, tmp_path):
+    folders = {"products": tmp_path, "arrivals": tmp_path / "none"}
+    found = samples(Metrics(state.path, config, folders).registry)
+    there = shutil.disk_usage(tmp_path)
+    assert found["contimg_disk_bytes", "holds=products"] == there.total
+    assert found["contimg_disk_free_bytes", "holds=products"] == pytest.approx(there.free, rel=0.05)
+    assert ("contimg_disk_bytes", "holds=arrivals") not in found
+
+
 def test_counters_survive_a_restart_and_count_each_run_once(state, metrics, config):
     first, again = samples(metrics.registry), samples(metrics.registry)
-    restarted = samples(Metrics(state.path, config).registry)
-    changing = {k for k in first if "lag" in k[0] or "created" in k[0]}
+    restarted = samples(Metrics(state.path, config, {}).registry)
+    changing = {k for k in first if "lag" in k[0] or "created" in k[0] or "disk" in k[0]}
     for other in (again, restarted):
         assert {k: v for k, v in other.items() if k not in changing} == {
             k: v for k, v in first.items() if k not in changing
@@ -121,7 +139,7 @@ def test_counters_survive_a_restart_and_count_each_run_once(state, metrics, conf
 
 def test_the_text_file(state, config, tmp_path):
     file = tmp_path / "new" / "contimg.prom"
-    Metrics(state.path, config.with_options(metrics_file=file)).write_file()
+    Metrics(state.path, config.with_options(metrics_file=file), {}).write_file()
     assert "contimg_queue_length 1.0" in file.read_text()
     assert [p.name for p in file.parent.iterdir()] == ["contimg.prom"]
 
@@ -129,13 +147,13 @@ def test_the_text_file(state, config, tmp_path):
 def test_a_port_that_is_taken_and_another_address(state, config):
     port = free_port()
     config = config.with_options(metrics_port=port)
-    other = Metrics(state.path, config.with_options(metrics_address="127.0.0.2"))
+    other = Metrics(state.path, config.with_options(metrics_address="127.0.0.2"), {})
     with other.serve(), urllib.request.urlopen(f"http://127.0.0.2:{port}/metrics", timeout=30) as answer:
         assert b"contimg_queue_length 1.0" in answer.read()
     with (
-        Metrics(state.path, config).serve(),
+        Metrics(state.path, config, {}).serve(),
         pytest.raises(ResourceError, match=f"127.0.0.1:{port}: no metrics can be served"),
-        Metrics(state.path, config).serve(),
+        Metrics(state.path, config, {}).serve(),
     ):
         pass
 
@@ -152,7 +170,7 @@ def test_promtool_passes_what_is_exposed(metrics):
 
 def test_promtool_passes_configuration_rules_and_their_tests():
     assert "SUCCESS" in promtool("check", "config", DEPLOY / "prometheus.yml")
-    assert "15 rules found" in promtool("check", "rules", DEPLOY / "contimg-alerts.yml")
+    assert "21 rules found" in promtool("check", "rules", DEPLOY / "contimg-alerts.yml")
     assert "SUCCESS" in promtool("test", "rules", DEPLOY / "contimg-alerts-test.yml")
 
 
@@ -205,7 +223,7 @@ def test_dashboard_and_alerts_ask_for_metrics_that_exist(metrics):
     families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked}
     mine = {re.sub(r"_(bucket|sum|count)$", "", name) for name in exposed if not name.endswith("_created")}
     unwatched = {"contimg_build_info", "contimg_last_finished_timestamp_seconds", "contimg_retries_total"}
-    assert mine - families <= unwatched | {"contimg_reverts_total", "contimg_names_refused_total"}
+    assert mine - families <= unwatched | {"contimg_reverts_total", "contimg_prunes_total"}
 
 
 def test_a_real_prometheus_scrapes_it(metrics, state, config, tmp_path):
@@ -215,7 +233,7 @@ def test_a_real_prometheus_scrapes_it(metrics, state, config, tmp_path):
     (tmp_path / "contimg-alerts.yml").write_text((DEPLOY / "contimg-alerts.yml").read_text())
     text = (DEPLOY / "prometheus.yml").read_text()
     assert "127.0.0.1:9469" in text
-    text = text.replace("127.0.0.1:9469", f"127.0.0.1:{ours}").replace("30s", "1s")
+    text = text.replace("127.0.0.1:9469", f"127.0.0.1:{ours}").replace("10s", "1s")
     (tmp_path / "prometheus.yml").write_text(text)
     command = [
         server,
@@ -233,7 +251,7 @@ def test_a_real_prometheus_scrapes_it(metrics, state, config, tmp_path):
             return {"result": []}
 
     with (
-        Metrics(state.path, config.with_options(metrics_port=ours)).serve(),
+        Metrics(state.path, config.with_options(metrics_port=ours), {}).serve(),
         (tmp_path / "prometheus.log").open("wb") as log,
         subprocess.Popen(command, stdout=log, stderr=log) as process,
     ):
@@ -244,6 +262,6 @@ def test_a_real_prometheus_scrapes_it(metrics, state, config, tmp_path):
             median = 'histogram_quantile(0.5, sum by (le) (contimg_thermal_ratio_bucket{arm="seeded"}))'
             (ratio,) = ask("query", query=median)["result"]
             assert 1.05 < float(ratio["value"][1]) <= 1.1
-            assert len(ask("rules")["groups"][0]["rules"]) == 15
+            assert len(ask("rules")["groups"][0]["rules"]) == 21
         finally:
             process.terminate()

@@ -7,7 +7,6 @@ from dsa110_contimg.pipeline.driver import Driver
 from dsa110_contimg.pipeline.job import Job, process
 from dsa110_contimg.pipeline.rollout import in_rollout
 from dsa110_contimg.pipeline.state import State
-from dsa110_contimg.progress import LogProgress
 from dsa110_contimg.visibilities.measurement_set import data_hash
 from tests.pipeline.conftest import assert_same_columns, columns
 
@@ -19,7 +18,7 @@ def test_every_step_and_back(contimg, make_ms, tiny, tmp_path, monkeypatch):
     for name, value in {"CATALOG_DIR": tiny / "c", "SIZE": 256, "THREADS": 1}.items():
         monkeypatch.setenv(f"CONTIMG_{name}", str(value))
     with State(tmp_path / "pipeline.sqlite3") as state:
-        Driver(state, out, PipelineConfig.load(), LogProgress()).add(ms)
+        Driver(state, out, PipelineConfig.load()).add(ms)
 
         def step(**variables):
             """Queue again and run with these variables, as the service does after its file has changed."""

@@ -82,7 +82,7 @@ def test_retry_is_a_new_run_and_the_old_record_stays(state):
         state.start(o)
         state.finish(o, record("failed" if name == "a" else "done"))
     before = state.find(Path("/in/a.ms"))
-    assert [o.name for o in state.retry()] == ["a"]
+    assert [o.name for o in state.retry(state.observations("failed"))] == ["a"]
     again = state.next_queued()
     assert again.run_id != before.run_id
     assert again.attempts == 0
@@ -91,11 +91,47 @@ def test_retry_is_a_new_run_and_the_old_record_stays(state):
     assert [r["status"] for _, r in state.records()] == ["failed", "done", "done"]
     assert [r["message"] for _, r in state.records(after=2)] == ["mended"]
     assert state.record(again)["message"] == "mended"
-    assert state.retry([Path("/in/b.ms")])[0].name == "b"
+    b = state.find(Path("/in/b.ms"))
+    assert state.retry([b], priority=2)[0].name == "b"
+    assert state.find(b.ms).priority == 2
     with pytest.raises(InputError, match="queued already"):
-        state.retry([Path("/in/b.ms")])
+        state.retry([b])
     with pytest.raises(InputError, match="unknown to the pipeline"):
-        state.retry([Path("/in/c.ms")])
+        state.find(Path("/in/c.ms"))
+
+
+def test_by_priority_then_tonight_then_the_oldest(state):
+    now, day = 1e9, 86400.0
+    for name, age in (("year", 365.0), ("month", 30.0), ("evening", 0.5), ("hour", 0.1)):
+        add(state, name, now - age * day)
+    state.prioritize([state.find(Path("/in/month.ms"))], 1)
+    taken = []
+    while (o := state.next_queued(recent_since=now - day)) is not None:
+        assert state.start(o)
+        taken.append(o.name)
+    assert taken == ["month", "evening", "hour", "year"]
+    with pytest.raises(InputError, match="is running and does not wait"):
+        state.prioritize([o for o in state.observations() if o.name == "hour"], 1)
+
+
+def test_what_is_forgotten_meanwhile_is_not_begun(state):
+    add(state, "a")
+    add(state, "b")
+    a, b = state.find(Path("/in/a.ms")), state.find(Path("/in/b.ms"))
+    state.start(b)
+    state.requeue(b, "worker_lost", "its worker died")
+    state.forget(a)
+    assert not state.start(a)
+    assert state.known(a.ms) is None
+    assert state.counts()["running"] == 0
+    # What happened stays told, and it counts as new.
+    assert state.event_counts()["forgotten"] == 1
+    assert add(state, "a")
+    state.start(b)
+    with pytest.raises(InputError, match="is running"):
+        state.forget(b)
+    with pytest.raises(InputError, match="is running"):
+        state.rename(b, "c", Path("/in/c.ms"))
 
 
 def test_readers_beside_a_writer(state):

@@ -16,7 +16,6 @@ from dsa110_contimg.pipeline.job import process
 from dsa110_contimg.pipeline.naming import claim
 from dsa110_contimg.pipeline.state import State
 from dsa110_contimg.pipeline.state_care import back_up, check, rebuild, upgrade
-from dsa110_contimg.progress import LogProgress
 
 #: What version 1 had.
 VERSION_1 = """
@@ -70,7 +69,7 @@ def filled(tmp_path) -> Path:
 
 
 def test_a_whole_one_is_whole(filled):
-    assert check(filled) == {"version": 2, "observations": 300, "runs": 300}
+    assert check(filled) == {"version": 3, "observations": 300, "runs": 300}
 
 
 @pytest.mark.parametrize("kind", ["page", "header", "half", "empty", "text", "record", "orphan"])
@@ -114,7 +113,7 @@ def test_every_kind_of_damage_is_said_and_mended(filled, tmp_path, kind, capfd):
     (folder / "job.json").write_text(json.dumps({"run_id": "r1", "ms": "/in/a.ms"}))
     (folder / "record.json").write_text(json.dumps(record(run_id="r1", observation="a")))
     assert main(["state", "rebuild", str(out), "--state-file", str(filled)]) == 0
-    assert check(filled) == {"version": 2, "observations": 1, "runs": 1}
+    assert check(filled) == {"version": 3, "observations": 1, "runs": 1}
     assert list(tmp_path.glob("s.sqlite3.before-*"))
 
 
@@ -122,7 +121,7 @@ def test_a_rebuilt_state_goes_on_where_the_lost_one_stood(config, make_ms, tmp_p
     mss = [make_ms(f"2026-01-25T0{hour}:00:00.ms") for hour in range(4)]
     out = tmp_path / "out"
     with State(config.state_file) as state:
-        driver = Driver(state, out, config, LogProgress())
+        driver = Driver(state, out, config)
         for ms in mss[:3]:
             driver.add(ms)
         for o in state.observations()[:2]:
@@ -148,7 +147,7 @@ def test_a_rebuilt_state_goes_on_where_the_lost_one_stood(config, make_ms, tmp_p
         rebuild(tmp_path / "other.sqlite3", [out])
     config.state_file.unlink()
     with State(config.state_file) as state, pytest.raises(ResourceError, match="contimg state rebuild"):
-        Driver(state, out, config, LogProgress())
+        Driver(state, out, config)
     config.state_file.unlink()
     made = rebuild(config.state_file, [out])
     assert (made.finished, made.queued, made.old) == (2, 1, None)
@@ -158,7 +157,7 @@ def test_a_rebuilt_state_goes_on_where_the_lost_one_stood(config, make_ms, tmp_p
         assert after == before
         assert [r["status"] for _, r in state.records()] == ["done", "failed"]
         # The folder is the new file's now.
-        Driver(state, out, config, LogProgress())
+        Driver(state, out, config)
 
 
 def test_an_output_folder_has_one_state_file(tmp_path):
@@ -216,13 +215,13 @@ def test_an_earlier_version_is_upgraded(tmp_path, capfd):
     db.commit()
     db.close()
     assert main(["status", "--state-file", str(path)]) == 2
-    assert "is of an earlier version (1, not 2); contimg state upgrade" in capfd.readouterr().err
+    assert "is of an earlier version (1, not 3); contimg state upgrade" in capfd.readouterr().err
     copy = upgrade(path)
     assert upgrade(path) is None
     with sqlite3.connect(copy) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (1,)
     db.close()
-    assert check(path) == {"version": 2, "observations": 3, "runs": 2}
+    assert check(path) == {"version": 3, "observations": 3, "runs": 2}
     with State(path, create=False) as state:
         found = [(o.status, o.quality, o.seeded) for o in state.observations()]
     assert found == [("done", "bad", False), ("failed", "", False), ("queued", "", False)]

@@ -74,6 +74,42 @@ def test_what_needs_a_hand(status):
     assert names(status("--since", "2026-12-31T02:00+02:00", "--all", "--json")) == since
 
 
+def test_what_is_to_be_made_anew_is_chosen_by_date_verdict_and_version(year, tmp_path, capfd):
+    path = tmp_path / "s.sqlite3"
+    path.write_bytes(year.read_bytes())
+    with sqlite3.connect(path) as db:
+        db.execute(
+            "UPDATE observation SET version = '0.2' WHERE observed_at > ? AND status = 'done'",
+            (FIRST + 300 * 86400,),
+        )
+        db.execute("UPDATE observation SET seeded = 0 WHERE id = 11")
+        db.execute("UPDATE observation SET status = 'reverted' WHERE id = 4")
+    db.close()
+
+    def chosen(*words):
+        capfd.readouterr()
+        assert main(["retry", "--state-file", str(path), *words, "--json"]) == 0, capfd.readouterr().err
+        return [Path(ms).stem for ms in json.loads(capfd.readouterr().out)["queued"]]
+
+    dry = ["--dry-run"]
+    assert chosen("--verdict", "bad", "--until", "2026-01-02", *dry)[:3] == ["o000053", "o000103", "o000153"]
+    assert chosen("--verdict", "unverified", *dry) == ["o000500"]
+    assert chosen("--unseeded", *dry) == ["o000010"]
+    assert len(chosen("--made-by", "0.2", "--verdict", "bad", *dry)) == 366
+    day = chosen("--since", "2026-01-31", "--until", "2026-02-01", *dry)
+    assert (len(day), day[0]) == (279, "o008389")
+    assert len(chosen(*dry)) == 1022
+    assert chosen("--verdict", "bad,unverified", "--until", "2026-01-01T06:00", "--priority", "-1") == [
+        "o000053"
+    ]
+    with State(path) as state:
+        (queued,) = state.observations("queued")
+    assert (queued.name, queued.priority) == ("o000053", -1)
+    assert main(["retry", "--state-file", str(path), "--verdict", "great"]) == 2
+    assert "is no verdict: great" in capfd.readouterr().err
+    assert main(["retry", "/in/o000001.ms", "--state-file", str(path), "--unseeded"]) == 2
+
+
 @pytest.mark.parametrize("given", ["yesterday", "12", "2026-13-01"])
 def test_dates_that_are_none(year, capfd, given):
     assert main(["status", "--state-file", str(year), "--since", given]) == 2

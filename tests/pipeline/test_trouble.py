@@ -18,11 +18,11 @@ from dsa110_contimg.errors import (
     ResourceError,
     StorageError,
 )
+from dsa110_contimg.pipeline import driver as driver_module
 from dsa110_contimg.pipeline.driver import Driver
 from dsa110_contimg.pipeline.job import failure_record, process
 from dsa110_contimg.pipeline.state import State
-from dsa110_contimg.pipeline.trouble import catalogue_trouble, trouble_of
-from dsa110_contimg.progress import LogProgress
+from dsa110_contimg.pipeline.trouble import Trouble, catalogue_trouble, trouble_of
 from tests.pipeline.conftest import log_lines, wait_until
 
 
@@ -135,7 +135,7 @@ def test_a_full_disk_is_waited_for(contimg, make_ms, small_disk, tmp_path):
 
 def test_what_alone_meets_full_disks_has_failed(config, make_ms, tmp_path):
     with State(config.state_file) as state:
-        driver = Driver(state, tmp_path / "out", config, LogProgress())
+        driver = Driver(state, tmp_path / "out", config)
         driver.add(make_ms())
         o = state.next_queued()
         job = driver._job(o)
@@ -152,6 +152,27 @@ def test_what_alone_meets_full_disks_has_failed(config, make_ms, tmp_path):
         driver._postpone(task, postponed)
         assert state.find(o.ms).status == "failed"
         assert "others begun since met nothing like it" in state.find(o.ms).message
+
+
+def test_a_full_disk_is_not_forgotten_over_a_catalogue(config, tmp_path, monkeypatch):
+    """Both are away; the catalogue comes back first."""
+    away = []
+    monkeypatch.setattr(driver_module, "catalogue_trouble", lambda _: away[0] if away else None)
+    with State(config.state_file) as state:
+        driver = Driver(state, tmp_path / "out", config)
+        paused = {k: driver.metrics.paused.labels(k)._value.get for k in ("catalogue", "storage")}
+        driver._hold(Trouble("storage", "disk full"), met=True)
+        away.append(Trouble("catalogue", "no strip"))
+        assert driver._held()
+        assert state.paused()[1] == "no strip"
+        assert (paused["catalogue"](), paused["storage"]()) == (1, 1)
+        away.clear()
+        assert driver._held()
+        assert state.paused()[1] == "disk full"
+        assert (paused["catalogue"](), paused["storage"]()) == (0, 1)
+        driver._go_on("an observation went through")
+        assert state.paused() is None
+        assert not driver._held()
 
 
 def test_nothing_is_recorded_of_what_is_postponed(make_job, tmp_path):

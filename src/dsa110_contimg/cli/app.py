@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import sys
 from typing import Annotated
 
 import typer
@@ -22,10 +23,21 @@ from dsa110_contimg.cli.compare import compare, study
 from dsa110_contimg.cli.container import container_app, doctor
 from dsa110_contimg.cli.image import image, rephase
 from dsa110_contimg.cli.kernels import compile_command
-from dsa110_contimg.cli.pipeline import config_app, retry, revert, run, status, watch
+from dsa110_contimg.cli.observations import (
+    forget,
+    prioritize,
+    prune,
+    rename,
+    report,
+    retry,
+    revert,
+    status,
+)
+from dsa110_contimg.cli.pipeline import config_app, run, watch
 from dsa110_contimg.cli.selfcal import selfcal
 from dsa110_contimg.cli.simulate import demo, score, simulate
 from dsa110_contimg.cli.state import state_app
+from dsa110_contimg.cli.terminal import PACKAGE, line_handler
 from dsa110_contimg.config import (
     ComparisonConfig,
     ImagingConfig,
@@ -55,7 +67,8 @@ for _group, _name in _GROUPS:
     app.add_typer(_group, name=_name)
 # In the order of the help.
 _COMMANDS = (doctor, image, selfcal, simulate, rephase, demo, score)
-for _command in (*_COMMANDS, compare, study, run, watch, status, retry, revert):
+_MANY = (run, watch, status, report, retry, prioritize, revert, rename, forget, prune)
+for _command in (*_COMMANDS, compare, study, *_MANY):
     app.command(_command.__name__)(_command)
 app.command("compile")(compile_command)
 
@@ -66,7 +79,9 @@ def root(
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log what the engines say")] = False,
 ) -> None:
     """Catalogue-seeded self-calibration of radio-interferometric continuum observations."""
-    handler = RichHandler(console=Console(stderr=True), show_path=False)
+    # Where nobody looks, a line for each record, never broken.
+    seen = sys.stderr.isatty()
+    handler = RichHandler(console=Console(stderr=True), show_path=False) if seen else line_handler()
     level = logging.DEBUG if verbose else logging.WARNING
     # On the handler too: a log file of the pipeline takes more than the terminal shows.
     handler.setLevel(level)
@@ -76,6 +91,7 @@ def root(
         handlers=[handler],
         force=True,
     )
+    logging.getLogger(PACKAGE).setLevel(logging.NOTSET)
     for name in ("matplotlib", "numba", "asyncio", "PIL"):
         logging.getLogger(name).setLevel(logging.WARNING)
     _warn_of_unknown_variables()

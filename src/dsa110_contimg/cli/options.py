@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from dsa110_contimg.config import (
-    Settings,
-)
+from dsa110_contimg.config import PipelineConfig, Settings
+from dsa110_contimg.errors import ConfigError
 
-__all__ = ["FLAGS", "T", "settings_flags"]
+__all__ = ["FLAGS", "ConfigFile", "StateFile", "T", "given_state_file", "named_state_file", "settings_flags"]
 
 T = TypeVar("T")
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file of options")]
+StateFile = Annotated[
+    Path | None,
+    typer.Option(help="State file", show_default="CONTIMG_STATE_FILE"),
+]
 #: Flags that differ from the option's name.
 FLAGS = {
     "use_nvss_seeding": "--seed/--no-seed",
@@ -63,3 +68,26 @@ def settings_flags(*classes: type[Settings]) -> Callable[[Callable[..., Any]], C
         return command
 
     return decorate
+
+
+def named_state_file(given: Path | None) -> Path:
+    """Return the state file that is given or in the environment.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    path = given_state_file(given)
+    if path is None:
+        raise ConfigError(
+            "no state file is named",
+            "state_file",
+            "give --state-file OUTDIR/pipeline.sqlite3 or set CONTIMG_STATE_FILE",
+        )
+    return path
+
+
+def given_state_file(given: Path | None) -> Path | None:
+    """Return the state file that is given or in the environment, if any is."""
+    return PipelineConfig.load(None, {"state_file": given}).state_file

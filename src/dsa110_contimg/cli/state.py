@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dsa110_contimg.cli.pipeline import StateFile, given_state_file, named_state_file
+from dsa110_contimg.cli.options import StateFile, given_state_file, named_state_file
 from dsa110_contimg.cli.terminal import JsonFlag, print_result
 
 __all__ = ["state_app"]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -15,11 +18,61 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as RichBar
 from rich.table import Table
 
-__all__ = ["JsonFlag", "TerminalProgress", "plain", "print_json", "print_result", "print_table"]
+__all__ = [
+    "PACKAGE",
+    "JsonFlag",
+    "LineFormatter",
+    "TerminalProgress",
+    "line_handler",
+    "plain",
+    "print_json",
+    "print_result",
+    "print_table",
+    "show_log_lines",
+]
 
 T = TypeVar("T")
 
+PACKAGE = "dsa110_contimg"
+#: Levels as syslog and the journal of systemd number them.
+PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")]
+
+
+class LineFormatter(logging.Formatter):
+    """One line for each record, whatever it holds: time (UTC), level, observation, message.
+
+    Under a journal, which takes it off again, with the level in front that it sorts by.
+    """
+
+    def __init__(self, *, journal: bool = False) -> None:
+        super().__init__()
+        self.journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        when = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        words = [when, record.levelname.lower(), getattr(record, "observation", "-"), record.getMessage()]
+        if record.exc_info and record.exc_info[1] is not None:
+            words.append(f"({type(record.exc_info[1]).__name__}: {record.exc_info[1]})")
+        mark = f"<{PRIORITIES.get(record.levelno, 6)}>" if self.journal else ""
+        return mark + " ".join(" ".join(words).splitlines())
+
+
+def show_log_lines() -> None:
+    """Show on stderr all that the pipeline logs, a line each: for commands that work through many."""
+    handler = line_handler()
+    handler.setLevel(logging.INFO)
+    logging.basicConfig(level=logging.getLogger().level, handlers=[handler], force=True)
+    logging.getLogger(PACKAGE).setLevel(logging.INFO)
+
+
+def line_handler() -> logging.Handler:
+    """Return a handler that writes lines to stderr."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter(journal="JOURNAL_STREAM" in os.environ))
+    return handler
 
 
 class TerminalProgress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -44,6 +45,14 @@ class _Waiting:
     why: str = ""
 
 
+@dataclass(frozen=True)
+class _Refusal:
+    """What a refused name was, and when it is looked at again although it is still the same."""
+
+    identity: tuple[int, ...]
+    look_again: float
+
+
 class Arrivals:
     """Look for complete Measurement Sets in a folder.
 
@@ -62,8 +71,9 @@ class Arrivals:
     known : callable
         Whether a Measurement Set has been taken before.
     refuse : callable
-        Told, once each, what was refused and why: names and links that are not
-        to be trusted, references to other tables, what never answers.
+        Told what was refused and why: names and links that are not to be trusted,
+        references to other tables, what never answers. It is looked at again when
+        something else has its name, or once it answers.
     """
 
     def __init__(
@@ -80,7 +90,9 @@ class Arrivals:
         self._known = known
         self._refuse = refuse
         self._waiting: dict[Path, _Waiting] = {}
-        self._refused: set[str] = set()
+        self._refused: dict[str, _Refusal] = {}
+        #: Why the folder cannot be looked into; empty while it can.
+        self.away = ""
         self._probes: dict[Path, _Probe] = {}
         self._idle: ProcessPoolExecutor | None = None
 
@@ -89,6 +101,13 @@ class Arrivals:
         """How many are there but not complete."""
         return len(self._waiting)
 
+    @property
+    def hung(self) -> list[Path]:
+        """Those that do not answer when they are read."""
+        hung = {path.name for path, waiting in self._waiting.items() if waiting.hung}
+        hung |= {name for name, refusal in self._refused.items() if math.isfinite(refusal.look_again)}
+        return [self.folder / name for name in sorted(hung)]
+
     def scan(self) -> list[Path]:
         """Return those that have become complete, oldest first."""
         complete, seen = [], set()
@@ -96,20 +115,27 @@ class Arrivals:
             names = sorted(p.name for p in self.folder.iterdir() if p.name.endswith(".ms"))
         except OSError as error:
             # A network disk may be away for a while.
-            logger.warning("%s: %s", self.folder, error.strerror, extra={"event": "watch_failed"})
+            if not self.away:
+                logger.error("%s: %s", self.folder, error.strerror, extra={"event": "watch_failed"})
+            self.away = error.strerror or str(error)
             return []
+        if self.away:
+            logger.warning("%s: is there again", self.folder, extra={"event": "watch_back"})
+            self.away = ""
+        for name in [n for n in self._refused if n not in names]:
+            del self._refused[name]
         for name in names:
             path = self.folder / name
-            if name in self._refused or self._known(path):
+            if self._is_refused(path) or self._known(path):
                 continue
             seen.add(path)
             try:
                 check_name(path)
                 if self._complete(path):
                     complete.append(path)
+                    self._refused.pop(name, None)
             except MeasurementSetError as error:
-                self._refused.add(name)
-                self._refuse(path, error.what)
+                self._keep_out(path, error.what)
             except FileNotFoundError:
                 # It is being renamed or taken away.
                 continue
@@ -118,6 +144,22 @@ class Arrivals:
         for path in set(self._probes) - seen:
             self._forget_probe(path)
         return sorted(complete, key=lambda p: (observed_at(p), p.name))
+
+    def _is_refused(self, path: Path) -> bool:
+        refusal = self._refused.get(path.name)
+        if refusal is None:
+            return False
+        return refusal.identity == _identity(path) and time.monotonic() < refusal.look_again
+
+    def _keep_out(self, path: Path, why: str) -> None:
+        """Refuse what is there; one that did not answer is asked again now and then, and told once."""
+        waiting = self._waiting.pop(path, None)
+        hung = waiting is not None and waiting.hung > 0
+        before = self._refused.get(path.name)
+        again = time.monotonic() + LONGEST_WAIT_S if hung else math.inf
+        self._refused[path.name] = _Refusal(_identity(path), again)
+        if before is None or before.identity != self._refused[path.name].identity:
+            self._refuse(path, why)
 
     def close(self) -> None:
         """End the processes that look into tables."""
@@ -229,6 +271,20 @@ def _end(executor: ProcessPoolExecutor) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
     executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """Return what changes when something else is put in the place of a name, and not by being read."""
+    try:
+        folder, table = os.lstat(path), path / "table.dat"
+        made = os.lstat(table) if os.path.lexists(table) else None
+        return (
+            folder.st_ino,
+            folder.st_mode,
+            *((made.st_ino, made.st_mtime_ns, made.st_ctime_ns) if made else ()),
+        )
+    except OSError:
+        return ()
 
 
 def fingerprint(ms: Path) -> tuple[int, int, int]:

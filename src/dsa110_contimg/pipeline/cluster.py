@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from distributed.security import Security
 from dsa110_contimg.config import PipelineConfig
 from dsa110_contimg.errors import ConfigError, EngineError, ResourceError
 
-__all__ = ["local_threads", "open_cluster", "slurm_cluster"]
+__all__ = ["end_stale_clusters", "local_threads", "open_cluster", "slurm_cluster"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ DASK_OPTIONS = {
     "distributed.comm.timeouts.connect": "60s",
 }
 CONNECT_S = 30
+#: Begin of the names of folders with a run's certificates.
+CLUSTER_FOLDER = ".cluster-"
 
 
 @contextlib.contextmanager
@@ -64,7 +67,7 @@ def open_cluster(config: PipelineConfig, shared: Path) -> Iterator[Client]:
         where = address or "this machine"
         try:
             if config.slurm:
-                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".cluster-", dir=shared))
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=CLUSTER_FOLDER, dir=shared))
                 address = stack.enter_context(_closing(slurm_cluster(config, Path(folder))))
                 address.scale(jobs=config.workers)
             elif not address:
@@ -147,6 +150,13 @@ def require_machine(config: PipelineConfig) -> None:
             "worker_memory_gb",
             "lower --workers or --worker-memory-gb",
         )
+
+
+def end_stale_clusters(shared: Path) -> None:
+    """Remove the certificates of drivers that were killed; none of them may be running."""
+    for folder in shared.glob(f"{CLUSTER_FOLDER}*"):
+        if folder.is_dir() and not folder.is_symlink():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _certificates(folder: Path) -> Security:

@@ -24,7 +24,7 @@ from dsa110_contimg.errors import (
     StorageError,
 )
 from dsa110_contimg.pipeline.arrivals import Arrivals
-from dsa110_contimg.pipeline.cluster import local_threads, open_cluster
+from dsa110_contimg.pipeline.cluster import end_stale_clusters, local_threads, open_cluster
 from dsa110_contimg.pipeline.job import POSTPONED, Job, failure_record, give_up, process, read_record
 from dsa110_contimg.pipeline.logs import json_log
 from dsa110_contimg.pipeline.metrics import Metrics
@@ -32,7 +32,6 @@ from dsa110_contimg.pipeline.naming import JOB, check_name, claim, observed_at, 
 from dsa110_contimg.pipeline.quality import headline
 from dsa110_contimg.pipeline.state import Observation, State
 from dsa110_contimg.pipeline.trouble import Trouble, catalogue_trouble, seeds
-from dsa110_contimg.progress import Progress
 from dsa110_contimg.visibilities.lock import lock_beside
 from dsa110_contimg.visibilities.measurement_set import require_outside_tables
 
@@ -72,6 +71,8 @@ class _Pause:
     #: By the driver itself, which sees too when it is over.
     seen_here: bool
     began: float
+    #: What it came on top of, and what holds again after it.
+    under: _Pause | None = None
 
 
 class Driver:
@@ -85,8 +86,6 @@ class Driver:
         Folder of all products.
     config : PipelineConfig
         Options.
-    progress : Progress
-        Where progress is reported.
     watched : Path, optional
         Folder in which new Measurement Sets arrive; without it the driver ends
         when the queue is empty.
@@ -99,7 +98,6 @@ class Driver:
         state: State,
         outdir: Path,
         config: PipelineConfig,
-        progress: Progress,
         watched: Path | None = None,
         caltables: tuple[Path, ...] | None = None,
     ) -> None:
@@ -118,9 +116,11 @@ class Driver:
         self.config = config.with_options(
             threads=local_threads(config), catalog_dir=config.catalog_dir.absolute(), caltable_dir=tables
         )
-        self.progress = progress
         self.caltables = caltables
-        self.metrics = Metrics(state.path, config)
+        folders = {"state": state.path.parent, "products": self.outdir}
+        if watched:
+            folders["arrivals"] = watched
+        self.metrics = Metrics(state.path, config, folders)
         self.arrivals = Arrivals(watched, config, self._is_known, self._refuse) if watched else None
         self.finished = 0
         self._busy_s = 0.0
@@ -128,12 +128,13 @@ class Driver:
         self._tasks: dict[Future, _Task] = {}
         self._ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._next_scan = 0.0
+        self._folder_away = ""
         self._alive_at = time.monotonic()
         self._pause: _Pause | None = None
         self._postponed: dict[int, float] = {}
         self._proved_since = -1.0
 
-    def add(self, ms: Path) -> bool:
+    def add(self, ms: Path, priority: int = 0) -> bool:
         """Queue a Measurement Set; one known already stays as it is, and False comes back.
 
         Raises
@@ -142,7 +143,9 @@ class Driver:
             If its name cannot be that of an observation.
         """
         path = ms.resolve()
-        return self.state.add(check_name(path), path, self.outdir, observed_at(path), self.caltables)
+        return self.state.add(
+            check_name(path), path, self.outdir, observed_at(path), self.caltables, priority
+        )
 
     def run(self) -> None:
         """Work until the queue is empty; for ever, if a folder is watched.
@@ -164,6 +167,8 @@ class Driver:
             self.metrics.serve(),
         ):
             self.state.go_on()
+            self._find_moved()
+            end_stale_clusters(self.outdir)
             self._recover()
             try:
                 self._run()
@@ -176,6 +181,7 @@ class Driver:
     def _run(self) -> None:
         connected = False
         while self._left() or self.arrivals:
+            self.metrics.loop.set_to_current_time()
             try:
                 with open_cluster(self.config, self.outdir) as client:
                     connected, self._alive_at = True, time.monotonic()
@@ -204,22 +210,23 @@ class Driver:
 
     def _wait_for_state(self, error: StorageError) -> None:
         """Wait until the state can be written, then queue again what ran; nothing else is done meanwhile."""
-        logger.error("waits: %s", error, extra={"event": "state_away"})
-        self.progress.note(f"waits until that is over: {error}")
+        logger.error("waits until that is over: %s", error, extra={"event": "state_away"})
         self._tasks.clear()
         while True:
             time.sleep(FIRST_TRY_S)
+            self.metrics.loop.set_to_current_time()
             try:
                 self.state.note("state_back")
                 self._recover()
             except StorageError:
                 continue
-            self.progress.note("goes on: the state can be written")
+            logger.warning("goes on: the state can be written", extra={"event": "state_back"})
             return
 
     def _work(self, client: Client) -> bool:
         """Work until nothing is left (True) or the scheduler has gone (False)."""
         while True:
+            self.metrics.loop.set_to_current_time()
             self._look_for_arrivals()
             if not self._fill(client):
                 return False
@@ -242,6 +249,18 @@ class Driver:
         for o in self.state.observations("running"):
             self._again(o, self._job(o), "resumed", "the driver was killed")
 
+    def _find_moved(self) -> None:
+        """Know products by their place now, where the whole output folder was moved."""
+        elsewhere = [o for o in self.state.moved_folders(self.outdir) if not o.folder.parent.exists()]
+        here = {o.folder.parent for o in elsewhere if (self.outdir / o.folder.name / JOB).is_file()}
+        moved = [o for o in elsewhere if o.folder.parent in here]
+        if moved:
+            self.state.relocate(moved, self.outdir)
+            where = moved[0].folder.parent
+            logger.warning(
+                "%d observations had their products in %s", len(moved), where, extra={"event": "folder_moved"}
+            )
+
     def _is_known(self, ms: Path) -> bool:
         return self.state.known(ms) is not None
 
@@ -254,16 +273,25 @@ class Driver:
             return
         for ms in self.arrivals.scan():
             if self.add(ms):
-                logger.info("arrived: %s", ms, extra={"event": "arrived"})
-                self.progress.note(f"arrived: {ms.name}")
-        self.metrics.arriving.set(self.arrivals.waiting)
+                logger.info("arrived: %s", ms, extra={"event": "arrived", "observation": check_name(ms)})
+        self._tell_of_arrivals(self.arrivals)
         self.metrics.write_file()
         self._next_scan = time.monotonic() + self.config.poll_s
+
+    def _tell_of_arrivals(self, arrivals: Arrivals) -> None:
+        """Note when the watched folder has gone or come back, and what does not answer."""
+        if arrivals.away != self._folder_away:
+            self._folder_away = arrivals.away
+            what = "watch_failed" if arrivals.away else "watch_back"
+            self.state.note(what, f"{arrivals.folder}: {arrivals.away or 'is there again'}")
+        self.metrics.paused.labels("arrivals").set(bool(arrivals.away))
+        self.metrics.arriving.set(arrivals.waiting)
+        self.metrics.hung.set(len(arrivals.hung))
 
     # Work out
 
     def _fill(self, client: Client) -> bool:
-        """Give every idle worker the oldest observation; False if the scheduler has gone."""
+        """Give every idle worker the observation that is next; False if the scheduler has gone."""
         try:
             self._slots = sum(client.nthreads().values())
         except (OSError, RuntimeError, TimeoutError):
@@ -281,12 +309,15 @@ class Driver:
             )
         while len(self._tasks) < self._slots:
             last = next(reversed(self._postponed), None) if self._pause else None
-            observation = self.state.next_queued(rather_not=last)
+            recent = time.time() - 3600.0 * self.config.tonight_h
+            observation = self.state.next_queued(last, recent)
             if observation is None or self._held():
                 break
             if self._pause is not None:
                 self._pause.try_after = time.monotonic() + self._pause.wait_s
-            self.state.start(observation)
+            if not self.state.start(observation):
+                # Forgotten or renamed meanwhile.
+                continue
             job = self._job(observation)
             key = f"{observation.name}-{observation.run_id}-{observation.attempts + 1}-{time.time_ns()}"
             future = client.submit(process, job, key=key, pure=False)
@@ -309,7 +340,8 @@ class Driver:
             return False
         if self._pause.seen_here:
             self._go_on("the catalogue is back")
-            return False
+            if self._pause is None:
+                return False
         return bool(self._tasks) or time.monotonic() < self._pause.try_after
 
     def _hold(self, trouble: Trouble, *, met: bool = False) -> None:
@@ -319,24 +351,28 @@ class Driver:
         wait = min(2 * last.wait_s, LONGEST_TRY_S) if last is not None and again and met else FIRST_TRY_S
         if not again or met:
             began = last.began if last is not None and again else now
-            self._pause = _Pause(trouble, now + wait, wait, not met, began)
+            # The catalogue is looked at every time anyway.
+            under = last and (last.under if again else None if last.seen_here else last)
+            self._pause = _Pause(trouble, now + wait, wait, not met, began, under)
         if again:
             return
-        for kind in ("catalogue", "storage"):
-            self.metrics.paused.labels(kind).set(kind == trouble.kind)
+        self.metrics.paused.labels(trouble.kind).set(1)
         self.state.pause(trouble.text)
-        logger.error("paused: %s", trouble.text, extra={"event": "paused", "trouble": trouble.kind})
-        self.progress.note(f"paused until that is over: {trouble.text}")
+        fields = {"event": "paused", "trouble": trouble.kind}
+        logger.error("paused until that is over: %s", trouble.text, extra=fields)
         self.metrics.write_file()
 
     def _go_on(self, why: str) -> None:
         if self._pause is None:
             return
         self.metrics.paused.labels(self._pause.trouble.kind).set(0)
-        self._pause = None
+        self._pause = self._pause.under
+        if self._pause is not None:
+            self.state.pause(self._pause.trouble.text)
+            logger.warning("%s, but: %s", why, self._pause.trouble.text, extra={"event": "paused"})
+            return
         self.state.go_on()
         logger.warning("goes on: %s", why, extra={"event": "continued"})
-        self.progress.note(f"goes on: {why}")
 
     def _postpone(self, task: _Task, record: dict[str, Any]) -> None:
         """Queue again what met trouble that is not its own; what alone meets it twice has failed."""
@@ -378,7 +414,8 @@ class Driver:
         elif status == "cancelled":
             why = "the scheduler has gone"
             self.state.requeue(task.observation, "scheduler_lost", why, blameless=True)
-            logger.warning(why, extra={"event": "scheduler_lost"})
+            fields = {"event": "scheduler_lost", "observation": task.observation.name}
+            logger.warning(why, extra=fields)
         else:
             error = future.exception()
             died = isinstance(error, KilledWorker)
@@ -419,14 +456,14 @@ class Driver:
         self._busy_s += time.monotonic() - task.since
         fields = {"event": "finished", "run_id": o.run_id, "observation": o.name, "status": record["status"]}
         fields |= {"quality": record.get("quality"), "fallback": record.get("fallback")}
-        logger.info("%s: %s", record["status"], headline(record), extra=fields)
-        self.progress.note(self._standing(o.name, record))
+        text = f"{record['status']}: {headline(record)} ({self._standing()})"
+        logger.log(logging.INFO if record["status"] == "done" else logging.WARNING, text, extra=fields)
         self.metrics.write_file()
 
     def _again(self, o: Observation, job: Job, event: str, why: str) -> None:
         """Queue an observation again, or give it up when it has cost too many workers."""
         fields = {"event": event, "run_id": o.run_id, "observation": o.name}
-        logger.warning("%s: %s", o.name, why, extra=fields)
+        logger.warning(why, extra=fields)
         try:
             record = read_record(job)
         except ResourceError:
@@ -464,16 +501,13 @@ class Driver:
                 # The scheduler has gone too, or a worker has no nanny that could restart it.
                 logger.warning("a hanging worker could not be restarted: %s", error)
 
-    def _standing(self, name: str, record: dict[str, Any]) -> str:
+    def _standing(self) -> str:
         """Say how far the batch is, and when it will end."""
         counts = self.state.counts()
         left = counts["queued"] + counts["running"]
         seconds = left * self._busy_s / self.finished / max(self._slots, 1)
         total = sum(counts.values())
-        return (
-            f"{total - left} of {total}, {counts['failed']} failed, about {_duration(seconds)} left; "
-            f"{name}: {record['status']}, {headline(record)}"
-        )
+        return f"{total - left} of {total}, {counts['failed']} failed, about {_duration(seconds)} left"
 
 
 def raise_for_failures(

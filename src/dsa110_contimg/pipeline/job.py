@@ -32,6 +32,7 @@ from dsa110_contimg.files import replacing, write_json
 from dsa110_contimg.imaging.image_ms import image_ms
 from dsa110_contimg.pipeline.logs import json_log
 from dsa110_contimg.pipeline.naming import (
+    ARMS,
     EARLIER,
     FAILURE,
     IMAGE,
@@ -60,7 +61,6 @@ SCHEMA_VERSION = 1
 OWNER = "contimg run"
 #: Status of a run that is to be begun again: it is in no state file and in no record.
 POSTPONED = "postponed"
-ARMS = ("seeded", "unseeded")
 COLUMNS = ("MODEL_DATA", "CORRECTED_DATA")
 FLAGS = ("FLAG", "FLAG_ROW")
 PACKAGES = ("dsa110-contimg", "numpy", "numba", "ducc0", "radler", "python-casacore", "distributed")

@@ -10,10 +10,11 @@ import bisect
 import contextlib
 import itertools
 import logging
+import shutil
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from dsa110_contimg.files import write_text
 from dsa110_contimg.pipeline.naming import DUMPS_S
 from dsa110_contimg.pipeline.state import State
 
-__all__ = ["Metrics", "StateCollector"]
+__all__ = ["DiskCollector", "Metrics", "StateCollector"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,9 @@ FIGURES: dict[str, tuple[str, str, tuple[float, ...]]] = {
         (0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1),
     ),
 }
+#: Labels of `contimg_runs` that alerts ask for: status, seeded, verdict.
+ALARMING = [("failed", "false", "none")]
+ALARMING += [("done", seeded, quality) for seeded in ("true", "false") for quality in ("bad", "unverified")]
 STAGE_BINS = (0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1800)
 #: What happened, as kept in the history, and logged by engines in a run.
 EVENTS = {
@@ -79,6 +83,7 @@ EVENTS = {
     "resumed": ("contimg_resumed", "Observations taken up after the driver was killed"),
     "retry": ("contimg_retries", "Observations queued again by hand"),
     "reverted": ("contimg_reverts", "Measurement Sets put back by hand"),
+    "pruned": ("contimg_prunes", "Observations of which products were removed for their age"),
     "refused": (
         "contimg_names_refused",
         "Arrivals refused for their names, their links, or tables that refer to others",
@@ -99,7 +104,8 @@ class StateCollector(Collector):
         self.path = path
         self._lock = threading.Lock()
         self._last = 0
-        self._runs: Counter[tuple[str, str, str]] = Counter()
+        # What calls somebody begins at zero: a counter that begins at one is no increase.
+        self._runs: Counter[tuple[str, str, str]] = Counter(dict.fromkeys(ALARMING, 0))
         self._modes: Counter[str] = Counter()
         self._fallbacks = self._restarts = 0
         self._finished = 0.0
@@ -155,6 +161,31 @@ class StateCollector(Collector):
         for key, (name, meaning, _) in FIGURES.items():
             yield self._figures[key].family(name, meaning, "arm")
         yield self._stages.family("contimg_stage_seconds", "Seconds of a run by stage", "stage")
+
+
+class DiskCollector(Collector):
+    """Tell the size and free space of disks.
+
+    Parameters
+    ----------
+    folders : mapping of str to Path
+        A folder on each, by what it holds.
+    """
+
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        self.folders = dict(folders)
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield both families; of a disk that is away there is neither."""
+        size = GaugeMetricFamily("contimg_disk_bytes", "Size of the disk", labels=["holds"])
+        free = GaugeMetricFamily("contimg_disk_free_bytes", "Free space on the disk", labels=["holds"])
+        for holds, folder in self.folders.items():
+            with contextlib.suppress(OSError):
+                found = shutil.disk_usage(folder)
+                size.add_metric([holds], found.total)
+                free.add_metric([holds], found.free)
+        yield size
+        yield free
 
 
 class _Histograms:
@@ -213,23 +244,34 @@ class Metrics:
         The state file.
     config : PipelineConfig
         Port, address and text file.
+    folders : mapping of str to Path
+        Folders on whose disks there must be room, by what they hold.
     """
 
-    def __init__(self, path: Path, config: PipelineConfig) -> None:
+    def __init__(self, path: Path, config: PipelineConfig, folders: Mapping[str, Path]) -> None:
         self.config = config
         self.registry = CollectorRegistry()
         self.registry.register(StateCollector(path))
+        self.registry.register(DiskCollector(folders))
         self.arriving = Gauge(
             "contimg_arriving", "Measurement Sets seen but not complete", registry=self.registry
+        )
+        self.hung = Gauge(
+            "contimg_arrivals_hung", "Arrivals that do not answer when they are read", registry=self.registry
+        )
+        self.loop = Gauge(
+            "contimg_loop_timestamp_seconds",
+            "When the driver looked around last, Unix time",
+            registry=self.registry,
         )
         self.workers = Gauge("contimg_workers", "Workers that are there", registry=self.registry)
         self.paused = Gauge(
             "contimg_paused",
-            "1 while nothing is begun, as the catalogue or the disk is away",
+            "1 while nothing is begun or taken, as catalogue, disk or folder of arrivals is away",
             ["trouble"],
             registry=self.registry,
         )
-        for trouble in ("catalogue", "storage"):
+        for trouble in ("catalogue", "storage", "arrivals"):
             self.paused.labels(trouble).set(0)
         build = Gauge("contimg_build_info", "The version that runs", ["version"], registry=self.registry)
         build.labels(__version__).set(1)

@@ -15,6 +15,7 @@ from dsa110_contimg.errors import CalTableError, MeasurementSetError, ResourceEr
 from dsa110_contimg.files import write_json
 
 __all__ = [
+    "ARMS",
     "DUMPS_S",
     "EARLIER",
     "FAILURE",
@@ -44,6 +45,8 @@ STATE = "pipeline.sqlite3"
 OWNER = ".contimg-state.json"
 LOG = "log.jsonl"
 IMAGE = "image.fits"
+#: Folders in an observation's folder: each self-calibration's own.
+ARMS = ("seeded", "unseeded")
 
 #: Length of an observation of the DSA-110 (24 dumps), seconds.
 DUMPS_S = 309.24

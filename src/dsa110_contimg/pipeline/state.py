@@ -16,55 +16,20 @@ from typing import Any
 from dsa110_contimg.errors import InputError, ResourceError, StorageError
 from dsa110_contimg.pipeline.naming import real_folder, run_folder
 from dsa110_contimg.pipeline.quality import headline
-from dsa110_contimg.visibilities.lock import NO_LINKS
+from dsa110_contimg.pipeline.state_file import (
+    SCHEMA_VERSION,
+    STORAGE,
+    connect,
+    damaged,
+    make,
+    schema_version,
+)
 
-__all__ = ["SCHEMA_VERSION", "STATUSES", "Observation", "State", "connect", "damaged", "schema_version"]
+__all__ = ["ENDED", "STATUSES", "Observation", "Selection", "State"]
 
-STATUSES = ("queued", "running", "done", "failed", "reverted")
-SCHEMA_VERSION = 2
-#: What SQLite says of disks that are full, read-only or away.
-STORAGE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
-#: Observations are known by their Measurement Set; `run` and `event` are only ever added to.
-SCHEMA = """
-CREATE TABLE observation (
-    id INTEGER PRIMARY KEY,
-    name TEXT NOT NULL,
-    ms TEXT NOT NULL UNIQUE,
-    folder TEXT NOT NULL UNIQUE,
-    caltables TEXT,
-    observed_at REAL NOT NULL,
-    status TEXT NOT NULL CHECK (status IN ('queued', 'running', 'done', 'failed', 'reverted')),
-    run_id TEXT NOT NULL,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    queued_at REAL NOT NULL,
-    message TEXT NOT NULL DEFAULT '',
-    quality TEXT NOT NULL DEFAULT '',
-    seeded INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX observation_queue ON observation (status, observed_at, id);
-CREATE INDEX observation_time ON observation (observed_at);
-CREATE INDEX observation_quality ON observation (quality, observed_at);
-CREATE TABLE run (
-    id INTEGER PRIMARY KEY,
-    run_id TEXT NOT NULL UNIQUE,
-    observation_id INTEGER NOT NULL REFERENCES observation (id),
-    status TEXT NOT NULL,
-    started_at REAL NOT NULL,
-    finished_at REAL NOT NULL,
-    record TEXT NOT NULL
-);
-CREATE INDEX run_observation ON run (observation_id);
-CREATE TABLE event (
-    id INTEGER PRIMARY KEY,
-    time REAL NOT NULL,
-    observation_id INTEGER REFERENCES observation (id),
-    run_id TEXT,
-    event TEXT NOT NULL,
-    detail TEXT NOT NULL DEFAULT ''
-);
-CREATE INDEX event_observation ON event (observation_id);
-CREATE INDEX event_kind ON event (event);
-"""
+#: Statuses of what is not to be done any more, unless somebody asks for it.
+ENDED = ("done", "failed", "reverted")
+STATUSES = ("queued", "running", *ENDED)
 
 
 @dataclass(frozen=True)
@@ -95,6 +60,14 @@ class Observation:
         The verdict on what was published last; empty if there is none.
     seeded : bool
         Whether that was seeded.
+    priority : int
+        Those with a higher one are begun first.
+    version : str
+        The version of contimg that published it.
+    ended_at : float
+        When its last run ended, Unix time in seconds; zero if none has.
+    pruned : str
+        What has been removed of its products: nothing (empty), ``images`` or ``products``.
     """
 
     id: int
@@ -110,29 +83,52 @@ class Observation:
     message: str
     quality: str
     seeded: bool
+    priority: int
+    version: str
+    ended_at: float
+    pruned: str
 
 
-class _Connection(sqlite3.Connection):
-    """Says of a damaged file what can be done."""
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which observations are meant.
 
-    path: Path
+    Attributes
+    ----------
+    statuses, qualities : tuple of str
+        Of one of these statuses or of one of these verdicts; all if both are empty.
+    since, until : float or None
+        Observed since and before, Unix times in seconds.
+    version : str or None
+        Published by this version of contimg.
+    seeded : bool or None
+        Published seeded, or unseeded.
+    """
 
-    def execute(self, *arguments: Any) -> sqlite3.Cursor:
-        try:
-            return super().execute(*arguments)
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CORRUPT:
-                raise damaged(self.path, error) from None
-            raise
+    statuses: tuple[str, ...] = ()
+    qualities: tuple[str, ...] = ()
+    since: float | None = None
+    until: float | None = None
+    version: str | None = None
+    seeded: bool | None = None
 
-
-def damaged(path: Path, why: object) -> ResourceError:
-    """Return the error for a state file that cannot be used any more."""
-    return ResourceError(
-        f"is damaged ({why})",
-        path,
-        "contimg state rebuild OUTDIR --state-file FILE makes it anew from the records",
-    )
+    def where(self) -> tuple[str, list[Any]]:
+        """Return the condition in SQL, and its values."""
+        kinds = [("status", self.statuses), ("quality", self.qualities)]
+        either = [f"{name} IN ({','.join('?' * len(v))})" for name, v in kinds if v]
+        parts = [f"({' OR '.join(either)})"] if either else ["1"]
+        values: list[Any] = [value for _, v in kinds for value in v]
+        bounds = {
+            "observed_at >= ?": self.since,
+            "observed_at < ?": self.until,
+            "version = ?": self.version,
+            "quality != '' AND seeded = ?": self.seeded,
+        }
+        for condition, value in bounds.items():
+            if value is not None:
+                parts.append(condition)
+                values.append(value)
+        return " AND ".join(parts), values
 
 
 class State:
@@ -159,7 +155,7 @@ class State:
             raise InputError("no such state file", path, "give --state-file, or begin with contimg run")
         real_folder(path.parent)
         if not path.exists():
-            _create(path)
+            make(path)
         elif path.stat().st_size == 0:
             # It is made whole or not at all.
             raise damaged(path, "empty")
@@ -223,6 +219,7 @@ class State:
         outdir: Path,
         observed_at: float,
         caltables: tuple[Path, ...] | None = None,
+        priority: int = 0,
     ) -> bool:
         """Queue a Measurement Set; return False if it is known already, whatever became of it.
 
@@ -242,9 +239,18 @@ class State:
             run_id, now = _new_run_id(), time.time()
             cursor = self._db.execute(
                 "INSERT INTO observation"
-                " (status, name, ms, folder, caltables, observed_at, run_id, queued_at)"
-                " VALUES ('queued', ?, ?, ?, ?, ?, ?, ?)",
-                (name, str(ms), str(run_folder(outdir, name, ms, taken)), tables, observed_at, run_id, now),
+                " (status, name, ms, folder, caltables, observed_at, run_id, queued_at, priority)"
+                " VALUES ('queued', ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    name,
+                    str(ms),
+                    str(run_folder(outdir, name, ms, taken)),
+                    tables,
+                    observed_at,
+                    run_id,
+                    now,
+                    priority,
+                ),
             )
             self._event("queued", cursor.lastrowid, run_id)
         return True
@@ -287,11 +293,26 @@ class State:
         if unfinished is not None:
             self._change(self.find(ms), "queued", "rebuilt", "its run had come to no end")
 
-    def next_queued(self, rather_not: int | None = None) -> Observation | None:
-        """Return the oldest observation that waits, one of them only if there is no other."""
+    def next_queued(self, rather_not: int | None = None, recent_since: float = 0.0) -> Observation | None:
+        """Return the observation that is to be begun next.
+
+        Parameters
+        ----------
+        rather_not : int, optional
+            Key of one that is taken only if there is no other.
+        recent_since : float
+            Unix time in seconds; of the same priority, what was observed since comes before what is older.
+
+        Returns
+        -------
+        Observation or None
+            By priority, then the recent, then the oldest; None if none waits.
+        """
         row = self._row(
-            "SELECT * FROM observation WHERE status = 'queued' ORDER BY id IS ?, observed_at, id LIMIT 1",
+            "SELECT * FROM observation WHERE status = 'queued'"
+            " ORDER BY id IS ?, priority DESC, observed_at < ?, observed_at, id LIMIT 1",
             rather_not,
+            recent_since,
         )
         return _observation(row) if row else None
 
@@ -304,17 +325,34 @@ class State:
         if self.paused():
             self.note("continued")
 
-    def paused(self) -> tuple[float, str] | None:
-        """Return since when nothing is begun, Unix time, and why; None if work goes on."""
+    def paused(self, before: float | None = None) -> tuple[float, str] | None:
+        """Return since when nothing is begun, Unix time, and why; None if work goes on.
+
+        Parameters
+        ----------
+        before : float, optional
+            As it was before this Unix time; now by default.
+        """
         row = self._row(
-            "SELECT time, event, detail FROM event WHERE event IN ('paused', 'continued')"
-            " ORDER BY id DESC LIMIT 1"
+            "SELECT time, event, detail FROM event WHERE event IN ('paused', 'continued') AND time < ?"
+            " ORDER BY id DESC LIMIT 1",
+            1e300 if before is None else before,
         )
         return (row["time"], row["detail"]) if row and row["event"] == "paused" else None
 
-    def start(self, observation: Observation) -> None:
-        """Note that a worker is given the observation."""
-        self._change(observation, "running", "started", f"attempt {observation.attempts + 1}", attempts=1)
+    def start(self, observation: Observation) -> bool:
+        """Note that a worker is given the observation; False if it waits no longer."""
+        with self._transaction():
+            cursor = self._db.execute(
+                "UPDATE observation SET status = 'running', message = '', attempts = attempts + 1"
+                " WHERE id = ? AND run_id = ? AND ms = ? AND status = 'queued'",
+                (observation.id, observation.run_id, str(observation.ms)),
+            )
+            if not cursor.rowcount:
+                return False
+            detail = f"attempt {observation.attempts + 1}"
+            self._event("started", observation.id, observation.run_id, detail)
+        return True
 
     def requeue(self, observation: Observation, event: str, why: str, *, blameless: bool = False) -> None:
         """Put back what did not come to an end; blameless, the attempt does not count."""
@@ -337,11 +375,15 @@ class State:
             )
             said = headline(record)
             self._set(observation.id, record["status"], said)
+            self._db.execute(
+                "UPDATE observation SET ended_at = ? WHERE id = ?", (record["finished"], observation.id)
+            )
             if record["status"] == "done":
                 # What was published before stays where a run fails.
+                version = record.get("versions", {}).get("dsa110-contimg", "")
                 self._db.execute(
-                    "UPDATE observation SET quality = ?, seeded = ? WHERE id = ?",
-                    (record["quality"], record["seeded"], observation.id),
+                    "UPDATE observation SET quality = ?, seeded = ?, version = ?, pruned = '' WHERE id = ?",
+                    (record["quality"], record["seeded"], version, observation.id),
                 )
             self._event(record["status"], observation.id, observation.run_id, said)
 
@@ -356,36 +398,99 @@ class State:
 
     # What users do
 
-    def retry(self, mss: list[Path] | None = None) -> list[Observation]:
-        """Queue observations again, each as a new run.
-
-        Parameters
-        ----------
-        mss : list of Path, optional
-            Measurement Sets, whatever became of them; all that failed by default.
+    def retry(self, chosen: Sequence[Observation], priority: int = 0) -> list[Observation]:
+        """Queue observations again, each as a new run; return them.
 
         Raises
         ------
         InputError
-            If one is unknown, or waits or runs already.
+            If one waits or runs already.
         """
-        if mss is None:
-            chosen = self.observations("failed")
-        else:
-            chosen = [self.find(ms) for ms in mss]
-            busy = [o for o in chosen if o.status in ("queued", "running")]
-            if busy:
-                raise InputError(f"is {busy[0].status} already", busy[0].ms, "wait for it")
         with self._transaction():
             for o in chosen:
                 run_id = _new_run_id()
-                self._db.execute(
+                cursor = self._db.execute(
                     "UPDATE observation SET status = 'queued', run_id = ?, attempts = 0, queued_at = ?,"
-                    " message = '' WHERE id = ?",
-                    (run_id, time.time(), o.id),
+                    " message = '', priority = ? WHERE id = ? AND status NOT IN ('queued', 'running')",
+                    (run_id, time.time(), priority, o.id),
                 )
+                if not cursor.rowcount:
+                    raise InputError(f"is {self.find(o.ms).status} already", o.ms, "wait for it")
                 self._event("retry", o.id, run_id)
-        return chosen
+        return [self.find(o.ms) for o in chosen]
+
+    def prioritize(self, chosen: Sequence[Observation], priority: int) -> None:
+        """Give observations that wait another place in the queue.
+
+        Raises
+        ------
+        InputError
+            If one does not wait.
+        """
+        with self._transaction():
+            for o in chosen:
+                cursor = self._db.execute(
+                    "UPDATE observation SET priority = ? WHERE id = ? AND status = 'queued'", (priority, o.id)
+                )
+                if not cursor.rowcount:
+                    raise InputError(f"is {self.find(o.ms).status} and does not wait", o.ms, "contimg retry")
+                self._event("prioritized", o.id, o.run_id, f"priority {priority}")
+
+    def rename(self, observation: Observation, name: str, ms: Path) -> None:
+        """Know an observation by another Measurement Set; its products stay where they are.
+
+        Raises
+        ------
+        InputError
+            If it runs, or the other one is known already.
+        """
+        with self._transaction():
+            self._require_idle(observation)
+            if self._row("SELECT 1 FROM observation WHERE ms = ?", str(ms)):
+                raise InputError("is known already", ms, "contimg forget one of the two")
+            self._db.execute(
+                "UPDATE observation SET name = ?, ms = ? WHERE id = ?", (name, str(ms), observation.id)
+            )
+            self._event("renamed", observation.id, None, f"from {observation.ms}")
+
+    def forget(self, observation: Observation) -> None:
+        """Remove an observation and its history; that it was forgotten stays on record.
+
+        Raises
+        ------
+        InputError
+            If it runs.
+        """
+        with self._transaction():
+            self._require_idle(observation)
+            for table, key in (("run", "observation_id"), ("event", "observation_id"), ("observation", "id")):
+                self._db.execute(f"DELETE FROM {table} WHERE {key} = ?", (observation.id,))
+            self._event("forgotten", None, None, f"{observation.ms}, which was {observation.status}")
+
+    def _require_idle(self, observation: Observation) -> None:
+        row = self._row("SELECT status FROM observation WHERE id = ?", observation.id)
+        if row is None or row["status"] == "running":
+            raise InputError("is running", observation.ms, "wait for it")
+
+    def note_pruned(self, observation: Observation, what: str, detail: str) -> None:
+        """Note which of its products have been removed: ``images`` or ``products``."""
+        with self._transaction():
+            self._db.execute("UPDATE observation SET pruned = ? WHERE id = ?", (what, observation.id))
+            self._event("pruned", observation.id, observation.run_id, detail)
+
+    def moved_folders(self, outdir: Path) -> list[Observation]:
+        """Return the observations whose products are said to lie in another output folder."""
+        rows = self._db.execute("SELECT * FROM observation")
+        return [_observation(row) for row in rows if row["folder"].rpartition("/")[0] != str(outdir)]
+
+    def relocate(self, moved: Sequence[Observation], outdir: Path) -> None:
+        """Note that the products of observations lie in another output folder now."""
+        with self._transaction():
+            for o in moved:
+                self._db.execute(
+                    "UPDATE observation SET folder = ? WHERE id = ?", (str(outdir / o.folder.name), o.id)
+                )
+                self._event("folder_moved", o.id, None, f"from {o.folder}")
 
     def find(self, ms: Path) -> Observation:
         """Return the observation of a Measurement Set.
@@ -414,32 +519,20 @@ class State:
         )
         return [_observation(row) for row in rows]
 
-    def latest(
-        self,
-        number: int | None = None,
-        *,
-        statuses: Sequence[str] = (),
-        qualities: Sequence[str] = (),
-        since: float | None = None,
-    ) -> list[Observation]:
+    def latest(self, number: int | None = None, chosen: Selection | None = None) -> list[Observation]:
         """Return the observations that were observed last, the latest first.
 
         Parameters
         ----------
         number : int, optional
             At most so many; all if None.
-        statuses, qualities : sequence of str, optional
-            Only those of one of these statuses, or of one of these verdicts.
-        since : float, optional
-            Only those observed since, Unix time in seconds.
+        chosen : Selection, optional
+            Only these.
         """
-        kinds = [("status", tuple(statuses)), ("quality", tuple(qualities))]
-        either = " OR ".join(f"{name} IN ({','.join('?' * len(v))})" for name, v in kinds if v) or "1"
-        values = [value for _, v in kinds for value in v]
+        condition, values = (chosen or Selection()).where()
         rows = self._db.execute(
-            f"SELECT * FROM observation WHERE ({either}) AND observed_at >= ?"
-            " ORDER BY observed_at DESC, id DESC LIMIT ?",
-            (*values, -1e300 if since is None else since, -1 if number is None else number),
+            f"SELECT * FROM observation WHERE {condition} ORDER BY observed_at DESC, id DESC LIMIT ?",
+            (*values, -1 if number is None else number),
         )
         return [_observation(row) for row in rows]
 
@@ -472,6 +565,24 @@ class State:
         for row in self._db.execute("SELECT id, record FROM run WHERE id > ? ORDER BY id", (after,)):
             yield row["id"], json.loads(row["record"])
 
+    def finished_between(self, begin: float, end: float) -> list[tuple[str, dict[str, Any]]]:
+        """Return name and record of the runs that ended from `begin` to before `end`, Unix times."""
+        rows = self._db.execute(
+            "SELECT name, record FROM run JOIN observation ON observation.id = observation_id"
+            " WHERE finished_at >= ? AND finished_at < ? ORDER BY finished_at, run.id",
+            (begin, end),
+        )
+        return [(row["name"], json.loads(row["record"])) for row in rows]
+
+    def events_between(self, begin: float, end: float) -> list[dict[str, Any]]:
+        """Return what happened from `begin` to before `end`, Unix times, in order; ``name`` may be None."""
+        rows = self._db.execute(
+            "SELECT time, name, event, detail FROM event LEFT JOIN observation ON observation.id ="
+            " observation_id WHERE time >= ? AND time < ? ORDER BY event.id",
+            (begin, end),
+        )
+        return [dict(row) for row in rows]
+
     def history(self, observation: Observation) -> list[dict[str, Any]]:
         """Return what happened to an observation, in order."""
         rows = self._db.execute(
@@ -494,7 +605,7 @@ class State:
         self, observation: Observation, status: str, event: str, detail: str, attempts: int = 0
     ) -> None:
         with self._transaction():
-            self._set(observation.id, status, detail if status != "running" else "")
+            self._set(observation.id, status, detail)
             self._db.execute(
                 "UPDATE observation SET attempts = attempts + ? WHERE id = ?", (attempts, observation.id)
             )
@@ -522,47 +633,3 @@ def _observation(row: sqlite3.Row) -> Observation:
     values["caltables"] = None if tables is None else tuple(Path(t) for t in json.loads(tables))
     paths = {"ms": Path(values["ms"]), "folder": Path(values["folder"]), "seeded": bool(values["seeded"])}
     return Observation(**values | paths)
-
-
-def connect(path: Path) -> _Connection:
-    """Open the database of a state file, of whatever version."""
-    db = sqlite3.connect(
-        path, timeout=30.0, isolation_level=None, check_same_thread=False, factory=_Connection
-    )
-    db.path = path
-    db.row_factory = sqlite3.Row
-    db.execute("PRAGMA journal_mode=WAL")
-    return db
-
-
-def schema_version(db: sqlite3.Connection) -> int:
-    """Return the version of a state file's tables; 0 of another database."""
-    return int(db.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _create(path: Path) -> None:
-    """Make a state file whole or not at all; another process may be faster."""
-    new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
-    try:
-        with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as db:
-            for statement in SCHEMA.split(";"):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        try:
-            if not path.exists():
-                # Of a file that was moved or lost: SQLite would take them for this one's.
-                for ending in ("-wal", "-shm"):
-                    path.with_name(path.name + ending).unlink(missing_ok=True)
-            os.link(new, path)
-        except FileExistsError:
-            return
-        except OSError as error:
-            if error.errno not in NO_LINKS:
-                raise
-            new.rename(path)
-    except (OSError, sqlite3.Error) as error:
-        raise ResourceError(
-            f"cannot be made ({error})", path, "check disk and permission, or give another --state-file"
-        ) from None
-    finally:
-        new.unlink(missing_ok=True)

@@ -25,7 +25,8 @@ from dsa110_contimg.pipeline.naming import (
     state_of,
 )
 from dsa110_contimg.pipeline.quality import headline
-from dsa110_contimg.pipeline.state import SCHEMA_VERSION, State, connect, damaged, schema_version
+from dsa110_contimg.pipeline.state import State
+from dsa110_contimg.pipeline.state_file import SCHEMA_VERSION, connect, damaged, schema_version
 from dsa110_contimg.visibilities.lock import lock_beside
 
 __all__ = ["Rebuilt", "back_up", "check", "rebuild", "upgrade"]
@@ -39,6 +40,18 @@ CREATE INDEX observation_quality ON observation (quality, observed_at);
 CREATE INDEX run_observation ON run (observation_id);
 CREATE INDEX event_kind ON event (event);
 """
+#: From version 2 to 3: what is queued, chosen and removed by.
+TO_3 = """
+ALTER TABLE observation ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE observation ADD COLUMN version TEXT NOT NULL DEFAULT '';
+ALTER TABLE observation ADD COLUMN ended_at REAL NOT NULL DEFAULT 0;
+ALTER TABLE observation ADD COLUMN pruned TEXT NOT NULL DEFAULT '';
+CREATE INDEX run_finished ON run (finished_at);
+CREATE INDEX event_time ON event (time);
+UPDATE observation SET ended_at =
+    COALESCE((SELECT MAX(finished_at) FROM run WHERE observation_id = observation.id), 0);
+"""
+STEPS = {1: TO_2, 2: TO_3}
 #: The last run that published anything.
 PUBLISHED = """
 SELECT observation_id, record FROM run WHERE id IN (
@@ -172,11 +185,11 @@ def upgrade(path: Path) -> Path | None:
                     return None
                 if version == 0:
                     raise InputError("is a database, but no state file", path, "give another --state-file")
-                if version != 1:
+                if version > SCHEMA_VERSION:
                     raise InputError("is of a later version", path, "use a newer contimg")
                 copy = path.with_name(f"{path.name}.version{version}")
                 _copy(path, copy)
-                _upgrade_from_1(db)
+                _upgrade(db, version)
         except sqlite3.OperationalError as error:
             raise ResourceError(
                 f"cannot be upgraded ({error})", path, "check disk and permission, and who uses it"
@@ -186,14 +199,20 @@ def upgrade(path: Path) -> Path | None:
     return copy
 
 
-def _upgrade_from_1(db: sqlite3.Connection) -> None:
+def _upgrade(db: sqlite3.Connection, version: int) -> None:
+    """Take the tables through every version since theirs, in one transaction."""
     db.execute("BEGIN IMMEDIATE")
-    for statement in TO_2.split(";"):
-        db.execute(statement)
+    for step in range(version, SCHEMA_VERSION):
+        for statement in STEPS[step].split(";"):
+            db.execute(statement)
     for row in db.execute(PUBLISHED).fetchall():
         record = json.loads(row["record"])
-        values = record.get("quality", ""), record.get("seeded", False), row["observation_id"]
-        db.execute("UPDATE observation SET quality = ?, seeded = ? WHERE id = ?", values)
+        values = record.get("quality", ""), record.get("seeded", False)
+        made_by = record.get("versions", {}).get("dsa110-contimg", "")
+        db.execute(
+            "UPDATE observation SET quality = ?, seeded = ?, version = ? WHERE id = ?",
+            (*values, made_by, row["observation_id"]),
+        )
     db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     db.execute("COMMIT")
 

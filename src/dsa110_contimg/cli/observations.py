@@ -1,0 +1,343 @@
+"""What the pipeline knows and keeps: ``contimg status``, ``report``, ``retry``, ``revert``, ``prune``."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from dsa110_contimg.cli.options import ConfigFile, StateFile, given_state_file, named_state_file
+from dsa110_contimg.cli.terminal import JsonFlag, print_json, print_result, print_table
+from dsa110_contimg.config import AGES_S, PipelineConfig, parse_retention
+from dsa110_contimg.errors import ConfigError
+
+__all__ = [
+    "forget",
+    "observation_row",
+    "prioritize",
+    "prune",
+    "rename",
+    "report",
+    "retry",
+    "revert",
+    "status",
+]
+
+MeasurementSets = Annotated[list[Path], typer.Argument(metavar="MS...", help="Measurement Sets")]
+Since = Annotated[str | None, typer.Option(help="Only what was observed since: a date (UTC), or 12h, 7d")]
+Until = Annotated[str | None, typer.Option(help="Only what was observed before: a date (UTC), or 12h, 7d")]
+
+
+def status(
+    ms: Annotated[Path | None, typer.Argument(help="Measurement Set, for its history and figures")] = None,
+    state_file: StateFile = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Only what failed")] = False,
+    bad: Annotated[bool, typer.Option("--bad", help="Only what is published as bad or unverified")] = False,
+    since: Since = None,
+    last: Annotated[int, typer.Option(min=1, help="At most so many, the latest first")] = 20,
+    every: Annotated[bool, typer.Option("--all", help="However many there are")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what waits, runs, is done and failed, the latest first; of one Measurement Set, all of it."""
+    from dsa110_contimg.pipeline.state import Selection, State
+
+    with State(named_state_file(state_file), create=False) as state:
+        if ms is not None:
+            _print_one(state, ms, as_json)
+            return
+        counts, qualities, paused = state.counts(), state.qualities(), state.paused()
+        chosen = Selection(
+            statuses=("failed",) if failed else (),
+            qualities=("bad", "unverified") if bad else (),
+            since=_time(since, "since"),
+        )
+        found = state.latest(None if every else last, chosen)
+    if as_json:
+        away = None if paused is None else {"since": paused[0], "why": paused[1]}
+        rows = [observation_row(o) for o in found]
+        print_json({"counts": counts, "quality": qualities, "paused": away, "observations": rows})
+        return
+    if paused is not None:
+        typer.echo(f"PAUSED since {_date(paused[0])} UTC: {paused[1]}")
+    parts = [f"{n} {s}" for s, n in counts.items() if n]
+    verdicts = ", ".join(f"{n} {q}" for q, n in qualities.items())
+    typer.echo((", ".join(parts) or "nothing yet") + (f"; published: {verdicts}" if verdicts else ""))
+    if not found:
+        return
+    table = Table("observation", "observed", "status", "verdict", "seeded", "tries", "what came of it")
+    for o in found:
+        seeded = ("yes" if o.seeded else "NO") if o.quality else ""
+        cells = (o.name, _date(o.observed_at), o.status, o.quality, seeded, str(o.attempts), o.message)
+        table.add_row(*map(escape, cells))
+    print_table(table)
+    if not every and len(found) == last:
+        typer.echo(f"the latest {last}; --last N or --all shows more")
+
+
+def retry(
+    mss: Annotated[
+        list[Path] | None, typer.Argument(metavar="[MS]...", help="Measurement Sets; all failed by default")
+    ] = None,
+    since: Since = None,
+    until: Until = None,
+    verdict: Annotated[
+        str | None,
+        typer.Option(
+            help="What is published with such a verdict: good, unverified, kept, bad; or with commas"
+        ),
+    ] = None,
+    made_by: Annotated[str | None, typer.Option(help="What this version of contimg published")] = None,
+    unseeded: Annotated[bool, typer.Option("--unseeded", help="What is published unseeded")] = False,
+    priority: Annotated[int, typer.Option(help="Those with a higher one are begun first")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which")] = False,
+    state_file: StateFile = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Queue what failed, the Measurement Sets named, or what the options choose, again.
+
+    The options narrow one another; run or watch takes up what is queued. What was reverted is queued again
+    only by its name.
+    """
+    from dsa110_contimg.pipeline.state import Selection, State
+
+    chosen = Selection(
+        statuses=("done",) if unseeded or made_by or verdict else ("done", "failed"),
+        since=_time(since, "since"),
+        until=_time(until, "until"),
+        version=made_by,
+        seeded=False if unseeded else None,
+    )
+    if mss and any(o is not None for o in (since, until, verdict, made_by, unseeded or None)):
+        raise ConfigError("both Measurement Sets and a choice are given", "retry", "give one")
+    narrowed = chosen != Selection(statuses=("done", "failed"))
+    verdicts = _verdicts(verdict)
+    with State(named_state_file(state_file), create=False) as state:
+        if mss:
+            found = [state.find(m.resolve()) for m in mss]
+        elif narrowed:
+            found = [o for o in state.latest(None, chosen) if not verdicts or o.quality in verdicts][::-1]
+        else:
+            found = state.observations("failed")
+        queued = found if dry_run else state.retry(found, priority)
+    words = "would be queued again" if dry_run else "queued again"
+    lines = [f"{len(queued)} {words}", *(str(o.ms) for o in queued)]
+    print_result({"queued": [str(o.ms) for o in queued], "dry_run": dry_run}, lines, as_json)
+
+
+def prioritize(
+    mss: MeasurementSets,
+    priority: Annotated[int, typer.Option(help="Those with a higher one are begun first")] = 1,
+    state_file: StateFile = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Give Measurement Sets that wait another place in the queue, also while the pipeline runs."""
+    from dsa110_contimg.pipeline.state import State
+
+    with State(named_state_file(state_file), create=False) as state:
+        found = [state.find(m.resolve()) for m in mss]
+        state.prioritize(found, priority)
+    lines = [f"{o.ms}: priority {priority}" for o in found]
+    print_result({"prioritized": [str(o.ms) for o in found], "priority": priority}, lines, as_json)
+
+
+def revert(
+    ms: Annotated[Path, typer.Argument(help="Measurement Set")],
+    state_file: StateFile = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Put columns and flags of a Measurement Set back to what the pipeline found."""
+    from dsa110_contimg.pipeline.job import revert as put_back
+    from dsa110_contimg.pipeline.state import State
+
+    restored = put_back(ms.resolve())
+    text = f"restored {', '.join(restored)}" if restored else "nothing had been changed"
+    path = given_state_file(state_file)
+    if path is None or not path.exists():
+        text += "; no state file was told: give --state-file if the pipeline knows it"
+    else:
+        with State(path, create=False) as state:
+            known = state.known(ms.resolve())
+            if known is not None:
+                state.revert(known, text)
+    if as_json:
+        print_json({"ms": str(ms), "restored": restored})
+        return
+    typer.echo(f"{ms}: {text}")
+
+
+def rename(
+    old: Annotated[Path, typer.Argument(help="Where the Measurement Set was")],
+    new: Annotated[Path, typer.Argument(help="Where it is")],
+    state_file: StateFile = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Know an observation by another name, once its Measurement Set has been moved; products stay."""
+    from dsa110_contimg.pipeline.state import State
+    from dsa110_contimg.pipeline.upkeep import rename as rename_observation
+
+    with State(named_state_file(state_file), create=False) as state:
+        renamed = rename_observation(state, old.absolute(), new.resolve())
+    said = f"{renamed.ms}: known by this name; products in {renamed.folder}"
+    print_result(observation_row(renamed), [said], as_json)
+
+
+def forget(mss: MeasurementSets, state_file: StateFile = None, as_json: JsonFlag = False) -> None:
+    """Remove observations from the state; what is found again, as by watch, counts as new."""
+    from dsa110_contimg.pipeline.state import State
+
+    with State(named_state_file(state_file), create=False) as state:
+        found = [state.find(m.absolute() if not m.exists() else m.resolve()) for m in mss]
+        for o in found:
+            state.forget(o)
+    lines = [f"{o.ms}: forgotten; products in {o.folder}" for o in found]
+    print_result({"forgotten": [str(o.ms) for o in found]}, lines, as_json)
+
+
+def report(
+    day: Annotated[
+        str, typer.Option(help="A day (UTC), for example 2026-01-25, or today, yesterday")
+    ] = "yesterday",
+    state_file: StateFile = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Sum up a day: what arrived, what came of it, what needs a hand."""
+    from dsa110_contimg.pipeline.day_report import DAY_S, day_lines, day_report
+    from dsa110_contimg.pipeline.state import State
+
+    begin = _day(day)
+    with State(named_state_file(state_file), create=False) as state:
+        found = day_report(state, begin, begin + DAY_S)
+    print_result(found, day_lines(found), as_json)
+
+
+def prune(
+    retention: Annotated[
+        str | None,
+        typer.Option(help="Rules VERDICT:WHAT:AGE, for example any:images:30d,failed:products:90d"),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed")] = False,
+    config: ConfigFile = None,
+    state_file: StateFile = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Remove products by age and verdict, as the option retention says; records stay."""
+    from dsa110_contimg.pipeline.state import State
+    from dsa110_contimg.pipeline.upkeep import prune as remove
+
+    settings = PipelineConfig.load(config, {"retention": retention, "state_file": state_file})
+    if settings.retention is None:
+        raise ConfigError("no rules are given", "retention", "for example --retention any:images:30d")
+    rules = parse_retention(settings.retention)
+    with State(named_state_file(settings.state_file), create=False) as state:
+        found = list(remove(state, rules, dry_run=dry_run))
+    removed, left = [p for p in found if not p.kept], [p for p in found if p.kept]
+    gigabytes = sum(p.n_bytes for p in removed) / 1e9
+    lines = [f"{p.observation.name}: {p.what}, {p.n_files} files, {p.n_bytes / 1e6:.1f} MB" for p in removed]
+    lines += [f"{p.observation.name}: left alone: {p.kept}" for p in left]
+    verb = "would be removed" if dry_run else "removed"
+    lines.append(
+        f"{sum(p.n_files for p in removed)} files of {len(removed)} observations {verb}, {gigabytes:.3f} GB"
+    )
+    values = [
+        {
+            "observation": p.observation.name,
+            "folder": str(p.observation.folder),
+            "what": p.what,
+            "files": p.n_files,
+            "bytes": p.n_bytes,
+            "left_alone": p.kept or None,
+        }
+        for p in found
+    ]
+    print_result({"dry_run": dry_run, "pruned": values}, lines, as_json)
+
+
+def _verdicts(text: str | None) -> set[str]:
+    """Read verdicts separated by commas."""
+    known = ("good", "unverified", "kept", "bad")
+    words = {word.strip() for word in text.split(",")} if text else set()
+    if words - set(known):
+        raise ConfigError(
+            f"is no verdict: {sorted(words - set(known))[0]}", "verdict", f"give {', '.join(known)}"
+        )
+    return words
+
+
+def _day(text: str) -> float:
+    """Read a day: when it begins, Unix time in seconds."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    days = {"today": today, "yesterday": today - timedelta(days=1)}
+    try:
+        return (
+            days[text] if text in days else datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+        ).timestamp()
+    except ValueError:
+        raise ConfigError(f"is no day: {text}", "day", "give 2026-01-25, today or yesterday") from None
+
+
+def _time(text: str | None, option: str) -> float | None:
+    """Read a date, or how long ago: Unix time in seconds."""
+    if text is None:
+        return None
+    ago = re.fullmatch(r"(\d+(?:\.\d+)?)([hd])", text)
+    if ago:
+        return time.time() - float(ago[1]) * AGES_S[ago[2]]
+    try:
+        when = datetime.fromisoformat(text)
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    except ValueError:
+        raise ConfigError(
+            f"is no date: {text}", option, "give 2026-01-25, 2026-01-25T12:00, 12h or 7d"
+        ) from None
+
+
+def _date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def observation_row(observation: Any) -> dict[str, Any]:
+    """Return what is told of an observation, as JSON has it."""
+    return {
+        "observation": observation.name,
+        "ms": str(observation.ms),
+        "folder": str(observation.folder),
+        "observed_at": observation.observed_at,
+        "status": observation.status,
+        "run_id": observation.run_id,
+        "attempts": observation.attempts,
+        "message": observation.message,
+        "quality": observation.quality,
+        "seeded": observation.seeded,
+        "priority": observation.priority,
+        "version": observation.version,
+        "ended_at": observation.ended_at or None,
+        "pruned": observation.pruned,
+    }
+
+
+def _print_one(state: Any, ms: Path, as_json: bool) -> None:
+    observation = state.find(ms.resolve())
+    record, history = state.record(observation), state.history(observation)
+    if as_json:
+        print_json({**observation_row(observation), "record": record, "history": history})
+        return
+    for key, value in observation_row(observation).items():
+        shown = _date(value) + " UTC" if key.endswith("_at") and value else value
+        typer.echo(f"{key:<18} {'-' if shown in (None, '') else shown}")
+    if record and record["status"] == "done":
+        typer.echo(f"{'published':<18} {record['published']} ({record['quality']}), {record['image']}")
+        if record["fallback"]:
+            typer.echo(f"{'fell back':<18} {record['fallback']}")
+        for key, value in record["figures"].items():
+            typer.echo(f"{key:<18} {'-' if value is None else format(value, '.4g')}")
+        typer.echo(f"{'seconds':<18} " + ", ".join(f"{k} {v:.1f}" for k, v in record["seconds"].items()))
+        typer.echo(f"{'initial tables':<18} {', '.join(record['caltables']) or 'none'}")
+    typer.echo("history")
+    for event in history:
+        typer.echo(f"  {_date(event['time'])} {event['run_id'] or '':<12} {event['event']} {event['detail']}")
