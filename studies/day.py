@@ -3,15 +3,15 @@
     python -m studies.day FOLDER [--arrivals 300] [--apart 1.6] [--bad 15]
 
 A small observation of random phases arrives under as many names as an observing day has, bad ones (truncated,
-fully flagged, of an unknown telescope, unreadable) among them, into a folder that ``contimg watch`` looks into,
-two workers. A supervisor starts the service again when it ends, as systemd would; a Prometheus with the
+fully flagged, of an unknown telescope, unreadable) among them, into a folder that ``contimg watch`` looks
+into, two workers. A supervisor starts the service again when it ends, as systemd would; a Prometheus with the
 configuration and the rules of ``deploy/`` watches it. In between the catalogue is removed, the disk of the
 products is filled, an arrival hangs (a pipe in the place of a column), the driver is killed, the state is
 damaged, and the folders of products and arrivals are moved. What an operator would do about each is done here
 once the alert has come, and no earlier.
 
-Printed: for each trouble the seconds until somebody was told, and at the end what became of every arrival: how
-often it was calibrated and published, seeded or not, its phase error against the truth, DATA by its hash.
+Printed: for each trouble the seconds until somebody was told, and at the end what became of every arrival:
+how often it was calibrated and published, seeded or not, its phase error against the truth, DATA by its hash.
 
 It needs root, for a disk that can be filled (a tmpfs), and Prometheus.
 """

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 #: casacore waits 20 s for a lock; what takes much longer than that hangs. It is looked at again after twice
 #: as long every time, up to the longest.
 PROBE_S, LONGEST_WAIT_S = 60.0, 3600.0
+#: It is told of earlier.
+SUSPECT_S = 25.0
 #: What has not answered within this time is asked at the next look; so many may be without an answer.
 ANSWERS_AT_ONCE_S, MOST_PROBES = 5.0, 4
 
@@ -104,7 +106,9 @@ class Arrivals:
     @property
     def hung(self) -> list[Path]:
         """Those that do not answer when they are read."""
+        late = time.monotonic() - SUSPECT_S
         hung = {path.name for path, waiting in self._waiting.items() if waiting.hung}
+        hung |= {path.name for path, probe in self._probes.items() if probe.since < late}
         hung |= {name for name, refusal in self._refused.items() if math.isfinite(refusal.look_again)}
         return [self.folder / name for name in sorted(hung)]
 

@@ -212,6 +212,7 @@ class Driver:
         """Wait until the state can be written, then queue again what ran; nothing else is done meanwhile."""
         logger.error("waits until that is over: %s", error, extra={"event": "state_away"})
         self._tasks.clear()
+        self.metrics.paused.labels("state").set(1)
         while True:
             time.sleep(FIRST_TRY_S)
             self.metrics.loop.set_to_current_time()
@@ -220,6 +221,7 @@ class Driver:
                 self._recover()
             except StorageError:
                 continue
+            self.metrics.paused.labels("state").set(0)
             logger.warning("goes on: the state can be written", extra={"event": "state_back"})
             return
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import logging.handlers
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -44,6 +45,26 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(values, default=str)
 
 
+class _LogFile(logging.handlers.RotatingFileHandler):
+    """A log whose disk may be full or away for a while: its lines wait, which is said once on stderr."""
+
+    told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say what is wrong in a line; anything but the disk is told at length."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.told:
+            self.told = True
+            sys.stderr.write(f"error: {self.baseFilename}: cannot be written ({error.strerror})\n")
+
+    def close(self) -> None:
+        """Close it; what its disk does not take is lost."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 class _EventCounter(logging.Handler):
     """Count what is logged with ``extra={"event": ...}``."""
 
@@ -76,7 +97,7 @@ def json_log(file: Path, *, rotate: bool = False, **fields: Any) -> Iterator[Cou
         How often each ``event`` was logged so far.
     """
     size, old = (LOG_BYTES, OLD_LOGS) if rotate else (0, 0)
-    handler = logging.handlers.RotatingFileHandler(file, maxBytes=size, backupCount=old, encoding="utf-8")
+    handler = _LogFile(file, maxBytes=size, backupCount=old, encoding="utf-8")
     handler.setFormatter(JsonFormatter(**fields))
     counter = _EventCounter()
     package = logging.getLogger(ROOT)

@@ -267,11 +267,11 @@ class Metrics:
         self.workers = Gauge("contimg_workers", "Workers that are there", registry=self.registry)
         self.paused = Gauge(
             "contimg_paused",
-            "1 while nothing is begun or taken, as catalogue, disk or folder of arrivals is away",
+            "1 while nothing is begun or taken, as catalogue, disk, state or folder of arrivals is away",
             ["trouble"],
             registry=self.registry,
         )
-        for trouble in ("catalogue", "storage", "arrivals"):
+        for trouble in ("catalogue", "storage", "state", "arrivals"):
             self.paused.labels(trouble).set(0)
         build = Gauge("contimg_build_info", "The version that runs", ["version"], registry=self.registry)
         build.labels(__version__).set(1)
