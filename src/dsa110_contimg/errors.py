@@ -34,6 +34,8 @@ Each carries three parts, *what*, *where* and *remedy*, and prints as one line.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 __all__ = [
     "AxesError",
     "CalTableError",
@@ -196,9 +198,14 @@ class UnforeseenError(EngineError):
     """An exception that nobody raised on purpose."""
 
     @classmethod
-    def of(cls, error: BaseException) -> UnforeseenError:
-        """Say what an exception means, memory that is lacking in plain words."""
+    def of(
+        cls, error: BaseException, memory_options: Sequence[str] = ("--memory-gb", "--size")
+    ) -> UnforeseenError:
+        """Say what an exception means; where memory is lacking, which options to lower, if any."""
         if isinstance(error, MemoryError):
-            return cls("out of memory", remedy="lower --memory-gb or --size")
+            lower = f"lower {' or '.join(memory_options)}"
+            return cls(
+                "out of memory", remedy=lower if memory_options else "free some memory or give less data"
+            )
         name = type(error).__name__
         return cls(f"internal error: {name}: {str(error) or name}", remedy="set CONTIMG_DEBUG=1 for details")

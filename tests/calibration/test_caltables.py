@@ -169,7 +169,7 @@ def test_a_damaged_table(written):
         (written / name).write_bytes(whole)
     read_gain_table(written)
     shutil.rmtree(written / "SPECTRAL_WINDOW")
-    assert_one_line(written, "cannot be read")
+    assert_one_line(written, "/SPECTRAL_WINDOW: cannot be opened")
 
 
 def test_a_table_without_solutions(written, tmp_path):
@@ -193,3 +193,17 @@ def test_solutions_that_are_no_numbers_are_flagged(written):
         main.putcell("FLAG", 0, np.zeros((1, 2), bool))
         main.putcell("CPARAM", 0, np.array([[np.nan, 0]], np.complex64))
     assert read_gain_table(written).gains[0].flag[0, 0].all()
+
+
+def test_a_history_that_cannot_be_read_costs_no_gains(rng, small_ms, tmp_path):
+    """All that a gain table takes of it is that there is one."""
+    path = shutil.copytree(small_ms.path, tmp_path / "broken.ms")
+    for file in (path / "HISTORY").glob("table.f*"):
+        file.unlink()
+    gains = {0: some_gains(rng, len(small_ms.antennas))}
+    write_gain_table(tmp_path / "cal", "G Jones", gains, open_measurement_set(path))
+    with table(str(tmp_path / "cal"), ack=False) as main:
+        assert main.getkeyword("HISTORY") == f"Table: {tmp_path}/cal/HISTORY"
+    with table(str(tmp_path / "cal" / "HISTORY"), ack=False) as sub:
+        assert sub.nrows() == 0
+        assert "MESSAGE" in sub.colnames()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from astropy.coordinates import Angle
 from astropy.io import fits
 from astropy.table import Table
 
+from dsa110_contimg.catalogs import column_families
 from dsa110_contimg.catalogs import file_formats as containers
 from dsa110_contimg.catalogs.column_families import read_catalog
 from dsa110_contimg.catalogs.surveys import SURVEYS
@@ -467,3 +469,72 @@ def test_damaged_archive_files_are_one_clear_line(
     tmp_path: Path, form: str, change: Callable[[bytes], bytes], words: str
 ) -> None:
     assert words in refused(damaged(tmp_path, form, change))
+
+
+MB = 1 << 20
+CARD = f"{'COMMENT nothing':80}".encode()
+NAMES = ("ra_deg", "dec_deg", "flux_mjy")
+FIELDS = b"".join(f"<FIELD name='{name}' datatype='double'/>".encode() for name in NAMES)
+VOTABLE = b"<?xml version='1.0'?><VOTABLE><RESOURCE><TABLE>" + FIELDS + b"<DATA>"
+
+
+def fits_header(**values: object) -> bytes:
+    header = fits.BinTableHDU.from_columns([fits.Column(name, "D", array=[1.0]) for name in NAMES]).header
+    header.update(values)
+    return fits.PrimaryHDU().header.tostring().encode() + header.tostring().encode()
+
+
+@pytest.mark.parametrize(
+    ("start", "again", "words"),
+    [
+        (b"", b"0", "a line is longer than 1 MB"),
+        (b"ra_deg,dec_deg,flux_mjy\n", b"0", "a line is longer than 1 MB"),
+        (b"", b"a,", "a line is longer than 1 MB"),
+        (b"", b" ", "empty"),
+        (b"x", b" ", "a line is longer than 1 MB"),
+        (b"", b"# nothing\n", "the header is longer than 4 MB"),
+        (b"ra_deg,dec_deg,flux_mjy\n1,2,3\n4,5,6\n", b"\n", "what is no row is longer than 4 MB"),
+        (b"# %ECSV 1.0\n", b"# nothing\n", "the header is longer than 4 MB"),
+        (b"<HEADER>\n", b"a = 1\n", "the header is longer than 4 MB"),
+        (fits.PrimaryHDU().header.tostring().encode() + CARD, CARD, "the header has no end"),
+        (fits_header(NAXIS1=10**12), b"\0", "a row is longer than 1 MB"),
+        (fits_header(NAXIS2=10**15), b"\0", f"has {10**15} rows or more"),
+        (VOTABLE[:40], b" ", "the header of the VOTable is longer than 4 MB"),
+        (VOTABLE + b"<TABLEDATA>", b"<TR><TD>1", "a row of the VOTable is longer than 1 MB"),
+        (VOTABLE + b"<BINARY><STREAM>", b"A", "longer than 16 MB"),
+        (b"", b"\0", "neither a FITS nor a text table"),
+        (b"ra_deg,dec_deg,flux_mjy\n1,2,3\n", b"\0\n", "neither a FITS nor a text table"),
+    ],
+)
+def test_a_small_file_that_unpacks_to_any_length_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes, again: bytes, words: str
+) -> None:
+    """However long it is, what is held of it is bounded."""
+    monkeypatch.setattr(containers, "WHOLE_BYTES", 16 * MB)
+    path = tmp_path / "bomb.gz"
+    with gzip.open(path, "wb") as stream:
+        stream.write(start)
+        for _ in range(96):
+            stream.write(again * (MB // len(again)))
+    assert path.stat().st_size < MB
+    tracemalloc.start()
+    try:
+        said = refused(path)
+        assert tracemalloc.get_traced_memory()[1] < 90 * MB
+    finally:
+        tracemalloc.stop()
+    assert words in said
+
+
+def test_more_rows_than_any_catalogue_has_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(column_families, "MOST_ROWS", 2)
+    text = "ra_deg,dec_deg,flux_mjy\n" + "1,2,3\n" * 3
+    assert "has 3 rows or more, above the 2 that are taken" in refused(write(tmp_path / "a.csv", text))
+
+
+def test_text_in_utf_16_is_one_clear_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("ra_deg,dec_deg,flux_mjy\n1,2,3\n".encode("utf-16"))
+    assert "neither a FITS nor a text table" in refused(path)

@@ -412,3 +412,27 @@ def test_an_interrupt_that_comes_out_as_another_error_is_one(monkeypatch, capfd,
     monkeypatch.setattr(sys.modules[main.__module__], "app", command)
     assert main([]) == 128 + number
     assert "interrupted" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "where", "remedy"),
+    [
+        (
+            ["catalog", "build", "nvss", "a.csv"],
+            "dsa110_contimg.catalogs.build_strips",
+            "free some memory or",
+        ),
+        (
+            ["image", "a.ms", "--name", "x"],
+            "dsa110_contimg.imaging.image_ms.image_ms",
+            "lower --memory-gb or --size",
+        ),
+    ],
+)
+def test_out_of_memory_names_options_that_the_command_has(capfd, monkeypatch, words, where, remedy):
+    def fails(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(where, fails)
+    assert main(words) == 3
+    assert f"error: out of memory; {remedy}" in capfd.readouterr().err

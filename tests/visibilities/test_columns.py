@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from casacore.tables import table
 
-from dsa110_contimg.errors import ResourceError
+from dsa110_contimg.errors import MeasurementSetError, ResourceError
 from dsa110_contimg.visibilities import (
     ColumnStage,
     add_flags,
@@ -21,7 +21,7 @@ from dsa110_contimg.visibilities import (
     recover_columns,
     restore_columns,
 )
-from dsa110_contimg.visibilities.measurement_set import data_hash
+from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
 
 NAMES = ("MODEL_DATA", "CORRECTED_DATA")
 
@@ -107,6 +107,20 @@ def test_rows_left_alone_keep_their_values(make_ms):
             assert not model[r].any()
     write(path, 8, rows=[3])
     assert (contents(path, "MODEL_DATA")[0] == 7).all()
+
+
+def test_kept_flags_that_cannot_be_read_are_not_put_back(make_ms):
+    path = make_ms()
+    ms = open_measurement_set(path)
+    back_up_columns(ms, ["FLAG"])
+    before = contents(path, "FLAG")
+    with open_table(path) as main:
+        (number,) = (m["SEQNR"] for m in main.getdminfo().values() if "CONTIMG_OLD_FLAG" in m["COLUMNS"])
+    for file in path.glob(f"table.f{number}_TSM*"):
+        os.truncate(file, 0)
+    with pytest.raises(MeasurementSetError, match="cannot be read"):
+        restore_columns(ms)
+    np.testing.assert_array_equal(contents(path, "FLAG"), before)
 
 
 def test_without_a_column_corrected_starts_as_data_and_model_as_zero(make_ms):

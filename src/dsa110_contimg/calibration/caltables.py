@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from casacore.tables import makearrcoldesc, makescacoldesc, maketabdesc, table
+from casacore.tables import default_ms_subtable, makearrcoldesc, makescacoldesc, maketabdesc, table
 from numpy.typing import NDArray
 
 from dsa110_contimg.array_types import Float, Int
@@ -21,7 +21,7 @@ from dsa110_contimg.calibration.gains import Gains, GainTable
 from dsa110_contimg.errors import CalTableError
 from dsa110_contimg.files import replacing_folder
 from dsa110_contimg.visibilities import MeasurementSet
-from dsa110_contimg.visibilities.measurement_set import open_table
+from dsa110_contimg.visibilities.measurement_set import SUBTABLE, first_line, open_table, reading
 
 __all__ = ["read_gain_table", "write_gain_table"]
 
@@ -52,21 +52,20 @@ def read_gain_table(path: Path | str, ms: MeasurementSet | None = None) -> GainT
     if not (path / "table.dat").is_file():
         raise CalTableError("no such calibration table", path, "check the path")
     try:
-        with open_table(path) as main:
+        with reading(path, CalTableError) as main:
             return _read(path, main, ms)
-    except (RuntimeError, LookupError, ValueError) as error:
-        # casacore's own errors, and rows that refer to antennas, channels or SPWs that are not there.
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CalTableError(f"cannot be read ({first})", path, "check the table") from None
+    except (LookupError, ValueError) as error:
+        # Rows that refer to antennas, channels or SPWs that are not there.
+        raise CalTableError(f"cannot be read ({first_line(error)})", path, "check the table") from None
 
 
 def _read(path: Path, main: Any, ms: MeasurementSet | None) -> GainTable:
     kind = _checked_kind(path, main)
-    with open_table(path / "ANTENNA") as sub:
+    with reading(path / "ANTENNA", CalTableError) as sub:
         names = [str(n) for n in sub.getcol("NAME")]
     if ms is not None:
         _require_antennas(path, names, ms)
-    with open_table(path / "SPECTRAL_WINDOW") as sub:
+    with reading(path / "SPECTRAL_WINDOW", CalTableError) as sub:
         channels = [np.asarray(sub.getcell("CHAN_FREQ", k), dtype=np.float64) for k in range(sub.nrows())]
     spw_of_row = main.getcol("SPECTRAL_WINDOW_ID")
     gains: dict[int, Gains] = {}
@@ -151,7 +150,7 @@ def _gains_of(rows: Any, freq_hz: Float, n_antennas: int) -> Gains:
 def _field_directions(path: Path) -> dict[int, tuple[float, float]]:
     if not (path / "FIELD" / "table.dat").is_file():
         return {}
-    with open_table(path / "FIELD") as sub:
+    with reading(path / "FIELD", CalTableError) as sub:
         if "PHASE_DIR" not in sub.colnames():
             return {}
         pairs = [np.asarray(sub.getcell("PHASE_DIR", k)).reshape(-1)[:2] for k in range(sub.nrows())]
@@ -270,16 +269,15 @@ def _rows_of(gains: Mapping[int, Gains]) -> dict[str, list[NDArray[Any]]]:
 
 def _copy_subtables(main: Any, path: Path, ms: MeasurementSet, *, one_channel: bool) -> None:
     """Describe antennas, fields and spectral windows as the Measurement Set does."""
-    for name in ("ANTENNA", "FIELD", "OBSERVATION", "HISTORY", "SPECTRAL_WINDOW"):
-        if not (ms.path / name / "table.dat").is_file():
-            continue
+    for name in ("ANTENNA", "FIELD", "OBSERVATION", "SPECTRAL_WINDOW"):
         with open_table(ms.path / name) as source:
-            copy = source.copy(str(path / name), deep=True, valuecopy=True, copynorows=name == "HISTORY")
-            copy.close()
+            source.copy(str(path / name), deep=True, valuecopy=True).close()
         if name == "SPECTRAL_WINDOW" and one_channel:
             with open_table(path / name, writable=True) as spectral:
                 _one_channel(spectral)
-        main.putkeyword(name, "Table: " + str(path / name))
+        main.putkeyword(name, SUBTABLE + str(path / name))
+    default_ms_subtable("HISTORY", str(path / "HISTORY")).close()
+    main.putkeyword("HISTORY", SUBTABLE + str(path / "HISTORY"))
 
 
 def _put_cells(main: Any, name: str, parts: list[NDArray[Any]], order: Int) -> None:

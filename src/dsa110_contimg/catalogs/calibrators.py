@@ -22,6 +22,8 @@ __all__ = ["Calibrator", "build_calibrators", "calibrator", "read_calibrators"]
 TABLE_NAME = "vla_calibrators.ecsv"
 #: Bands of the list and their frequencies in GHz.
 BANDS = {"P": 0.33, "L": 1.4, "C": 4.9, "X": 8.4, "U": 15.0, "K": 22.0, "Q": 43.0}
+#: The list has less than a megabyte.
+LIST_BYTES = 16 << 20
 #: Words behind a position that tell where it is from, not what else the source is called.
 _ORIGINS = {"JVAS", "CJ2", "VERA", "AW574", "GVAR", "USNO", "VSOP"}
 
@@ -88,12 +90,17 @@ def read_calibrators(path: str | Path) -> Table:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        with path.open("rb") as stream:
+            text = stream.read(LIST_BYTES + 1)
     except FileNotFoundError:
         raise CatalogMissingError("no such calibrator list", path, "check the path") from None
     except OSError as error:
         raise ResourceError(f"cannot be read ({error.strerror})", path, "check its permissions") from error
-    entries = list(_entries(lines, path))
+    if len(text) > LIST_BYTES:
+        raise CatalogFormatError(
+            f"is longer than {LIST_BYTES >> 20} MB, not the VLA calibrator list", path, "check the file"
+        )
+    entries = list(_entries(text.decode(errors="replace").splitlines(), path))
     if not entries:
         raise CatalogFormatError("is not the VLA calibrator list: no J2000 entry", path, "check the file")
     columns: dict[str, Any] = {

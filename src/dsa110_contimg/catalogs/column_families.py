@@ -49,6 +49,8 @@ _COVERAGE_KEYS = ("ra_min", "ra_max", "dec_min", "dec_max")
 #: Restoring beam of NVSS (arcsec) and its flux scale's error (Condon et al. 1998).
 NVSS_BEAM_ARCSEC = 45.0
 NVSS_FLUX_ERROR = 0.03
+#: Ten times as many as NVSS has; a table of more would not fit into the memory of a usual machine.
+MOST_ROWS = 20_000_000
 
 
 def read_catalog(path: str | Path, catalog: str = "nvss", progress: Progress | None = None) -> Table:
@@ -98,8 +100,10 @@ def read_catalog(path: str | Path, catalog: str = "nvss", progress: Progress | N
             _refuse_columns(raw.names, families, path)
             raise AssertionError
         rows = _Rows(_units(raw.units, family), path)
+        _refuse_more_rows(raw.n_rows or 0, path)
         for block in raw.blocks(tuple(name for name in raw.names if name in family.knows)):
             rows.take(block)
+            _refuse_more_rows(rows.first + rows.n - 1, path)
             for name, values in family.convert(rows).items():
                 if name in parts:
                     parts[name].append(values)
@@ -123,6 +127,13 @@ def read_catalog(path: str | Path, catalog: str = "nvss", progress: Progress | N
     for name, unit in survey.units.items():
         table[name].unit = unit
     return table
+
+
+def _refuse_more_rows(n_rows: int, path: Path) -> None:
+    if n_rows > MOST_ROWS:
+        raise CatalogFormatError(
+            f"has {n_rows} rows or more, above the {MOST_ROWS} that are taken", path, "give a part of the sky"
+        )
 
 
 def _notes(family: _Family, names: tuple[str, ...]) -> list[str]:
@@ -428,7 +439,7 @@ def _units(stated: dict[str, u.UnitBase], family: _Family) -> dict[str, u.UnitBa
 
 def _refuse_columns(names: tuple[str, ...], families: list[_Family], path: Path) -> None:
     """Say what is missing from the family that fits best."""
-    found = "columns found: " + textwrap.shorten(", ".join(names), 200)
+    found = "columns found: " + textwrap.shorten(", ".join(names[:200]), 200)
     for other in _FAMILIES:
         if other not in families and other.needs(names):
             raise CatalogFormatError(

@@ -1,14 +1,15 @@
 """Containers of catalogue tables, read as a stream of blocks of rows.
 
 FITS, VOTable, HEASARC's TDAT, VizieR's tab-separated lists, CSV and ECSV, each plain or gzipped, are told
-apart by content. None but a binary VOTable is held in memory as a whole: rows come in blocks of a few
-megabytes, and of their columns only those that are asked for.
+apart by content. None but a binary VOTable is held in memory as a whole, and that up to a bound: rows come in
+blocks of a few megabytes, and of their columns only those that are asked for.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
+import math
 import re
 import warnings
 import xml.etree.ElementTree as ET
@@ -40,6 +41,12 @@ KNOWN_FORMS = "give a FITS, VOTable, TDAT, TSV, CSV or ECSV table (plain or .gz)
 BLOCK_BYTES = 8 << 20
 TICK_BYTES = 1 << 20
 HEAD_BYTES = 1 << 16
+#: Longest line or row, and longest header: far above any catalogue's, far below what memory holds. A small
+#: file of .gz may unpack to any length.
+LINE_BYTES = 1 << 20
+HEADER_BYTES = 4 << 20
+#: Longest file that is held as a whole; all of NVSS as a binary VOTable takes about half of it.
+WHOLE_BYTES = 256 << 20
 #: Stands between cells of text while a block is parsed: it occurs in no catalogue, and is no white space.
 SEPARATOR = "\x1f"
 DASHES = re.compile(r"^\s*-+(\s*[\t;|]\s*-+)*\s*$")
@@ -156,7 +163,7 @@ def _table(stream: IO[bytes], path: Path, accept: Callable[[tuple[str, ...]], bo
         raise CatalogFormatError("is neither a FITS nor a text table", path, KNOWN_FORMS)
     if re.search(rb"<(\w+:)?VOTABLE", head[:4096]):
         return _votable(stream, path)
-    if re.search(rb"^\s*<HEADER>", head, re.IGNORECASE | re.MULTILINE):
+    if re.search(rb"^[ \t]*<HEADER>", head, re.IGNORECASE | re.MULTILINE):
         return _tdat(stream, path)
     if head.removeprefix(b"\xef\xbb\xbf").startswith(b"# %ECSV"):
         return _ecsv(stream, path)
@@ -180,7 +187,7 @@ def _first_fits_table(stream: IO[bytes], path: Path, accept: Callable[[tuple[str
                     return table
                 refused = refused or table
             axes = [int(header[f"NAXIS{k + 1}"]) for k in range(int(header["NAXIS"]))]
-            cells = int(header.get("PCOUNT", 0)) + (int(np.prod(axes)) if axes else 0)
+            cells = int(header.get("PCOUNT", 0)) + (math.prod(axes) if axes else 0)
             size = abs(int(header["BITPIX"])) // 8 * int(header.get("GCOUNT", 1)) * cells
         except (KeyError, ValueError, TypeError) as error:
             raise _damaged_fits(error, path) from error
@@ -191,14 +198,16 @@ def _first_fits_table(stream: IO[bytes], path: Path, accept: Callable[[tuple[str
 
 
 def _fits_header(stream: IO[bytes], path: Path) -> fits.Header | None:
-    text = b""
-    while not re.search(rb"\A(?:.{80})*?END {77}", text, re.DOTALL) or len(text) % 2880:
+    text, ended = b"", False
+    while not ended:
         block = stream.read(2880)
         if not block.strip(b"\0 ") and not text:
             return None
-        if len(block) < 2880:
+        if len(block) < 2880 or len(text) > HEADER_BYTES:
             raise _damaged_fits(ValueError("the header has no end"), path)
         text += block
+        # A block holds whole cards of 80 bytes.
+        ended = re.search(rb"\A(?:.{80})*?END {77}", block, re.DOTALL) is not None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -219,6 +228,8 @@ def _fits_table(stream: IO[bytes], header: fits.Header, path: Path) -> RawTable:
     width, n_rows = int(header["NAXIS1"]), int(header["NAXIS2"])
     if width < 1 or n_rows < 0:
         raise ValueError(f"NAXIS1 = {width}, NAXIS2 = {n_rows}")
+    if width > LINE_BYTES:
+        raise _too_long("a row", LINE_BYTES, path)
     kind = fits.BinTableHDU if header["XTENSION"].strip() == "BINTABLE" else fits.TableHDU
 
     def rows(n: int, data: bytes) -> Any:
@@ -270,6 +281,12 @@ def _fits_table(stream: IO[bytes], header: fits.Header, path: Path) -> RawTable:
     return RawTable(names, blocks, units, {}, n_rows)
 
 
+def _too_long(what: str, limit: int, path: Path) -> CatalogFormatError:
+    return CatalogFormatError(
+        f"{what} is longer than {limit >> 20} MB: it is no catalogue's", path, KNOWN_FORMS
+    )
+
+
 def _damaged_fits(error: Exception, path: Path) -> CatalogFormatError:
     what = f"the FITS file is truncated or damaged ({_reason(error)})"
     return CatalogFormatError(what, path, "fetch the file again")
@@ -281,7 +298,7 @@ def _damaged_fits(error: Exception, path: Path) -> CatalogFormatError:
 def _delimited(stream: IO[bytes], path: Path) -> RawTable:
     """Read CSV, or a VizieR list: comments, names, units, dashes, rows."""
     lines = _text_lines(stream, path)
-    names_line = next((line for line in lines if line.strip() and not line.startswith("#")), "")
+    names_line = next((line for line in _header(lines, path) if _is_row(line)), "")
     delimiter = next((d for d in "\t;|" if d in names_line), ",")
     names = tuple(_cells(names_line, delimiter))
     ahead = [next(lines, ""), next(lines, "")]
@@ -300,7 +317,7 @@ def _delimited(stream: IO[bytes], path: Path) -> RawTable:
 def _ecsv(stream: IO[bytes], path: Path) -> RawTable:
     lines = _text_lines(stream, path)
     head = []
-    for line in lines:
+    for line in _header(lines, path):
         head.append(line)
         if not line.startswith("#"):
             break
@@ -326,7 +343,7 @@ def _tdat(stream: IO[bytes], path: Path) -> RawTable:
     lines = _text_lines(stream, path)
     head: dict[str, str] = {}
     n_rows, begun = None, False
-    for line in lines:
+    for line in _header(lines, path):
         if line.strip().upper() == "<DATA>":
             begun = True
             break
@@ -362,12 +379,24 @@ def _tdat(stream: IO[bytes], path: Path) -> RawTable:
 def _text_lines(stream: IO[bytes], path: Path) -> Iterator[str]:
     text = io.TextIOWrapper(cast(Any, stream), encoding="utf-8-sig")
     try:
-        for line in text:
+        while line := text.readline(LINE_BYTES):
+            if len(line) == LINE_BYTES and not line.endswith("\n"):
+                raise _too_long("a line", LINE_BYTES, path)
             if "\0" in line:
                 raise CatalogFormatError("is neither a FITS nor a text table", path, KNOWN_FORMS)
             yield line
     except UnicodeDecodeError:
         raise CatalogFormatError("is neither a FITS nor a text table", path, KNOWN_FORMS) from None
+
+
+def _header(lines: Iterator[str], path: Path) -> Iterator[str]:
+    """Pass lines on, but no more than a header has."""
+    size = 0
+    for line in lines:
+        size += len(line)
+        if size > HEADER_BYTES:
+            raise _too_long("the header", HEADER_BYTES, path)
+        yield line
 
 
 def _cells(line: str, delimiter: str) -> list[str]:
@@ -386,8 +415,12 @@ def _text_blocks(
     def blocks(wanted: tuple[str, ...]) -> Iterator[Block]:
         first, size = 1, len(ahead)
         batch = [line for line in ahead.splitlines(keepends=True) if _is_row(line)]
+        passed_over = 0
         for line in lines:
             if not _is_row(line):
+                passed_over += len(line)
+                if passed_over > HEADER_BYTES:
+                    raise _too_long("what is no row", HEADER_BYTES, path)
                 continue
             batch.append(line)
             size += len(line)
@@ -464,8 +497,17 @@ def _votable(stream: IO[bytes], path: Path) -> RawTable:
             )
         head += chunk
         rest = head
+        if len(head) > HEADER_BYTES:
+            raise _too_long("the header of the VOTable", HEADER_BYTES, path)
     if begin.group(1) != b"TABLEDATA":
-        return _binary_votable(head + stream.read(), path)
+        data = head + stream.read(WHOLE_BYTES)
+        if len(data) > WHOLE_BYTES:
+            raise CatalogFormatError(
+                f"the VOTable is binary, to be held as a whole, and longer than {WHOLE_BYTES >> 20} MB",
+                path,
+                "convert it to FITS, or fetch it as TABLEDATA",
+            )
+        return _binary_votable(data, path)
     try:
         parser.feed(head[: begin.end()])
         events = [event[1] for event in cast(Any, parser.read_events())]
@@ -498,15 +540,24 @@ def _votable(stream: IO[bytes], path: Path) -> RawTable:
                     path,
                     "fetch the file again",
                 )
-            cut = end.start() if end else pending.rfind(b"</TR>") + len(b"</TR>")
-            if cut >= len(b"</TR>") and (rows := _votable_rows(pending[:cut], first, path)):
+            cut = end.start() if end else _after_last_row(pending)
+            if cut and (rows := _votable_rows(pending[:cut], first, path)):
                 yield _parse(rows, first, tuple(names), SEPARATOR, wanted, path)
                 first += len(rows)
             if end:
                 return
-            pending = pending[max(0, cut) if cut >= len(b"</TR>") else 0 :]
+            pending = pending[cut:]
+            if len(pending) > LINE_BYTES:
+                raise _too_long("a row of the VOTable", LINE_BYTES, path)
 
     return RawTable(tuple(names), blocks, units, {}, n_rows)
+
+
+def _after_last_row(data: bytes) -> int:
+    """Where the last whole row ends; 0 if there is none."""
+    if (at := data.rfind(b"</TR>")) >= 0:
+        return at + len(b"</TR>")
+    return max((match.end() for match in re.finditer(rb"</(?:\w+:)?TR\s*>", data)), default=0)
 
 
 def _binary_votable(data: bytes, path: Path) -> RawTable:

@@ -107,9 +107,20 @@ def _run(arguments: list[str] | None, received: list[int]) -> int:
             return _fail(STOPPED, INTERRUPTED)
         if os.environ.get("CONTIMG_DEBUG"):
             raise
-        told = UnforeseenError.of(error)
+        told = UnforeseenError.of(error, _memory_options(given))
         return _fail(str(told), told.exit_code)
     return 0
+
+
+def _memory_options(given: list[str]) -> list[str]:
+    """Options of the command that was given by which it takes less memory."""
+    command: Any = typer.main.get_command(app)
+    for word in given:
+        if word not in getattr(command, "commands", {}):
+            break
+        command = command.commands[word]
+    there = {flag for parameter in command.params for flag in parameter.opts}
+    return [flag for flag in ("--memory-gb", "--size") if flag in there]
 
 
 def _fail(text: str, status: int) -> int:

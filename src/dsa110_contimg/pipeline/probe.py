@@ -7,20 +7,17 @@ import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from dsa110_contimg.errors import ContimgError, ReferenceTableError
 from dsa110_contimg.visibilities.measurement_set import (
     first_line,
     open_measurement_set,
-    open_table,
     require_own_data,
+    require_whole,
 )
 
 __all__ = ["Look", "end_with_parent", "look_into"]
-
-#: How a keyword that holds a table is read.
-SUBTABLE = "Table: "
 
 
 def end_with_parent() -> None:
@@ -56,25 +53,11 @@ def look_into(ms: Path) -> Look:
     try:
         require_own_data(ms)
         open_measurement_set(ms)
-        with open_table(ms) as main:
-            _read_last_row(main)
-            subtables = [name for name in main.keywordnames() if name not in main.colnames()]
-            paths = [str(main.getkeyword(name)) for name in subtables]
-        for path in paths:
-            if path.startswith(SUBTABLE):
-                with open_table(Path(path.removeprefix(SUBTABLE))) as table:
-                    _read_last_row(table)
+        require_whole(ms)
     except ReferenceTableError as error:
         return Look("refused", error.what)
     except ContimgError as error:
-        return Look("incomplete", error.what)
+        return Look("incomplete", f"{Path(error.where).name}: {error.what}")
     except Exception as error:  # a table that is written just now may be broken in any way
         return Look("incomplete", f"{type(error).__name__}: {first_line(error)}")
     return Look("whole")
-
-
-def _read_last_row(table: Any) -> None:
-    last = table.nrows() - 1
-    for name in table.colnames() if last >= 0 else ():
-        if table.iscelldefined(name, last):
-            table.getcell(name, last)

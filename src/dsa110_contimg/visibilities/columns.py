@@ -28,8 +28,11 @@ from dsa110_contimg.visibilities.lock import lock_beside
 from dsa110_contimg.visibilities.measurement_set import (
     MeasurementSet,
     first_line,
+    last_rows,
     open_measurement_set,
     open_table,
+    read_cells,
+    reading,
 )
 
 __all__ = [
@@ -251,7 +254,7 @@ def recover_columns(ms: MeasurementSet) -> None:
 
 
 def _interrupted(ms: MeasurementSet) -> bool:
-    with open_table(ms.path) as main:
+    with reading(ms.path) as main:
         staged = any(c.startswith(STAGED) for c in main.colnames())
         begun = {JOURNAL, FLAGGING}.intersection(main.keywordnames())
         return staged or bool(begun) or bool(interrupted_removals(ms.path))
@@ -372,6 +375,9 @@ def restore_columns(ms: MeasurementSet, names: Iterable[str] | None = None) -> l
     """
     ms.require_writable()
     recover_columns(ms)
+    with reading(ms.path) as main:
+        # Open for writing, casacore makes zeros of what a file lacks: noticed here, before that.
+        read_cells(main, [c for c in main.colnames() if c == KEPT + "FLAG"], last_rows(main))
     done = []
     with (
         lock_beside(ms.path, "restoring"),
@@ -473,7 +479,7 @@ def _cells(main: Any, column: str, rows: Int) -> Iterator[tuple[Int, NDArray[Any
 
 def _samples(ms: MeasurementSet) -> int:
     """Visibilities of the whole Measurement Set, correlations counted singly."""
-    with open_table(ms.path) as main:
+    with reading(ms.path) as main:
         ddid = main.getcol("DATA_DESC_ID")
     return sum(
         int(np.count_nonzero(ddid == w.data_desc_id)) * w.freq_hz.size * len(w.corr_type)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from casacore.tables import table
 
 from dsa110_contimg.array_types import Float
 from dsa110_contimg.errors import (
+    InputError,
     MeasurementSetError,
     ReferenceTableError,
     ResourceError,
@@ -29,10 +32,15 @@ __all__ = [
     "SpectralWindow",
     "data_hash",
     "first_line",
+    "last_rows",
     "open_measurement_set",
     "open_table",
+    "read_cells",
+    "reading",
     "require_outside_tables",
     "require_own_data",
+    "require_whole",
+    "unreadable",
 ]
 
 
@@ -71,6 +79,10 @@ RECEPTORS: dict[int, tuple[int, int]] = {
 }
 #: A program that works on the table gives way within seconds; one that keeps it for itself does not.
 LOCK_WAIT_S = 20
+#: How a keyword that holds a table is read.
+SUBTABLE = "Table: "
+#: What can be done about it: casacore's words seldom tell a file that is cut short or missing from others.
+COPY_AGAIN = "check its files and permissions; if it was copied in part, copy it again"
 
 
 @dataclass(frozen=True)
@@ -256,6 +268,76 @@ def open_table(path: Path | str, *, writable: bool = False) -> Any:
     return opened
 
 
+@contextmanager
+def reading(path: Path | str, kind: type[InputError] = MeasurementSetError) -> Iterator[Any]:
+    """Open a casacore table to read it, and say in one line what of it cannot be read.
+
+    Not for copying a table: there casacore's errors may be of what is written.
+
+    Parameters
+    ----------
+    path : Path or str
+        Table, also a subtable.
+    kind : type of InputError
+        What is raised.
+
+    Yields
+    ------
+    table
+    """
+    try:
+        opened = open_table(path)
+    except RuntimeError as error:
+        raise kind(f"cannot be opened ({first_line(error)})", path, COPY_AGAIN) from None
+    with opened:
+        try:
+            yield opened
+        except RuntimeError as error:
+            # To look further into the table that is open would end the process where casacore has failed.
+            raise unreadable(path, error, kind=kind) from None
+
+
+def unreadable(
+    path: Path | str, error: RuntimeError, what: str = "", kind: type[InputError] = MeasurementSetError
+) -> InputError:
+    """Make the error for a table, or what of it is named, that casacore cannot read."""
+    return kind(f"{what} cannot be read ({first_line(error)})".lstrip(), path, COPY_AGAIN)
+
+
+def read_cells(opened: Any, names: Sequence[str], rows: Sequence[int]) -> None:
+    """Read those cells that are there, and forget them; the RuntimeError names a column that fails."""
+    for row in rows:
+        for name in names:
+            try:
+                if opened.iscelldefined(name, row):
+                    opened.getcell(name, row)
+            except RuntimeError as error:
+                raise RuntimeError(f"{name} in row {row}: {first_line(error)}") from None
+
+
+def require_whole(path: Path | str) -> None:
+    """Raise MeasurementSetError if a table or one of its subtables cannot be read to its last row.
+
+    A file that was cut short lacks its end: it is enough, and quick, to read that.
+    """
+    with reading(path) as main:
+        read_cells(main, main.colnames(), last_rows(main))
+        keywords = [main.getkeyword(name) for name in main.keywordnames() if name not in main.colnames()]
+    for value in keywords:
+        if isinstance(value, str) and value.startswith(SUBTABLE):
+            with reading(value.removeprefix(SUBTABLE)) as sub:
+                read_cells(sub, sub.colnames(), last_rows(sub))
+
+
+def last_rows(opened: Any) -> list[int]:
+    """Last row, in a main table that of each DATA_DESC_ID, whose cells may have files of their own."""
+    last = int(opened.nrows()) - 1
+    if last < 0 or "DATA_DESC_ID" not in opened.colnames():
+        return [last] if last >= 0 else []
+    _, from_end = np.unique(opened.getcol("DATA_DESC_ID")[::-1], return_index=True)
+    return [last - int(k) for k in from_end]
+
+
 def open_measurement_set(path: Path | str) -> MeasurementSet:
     """Open and validate a Measurement Set.
 
@@ -281,15 +363,12 @@ def open_measurement_set(path: Path | str) -> MeasurementSet:
         raise MeasurementSetError("not a Measurement Set (no table.dat in it)", path, "check the path")
     try:
         mend_removals(path)
-        main = open_table(path)
-    except (OSError, RuntimeError) as error:
-        raise _not_opened(path, error) from None
-    try:
+    except OSError as error:
+        raise MeasurementSetError(
+            f"cannot be opened ({first_line(error)})", path, "check its permissions"
+        ) from None
+    with reading(path) as main:
         return _validate(path, main)
-    except RuntimeError as error:
-        raise MeasurementSetError(f"cannot be read ({first_line(error)})", path, "check the table") from None
-    finally:
-        main.close()
 
 
 def _validate(path: Path, main: Any) -> MeasurementSet:
@@ -310,15 +389,17 @@ def _validate(path: Path, main: Any) -> MeasurementSet:
     for name, needed in REQUIRED_SUBTABLES.items():
         if name not in keywords or not (path / name / "table.dat").is_file():
             raise MeasurementSetError(f"subtable {name} is missing", path, "not usable without")
-        with open_table(path / name) as sub:
+        with reading(path / name) as sub:
             lacking = [c for c in needed if c not in sub.colnames()]
             if lacking:
                 raise MeasurementSetError(f"{name} lacks {', '.join(lacking)}", path, "not usable without")
             if sub.nrows() == 0:
                 raise MeasurementSetError(f"subtable {name} has no rows", path, "not usable without")
-    with open_table(path / "OBSERVATION") as sub:
+            # Gain tables get copies of them, columns that are used nowhere else included.
+            read_cells(sub, sub.colnames(), last_rows(sub))
+    with reading(path / "OBSERVATION") as sub:
         telescope = str(sub.getcell("TELESCOPE_NAME", 0))
-    with open_table(path / "ANTENNA") as sub:
+    with reading(path / "ANTENNA") as sub:
         antennas = Antennas(
             tuple(str(n).strip() or f"#{k}" for k, n in enumerate(sub.getcol("NAME"))),
             np.asarray(sub.getcol("POSITION"), dtype=np.float64),
@@ -348,7 +429,7 @@ def _validate(path: Path, main: Any) -> MeasurementSet:
 
 def _read_fields(path: Path) -> tuple[Field, ...]:
     fields = []
-    with open_table(path / "FIELD") as sub:
+    with reading(path / "FIELD") as sub:
         _refuse_other_frames(sub, path)
         for k in range(sub.nrows()):
             # Stored as (1, 2), sometimes (2, 1); further rows are polynomial terms.
@@ -376,9 +457,9 @@ def _read_spectral_windows(path: Path, main: Any) -> tuple[SpectralWindow, ...]:
     used = sorted({int(d) for d in np.unique(main.getcol("DATA_DESC_ID"))})
     windows: list[SpectralWindow] = []
     with (
-        open_table(path / "DATA_DESCRIPTION") as description,
-        open_table(path / "SPECTRAL_WINDOW") as spectral,
-        open_table(path / "POLARIZATION") as polarization,
+        reading(path / "DATA_DESCRIPTION") as description,
+        reading(path / "SPECTRAL_WINDOW") as spectral,
+        reading(path / "POLARIZATION") as polarization,
     ):
         for d in used:
             if not 0 <= d < description.nrows():
@@ -453,7 +534,7 @@ def data_hash(path: Path, limit_rows: int = 65536) -> str:
         Hexadecimal digest over all rows in order.
     """
     digest = hashlib.sha256()
-    with open_table(path) as main:
+    with reading(path) as main:
         start = 0
         while start < main.nrows():
             shape = main.getcell("DATA", start).shape
@@ -489,12 +570,9 @@ def require_own_data(path: Path) -> None:
     if not (path / "table.dat").is_file():
         # `open_measurement_set` says what is there instead.
         return
-    try:
-        with open_table(path) as opened:
-            parts = [Path(name).resolve() for name in opened.partnames()]
-            managers = opened.getdminfo().values()
-    except RuntimeError as error:
-        raise _not_opened(path, error) from None
+    with reading(path) as opened:
+        parts = [Path(name).resolve() for name in opened.partnames()]
+        managers = opened.getdminfo().values()
     parts += [Path(str(m["SPEC"]["FORWARDTABLE"])) for m in managers if "FORWARDTABLE" in m.get("SPEC", {})]
     others = [str(part) for part in parts if part != path.resolve()]
     if others:
@@ -503,10 +581,6 @@ def require_own_data(path: Path) -> None:
             path,
             "use those, or give a copy of its own: casacore.tables.table(PATH).copy(COPY, deep=True)",
         )
-
-
-def _not_opened(path: Path, error: BaseException) -> MeasurementSetError:
-    return MeasurementSetError(f"cannot be opened ({first_line(error)})", path, "check the table")
 
 
 def require_outside_tables(folder: Path) -> None:

@@ -10,8 +10,7 @@ from astropy.time import Time
 from astropy.utils import iers
 
 from dsa110_contimg.array_types import Float, Int
-from dsa110_contimg.errors import MeasurementSetError
-from dsa110_contimg.visibilities.measurement_set import MeasurementSet, open_table
+from dsa110_contimg.visibilities.measurement_set import MeasurementSet, reading
 
 __all__ = ["TRANSIT_TELESCOPES", "celestial_to_terrestrial", "meridian_direction", "pointing_directions"]
 
@@ -103,7 +102,7 @@ def _recorded(ms: MeasurementSet, times_s: Float, interval_s: Float) -> Float | 
     path = ms.path / "POINTING"
     if not (path / "table.dat").is_file():
         return None
-    with open_table(path) as sub:
+    with reading(path) as sub:
         if sub.nrows() == 0 or not {"DIRECTION", "TIME", "ANTENNA_ID"} <= set(sub.colnames()):
             return None
         antenna = sub.getcol("ANTENNA_ID")
@@ -112,12 +111,7 @@ def _recorded(ms: MeasurementSet, times_s: Float, interval_s: Float) -> Float | 
         reference = sub.getcolkeywords("DIRECTION").get("MEASINFO", {}).get("Ref", "J2000")
         if reference not in ("J2000", "ICRS"):
             return None
-        try:
-            direction = np.array([np.asarray(sub.getcell("DIRECTION", int(r))).reshape(-1)[:2] for r in rows])
-        except RuntimeError as error:
-            raise MeasurementSetError(
-                f"DIRECTION cannot be read ({error})", path, "repair the table"
-            ) from None
+        direction = np.array([np.asarray(sub.getcell("DIRECTION", int(r))).reshape(-1)[:2] for r in rows])
     order = np.argsort(stamp)
     stamp, direction = stamp[order], direction[order]
     nearest = np.clip(np.searchsorted(stamp, times_s), 0, stamp.size - 1)

@@ -17,8 +17,9 @@ from dsa110_contimg.visibilities.measurement_set import (
     MeasurementSet,
     Selection,
     SpectralWindow,
-    first_line,
-    open_table,
+    read_cells,
+    reading,
+    unreadable,
 )
 from dsa110_contimg.visibilities.pointing import pointing_directions
 from dsa110_contimg.visibilities.rephase import move_uvw
@@ -149,7 +150,7 @@ class VisibilityReader:
         self.passes = self.bytes_read = 0
         self._buffers: dict[str, NDArray[Any]] = {}
         self._antenna_uv: Float | None = None
-        with open_table(ms.path) as main:
+        with reading(ms.path) as main:
             antenna1 = main.getcol("ANTENNA1")
             antenna2 = main.getcol("ANTENNA2")
             field = main.getcol("FIELD_ID")
@@ -164,6 +165,10 @@ class VisibilityReader:
                     "choose others with --field and --spw",
                 )
             rows = np.flatnonzero(use)
+            # What a file that was cut short lacks is its end: said now, not after an hour of reading.
+            ends = [int(rows[ddid[rows] == d][-1]) for d in np.unique(ddid[rows])]
+            weight = "WEIGHT_SPECTRUM" if "WEIGHT_SPECTRUM" in ms.columns else "WEIGHT"
+            read_cells(main, ("UVW", column, "FLAG", "FLAG_ROW", weight), ends)
             stamps = np.unique(stamp[rows])
             first = np.concatenate([[True], np.diff(stamps) > TIME_TOLERANCE_S])
             self.times: Float = stamps[first]
@@ -231,7 +236,7 @@ class VisibilityReader:
         """
         if self._antenna_uv is None:
             found = AntennaCoordinates(len(self.ms.antennas), self.times.size)
-            with open_table(self.ms.path) as main:
+            with reading(self.ms.path) as main:
                 for rows, field_id, window in self._plan:
                     if window.id == self.selection.spw_ids[0]:
                         source = _RowSource(main, rows, window.data_desc_id)
@@ -281,17 +286,13 @@ class VisibilityReader:
             yield from self._cache
             return
         kept: list[Block] = []
-        with open_table(self.ms.path) as main:
+        with reading(self.ms.path) as main:
             for rows, field_id, window in self._plan:
                 started = time.perf_counter()
                 try:
                     block = self._read(main, rows, field_id, window)
                 except RuntimeError as error:
-                    raise MeasurementSetError(
-                        f"rows {rows[0]} to {rows[-1]} cannot be read ({first_line(error)})",
-                        self.ms.path,
-                        "repair the table",
-                    ) from None
+                    raise unreadable(self.ms.path, error, f"rows {rows[0]} to {rows[-1]}") from None
                 self.seconds += time.perf_counter() - started
                 if self.cached:
                     kept.append(block)

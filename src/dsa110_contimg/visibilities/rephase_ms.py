@@ -13,7 +13,12 @@ from dsa110_contimg.files import replacing_folder
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.visibilities.columns import add_spectrum_column, require_space
 from dsa110_contimg.visibilities.lock import lock_beside
-from dsa110_contimg.visibilities.measurement_set import first_line, open_measurement_set, open_table
+from dsa110_contimg.visibilities.measurement_set import (
+    first_line,
+    open_measurement_set,
+    open_table,
+    require_whole,
+)
 from dsa110_contimg.visibilities.reader import Block, VisibilityReader
 from dsa110_contimg.visibilities.rephase import turn_phases
 
@@ -58,11 +63,15 @@ def rephase_measurement_set(
 
     Raises
     ------
+    MeasurementSetError
+        If the source cannot be read.
     ResourceError
         If the target is there already, does not fit on its disk or cannot be written.
     """
     source, target, progress = Path(source), Path(target), progress or LogProgress()
     ms = open_measurement_set(source)
+    # Every column is copied: after this an error is one of writing.
+    require_whole(source)
     _require_absent(target)
     there = next(p for p in target.absolute().parents if p.exists())
     require_space(there, sum(f.stat().st_size for f in source.rglob("*") if f.is_file()), "the copy")
@@ -102,9 +111,12 @@ def write_selection(
 
     Raises
     ------
+    MeasurementSetError
+        If the Measurement Set of the reader cannot be read.
     ResourceError
         If the copy does not fit on its disk or cannot be written.
     """
+    require_whole(reader.ms.path)
     rows = np.sort(np.concatenate([part for part, _, _ in reader.row_sets()]))
     require_space(target.parent, 25 * reader.samples, "a copy for the imager")
     try:
