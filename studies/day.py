@@ -228,6 +228,9 @@ def account(service: Service, arrived: dict[str, str | None], hashed: str) -> No
     print("  image in its place:", dict(images))
     hashes = Counter(data_hash(service.incoming / f"{n}.ms") == hashed for n in good)
     print("  DATA as it arrived:", dict(hashes))
+    if not (old := service.folder / "incoming").exists():
+        # Summaries name the Measurement Sets by their places of the time.
+        old.symlink_to(service.incoming)
     errors = sorted(
         score_run(service.out / n / "seeded", service.folder / "o.truth.npz", image=False)["phase_error_deg"]
         for n in good[:: max(1, len(good) // 20)]

@@ -160,19 +160,21 @@ def test_a_full_disk_is_not_forgotten_over_a_catalogue(config, tmp_path, monkeyp
     monkeypatch.setattr(driver_module, "catalogue_trouble", lambda _: away[0] if away else None)
     with State(config.state_file) as state:
         driver = Driver(state, tmp_path / "out", config)
+        driver.add(tmp_path / "a.ms")
+        waiting = state.next_queued()
         paused = {k: driver.metrics.paused.labels(k)._value.get for k in ("catalogue", "storage")}
         driver._hold(Trouble("storage", "disk full"), met=True)
         away.append(Trouble("catalogue", "no strip"))
-        assert driver._held()
+        assert driver._held(waiting)
         assert state.paused()[1] == "no strip"
         assert (paused["catalogue"](), paused["storage"]()) == (1, 1)
         away.clear()
-        assert driver._held()
+        assert driver._held(waiting)
         assert state.paused()[1] == "disk full"
         assert (paused["catalogue"](), paused["storage"]()) == (0, 1)
         driver._go_on("an observation went through")
         assert state.paused() is None
-        assert not driver._held()
+        assert not driver._held(waiting)
 
 
 def test_nothing_is_recorded_of_what_is_postponed(make_job, tmp_path):
@@ -180,3 +182,46 @@ def test_nothing_is_recorded_of_what_is_postponed(make_job, tmp_path):
     told = process(job)
     assert (told["status"], told["trouble"]) == ("postponed", "catalogue")
     assert not (job.folder / "record.json").exists()
+
+
+def test_a_folder_of_arrivals_that_is_not_mounted_is_waited_for(contimg, make_ms, tmp_path):
+    incoming, out = tmp_path / "incoming", tmp_path / "out"
+    incoming.mkdir()
+    words = ("watch", incoming, out, "--settle-s", 0, "--poll-s", 0.2)
+    ms = make_ms("2026-01-25T00:00:00.ms", incoming)
+    with State(tmp_path / "pipeline.sqlite3") as state:
+        state.add("2026-01-25T00:00:00", ms, out, 0.0)
+    incoming.rename(tmp_path / "disk")
+    incoming.mkdir()
+    service = contimg.start(*words)
+
+    def paused():
+        return json.loads(contimg.here("status", "--json"))["paused"]
+
+    wait_until(paused, "the queue is paused", 60)
+    assert "is the disk mounted?" in paused()["why"]
+    incoming.rmdir()
+    (tmp_path / "disk").rename(incoming)
+    wait_until((out / ms.stem / "record.json").exists, "it goes on", 120)
+    service.send_signal(signal.SIGTERM)
+    service.communicate(timeout=60)
+    # What is on record is booked at the end, whether the loop came to it or not.
+    assert json.loads(contimg.here("status", ms, "--json"))["status"] == "done"
+
+
+def test_what_waits_moves_with_the_folder_of_arrivals(contimg, make_ms, tmp_path):
+    old, new, out = tmp_path / "incoming", tmp_path / "moved", tmp_path / "out"
+    old.mkdir()
+    mss = [make_ms(f"2026-01-25T0{hour}:00:00.ms", old) for hour in range(2)]
+    with State(tmp_path / "pipeline.sqlite3") as state:
+        for ms in mss:
+            state.add(ms.stem, ms, out, 0.0)
+    old.rename(new)
+    # Long enough to find the queue before the arrivals are complete.
+    service = contimg.start("watch", new, out, "--settle-s", 600, "--poll-s", 0.2)
+    for ms in mss:
+        wait_until((out / ms.stem / "record.json").exists, "it is calibrated", 120)
+    service.send_signal(signal.SIGTERM)
+    service.communicate(timeout=60)
+    with State(tmp_path / "pipeline.sqlite3") as state:
+        assert [(o.ms.parent, o.status) for o in state.observations()] == [(new, "done")] * 2

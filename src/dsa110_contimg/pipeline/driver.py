@@ -198,10 +198,14 @@ class Driver:
             time.sleep(RECONNECT_S)
 
     def _put_back(self) -> None:
-        """Queue again what is in the hands of workers, at the end."""
+        """Queue again what is in the hands of workers, at the end; what they have finished is over."""
         try:
-            for task in self._tasks.values():
-                self.state.requeue(task.observation, "interrupted", "the driver was ended", blameless=True)
+            for o in self.state.observations("running"):
+                record = self._recorded(self._job(o))
+                if record is None:
+                    self.state.requeue(o, "interrupted", "the driver was ended", blameless=True)
+                else:
+                    self.state.finish(o, record)
             self.state.go_on()
         except ResourceError as error:
             # The next start finds them running, and takes them up.
@@ -286,7 +290,8 @@ class Driver:
             self._folder_away = arrivals.away
             what = "watch_failed" if arrivals.away else "watch_back"
             self.state.note(what, f"{arrivals.folder}: {arrivals.away or 'is there again'}")
-        self.metrics.paused.labels("arrivals").set(bool(arrivals.away))
+        paused = self._pause is not None and self._pause.trouble.kind == "arrivals"
+        self.metrics.paused.labels("arrivals").set(bool(arrivals.away) or paused)
         self.metrics.arriving.set(arrivals.waiting)
         self.metrics.hung.set(len(arrivals.hung))
 
@@ -313,12 +318,12 @@ class Driver:
             last = next(reversed(self._postponed), None) if self._pause else None
             recent = time.time() - 3600.0 * self.config.tonight_h
             observation = self.state.next_queued(last, recent)
-            if observation is None or self._held():
+            if observation is None or self._held(observation):
                 break
             if self._pause is not None:
                 self._pause.try_after = time.monotonic() + self._pause.wait_s
-            if not self.state.start(observation):
-                # Forgotten or renamed meanwhile.
+            if self._has_moved(observation) or not self.state.start(observation):
+                # It is looked for anew: moved, renamed or forgotten meanwhile.
                 continue
             job = self._job(observation)
             key = f"{observation.name}-{observation.run_id}-{observation.attempts + 1}-{time.time_ns()}"
@@ -332,19 +337,40 @@ class Driver:
             )
         return True
 
-    def _held(self) -> bool:
-        """Whether nothing may be begun now: the catalogue is away, or the last attempt met full disks."""
-        trouble = catalogue_trouble(self.config)
+    def _held(self, following: Observation) -> bool:
+        """Whether nothing may be begun now: something is away, or the last attempt met full disks."""
+        trouble = catalogue_trouble(self.config) or self._arrivals_trouble(following)
         if trouble is not None:
             self._hold(trouble)
             return True
         if self._pause is None:
             return False
         if self._pause.seen_here:
-            self._go_on("the catalogue is back")
+            self._go_on("what was away is back")
             if self._pause is None:
                 return False
         return bool(self._tasks) or time.monotonic() < self._pause.try_after
+
+    def _has_moved(self, o: Observation) -> bool:
+        """Whether what is queued has moved with the folder of arrivals; it is known by its new place then."""
+        if self.arrivals is None or o.ms.exists():
+            return False
+        there = self.arrivals.folder / o.ms.name
+        return there != o.ms and there.is_dir() and not self.add(there)
+
+    def _arrivals_trouble(self, following: Observation) -> Trouble | None:
+        """Look whether the folder of arrivals has gone, as when its disk is not mounted.
+
+        Then what is queued is not there, which is no fault of it.
+        """
+        if self.arrivals is None or following.ms.exists():
+            return None
+        for folder in {self.arrivals.folder, following.ms.parent}:
+            with contextlib.suppress(OSError):
+                if any(path.name.endswith(".ms") for path in folder.iterdir()):
+                    return None
+        what = f"{following.ms} is not there, and nothing else in its folder: is the disk mounted?"
+        return Trouble("arrivals", f"{what} If it was removed, contimg forget {following.ms}")
 
     def _hold(self, trouble: Trouble, *, met: bool = False) -> None:
         """Begin nothing any more, and say why; longer every time that an observation has met the same."""
@@ -466,11 +492,7 @@ class Driver:
         """Queue an observation again, or give it up when it has cost too many workers."""
         fields = {"event": event, "run_id": o.run_id, "observation": o.name}
         logger.warning(why, extra=fields)
-        try:
-            record = read_record(job)
-        except ResourceError:
-            # What is wrong with it the next attempt will say.
-            record = None
+        record = self._recorded(job)
         if record is not None:
             # The work was done before whatever happened.
             self.state.note(event, why, o)
@@ -488,6 +510,13 @@ class Driver:
         give_up(job, record)
         self.state.finish(o, record)
         self.finished += 1
+
+    def _recorded(self, job: Job) -> dict[str, Any] | None:
+        """Return what a worker has left on record; what is wrong with it the next attempt will say."""
+        try:
+            return read_record(job)
+        except ResourceError:
+            return None
 
     def _end_hanging(self, client: Client) -> None:
         for future, task in list(self._tasks.items()):

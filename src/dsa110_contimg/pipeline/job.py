@@ -113,6 +113,10 @@ def process(job: Job) -> dict[str, Any]:
     started = time.time()
     try:
         real_folder(job.folder)
+        # A run that is on record is over, wherever its Measurement Set has gone since.
+        done = read_record(job)
+        if done is not None:
+            return done
         with contextlib.ExitStack() as stack:
             owner = f"{OWNER} {job.run_id}"
             stack.enter_context(lock_beside(job.ms, owner, wait_s=job.config.job_timeout_s))

@@ -25,13 +25,13 @@ class Trouble:
 
     Attributes
     ----------
-    kind : {"catalogue", "storage"}
+    kind : {"catalogue", "storage", "arrivals"}
         What is away.
     text : str
         What is wrong, where, and what to do.
     """
 
-    kind: Literal["catalogue", "storage"]
+    kind: Literal["catalogue", "storage", "arrivals"]
     text: str
 
 
