@@ -40,8 +40,8 @@ from dsa110_contimg.config import SimulationConfig
 from dsa110_contimg.pipeline.state import State
 from dsa110_contimg.simulate import simulate
 from dsa110_contimg.visibilities.measurement_set import data_hash
-from tests.pipeline.conftest import OPTIONS, wait_until
-from tests.pipeline.test_driver import ends, flag, free_port, other_telescope, truncate, unreadable
+from tests.pipeline.conftest import OPTIONS, free_port, wait_until
+from tests.pipeline.test_driver import ends, flag, other_telescope, truncate, unreadable
 
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
 DISK_MB = 4096

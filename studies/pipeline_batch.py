@@ -26,8 +26,8 @@ from dsa110_contimg.config import SimulationConfig
 from dsa110_contimg.pipeline.state import State
 from dsa110_contimg.simulate import simulate
 from dsa110_contimg.visibilities.measurement_set import data_hash
-from tests.pipeline.conftest import OPTIONS, log_lines, wait_until
-from tests.pipeline.test_driver import LOCK, ends, flag, free_port, other_telescope, truncate, unreadable
+from tests.pipeline.conftest import LOCK, OPTIONS, free_port, log_lines, wait_until
+from tests.pipeline.test_driver import ends, flag, other_telescope, truncate, unreadable
 
 
 def make(folder, count):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +23,14 @@ from dsa110_contimg.simulate import simulate
 from dsa110_contimg.visibilities.measurement_set import open_table
 from tests.arrays import COMPACT
 from tests.needs import REQUIRE_ALL
+
+LOCK = """
+import sys
+from casacore.tables import table
+tables = [table(name, readonly=False, ack=False, lockoptions="permanent") for name in sys.argv[1:]]
+print("locked", flush=True)
+sys.stdin.read()
+"""
 
 OPTIONS = {"array": COMPACT, "antennas": 12, "channels": 4, "dumps": 2, "sefd_jy": 500.0, "drift": False}
 
@@ -113,6 +122,38 @@ def contimg(tiny, tmp_path, monkeypatch, capfd):
             process.kill()
         process.wait()
         process.stdout.close()
+
+
+@pytest.fixture
+def locked():
+    """Keep Measurement Sets locked, as a program that writes them does."""
+    started = []
+
+    def lock(*mss):
+        process = subprocess.Popen(
+            [sys.executable, "-c", LOCK, *map(str, mss)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout.readline() == "locked\n"
+
+    yield lock
+    for process in started:
+        process.communicate()
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def worker_of(outdir: Path, name: str) -> int | None:
+    """The process that has an observation in hand, if it has."""
+    job, record = outdir / name / "job.json", outdir / name / "record.json"
+    return json.loads(job.read_text())["pid"] if job.exists() and not record.exists() else None
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 600.0) -> None:

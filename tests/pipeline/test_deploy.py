@@ -66,6 +66,9 @@ def test_the_shipped_options_are_options(monkeypatch):
 
 def test_the_container_runs_without_privilege():
     lines = (DEPLOY / "Containerfile").read_text().splitlines()
+    told = " ".join(line.strip("# \\") for line in lines if line.startswith("#"))
+    for option in ("--read-only", "--tmpfs /tmp", "--cap-drop=all", "--security-opt=no-new-privileges"):
+        assert option in told
     assert "USER contimg" in lines
     assert lines.index("USER contimg") < lines.index('ENTRYPOINT ["contimg"]')
     assert not any(line.startswith("ADD") or "sudo" in line for line in lines)

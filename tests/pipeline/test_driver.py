@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,15 +24,7 @@ from dsa110_contimg.pipeline.cluster import local_threads, open_cluster, slurm_c
 from dsa110_contimg.pipeline.driver import Driver
 from dsa110_contimg.pipeline.state import State
 from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
-from tests.pipeline.conftest import log_lines, wait_until
-
-LOCK = """
-import sys
-from casacore.tables import table
-t = table(sys.argv[1], readonly=False, ack=False, lockoptions="permanent")
-print("locked", flush=True)
-sys.stdin.read()
-"""
+from tests.pipeline.conftest import free_port, log_lines, wait_until, worker_of
 
 
 def truncate(ms):
@@ -58,35 +49,12 @@ def unreadable(ms):
     (ms / "table.dat").write_bytes(b"no table")
 
 
-@pytest.fixture
-def locked():
-    """Keep a Measurement Set locked, as a program that writes it does."""
-    started = []
-
-    def lock(ms):
-        process = subprocess.Popen(
-            [sys.executable, "-c", LOCK, str(ms)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        started.append(process)
-        assert process.stdout.readline() == "locked\n"
-
-    yield lock
-    for process in started:
-        process.communicate()
-
-
 def ends(outdir: Path) -> dict[str, int]:
     """How often each observation was calibrated to the end, by the workers' own logs."""
     return {
         file.parent.name: sum(line.get("event") == "seeded_done" for line in log_lines(file))
         for file in outdir.glob("*/log.jsonl")
     }
-
-
-def worker_of(outdir: Path, name: str) -> int | None:
-    """The process that has an observation in hand, if it has."""
-    job, record = outdir / name / "job.json", outdir / name / "record.json"
-    return json.loads(job.read_text())["pid"] if job.exists() and not record.exists() else None
 
 
 class OneWorker:
@@ -285,12 +253,6 @@ def dask_process(tmp_path):
         process.terminate()
     for process in started:
         process.wait(30)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def test_the_scheduler_killed_and_started_again(contimg, make_ms, tmp_path, dask_process):

@@ -17,8 +17,7 @@ from dsa110_contimg.errors import ResourceError
 from dsa110_contimg.pipeline.metrics import FIGURES, Metrics
 from dsa110_contimg.pipeline.state import State
 from tests.needs import program
-from tests.pipeline.conftest import wait_until
-from tests.pipeline.test_driver import free_port
+from tests.pipeline.conftest import free_port, wait_until
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 FINAL = {

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,13 @@ DASK_OPTIONS = {
 CONNECT_S = 30
 #: Begin of the names of folders with a run's certificates.
 CLUSTER_FOLDER = ".cluster-"
+NO_HTTP = "dsa110_contimg.pipeline.no_http"
+#: A folder for the scratch files of a Slurm job that no other account of its node has made.
+PROLOGUE = [
+    "DASK_TEMPORARY_DIRECTORY=$(mktemp -d) || exit",
+    "export DASK_TEMPORARY_DIRECTORY",
+    "trap 'rm -rf \"$DASK_TEMPORARY_DIRECTORY\"' EXIT",
+]
 
 
 @contextlib.contextmanager
@@ -60,7 +68,7 @@ def open_cluster(config: PipelineConfig, shared: Path) -> Iterator[Client]:
     """
     security = _security(config)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(dask.config.set(DASK_OPTIONS))
+        stack.enter_context(dask.config.set(DASK_OPTIONS | {"temporary-directory": _scratch_folder()}))
         # What matters of its many words the driver says itself.
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         address: Any = config.scheduler
@@ -78,6 +86,21 @@ def open_cluster(config: PipelineConfig, shared: Path) -> Iterator[Client]:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise EngineError(f"no Dask scheduler answers ({reason})", where, "start it") from None
         yield stack.enter_context(_closing(client))
+
+
+def _scratch_folder() -> str:
+    """Make a folder for Dask's scratch files that is of this user alone.
+
+    Dask puts it first into sys.path. By default it is /tmp/dask-scratch-space, whoever has made that: a
+    module that another account lays there would be imported.
+    """
+    folder = Path(tempfile.gettempdir()) / f"contimg-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+        return str(folder)
+    return tempfile.mkdtemp(prefix=f"{folder.name}-")
 
 
 def _security(config: PipelineConfig) -> Security | None:
@@ -117,6 +140,8 @@ def _local_cluster(config: PipelineConfig) -> LocalCluster:
         security=True,
         host="127.0.0.1",
         dashboard_address="127.0.0.1:0",
+        scheduler_kwargs={"dashboard": False, "preload": [NO_HTTP]},
+        preload=[NO_HTTP],
         silence_logs=logging.CRITICAL,
     )
 
@@ -191,7 +216,8 @@ def slurm_cluster(config: PipelineConfig, shared: Path) -> Any:
         processes=1,
         job_cpu=max(1, config.threads),
         memory=f"{config.worker_memory_gb:g}GB",
-        worker_extra_args=["--nthreads", "1"],
-        scheduler_options={"dashboard_address": None},
+        worker_extra_args=["--nthreads", "1", "--preload", NO_HTTP],
+        job_script_prologue=PROLOGUE,
+        scheduler_options={"dashboard": False, "dashboard_address": "127.0.0.1:0", "preload": [NO_HTTP]},
         security=_certificates(shared),
     )

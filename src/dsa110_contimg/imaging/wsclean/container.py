@@ -8,6 +8,9 @@ moves to the one end of the container, and that end has a deadline too. The rule
 * Mounts are probed, in a child that may be left behind, before the container starts and before each call.
 * Each call has a deadline inside the container, and a later one outside of it.
 * An exit status proves nothing: a call has succeeded when its last line is there and its files are.
+
+What runs inside may do no more than imaging needs: no network, no capability and no way to gain one, nothing
+to write but the products and a small /tmp.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import atexit
 import contextlib
 import logging
 import os
+import re
 import secrets
 import select
 import shlex
@@ -39,7 +43,7 @@ from dsa110_contimg.errors import (
     WSCleanError,
 )
 from dsa110_contimg.imaging.wsclean.container_engine import Engine, find_engine, owner_labels, reap_leftovers
-from dsa110_contimg.imaging.wsclean.mounts import Mount, inside_of
+from dsa110_contimg.imaging.wsclean.mounts import Mount, inside_of, outside_of
 from dsa110_contimg.imaging.wsclean.processes import (
     GRACE_S,
     Finished,
@@ -61,6 +65,14 @@ OUTSIDE_S = GRACE_S + 5.0
 #: `timeout` of coreutils: its own limit has come; killed, by itself or by somebody else.
 TIMED_OUT, KILLED = 124, 137
 DEFAULT_TIMEOUT_S = 7200.0
+#: The least that WSClean works with. Its temporary files go to the products (-temp-dir), none to /tmp.
+CONFINEMENT = (
+    "--network=none",
+    "--cap-drop=all",
+    "--security-opt=no-new-privileges",
+    "--read-only",
+    "--tmpfs=/tmp:rw,noexec,nosuid,nodev,size=64m,mode=1777",
+)
 
 
 class _ClientLost(Exception):
@@ -203,7 +215,7 @@ class WSCleanContainer:
         ready = secrets.token_hex(8)
         # The shell collects orphaned processes and ends, and the container with it, when the pipe is closed.
         script = f"echo {ready}; cat >/dev/null; exit 0"
-        command = [engine.program, "run", "--rm", "--interactive", "--pull=never", "--network=none"]
+        command = [engine.program, "run", "--rm", "--interactive", "--pull=never", *CONFINEMENT]
         command += [
             f"--name={self.container_name}",
             f"--user={self.user}",
@@ -357,11 +369,34 @@ class WSCleanContainer:
         ------
         WSCleanError
             If it fails.
+        ResourceError
+            If it fails and may not read what it was given.
         """
         done = self.exec(["wsclean", *args], timeout, folder=folder, outputs=outputs)
         if done.returncode:
+            self.require_readable(args)
             raise wsclean_failure(done, f"wsclean in container {self.container_name}")
         return done
+
+    def require_readable(self, args: Sequence[str]) -> None:
+        """Raise ResourceError if a path among a program's arguments is closed to it, or what lies below.
+
+        Without capabilities the rights of files hold for root too, and WSClean says of a closed table that it
+        does not exist.
+        """
+        paths = [word for word in args if word.startswith("/")]
+        if not paths:
+            return
+        found = self.exec(["find", *paths, "!", "-readable", "-print", "-quit"])
+        closed = found.stdout.splitlines() or re.findall(
+            r"^find: .(/.*).: Permission denied$", found.stderr, re.M
+        )
+        if closed:
+            raise ResourceError(
+                f"is closed to user {self.user} of the container, where root has no right over others' files",
+                outside_of(self.mounts, closed[0]),
+                "run as its owner, or chmod -R o+rX",
+            )
 
     def _call(
         self, cmd: Sequence[str], limit_s: float, folder: str, outputs: Sequence[Path | str]

@@ -105,9 +105,11 @@ class Engine:
             )
 
     def run_options(self) -> list[str]:
-        """Options that `run` needs with this engine."""
+        """Options that `run` needs with this engine, to confine and to work at all."""
+        # WSClean has two threads for each that `-j` gives it, and two more: room for eight calls at once.
+        limit = f"--pids-limit={512 + 16 * (os.cpu_count() or 1)}"
         if self.name == "docker":
-            return []
+            return [limit]
         # podman asks for higher limits than a host may allow, and is refused then; it takes no more processes
         # than there are numbers for.
         files, processes = (
@@ -116,7 +118,11 @@ class Engine:
         numbers = int(Path("/proc/sys/kernel/pid_max").read_text("ascii"))
         processes = min(processes, numbers) if processes > 0 else numbers
         options = [f"--ulimit=nofile={files}:{files}", f"--ulimit=nproc={processes}:{processes}"]
-        return options if os.getuid() == 0 else [*options, "--userns=keep-id"]
+        # Unasked podman makes /run and /var/tmp writable beside a read-only root.
+        options.append("--read-only-tmpfs=false")
+        # Without root podman sets a limit by itself, of 2048, where the user's cgroups have one, and fails to
+        # start where they have none and it is asked to.
+        return [*options, limit if os.getuid() == 0 else "--userns=keep-id"]
 
     def leftovers(self) -> list[Leftover]:
         """All containers of this package that the engine has."""

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from dsa110_contimg.errors import PathOutsideMountError, ResourceError
 
-__all__ = ["Mount", "convert_host_path_to_container", "inside_of", "parse_mounts"]
+__all__ = ["Mount", "convert_host_path_to_container", "inside_of", "outside_of", "parse_mounts"]
 
 
 @dataclass(frozen=True)
@@ -100,3 +100,13 @@ def inside_of(mounts: Sequence[Mount], path: Path) -> str:
         )
     mount, host = max(fitting, key=lambda pair: len(pair[1].parts))
     return str(mount.inside / real.relative_to(host))
+
+
+def outside_of(mounts: Sequence[Mount], inside: str) -> Path:
+    """Path on the host of a path inside a container; the same where no mount holds it."""
+    path = PurePosixPath(inside)
+    fitting = [m for m in mounts if path.is_relative_to(m.inside)]
+    if not fitting:
+        return Path(inside)
+    mount = max(fitting, key=lambda m: len(m.inside.parts))
+    return mount.host / path.relative_to(mount.inside)

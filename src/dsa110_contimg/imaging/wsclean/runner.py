@@ -145,6 +145,7 @@ class ContainerWSClean:
         """Run it; see `WSClean.call`."""
         done = self.container.exec(["wsclean", *arguments], timeout_s, folder="/tmp", outputs=outputs)
         if done.returncode:
+            self.container.require_readable(arguments)
             raise wsclean_failure(done, self.name)
         return done.stdout
 
