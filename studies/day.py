@@ -274,7 +274,8 @@ def main() -> None:
             for k in range(given.arrivals):
                 name = f"{begin + k * apart:%Y-%m-%dT%H:%M:%S}"
                 staged = Path(shutil.copytree(source, folder / "staged.ms"))
-                spoil = SPOIL[k % len(SPOIL)] if k % (given.arrivals // given.bad) == 7 else None
+                which, odd = divmod(k, given.arrivals // given.bad)
+                spoil = SPOIL[which % len(SPOIL)] if odd == 7 else None
                 if spoil:
                     spoil(staged)
                 staged.rename(service.incoming / f"{name}.ms")

@@ -281,8 +281,17 @@ class Driver:
             if self.add(ms):
                 logger.info("arrived: %s", ms, extra={"event": "arrived", "observation": check_name(ms)})
         self._tell_of_arrivals(self.arrivals)
+        self._look_for_catalogue()
         self.metrics.write_file()
         self._next_scan = time.monotonic() + self.config.poll_s
+
+    def _look_for_catalogue(self) -> None:
+        """Say that the catalogue has gone before anything arrives that needs it, and that it is back."""
+        trouble = catalogue_trouble(self.config)
+        if trouble is not None:
+            self._hold(trouble)
+        elif self._pause is not None and self._pause.seen_here and self._pause.trouble.kind == "catalogue":
+            self._go_on("the catalogue is back")
 
     def _tell_of_arrivals(self, arrivals: Arrivals) -> None:
         """Note when the watched folder has gone or come back, and what does not answer."""
