@@ -88,6 +88,21 @@ def test_tonight_comes_before_what_is_older(config, tmp_path, tonight_h, order):
     assert client.taken == order
 
 
+def test_what_is_missing_is_not_taken_for_another_of_its_name(config, make_ms, tmp_path):
+    incoming, out = tmp_path / "incoming", tmp_path / "out"
+    incoming.mkdir()
+    there = make_ms("a.ms", incoming)
+    with State(config.state_file) as state:
+        driver, client = Driver(state, out, config, incoming), OneWorker()
+        driver.add(there)
+        state.start(state.next_queued())
+        state.add("a", tmp_path / "gone" / "a.ms", out, 0.0)
+        driver._fill(client)
+        assert [task.observation.ms for task in driver._tasks.values()] == [tmp_path / "gone" / "a.ms"]
+        driver._tasks.clear()
+        driver.arrivals.close()
+
+
 def test_bad_ones_among_the_good(contimg, make_ms, tmp_path, locked):
     good = [make_ms(f"2026-01-25T0{hour}:00:00.ms") for hour in range(5)]
     hashes = {ms: data_hash(ms) for ms in good}

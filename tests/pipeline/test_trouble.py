@@ -18,9 +18,11 @@ from dsa110_contimg.errors import (
     ResourceError,
     StorageError,
 )
-from dsa110_contimg.pipeline import driver as driver_module
+from dsa110_contimg.pipeline import pauses as pauses_module
 from dsa110_contimg.pipeline.driver import Driver
 from dsa110_contimg.pipeline.job import failure_record, process
+from dsa110_contimg.pipeline.metrics import Metrics
+from dsa110_contimg.pipeline.pauses import Pauses
 from dsa110_contimg.pipeline.state import State
 from dsa110_contimg.pipeline.trouble import Trouble, catalogue_trouble, trouble_of
 from tests.pipeline.conftest import log_lines, wait_until
@@ -154,27 +156,52 @@ def test_what_alone_meets_full_disks_has_failed(config, make_ms, tmp_path):
         assert "others begun since met nothing like it" in state.find(o.ms).message
 
 
-def test_a_full_disk_is_not_forgotten_over_a_catalogue(config, tmp_path, monkeypatch):
+def test_a_full_disk_is_not_forgotten_over_a_catalogue(config, tmp_path):
     """Both are away; the catalogue comes back first."""
-    away = []
-    monkeypatch.setattr(driver_module, "catalogue_trouble", lambda _: away[0] if away else None)
     with State(config.state_file) as state:
-        driver = Driver(state, tmp_path / "out", config)
-        driver.add(tmp_path / "a.ms")
-        waiting = state.next_queued()
-        paused = {k: driver.metrics.paused.labels(k)._value.get for k in ("catalogue", "storage")}
-        driver._hold(Trouble("storage", "disk full"), met=True)
-        away.append(Trouble("catalogue", "no strip"))
-        assert driver._held(waiting)
+        metrics = Metrics(state.path, config, {})
+        pauses, catalogue = Pauses(state, metrics), Trouble("catalogue", "no strip")
+
+        def gauges():
+            return {k: metrics.paused.labels(k)._value.get() for k in ("catalogue", "storage", "arrivals")}
+
+        pauses.meet(Trouble("storage", "disk full"))
+        pauses.see(catalogue)
+        assert pauses.holds(busy=False)
         assert state.paused()[1] == "no strip"
-        assert (paused["catalogue"](), paused["storage"]()) == (1, 1)
-        away.clear()
-        assert driver._held(waiting)
+        assert gauges() == {"catalogue": 1, "storage": 1, "arrivals": 0}
+        pauses.see(None)
+        assert pauses.holds(busy=False)
         assert state.paused()[1] == "disk full"
-        assert (paused["catalogue"](), paused["storage"]()) == (0, 1)
-        driver._go_on("an observation went through")
+        assert gauges() == {"catalogue": 0, "storage": 1, "arrivals": 0}
+        pauses.went_through(0.0)
+        assert pauses.holds(busy=False)
+        pauses.went_through(time.monotonic())
         assert state.paused() is None
-        assert not driver._held(waiting)
+        assert not pauses.holds(busy=True)
+        # What is seen replaces what is seen no longer.
+        pauses.see(catalogue)
+        pauses.see(Trouble("arrivals", "not mounted"))
+        assert gauges() == {"catalogue": 0, "storage": 0, "arrivals": 1}
+        pauses.see(None)
+        assert gauges() == {"catalogue": 0, "storage": 0, "arrivals": 0}
+
+
+def test_a_disk_is_tried_ever_more_seldom(config, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(pauses_module.time, "monotonic", lambda: clock[0])
+    with State(config.state_file) as state:
+        pauses, waits = Pauses(state, Metrics(state.path, config, {})), []
+        for _ in range(9):
+            pauses.meet(Trouble("storage", "disk full"))
+            begun = clock[0]
+            while pauses.holds(busy=False):
+                clock[0] += 1
+            waits.append(clock[0] - begun)
+            pauses.tried()
+            assert pauses.holds(busy=False)
+        assert waits == [10, 20, 40, 80, 160, 320, 600, 600, 600]
+        assert state.event_counts()["paused"] == 1
 
 
 def test_nothing_is_recorded_of_what_is_postponed(make_job, tmp_path):

@@ -29,6 +29,7 @@ from dsa110_contimg.pipeline.job import POSTPONED, Job, failure_record, give_up,
 from dsa110_contimg.pipeline.logs import json_log
 from dsa110_contimg.pipeline.metrics import Metrics
 from dsa110_contimg.pipeline.naming import JOB, check_name, claim, observed_at, real_folder
+from dsa110_contimg.pipeline.pauses import Pauses
 from dsa110_contimg.pipeline.quality import headline
 from dsa110_contimg.pipeline.state import Observation, State
 from dsa110_contimg.pipeline.trouble import Trouble, catalogue_trouble, seeds
@@ -46,9 +47,8 @@ TICK_S = 1.0
 RECONNECT_S = 2.0
 #: Seconds to wait for a record to come from a worker.
 GATHER_S = 30.0
-#: While nothing can be done an observation is tried again after so long, then after twice as long, up to
-#: the longest.
-FIRST_TRY_S, LONGEST_TRY_S = 10.0, 600.0
+#: Seconds between attempts to write a state whose disk is away.
+STATE_S = 10.0
 
 
 @dataclass
@@ -59,20 +59,6 @@ class _Task:
     job: Job
     since: float
     hangs: bool = False
-
-
-@dataclass
-class _Pause:
-    """Nothing is begun, but for one observation now and then that shows whether the trouble is over."""
-
-    trouble: Trouble
-    try_after: float
-    wait_s: float
-    #: By the driver itself, which sees too when it is over.
-    seen_here: bool
-    began: float
-    #: What it came on top of, and what holds again after it.
-    under: _Pause | None = None
 
 
 class Driver:
@@ -130,7 +116,7 @@ class Driver:
         self._next_scan = 0.0
         self._folder_away = ""
         self._alive_at = time.monotonic()
-        self._pause: _Pause | None = None
+        self.pauses = Pauses(state, self.metrics)
         self._postponed: dict[int, float] = {}
         self._proved_since = -1.0
 
@@ -218,7 +204,7 @@ class Driver:
         self._tasks.clear()
         self.metrics.paused.labels("state").set(1)
         while True:
-            time.sleep(FIRST_TRY_S)
+            time.sleep(STATE_S)
             self.metrics.loop.set_to_current_time()
             try:
                 self.state.note("state_back")
@@ -288,10 +274,8 @@ class Driver:
     def _look_for_catalogue(self) -> None:
         """Say that the catalogue has gone before anything arrives that needs it, and that it is back."""
         trouble = catalogue_trouble(self.config)
-        if trouble is not None:
-            self._hold(trouble)
-        elif self._pause is not None and self._pause.seen_here and self._pause.trouble.kind == "catalogue":
-            self._go_on("the catalogue is back")
+        if trouble is not None or self.pauses.kind == "catalogue":
+            self.pauses.see(trouble)
 
     def _tell_of_arrivals(self, arrivals: Arrivals) -> None:
         """Note when the watched folder has gone or come back, and what does not answer."""
@@ -299,8 +283,7 @@ class Driver:
             self._folder_away = arrivals.away
             what = "watch_failed" if arrivals.away else "watch_back"
             self.state.note(what, f"{arrivals.folder}: {arrivals.away or 'is there again'}")
-        paused = self._pause is not None and self._pause.trouble.kind == "arrivals"
-        self.metrics.paused.labels("arrivals").set(bool(arrivals.away) or paused)
+        self.metrics.paused.labels("arrivals").set(bool(arrivals.away) or self.pauses.kind == "arrivals")
         self.metrics.arriving.set(arrivals.waiting)
         self.metrics.hung.set(len(arrivals.hung))
 
@@ -324,13 +307,12 @@ class Driver:
                 "start workers; the state is kept",
             )
         while len(self._tasks) < self._slots:
-            last = next(reversed(self._postponed), None) if self._pause else None
+            last = next(reversed(self._postponed), None) if self.pauses.kind else None
             recent = time.time() - 3600.0 * self.config.tonight_h
             observation = self.state.next_queued(last, recent)
             if observation is None or self._held(observation):
                 break
-            if self._pause is not None:
-                self._pause.try_after = time.monotonic() + self._pause.wait_s
+            self.pauses.tried()
             if self._has_moved(observation) or not self.state.start(observation):
                 # It is looked for anew: moved, renamed or forgotten meanwhile.
                 continue
@@ -348,24 +330,19 @@ class Driver:
 
     def _held(self, following: Observation) -> bool:
         """Whether nothing may be begun now: something is away, or the last attempt met full disks."""
-        trouble = catalogue_trouble(self.config) or self._arrivals_trouble(following)
-        if trouble is not None:
-            self._hold(trouble)
-            return True
-        if self._pause is None:
-            return False
-        if self._pause.seen_here:
-            self._go_on("what was away is back")
-            if self._pause is None:
-                return False
-        return bool(self._tasks) or time.monotonic() < self._pause.try_after
+        self.pauses.see(catalogue_trouble(self.config) or self._arrivals_trouble(following))
+        return self.pauses.holds(busy=bool(self._tasks))
 
     def _has_moved(self, o: Observation) -> bool:
         """Whether what is queued has moved with the folder of arrivals; it is known by its new place then."""
         if self.arrivals is None or o.ms.exists():
             return False
         there = self.arrivals.folder / o.ms.name
-        return there != o.ms and there.is_dir() and not self.add(there)
+        if there == o.ms or not there.is_dir():
+            return False
+        self.add(there)
+        known = self.state.known(there)
+        return known is not None and known.id == o.id
 
     def _arrivals_trouble(self, following: Observation) -> Trouble | None:
         """Look whether the folder of arrivals has gone, as when its disk is not mounted.
@@ -381,36 +358,6 @@ class Driver:
         what = f"{following.ms} is not there, and nothing else in its folder: is the disk mounted?"
         return Trouble("arrivals", f"{what} If it was removed, contimg forget {following.ms}")
 
-    def _hold(self, trouble: Trouble, *, met: bool = False) -> None:
-        """Begin nothing any more, and say why; longer every time that an observation has met the same."""
-        now, last = time.monotonic(), self._pause
-        again = last is not None and last.trouble.kind == trouble.kind
-        wait = min(2 * last.wait_s, LONGEST_TRY_S) if last is not None and again and met else FIRST_TRY_S
-        if not again or met:
-            began = last.began if last is not None and again else now
-            # The catalogue is looked at every time anyway.
-            under = last and (last.under if again else None if last.seen_here else last)
-            self._pause = _Pause(trouble, now + wait, wait, not met, began, under)
-        if again:
-            return
-        self.metrics.paused.labels(trouble.kind).set(1)
-        self.state.pause(trouble.text)
-        fields = {"event": "paused", "trouble": trouble.kind}
-        logger.error("paused until that is over: %s", trouble.text, extra=fields)
-        self.metrics.write_file()
-
-    def _go_on(self, why: str) -> None:
-        if self._pause is None:
-            return
-        self.metrics.paused.labels(self._pause.trouble.kind).set(0)
-        self._pause = self._pause.under
-        if self._pause is not None:
-            self.state.pause(self._pause.trouble.text)
-            logger.warning("%s, but: %s", why, self._pause.trouble.text, extra={"event": "paused"})
-            return
-        self.state.go_on()
-        logger.warning("goes on: %s", why, extra={"event": "continued"})
-
     def _postpone(self, task: _Task, record: dict[str, Any]) -> None:
         """Queue again what met trouble that is not its own; what alone meets it twice has failed."""
         o, trouble = task.observation, Trouble(record["trouble"], record["message"])
@@ -425,7 +372,7 @@ class Driver:
             return
         self._postponed.setdefault(o.id, time.monotonic())
         self.state.requeue(o, POSTPONED, trouble.text, blameless=True)
-        self._hold(trouble, met=True)
+        self.pauses.meet(trouble)
 
     def _job(self, o: Observation) -> Job:
         return Job(o.run_id, o.name, o.ms, o.folder, self.config, o.caltables)
@@ -433,7 +380,7 @@ class Driver:
     def _collect(self, client: Client) -> None:
         """Wait a moment for tasks to end, give their workers new ones, then write down what came of them."""
         found = [(future, self._tasks.pop(future, None)) for future in self._ended_tasks()]
-        if found and self._pause is None:
+        if found and self.pauses.kind is None:
             self._fill(client)
         for future, task in found:
             if task is not None:
@@ -475,9 +422,7 @@ class Driver:
         if record["status"] == "done":
             # Of what was begun before there was any trouble it proves nothing.
             self._proved_since = max(self._proved_since, task.since)
-            pause = self._pause
-            if pause is not None and not pause.seen_here and task.since >= pause.began:
-                self._go_on("an observation went through")
+            self.pauses.went_through(task.since)
 
     def _ended_tasks(self) -> Iterator[Future]:
         with contextlib.suppress(queue.Empty):
