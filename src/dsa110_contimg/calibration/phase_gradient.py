@@ -101,13 +101,16 @@ def _brightest_pixel(unit: Complex, uv: Float) -> Float:
     reach = float(np.abs(uv - uv.mean(axis=1, keepdims=True)).max())
     # The field of the image is the inverse of the cell in uv; cells hold all antennas within PIXELS.
     cell = 2 * reach / (PIXELS / OVERSAMPLING)
-    power = np.zeros((PIXELS, PIXELS))
+    # The power of all times together is one transform, of the products of all pairs of antennas.
+    pairs = np.zeros(PIXELS * PIXELS, dtype=np.complex128)
     for t in range(unit.shape[0]):
         place = np.rint((uv[t] - uv[t].mean(axis=0)) / cell).astype(int)
-        for p in range(unit.shape[2]):
-            grid = np.zeros((PIXELS, PIXELS), dtype=np.complex128)
-            np.add.at(grid, (place[:, 0], place[:, 1]), unit[t, :, p])
-            power += np.abs(scipy.fft.fft2(grid)) ** 2
+        x, y = np.moveaxis((place[:, None] - place[None, :]) % PIXELS, 2, 0)
+        product = (unit[t] @ unit[t].conj().T).ravel()
+        cells = (x * PIXELS + y).ravel()
+        pairs.real += np.bincount(cells, product.real, pairs.size)
+        pairs.imag += np.bincount(cells, product.imag, pairs.size)
+    power = scipy.fft.fft2(pairs.reshape(PIXELS, PIXELS), workers=-1).real
     peak = np.array(np.unravel_index(int(np.argmax(power)), power.shape))
     peak = np.where(peak >= PIXELS // 2, peak - PIXELS, peak)
     return np.asarray(peak / (PIXELS * cell))

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
+import scipy.fft
 from numpy.typing import ArrayLike
 from scipy.ndimage import label, map_coordinates
 from scipy.optimize import least_squares
-from scipy.signal import fftconvolve
 
 from dsa110_contimg.array_types import Float, Image
 from dsa110_contimg.errors import ImagingError
@@ -127,9 +127,18 @@ def restore(model_image: Image, beam: RestoringBeam, grid: ImageGrid, residual: 
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
     (a, b), (_, c) = np.linalg.inv(_covariance(beam.major_rad, beam.minor_rad, beam.pa_rad, grid.cell_rad))
     kernel = np.exp(-0.5 * (a * x * x + 2 * b * x * y + c * y * y)).astype(np.float32)
-    # The kernel's side is odd, so "same" does not shift; zero padding keeps the edges apart.
-    restored: Image = residual + fftconvolve(model_image, kernel, mode="same").astype(np.float32)
+    restored: Image = residual + _convolve(model_image, kernel)
     return restored
+
+
+def _convolve(image: Image, kernel: Image) -> Image:
+    """Convolve with a kernel of odd side, which does not shift; zero padding keeps the edges apart."""
+    size, half = image.shape[0], kernel.shape[0] // 2
+    shape = [scipy.fft.next_fast_len(size + 2 * half, real=True)] * 2
+    transforms = [scipy.fft.rfft2(part, shape, workers=-1) for part in (image, kernel)]
+    whole = scipy.fft.irfft2(transforms[0] * transforms[1], shape, workers=-1)
+    convolved: Image = whole[half : half + size, half : half + size].astype(np.float32)
+    return convolved
 
 
 def add_gaussians(

@@ -11,7 +11,6 @@ import math
 
 import numba
 import numpy as np
-from scipy.signal.windows import dpss
 
 from dsa110_contimg.array_types import Bool, Float, Int, Single, Vis, Weight
 
@@ -51,6 +50,9 @@ def smooth_sequences(n_channels: int, turns: float) -> Float | None:
     n = math.ceil(2 * product) + MORE_SEQUENCES
     if CHANNELS_PER_SEQUENCE * n > n_channels:
         return None
+    # It takes half a second to import, and small data do without.
+    from scipy.signal.windows import dpss
+
     return np.ascontiguousarray(dpss(n_channels, max(product, 0.05), Kmax=n).T)
 
 
