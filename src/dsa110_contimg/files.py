@@ -251,9 +251,9 @@ def save_figure(path: str | Path, figure: Figure, *, dpi: int, form: str = "png"
         engine.execute(figure)
         figure.set_layout_engine("none")
     # Compressing harder takes longer than all the drawing, for a tenth of the size.
-    packing = {"compress_level": 1} if form == "png" else None
+    packing: dict[str, Any] = {"pil_kwargs": {"compress_level": 1}} if form == "png" else {}
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=dpi, format=form, pil_kwargs=packing)
+        figure.savefig(temporary, dpi=dpi, format=form, **packing)
 
 
 def _beside(final: Path, kind: str, suffix: str = "") -> Path:
