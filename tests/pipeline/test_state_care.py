@@ -210,7 +210,10 @@ def test_an_earlier_version_is_upgraded(tmp_path, capfd):
             values,
         )
         if status != "queued":
-            told = json.dumps(record(status, f"r{k}", quality="bad", seeded=False))
+            figures = {"thermal_ratio": 3.5, "flux_ratio": None, "snr_gain": 2.0}
+            versions = {"dsa110-contimg": "0.1.0"}
+            told = record(status, f"r{k}", quality="bad", seeded=False, figures=figures, versions=versions)
+            told = json.dumps(told)
             db.execute("INSERT INTO run VALUES (?, ?, ?, ?, 1, 2, ?)", (k + 1, f"r{k}", k + 1, status, told))
     db.commit()
     db.close()
@@ -224,6 +227,8 @@ def test_an_earlier_version_is_upgraded(tmp_path, capfd):
     assert check(path) == {"version": 3, "observations": 3, "runs": 2}
     with State(path, create=False) as state:
         found = [(o.status, o.quality, o.seeded) for o in state.observations()]
+        first = state.observations()[0]
+    assert (first.version, first.thermal_ratio, first.flux_ratio, first.ended_at) == ("0.1.0", 3.5, None, 2.0)
     assert found == [("done", "bad", False), ("failed", "", False), ("queued", "", False)]
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version=9")

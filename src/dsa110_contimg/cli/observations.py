@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from dsa110_contimg.cli.options import ConfigFile, StateFile, given_state_file, named_state_file
-from dsa110_contimg.cli.terminal import JsonFlag, print_json, print_result, print_table
+from dsa110_contimg.cli.terminal import JsonFlag, print_json, print_result
 from dsa110_contimg.config import AGES_S, PipelineConfig, parse_retention
 from dsa110_contimg.errors import ConfigError
 
@@ -70,12 +69,8 @@ def status(
     typer.echo((", ".join(parts) or "nothing yet") + (f"; published: {verdicts}" if verdicts else ""))
     if not found:
         return
-    table = Table("observation", "observed", "status", "verdict", "seeded", "tries", "what came of it")
-    for o in found:
-        seeded = ("yes" if o.seeded else "NO") if o.quality else ""
-        cells = (o.name, _date(o.observed_at), o.status, o.quality, seeded, str(o.attempts), o.message)
-        table.add_row(*map(escape, cells))
-    print_table(table)
+    for line in _table(found):
+        typer.echo(line)
     if not every and len(found) == last:
         typer.echo(f"the latest {last}; --last N or --all shows more")
 
@@ -301,6 +296,41 @@ def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def _table(found: Sequence[Any]) -> Iterator[str]:
+    """Lay observations out in columns, names whole; what is not good says why in a line of its own."""
+    head = ("observation", "status", "verdict", "seed", "x thermal", "flux", "SNR gain", "s")
+    rows = [
+        (
+            o.name,
+            o.status,
+            o.quality,
+            ("yes" if o.seeded else "NO") if o.quality else "",
+            _number(o.thermal_ratio, ".2f"),
+            _number(o.flux_ratio, ".3f"),
+            _number(o.snr_gain, ".4g"),
+            _number(o.seconds, ".0f"),
+        )
+        for o in found
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        texts = [
+            c.ljust(w) if k < 4 else c.rjust(w) for k, (c, w) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "  ".join(texts).rstrip()
+
+    yield line(head)
+    for o, row in zip(found, rows, strict=True):
+        yield line(row)
+        if o.message and (o.quality != "good" or o.status != "done"):
+            yield f"    {o.message}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
 def observation_row(observation: Any) -> dict[str, Any]:
     """Return what is told of an observation, as JSON has it."""
     return {
@@ -318,6 +348,10 @@ def observation_row(observation: Any) -> dict[str, Any]:
         "version": observation.version,
         "ended_at": observation.ended_at or None,
         "pruned": observation.pruned,
+        "thermal_ratio": observation.thermal_ratio,
+        "flux_ratio": observation.flux_ratio,
+        "snr_gain": observation.snr_gain,
+        "seconds": observation.seconds,
     }
 
 

@@ -22,6 +22,7 @@ from dsa110_contimg.pipeline.state_file import (
     connect,
     damaged,
     make,
+    note_published,
     schema_version,
 )
 
@@ -68,6 +69,10 @@ class Observation:
         When its last run ended, Unix time in seconds; zero if none has.
     pruned : str
         What has been removed of its products: nothing (empty), ``images`` or ``products``.
+    thermal_ratio, flux_ratio, snr_gain : float or None
+        Of what is published: noise over thermal, flux over the catalogue's, signal to noise over that before.
+    seconds : float or None
+        What that took.
     """
 
     id: int
@@ -87,6 +92,10 @@ class Observation:
     version: str
     ended_at: float
     pruned: str
+    thermal_ratio: float | None
+    flux_ratio: float | None
+    snr_gain: float | None
+    seconds: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -380,11 +389,7 @@ class State:
             )
             if record["status"] == "done":
                 # What was published before stays where a run fails.
-                version = record.get("versions", {}).get("dsa110-contimg", "")
-                self._db.execute(
-                    "UPDATE observation SET quality = ?, seeded = ?, version = ?, pruned = '' WHERE id = ?",
-                    (record["quality"], record["seeded"], version, observation.id),
-                )
+                note_published(self._db, observation.id, record)
             self._event(record["status"], observation.id, observation.run_id, said)
 
     def revert(self, observation: Observation, detail: str) -> None:

@@ -26,7 +26,13 @@ from dsa110_contimg.pipeline.naming import (
 )
 from dsa110_contimg.pipeline.quality import headline
 from dsa110_contimg.pipeline.state import State
-from dsa110_contimg.pipeline.state_file import SCHEMA_VERSION, connect, damaged, schema_version
+from dsa110_contimg.pipeline.state_file import (
+    SCHEMA_VERSION,
+    connect,
+    damaged,
+    note_published,
+    schema_version,
+)
 from dsa110_contimg.visibilities.lock import lock_beside
 
 __all__ = ["Rebuilt", "back_up", "check", "rebuild", "upgrade"]
@@ -46,6 +52,10 @@ ALTER TABLE observation ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE observation ADD COLUMN version TEXT NOT NULL DEFAULT '';
 ALTER TABLE observation ADD COLUMN ended_at REAL NOT NULL DEFAULT 0;
 ALTER TABLE observation ADD COLUMN pruned TEXT NOT NULL DEFAULT '';
+ALTER TABLE observation ADD COLUMN thermal_ratio REAL;
+ALTER TABLE observation ADD COLUMN flux_ratio REAL;
+ALTER TABLE observation ADD COLUMN snr_gain REAL;
+ALTER TABLE observation ADD COLUMN seconds REAL;
 CREATE INDEX run_finished ON run (finished_at);
 CREATE INDEX event_time ON event (time);
 UPDATE observation SET ended_at =
@@ -206,13 +216,7 @@ def _upgrade(db: sqlite3.Connection, version: int) -> None:
         for statement in STEPS[step].split(";"):
             db.execute(statement)
     for row in db.execute(PUBLISHED).fetchall():
-        record = json.loads(row["record"])
-        values = record.get("quality", ""), record.get("seeded", False)
-        made_by = record.get("versions", {}).get("dsa110-contimg", "")
-        db.execute(
-            "UPDATE observation SET quality = ?, seeded = ?, version = ? WHERE id = ?",
-            (*values, made_by, row["observation_id"]),
-        )
+        note_published(db, row["observation_id"], json.loads(row["record"]))
     db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     db.execute("COMMIT")
 

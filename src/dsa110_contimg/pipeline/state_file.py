@@ -6,13 +6,14 @@ import contextlib
 import os
 import sqlite3
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dsa110_contimg.errors import ResourceError
 from dsa110_contimg.visibilities.lock import NO_LINKS
 
-__all__ = ["SCHEMA_VERSION", "STORAGE", "connect", "damaged", "make", "schema_version"]
+__all__ = ["SCHEMA_VERSION", "STORAGE", "connect", "damaged", "make", "note_published", "schema_version"]
 
 SCHEMA_VERSION = 3
 #: What SQLite says of disks that are full, read-only or away.
@@ -36,7 +37,11 @@ CREATE TABLE observation (
     priority INTEGER NOT NULL DEFAULT 0,
     version TEXT NOT NULL DEFAULT '',
     ended_at REAL NOT NULL DEFAULT 0,
-    pruned TEXT NOT NULL DEFAULT ''
+    pruned TEXT NOT NULL DEFAULT '',
+    thermal_ratio REAL,
+    flux_ratio REAL,
+    snr_gain REAL,
+    seconds REAL
 );
 CREATE INDEX observation_queue ON observation (status, observed_at, id);
 CREATE INDEX observation_time ON observation (observed_at);
@@ -103,6 +108,21 @@ def connect(path: Path) -> _Connection:
 def schema_version(db: sqlite3.Connection) -> int:
     """Return the version of a state file's tables; 0 of another database."""
     return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def note_published(db: sqlite3.Connection, key: int, record: Mapping[str, Any]) -> None:
+    """Note with an observation what a record says of what is published; old ones lack parts."""
+    figures = record.get("figures", {})
+    values = {
+        "quality": record.get("quality", ""),
+        "seeded": record.get("seeded", False),
+        "version": record.get("versions", {}).get("dsa110-contimg", ""),
+        "pruned": "",
+        **{name: figures.get(name) for name in ("thermal_ratio", "flux_ratio", "snr_gain")},
+        "seconds": record.get("seconds", {}).get("total"),
+    }
+    columns = ", ".join(f"{name} = ?" for name in values)
+    db.execute(f"UPDATE observation SET {columns} WHERE id = ?", (*values.values(), key))
 
 
 def make(path: Path) -> None:

@@ -288,7 +288,11 @@ def reading(path: Path | str, kind: type[InputError] = MeasurementSetError) -> I
     try:
         opened = open_table(path)
     except RuntimeError as error:
-        raise kind(f"cannot be opened ({first_line(error)})", path, COPY_AGAIN) from None
+        words = first_line(error)
+        if "does not exist" in words and (Path(path) / "table.dat").is_file():
+            # What casacore says of one that is there and damaged.
+            words = "table.dat is damaged"
+        raise kind(f"cannot be opened ({words})", path, COPY_AGAIN) from None
     with opened:
         try:
             yield opened
