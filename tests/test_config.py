@@ -1,9 +1,11 @@
 """Options: which source wins, and what is said about a wrong value."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from dsa110_contimg.cli.main import main
 from dsa110_contimg.config import ImagingConfig, PipelineConfig, SelfCalConfig, SimulationConfig
 from dsa110_contimg.errors import ConfigError
 
@@ -234,3 +236,14 @@ def test_a_file_of_the_pipeline_serves_its_parts(tmp_path):
     assert PipelineConfig.load(file).workers == 3
     assert set(SelfCalConfig.sources(file).values()) == {str(file), "default"}
     assert "'workrs'" in refusal(SelfCalConfig.load, toml(tmp_path, "workrs = 3\n"))
+
+
+def test_a_template_is_a_file_of_all_options(tmp_path, capfd):
+    assert main(["config", "template"]) == 0
+    text = capfd.readouterr().out
+    lines = re.findall(r"^#(\w+) =(.*)$", text, re.M)
+    assert sorted(name for name, _ in lines) == sorted(PipelineConfig.model_fields)
+    file = tmp_path / "contimg.toml"
+    file.write_text("\n".join(f"{name} ={value}" for name, value in lines if value))
+    assert PipelineConfig.load(file) == PipelineConfig()
+    assert text.index("## Often needed") < text.index("## Solving") < text.index("## Workers")

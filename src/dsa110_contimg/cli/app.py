@@ -54,7 +54,6 @@ app = typer.Typer(
     name="contimg",
     help="Catalogue-seeded self-calibration of radio-interferometric continuum observations.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 _GROUPS = (

@@ -9,7 +9,15 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from dsa110_contimg.config import PipelineConfig, Settings
+from dsa110_contimg.config import (
+    BackendConfig,
+    CleanConfig,
+    ImagingConfig,
+    PipelineConfig,
+    SeedConfig,
+    SelfCalConfig,
+    Settings,
+)
 from dsa110_contimg.errors import ConfigError
 
 __all__ = ["FLAGS", "ConfigFile", "StateFile", "T", "given_state_file", "named_state_file", "settings_flags"]
@@ -30,6 +38,44 @@ FLAGS = {
     "variable_ratio": "--variable",
 }
 
+#: Titles under which the help lists options, in its order: what most users look for first.
+FIRST = "Often needed"
+PANELS = (FIRST, "Data", "Catalogue", "Solving", "Imaging", "WSClean", "Machine")
+PANEL_OF = dict.fromkeys(("use_nvss_seeding", "catalog_dir", "field", "size", "columns", "caltables"), FIRST)
+PANEL_OF |= dict.fromkeys(("spw", "average", "unsolved", "spw_map", "initial_field"), "Data")
+PANEL_OF |= dict.fromkeys(("initial_interpolation",), "Data")
+PANEL_OF |= dict.fromkeys(("threads", "memory_gb"), "Machine")
+PANEL_OF |= dict.fromkeys(("backend", "imaging"), "Imaging")
+PANEL_OF_CLASS: dict[type, str] = {
+    SeedConfig: "Catalogue",
+    CleanConfig: "Imaging",
+    ImagingConfig: "Imaging",
+    BackendConfig: "WSClean",
+    SelfCalConfig: "Solving",
+}
+#: With these options a part of those of the pipeline begins.
+PARTS = {
+    "workers": "Workers",
+    "rollout": "Seeding and verdicts",
+    "caltables": "Input and products",
+    "poll_s": "Arrivals and queue",
+    "state_file": "State and monitoring",
+}
+
+
+def panels(*classes: type[Settings]) -> dict[str, str]:
+    """Return the options of settings classes in the order of the help, with their titles, if any."""
+    found: dict[str, str] = {}
+    for cls in classes:
+        part = ""
+        for name in cls.model_fields:
+            owner = next(c for c in reversed(cls.__mro__) if name in getattr(c, "__annotations__", {}))
+            if owner is PipelineConfig:
+                part = PARTS.get(name, part)
+            found[name] = PANEL_OF.get(name) or PANEL_OF_CLASS.get(owner, part)
+    order = {title: number for number, title in enumerate((*PANELS, *PARTS.values()))}
+    return dict(sorted(found.items(), key=lambda item: order.get(item[1], -1)))
+
 
 def settings_flags(*classes: type[Settings]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command a flag for every option of settings classes.
@@ -42,12 +88,15 @@ def settings_flags(*classes: type[Settings]) -> Callable[[Callable[..., Any]], C
         fields = {name: info for cls in classes for name, info in cls.model_fields.items()}
         own = inspect.signature(function, eval_str=True).parameters
         parameters = [p for p in own.values() if p.name != "options"]
-        for name, info in fields.items():
+        for name, title in panels(*classes).items():
+            info = fields[name]
             flag = FLAGS.get(name, "--" + name.replace("_", "-"))
             if info.annotation is bool and "/" not in flag:
                 flag = f"{flag}/--no-{flag.removeprefix('--')}"
             default = "chosen" if info.default is None else str(info.default)
-            option = typer.Option(flag, help=info.description, show_default=default)
+            option = typer.Option(
+                flag, help=info.description, show_default=default, rich_help_panel=title or None
+            )
             kind: Any = info.annotation if info.default is None else info.annotation | None  # type: ignore[operator]
             parameters.append(
                 inspect.Parameter(

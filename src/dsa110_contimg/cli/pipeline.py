@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import logging
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dsa110_contimg.cli.observations import observation_row
-from dsa110_contimg.cli.options import ConfigFile, settings_flags
+from dsa110_contimg.cli.options import ConfigFile, panels, settings_flags
 from dsa110_contimg.cli.terminal import JsonFlag, print_json, show_log_lines
 from dsa110_contimg.config import PipelineConfig
 from dsa110_contimg.errors import InputError
@@ -44,6 +45,19 @@ def config_show(config: ConfigFile = None, as_json: JsonFlag = False, *, options
         style = None if sources[name] == "default" else "bold"
         table.add_row(name, shown, sources[name], PipelineConfig.model_fields[name].description, style=style)
     Console().print(table)
+
+
+@config_app.command("template")
+def config_template() -> None:
+    """Print a TOML file of all options of run, watch and selfcal, with meaning and default, commented out."""
+    before = ""
+    for name, title in panels(PipelineConfig).items():
+        info = PipelineConfig.model_fields[name]
+        if title != before:
+            before = title
+            typer.echo(f"\n## {title}")
+        default = "" if info.default is None else " " + json.dumps(info.default, default=str)
+        typer.echo(f"\n# {info.description}\n#{name} ={default}")
 
 
 @settings_flags(PipelineConfig)
