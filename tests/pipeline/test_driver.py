@@ -435,7 +435,7 @@ def test_the_slurm_profile(tmp_path):
 def test_a_service_waits_for_a_state_that_cannot_be_written_and_takes_up_what_ran(
     config, make_ms, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("dsa110_contimg.pipeline.driver.FIRST_TRY_S", 0.05)
+    monkeypatch.setattr("dsa110_contimg.pipeline.driver.STATE_S", 0.05)
     state, driver = driver_for([make_ms()], config, tmp_path)
     with state:
         state.start(state.next_queued())
