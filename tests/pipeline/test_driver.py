@@ -21,7 +21,7 @@ from dsa110_contimg.config import PipelineConfig
 from dsa110_contimg.errors import ConfigError, EngineError, ResourceError, StorageError
 from dsa110_contimg.pipeline import job as jobs
 from dsa110_contimg.pipeline.cluster import local_threads, open_cluster, slurm_cluster
-from dsa110_contimg.pipeline.driver import Driver
+from dsa110_contimg.pipeline.driver import MOST_RESUMED, Driver
 from dsa110_contimg.pipeline.state import State
 from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
 from tests.pipeline.conftest import free_port, log_lines, wait_until, worker_of
@@ -101,6 +101,22 @@ def test_what_is_missing_is_not_taken_for_another_of_its_name(config, make_ms, t
         assert [task.observation.ms for task in driver._tasks.values()] == [tmp_path / "gone" / "a.ms"]
         driver._tasks.clear()
         driver.arrivals.close()
+
+
+def test_a_driver_that_is_killed_is_not_the_fault_of_what_runs(config, tmp_path):
+    with State(config.state_file) as state:
+        driver = Driver(state, tmp_path / "out", config.with_options(attempts=2))
+        state.add("a", tmp_path / "a.ms", tmp_path / "out", 0.0)
+        begun = 0
+        while (o := state.next_queued()) is not None:
+            state.start(o)
+            driver._recover()
+            begun += 1
+        # Unless it happens every time.
+        assert begun == MOST_RESUMED + 2
+        (o,) = state.observations()
+        assert o.status == "failed"
+        assert "the driver was killed, 2 times" in o.message
 
 
 def test_bad_ones_among_the_good(contimg, make_ms, tmp_path, locked):

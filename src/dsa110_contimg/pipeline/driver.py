@@ -45,6 +45,8 @@ DRIVER_LOG = "pipeline.jsonl"
 TICK_S = 1.0
 #: Seconds between attempts to find a scheduler again.
 RECONNECT_S = 2.0
+#: So often an observation is taken up after the driver was killed before that counts against it.
+MOST_RESUMED = 10
 #: Seconds to wait for a record to come from a worker.
 GATHER_S = 30.0
 #: Seconds between attempts to write a state whose disk is away.
@@ -239,7 +241,9 @@ class Driver:
     def _recover(self) -> None:
         """Queue again what a driver that was killed left running."""
         for o in self.state.observations("running"):
-            self._again(o, self._job(o), "resumed", "the driver was killed")
+            # Killed with the machine it is blameless; one over which the driver dies every time is not.
+            blameless = self.state.happened(o, "resumed") < MOST_RESUMED
+            self._again(o, self._job(o), "resumed", "the driver was killed", blameless=blameless)
 
     def _find_moved(self) -> None:
         """Know products by their place now, where the whole output folder was moved."""
@@ -442,7 +446,7 @@ class Driver:
         logger.log(logging.INFO if record["status"] == "done" else logging.WARNING, text, extra=fields)
         self.metrics.write_file()
 
-    def _again(self, o: Observation, job: Job, event: str, why: str) -> None:
+    def _again(self, o: Observation, job: Job, event: str, why: str, *, blameless: bool = False) -> None:
         """Queue an observation again, or give it up when it has cost too many workers."""
         fields = {"event": event, "run_id": o.run_id, "observation": o.name}
         logger.warning(why, extra=fields)
@@ -453,8 +457,8 @@ class Driver:
             self.state.finish(o, record)
             return
         attempts = self.state.find(o.ms).attempts
-        if attempts < self.config.attempts:
-            self.state.requeue(o, event, why)
+        if blameless or attempts < self.config.attempts:
+            self.state.requeue(o, event, why, blameless=blameless)
             return
         self.state.note(event, why, o)
         error = EngineError(

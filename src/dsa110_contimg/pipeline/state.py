@@ -596,6 +596,16 @@ class State:
         )
         return [dict(row) for row in rows]
 
+    def happened(self, observation: Observation, event: str) -> int:
+        """Count how often something happened in the present run of an observation."""
+        row = self._row(
+            "SELECT COUNT(*) FROM event WHERE observation_id = ? AND run_id = ? AND event = ?",
+            observation.id,
+            observation.run_id,
+            event,
+        )
+        return int(row[0]) if row else 0
+
     def event_counts(self) -> dict[str, int]:
         """Count all that happened, by kind."""
         return dict(map(tuple, self._db.execute("SELECT event, COUNT(*) FROM event GROUP BY event")))
