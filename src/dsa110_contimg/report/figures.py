@@ -28,8 +28,8 @@ __all__ = ["AntennaPanel", "Choice", "GainPanels", "array_plots", "choices_of", 
 MOST_POINTS = 120_000
 PHASES = Frame(width=200, height=86, left=36, right=5, top=7, bottom=5)
 AMPLITUDES = Frame(width=200, height=86, left=36, right=5, top=4, bottom=16)
-#: Pixels of the picture of the uv plane, on a side.
-UV_PIXELS = 360
+#: Pixels of the picture of the uv plane, on a side, if there are that many points.
+UV_PIXELS, MANY_POINTS = 360, 20_000
 #: Colours of the uv plane that are seen on white and on black: red, green, blue from 0 to 1.
 BLUE, ORANGE = (0.22, 0.50, 0.78), (0.80, 0.42, 0.08)
 #: Antennas whose data count for nothing, and those of which something is odd.
@@ -116,7 +116,7 @@ def gain_panels(products: RunProducts) -> GainPanels | None:
         panels.append(AntennaPanel(name, verdict, lost.get(name, ""), is_reference, phases, amplitudes))
     windows = len(tables[0].gains)
     same = all(t.for_spw(s) is not None and _same(t, spw, s) for t in tables for s in t.gains)
-    said = ["Phase (above, \u2212180 to 180 degrees) and amplitude (below) against time"]
+    said = ["Phase (above, \u2212180 to 180 degrees) and amplitude (below) against minutes"]
     if windows > 1:
         said.append(
             "the same in all spectral windows" if same else f"of the first of {windows} spectral windows"
@@ -233,6 +233,7 @@ def _choice(this: dict[str, Any], curve: list[dict[str, Any]]) -> Choice:
     y = Axis.around("held-out chi-squared", decisive, log=max(decisive) > 3 * min(decisive) > 0)
     beyond = any(c["chi2_expected"] > y.high for c in curve)
     worst = max(curve, key=lambda c: c["chi2_expected"])
+    taken = next((c for c in curve if _is_taken(c, this)), best)
     text = (
         "Every candidate was solved on one half of the channels and scored on the other half. Of "
         f"{len(curve)} candidates {best['solint_s']:.3g} s ({_way(best)}) leaves the least there: "
@@ -251,11 +252,23 @@ def _choice(this: dict[str, Any], curve: list[dict[str, Any]]) -> Choice:
         seconds, chi2 = [c["solint_s"] for c in points], [c["chi2_expected"] for c in points]
         plot.add_line(style.split()[0], seconds, chi2)
         plot.add(style, seconds, chi2, title=way)
-    plot.add("chosen ring", best["solint_s"], best["chi2_expected"], title="chosen")
-    plot.add_note(best["solint_s"], best["chi2_expected"], "chosen")
+    plot.add("chosen ring", taken["solint_s"], taken["chi2_expected"], title="taken")
+    plot.add_note(taken["solint_s"], taken["chi2_expected"], "taken")
+    if taken is not best:
+        text += f" Taken was {taken['solint_s']:.3g} s ({_way(taken)}): {taken['chi2_expected']:.5g}."
     if beyond:
         text += " Marks on the upper edge lie above it."
     return Choice(f"Round {this.get('iteration')}: {mode}", text, plot, list(zip(WAYS, ways, strict=False)))
+
+
+def _is_taken(point: dict[str, Any], this: dict[str, Any]) -> bool:
+    """Whether a round took a candidate."""
+    return (
+        math.isclose(point["solint_s"], this.get("solint_s") or 0.0, rel_tol=1e-6)
+        and point.get("interpolation") == this.get("interpolation")
+        and point.get("combined") == this.get("combined_spw")
+        and point.get("common") == (this.get("gain_type") == "T")
+    )
 
 
 def _way(point: dict[str, Any]) -> str:
@@ -350,7 +363,7 @@ def array_plots(products: RunProducts) -> list[Plot]:
     health = np.array([_health(verdicts.get(name, "good")) for name in array.names])
     plots = [_map(array, health, verdicts)]
     image = products.images.get(AFTER) or products.images.get(BEFORE)
-    if image is not None and products.gain_tables:
+    if image is not None and products.gain_tables and len(array.names) > 1:
         plots.append(_uv(array, health, products.gain_tables, image.grid))
     return plots
 
@@ -410,8 +423,10 @@ def _uv(array: Array, health: Any, tables: Sequence[GainTable], grid: ImageGrid)
     bu, bv = u[:, second] - u[:, first], v[:, second] - v[:, first]
     half = 1.05 * float(np.hypot(bu, bv).max()) or 1.0
     good = (health[first] == 0) & (health[second] == 0)
-    pixels = np.zeros((UV_PIXELS, UV_PIXELS, 4))
-    edges = np.linspace(-half, half, UV_PIXELS + 1)
+    # Few points are drawn large enough to be seen.
+    n_pixels = UV_PIXELS if bu.size > MANY_POINTS else UV_PIXELS // 2
+    edges = np.linspace(-half, half, n_pixels + 1)
+    pixels = np.zeros((n_pixels, n_pixels, 4))
     for chosen, colour in ((~good, ORANGE), (good, BLUE)):
         rows, columns = (np.concatenate([s * b[:, chosen].ravel() for s in (1, -1)]) for b in (bv, bu))
         there = np.histogram2d(rows, columns, bins=(edges, edges))[0] > 0

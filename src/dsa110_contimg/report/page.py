@@ -183,7 +183,8 @@ def _key_figures(summary: dict[str, Any]) -> list[KeyFigure]:
         "held-out chi-squared": number(this.get("chi2_heldout"), ".5g"),
         "seconds": number((summary.get("seconds") or {}).get("total"), ".1f"),
     }
-    return [KeyFigure(name, value, MEANINGS[name]) for name, value in values.items()]
+    known = {name: value for name, value in values.items() if any(map(str.isdigit, value))}
+    return [KeyFigure(name, value, MEANINGS[name]) for name, value in known.items()]
 
 
 def _outliers(products: RunProducts) -> list[tuple[str, str]]:

@@ -88,7 +88,7 @@ def read_products(folder: Path) -> RunProducts:
         except Exception as error:
             # Damaged files raise anything; a report says so and shows the rest.
             there = (folder / name).exists()
-            missing[name] = f"cannot be read ({_reason(error)})" if there else NOT_THERE
+            missing[name] = _reason(error) if there else NOT_THERE
             return None
 
     summary = read(SUMMARY, _json_object) or {}
@@ -159,6 +159,7 @@ def _array(path: Path) -> Array:
 
 
 def _reason(error: Exception) -> str:
-    """Say in a few words what went wrong."""
+    """Say in a few words what went wrong with a product that is there."""
     text = error.what if isinstance(error, ContimgError) else str(error)
-    return (text.splitlines() or [type(error).__name__])[0][:200]
+    text = (text.splitlines() or [type(error).__name__])[0][:200]
+    return text if text.startswith("cannot be ") else f"cannot be read ({text})"

@@ -174,6 +174,8 @@ def option_table(summary: dict[str, Any]) -> PageTable:
                 (known.description or "") if known else "",
             ]
         )
+    # What was set is what a reader looks for.
+    rows.sort(key=lambda row: row[2] == "default")
     n_set = sum(row[2] != "default" for row in rows)
     return _table(
         "options-table",
