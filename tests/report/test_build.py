@@ -5,15 +5,18 @@ import logging
 import shutil
 import time
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 
 from dsa110_contimg.cli.main import main
-from dsa110_contimg.errors import InputError
+from dsa110_contimg.errors import EngineError, InputError
 from dsa110_contimg.report import build, try_report, write_report
 from dsa110_contimg.report.page import render
 from dsa110_contimg.report.products import read_products
+from dsa110_contimg.selfcal import run
 from dsa110_contimg.selfcal.naming import REPORT, STAGES, SUMMARY
+from dsa110_contimg.selfcal.run import SelfCalResult
 from tests.report.html_check import Page, checked
 from tests.report.synthetic import write_run
 
@@ -183,6 +186,28 @@ def test_reporting_never_fails_a_run(good, monkeypatch, caplog, tmp_path):
     first, second = (record.getMessage() for record in caplog.records)
     assert first == f"no report: {good}: RuntimeError: two lines"
     assert second.startswith(f"no report: {tmp_path / 'nowhere'}: is no folder")
+
+
+def test_a_report_that_fails_leaves_the_exit_status(good, monkeypatch, capfd):
+    summary = json.loads((good / SUMMARY).read_text())
+    result = SelfCalResult("improved", "better", summary, good)
+    monkeypatch.setattr(run, "selfcal_ms", lambda *given, **more: result)
+    monkeypatch.setattr(build, "write_text", Mock(side_effect=OSError(28, "No space left on device")))
+    assert main(["selfcal", "x.ms", str(good)]) == 0
+    told = capfd.readouterr().err
+    assert "no report: " in told
+    assert "cannot write the report: No space left on device" in told
+    assert told.count("\n") == 1
+
+
+def test_the_page_of_an_earlier_run_goes_when_a_run_begins(observed, good, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    shutil.copytree(good, out)
+    monkeypatch.setattr(run, "CalibrationData", Mock(side_effect=EngineError("it broke")))
+    with pytest.raises(EngineError):
+        run.selfcal_ms(observed / "x.ms", out, run.SelfCalConfig(catalog_dir=observed / "c", size=256))
+    assert not (out / REPORT).exists()
+    assert "Failed" in page_of(out).text
 
 
 def test_the_command_builds_it_anew(good, capfd, tmp_path, monkeypatch):

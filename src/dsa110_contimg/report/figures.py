@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import erfa
@@ -79,7 +79,8 @@ class Choice:
 
 def gain_panels(products: RunProducts) -> GainPanels | None:
     """Draw phase and amplitude of each antenna against time; None without gain tables."""
-    tables = [t for t in products.gain_tables if t.kind != "B Jones"]
+    # Not carried over gaps: what was not solved is to be seen.
+    tables = [replace(t, max_gap=0.0) for t in products.gain_tables if t.kind != "B Jones"]
     if not tables:
         return None
     spw = min(tables[0].gains)

@@ -47,7 +47,7 @@ MEANINGS = {
     "seconds": "From opening the data to the last product.",
 }
 #: What a finding did to the run, by its status.
-FINDING_DID = {"refused": "refused the run", "no_improvement": "kept the input", "": "to know"}
+FINDING_DID = {"refused": "refused the run", "no_improvement": "kept the input", "": "for information"}
 PRODUCTS = {
     SUMMARY: "status, figures, findings, rounds, timings, provenance",
     STAGES: "each stage as it ended",
