@@ -13,6 +13,7 @@ PACKAGES = {
     "prometheus": "prometheus",
     "promtool": "prometheus",
     "systemd-analyze": "systemd",
+    "chromium": "chromium",
 }
 #: With this variable set to 1 nothing may be skipped.
 REQUIRE_ALL = "CONTIMG_REQUIRE_ALL"

@@ -19,6 +19,7 @@ FLOORS: dict[str, set[str]] = {
     "imaging": {"predict", "sky", "visibilities"},
     "calibration": {"predict", "sky", "visibilities", "imaging"},
     "selfcal": {"calibration", "imaging", "predict", "sky", "visibilities"},
+    "report": {"selfcal", "calibration", "imaging", "predict", "sky", "visibilities"},
     "simulate": {"predict", "sky", "visibilities"},
 }
 FLOORS["compare"] = set(FLOORS)

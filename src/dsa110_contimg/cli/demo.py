@@ -11,6 +11,7 @@ from dsa110_contimg.compare.score import score_run
 from dsa110_contimg.config import SelfCalConfig, SimulationConfig
 from dsa110_contimg.errors import ResourceError
 from dsa110_contimg.progress import Progress
+from dsa110_contimg.report import try_report
 from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.simulate import simulate
 
@@ -62,5 +63,6 @@ def run_demo(outdir: Path, progress: Progress) -> dict[str, Any]:
         SelfCalConfig(catalog_dir=outdir / "catalogs", size=DEMO_SIZE),
         progress=progress,
     )
+    try_report(outdir / "selfcal")
     scores = score_run(outdir / "selfcal", outdir / "demo.truth.npz", progress, image=False)
     return {"summary": result.summary, "score": scores}

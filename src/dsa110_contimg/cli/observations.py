@@ -1,4 +1,4 @@
-"""What the pipeline knows and keeps: ``contimg status``, ``report``, ``retry``, ``revert``, ``prune``."""
+"""What runs left and the pipeline knows: ``contimg status``, ``report``, ``retry``, ``revert``, ``prune``."""
 
 from __future__ import annotations
 
@@ -195,17 +195,35 @@ def forget(mss: MeasurementSets, state_file: StateFile = None, as_json: JsonFlag
 
 
 def report(
+    outdir: Annotated[Path | None, typer.Argument(help="Folder of a run, to build its page anew")] = None,
     day: Annotated[
-        str, typer.Option(help="A day (UTC), for example 2026-01-25, or today, yesterday")
-    ] = "yesterday",
+        str | None,
+        typer.Option(
+            help="A day (UTC), for example 2026-01-25, or today, yesterday", show_default="yesterday"
+        ),
+    ] = None,
     state_file: StateFile = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Sum up a day: what arrived, what came of it, what needs a hand."""
+    """Build the page of a self-calibration from its folder, or, without one, sum up a day.
+
+    The page, report.html, shows what is there, also of a run that was killed. Of a day it is said what
+    arrived, what came of it, what needs a hand.
+    """
+    if outdir is not None:
+        if day is not None:
+            raise ConfigError(
+                "both a folder and a day are given", "report", "give OUTDIR for the page of a run, or --day"
+            )
+        from dsa110_contimg.report import write_report
+
+        page = write_report(outdir)
+        print_result({"report": str(page)}, [str(page)], as_json)
+        return
     from dsa110_contimg.pipeline.day_report import DAY_S, day_lines, day_report
     from dsa110_contimg.pipeline.state import State
 
-    begin = _day(day)
+    begin = _day("yesterday" if day is None else day)
     with State(named_state_file(state_file), create=False) as state:
         found = day_report(state, begin, begin + DAY_S)
     print_result(found, day_lines(found), as_json)

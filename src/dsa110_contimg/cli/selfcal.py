@@ -13,6 +13,7 @@ from dsa110_contimg.config import (
     SelfCalConfig,
 )
 from dsa110_contimg.errors import NotImprovedError
+from dsa110_contimg.selfcal.naming import REPORT
 
 __all__ = ["print_selfcal", "selfcal"]
 
@@ -38,10 +39,12 @@ def selfcal(
     other channel: the variance of the remaining channels minus the model,
     before and after, in units of the thermal variance. 1 is noise alone.
     """
+    from dsa110_contimg.report import try_report
     from dsa110_contimg.selfcal.run import selfcal_ms
 
     settings = SelfCalConfig.load(config, options)
     result = selfcal_ms(ms, outdir, settings, caltable or [], progress=TerminalProgress())
+    try_report(outdir)
     if as_json:
         print_json(result.summary)
     else:
@@ -75,6 +78,7 @@ def print_selfcal(summary: dict[str, Any], outdir: Path) -> None:
         "seconds": ", ".join(f"{k} {v:.1f}" for k, v in summary["seconds"].items()),
         "pictures": str(outdir / summary["products"].get("picture", "")),
         "images": str(outdir / "final-image.fits"),
+        "report": str(outdir / REPORT) if (outdir / REPORT).exists() else "",
     }
     for key, text in lines.items():
         if text:

@@ -19,7 +19,7 @@ from dsa110_contimg.files import save_figure
 from dsa110_contimg.imaging.grid import ImageGrid
 from dsa110_contimg.imaging.restoring_beam import RestoringBeam
 
-__all__ = ["Panel", "add_panel", "save_panel"]
+__all__ = ["Panel", "add_panel", "averaged", "save_panel"]
 
 # A panel of 5 inches cannot show more; block averages of larger images keep faint structure visible.
 MAX_SHOWN_PIXELS = 1100
@@ -88,7 +88,7 @@ def add_panel(
     middle = (grid.center - corner + 0.5) / step + 0.5
     wcs.wcs.crpix = [middle, middle]
     cut = panel.image[corner : corner + shown, corner : corner + shown]
-    pixels = 1e3 * cut.reshape(shown // step, step, shown // step, step).mean(axis=(1, 3))
+    pixels = 1e3 * averaged(cut, step)
     limit = 1e3 * panel.n_sigma * panel.rms_jy
     axes = figure.add_subplot(cell, projection=wcs)
     drawn = axes.imshow(pixels, origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit)
@@ -102,6 +102,25 @@ def add_panel(
     bar.set_label("mJy/beam")
     if beam is not None:
         axes.add_patch(_beam_patch(beam, pixel, shown // step))
+
+
+def averaged(image: Image, step: int) -> Image:
+    """Average blocks of pixels; rows and columns at the end that fill no block are left out.
+
+    Parameters
+    ----------
+    image : ndarray, float32, shape (size, size)
+        Any image.
+    step : int
+        Pixels on a side of a block.
+
+    Returns
+    -------
+    ndarray, float32, shape (size // step, size // step)
+    """
+    n = len(image) // step
+    blocks: Image = image[: n * step, : n * step].reshape(n, step, n, step).mean(axis=(1, 3))
+    return blocks
 
 
 def save_panel(

@@ -45,6 +45,7 @@ from dsa110_contimg.pipeline.naming import (
 from dsa110_contimg.pipeline.quality import QualityVerdict, judge, key_figures
 from dsa110_contimg.pipeline.rollout import choose_mode
 from dsa110_contimg.pipeline.trouble import Trouble, trouble_of
+from dsa110_contimg.report import try_report
 from dsa110_contimg.selfcal.naming import SUMMARY
 from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.visibilities import open_recovered
@@ -354,6 +355,7 @@ class _Work:
             options = self.config.selfcal().with_options(use_nvss_seeding=name == "seeded")
             self.touched = True
             summary = selfcal_ms(job.ms, real_folder(folder), options, list(self.tables)).summary
+            try_report(folder)
         if summary["status"] == "improved":
             # Self-calibration never writes flags, but others may once the calibration is good.
             back_up_columns(open_recovered(job.ms), FLAGS)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["ANTENNAS", "COLUMNS", "IMAGES", "MASK", "PICTURE", "QUALITY", "STAGES", "SUMMARY"]
+__all__ = ["ANTENNAS", "COLUMNS", "IMAGES", "MASK", "PICTURE", "QUALITY", "REPORT", "STAGES", "SUMMARY"]
 
 #: Written last: it marks a finished run.
 SUMMARY = "selfcal_summary.json"
 #: Each stage as it ends.
 STAGES = "selfcal_stages.jsonl"
 PICTURE = "selfcal.png"
+#: One page that shows the whole run; made from the other products, after them.
+REPORT = "report.html"
 #: Every source of the sky model held against the data.
 QUALITY = "seed_quality.ecsv"
 #: Every antenna and polarisation.

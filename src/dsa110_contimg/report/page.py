@@ -1,0 +1,222 @@
+"""The page: what stands on it, from the products of a run, and its rendering."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, TypeVar
+
+import jinja2
+
+from dsa110_contimg import __version__
+from dsa110_contimg.report.figures import array_plots, choices_of, gain_panels, source_plots
+from dsa110_contimg.report.pictures import pictures_of
+from dsa110_contimg.report.plots import SHAPES
+from dsa110_contimg.report.products import RunProducts
+from dsa110_contimg.report.tables import (
+    antenna_table,
+    number,
+    option_table,
+    product_table,
+    round_table,
+    source_table,
+    stage_table,
+)
+from dsa110_contimg.report.words import FINDING_DID, HEADLINES, MEANINGS, WHAT_TO_DO
+
+__all__ = ["render"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+ARROW = " \u2192 "
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """A figure and what it means."""
+
+    name: str
+    value: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How the run ended.
+
+    Attributes
+    ----------
+    status, sign, headline : str
+        In a word, a sign and a sentence.
+    why, what_to_do : str
+        The reason; what follows for the reader.
+    """
+
+    status: str
+    sign: str
+    headline: str
+    why: str
+    what_to_do: str
+
+
+def render(products: RunProducts) -> str:
+    """Return the page of a run as HTML."""
+    summary, problems = products.summary, dict(products.missing)
+
+    def part(name: str, make: Callable[[], T]) -> T | None:
+        try:
+            return make()
+        except Exception as error:
+            # Products of a run that was cut short may hold anything; the rest is shown all the same.
+            problems[name] = f"cannot be shown ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+            logger.warning("report of %s: %s %s", products.folder, name, problems[name])
+            return None
+
+    sources, antennas = products.sources, products.antennas
+    provenance = summary.get("provenance")
+    provenance = provenance if isinstance(provenance, dict) else {}
+    script = _asset("report.js")
+    values: dict[str, Any] = {
+        "title": f"Self-calibration of {provenance.get('field') or products.folder.resolve().name}",
+        "folder": str(products.folder.resolve()),
+        "verdict": _verdict(products),
+        "findings": part("findings", lambda: _findings(summary)) or [],
+        "figures": part("key figures", lambda: _key_figures(summary)) or [],
+        "pictures": part("images", lambda: pictures_of(products)),
+        "gains": part("gains", lambda: gain_panels(products)),
+        "choices": part("choice of intervals", lambda: choices_of(summary)) or [],
+        "source_plots": part("plots of sources", lambda: source_plots(products)) or [],
+        "array_plots": part("array", lambda: array_plots(products)) or [],
+        "sources": part("table of sources", lambda: source_table(sources) if sources is not None else None),
+        "outliers": part("sources that differ", lambda: _outliers(products)) or [],
+        "antennas": part(
+            "table of antennas", lambda: antenna_table(antennas) if antennas is not None else None
+        ),
+        "rounds": part("table of rounds", lambda: round_table(summary)),
+        "stages": part("table of stages", lambda: stage_table(products.stages)),
+        "options": part("table of options", lambda: option_table(summary)),
+        "products": part("table of products", lambda: product_table(products)),
+        "seconds": part("timings", lambda: _seconds(summary)) or [],
+        "provenance": part("provenance", lambda: _provenance(provenance, products)) or [],
+        "shapes": SHAPES,
+        "problems": problems,
+        "version": __version__,
+        "style": _asset("report.css"),
+        "script": script,
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    }
+    return _template().render(values)
+
+
+def _asset(name: str) -> str:
+    return (files("dsa110_contimg.report") / "template" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> jinja2.Template:
+    loader = jinja2.FunctionLoader(_asset)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("report.html")
+
+
+def _verdict(products: RunProducts) -> Verdict:
+    summary, stages = products.summary, products.stages
+    status, why = str(summary.get("status") or ""), str(summary.get("message") or "")
+    if not status:
+        last = stages[-1] if stages else {}
+        error = last.get("error")
+        status = "failed" if error else "unfinished"
+        where = f"the last stage on record is \u201c{last.get('stage')}\u201d, begun {last.get('start')}"
+        why = (
+            f"{error} (stage \u201c{last.get('stage')}\u201d)"
+            if error
+            else where
+            if last
+            else "no stage is on record"
+        )
+    sign, headline = HEADLINES.get(status, ("?", f"Ended as {status}"))
+    return Verdict(status, sign, headline, why, WHAT_TO_DO.get(status, ""))
+
+
+def _findings(summary: dict[str, Any]) -> list[dict[str, str]]:
+    return [
+        {
+            "text": str(f["text"]),
+            "did": FINDING_DID.get(str(f["status"]), str(f["status"])),
+            "kind": str(f["kind"]),
+        }
+        for f in summary.get("findings", [])
+    ]
+
+
+def _key_figures(summary: dict[str, Any]) -> list[KeyFigure]:
+    first, last = summary.get("initial"), summary.get("final")
+    if not isinstance(first, dict) or not isinstance(last, dict):
+        return []
+
+    def both(key: str, form: str) -> str:
+        return ARROW.join(number(which.get(key), form) for which in (first, last))
+
+    def offset(which: dict[str, Any]) -> str:
+        found = which.get("offset_arcsec")
+        return ", ".join(number(v, "+.2f") for v in found) if found else number(None)
+
+    heldout = summary.get("heldout_sources") or {}
+    best = summary.get("best_iteration") or 0
+    this = summary["iterations"][best - 1] if best else {}
+    agreeing = f"{heldout['n_agreeing']} of {heldout['n_sources']}" if heldout else number(None)
+    values = {
+        "signal to noise": both("snr", ".4g"),
+        "noise over thermal": both("thermal_ratio", ".3g"),
+        "flux ratio": both("flux_ratio", ".3f"),
+        "position offset (arcsec)": f"{offset(first)}{ARROW}{offset(last)}",
+        "sources that agree": agreeing,
+        "solved (%)": number(this.get("solved_fraction"), ".1f", 100.0),
+        "held-out chi-squared": number(this.get("chi2_heldout"), ".5g"),
+        "seconds": number((summary.get("seconds") or {}).get("total"), ".1f"),
+    }
+    known = {name: value for name, value in values.items() if any(map(str.isdigit, value))}
+    return [KeyFigure(name, value, MEANINGS[name]) for name, value in known.items()]
+
+
+def _outliers(products: RunProducts) -> list[tuple[str, str]]:
+    """Name sources that are not as the catalogue has them, with what is wrong, in the order of the list."""
+    table, found = products.sources, []
+    if table is None:
+        return []
+    for row in table:
+        verdict, ratio = str(row["verdict"]), float(row["ratio"])
+        if verdict in ("agrees", "faint", "residual", "part"):
+            continue
+        said = f"{verdict}, {1e3 * float(row['apparent_jy']):.3g} mJy as seen through the beam"
+        if ratio == ratio:
+            east, north = float(row["shift_east_arcsec"]), float(row["shift_north_arcsec"])
+            said += f", {ratio:.3f} of its catalogue flux, off by {east:+.2f}, {north:+.2f} arcsec"
+        found.append((str(row["name"]), said))
+    return found
+
+
+def _seconds(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(str(k), number(v, ".1f")) for k, v in (summary.get("seconds") or {}).items()]
+
+
+def _provenance(provenance: dict[str, Any], products: RunProducts) -> list[tuple[str, str]]:
+    tables = [str(t) for t in provenance.get("initial_caltables") or []]
+    found = {
+        "Measurement Set": provenance.get("ms"),
+        "field": provenance.get("field"),
+        "initial tables": ", ".join(tables) or ("none" if provenance else None),
+        "hash of the data": provenance.get("data_hash"),
+        "catalogue": products.summary.get("catalog"),
+        "hash of the catalogue model": provenance.get("catalog_hash"),
+        "made by contimg": provenance.get("version"),
+    }
+    return [(name, str(value)) for name, value in found.items() if value is not None]

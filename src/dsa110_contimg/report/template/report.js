@@ -1,0 +1,64 @@
+"use strict";
+const slider = document.getElementById("slider");
+const stack = document.getElementById("compare");
+if (slider) {
+  const move = () => {
+    stack.style.setProperty("--at", slider.value + "%");
+    slider.setAttribute("aria-valuetext", slider.value + " percent before");
+  };
+  slider.addEventListener("input", move);
+  move();
+}
+
+const show = document.getElementById("show-sources");
+if (show) {
+  show.addEventListener("change", () => {
+    for (const overlay of document.querySelectorAll(".overlay")) overlay.classList.toggle("off", !show.checked);
+  });
+}
+
+// One stop of the tabulator for all marks; the arrow keys go from one to the next.
+const marks = Array.from(document.querySelectorAll(".overlay [role=option]"));
+const text = document.getElementById("source-text");
+const tell = (mark) => {
+  for (const other of marks) other.setAttribute("aria-selected", String(other === mark));
+  text.textContent = mark.getAttribute("aria-label");
+};
+marks.forEach((mark, number) => {
+  mark.addEventListener("focus", () => tell(mark));
+  mark.addEventListener("pointerenter", () => tell(mark));
+  mark.addEventListener("keydown", (event) => {
+    const last = marks.length - 1;
+    const next = {
+      ArrowRight: number + 1, ArrowDown: number + 1, ArrowLeft: number - 1, ArrowUp: number - 1, Home: 0, End: last,
+    }[event.key];
+    if (next === undefined) return;
+    event.preventDefault();
+    const to = marks[Math.max(0, Math.min(last, next))];
+    for (const other of marks) other.setAttribute("tabindex", other === to ? "0" : "-1");
+    to.focus();
+  });
+});
+
+const said = document.getElementById("said");
+for (const button of document.querySelectorAll(".sortable thead button")) {
+  button.addEventListener("click", () => {
+    const head = button.parentElement;
+    const rows = head.closest("table").tBodies[0];
+    const numeric = button.dataset.numeric === "1";
+    const way = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+    const key = (row) => row.cells[head.cellIndex].textContent.trim();
+    const compare = (a, b) => {
+      if (!numeric) return way * a.localeCompare(b, "en", { numeric: true });
+      const [x, y] = [parseFloat(a), parseFloat(b)];
+      // What is not known stays at the end either way.
+      if (isNaN(x) || isNaN(y)) return isNaN(x) - isNaN(y);
+      return way * (x - y);
+    };
+    const sorted = Array.from(rows.rows).map((row) => [key(row), row]).sort((a, b) => compare(a[0], b[0]));
+    rows.append(...sorted.map(([, row]) => row));
+    for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", way === 1 ? "ascending" : "descending");
+    said.textContent = `Sorted by ${button.textContent}, ${way === 1 ? "ascending" : "descending"}`;
+  });
+}

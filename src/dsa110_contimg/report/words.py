@@ -1,0 +1,66 @@
+"""What the report says in words: statuses, figures, products."""
+
+from __future__ import annotations
+
+from dsa110_contimg.selfcal.naming import ANTENNAS, MASK, PICTURE, QUALITY, STAGES, SUMMARY
+
+__all__ = ["FINDING_DID", "HEADLINES", "MEANINGS", "PRODUCTS", "WHAT_TO_DO"]
+
+#: Headline by status, with a sign, so that colour is not all that tells them apart.
+HEADLINES = {
+    "improved": ("\u2713", "Improved: a better calibration was found"),
+    "converged": ("\u2713", "Converged: the input is already as well calibrated; it was kept"),
+    "no_improvement": ("\u25cb", "No improvement: no round was accepted; the input was kept"),
+    "diverged": ("!", "Diverged: a round went wrong and was rolled back; the input was kept"),
+    "refused": ("\u2715", "Refused: nothing was touched"),
+    "failed": ("\u2715", "Failed: the run ended with an error"),
+    "unfinished": ("\u2026", "Unfinished: the run has not come to its end"),
+}
+WHAT_TO_DO = {
+    "improved": "The columns that were asked for hold it, and the gain tables can be applied after the "
+    "initial ones. Look at the findings and at sky minus catalogue before the image is used.",
+    "converged": "The Measurement Set is unchanged. The image after is that of the input.",
+    "no_improvement": "The Measurement Set is unchanged. The rounds below say why each was not accepted.",
+    "diverged": "The Measurement Set is unchanged. The rounds below say which went wrong; check flags and "
+    "initial tables.",
+    "refused": "The Measurement Set is unchanged. Either there is too little signal, or the sky is not the "
+    "catalogue's: message and findings name the likely cause, and "
+    "docs/troubleshooting/sky-is-not-the-catalogues.md says what to try.",
+    "failed": "The Measurement Set is usable. Remove the cause that the error names and give the same "
+    "command again.",
+    "unfinished": "It still runs, or was killed. The Measurement Set is usable; the same command again "
+    "finishes the work.",
+}
+#: What the key figures mean.
+MEANINGS = {
+    "signal to noise": "The brightest pixel over the noise away from sources. It flatters: look "
+    "at the others too.",
+    "noise over thermal": "Noise of the image over what the receivers alone give: 1 is as good as it gets.",
+    "flux ratio": "Median flux of isolated catalogue sources over the catalogue's: 1 is its flux scale.",
+    "position offset (arcsec)": "Median shift of the same sources to the east and north: 0 is where the "
+    "catalogue has them.",
+    "sources that agree": "Bright sources where and as bright as the catalogue has them, with gains "
+    "from others.",
+    "solved (%)": "Gains of the kept round that were found; data without one are left out of the image.",
+    "held-out chi-squared": "What the gains leave on channels that they were not solved on, in units of the "
+    "thermal variance: 1 is noise.",
+    "seconds": "From opening the data to the last product.",
+}
+#: What a finding did to the run, by its status.
+FINDING_DID = {"refused": "refused the run", "no_improvement": "kept the input", "": "for information"}
+PRODUCTS = {
+    SUMMARY: "status, figures, findings, rounds, timings, provenance",
+    STAGES: "each stage as it ended",
+    PICTURE: "the pictures of this page in one file",
+    "initial-image.fits": "image of the data as found",
+    "final-image.fits": "image of the best calibration",
+    "final-difference.fits": "the same minus the catalogue",
+    "final-residual.fits": "what CLEAN left",
+    "final-model.fits": "what CLEAN found",
+    "final-psf.fits": "point-spread function",
+    QUALITY: "every source, with its measured flux and position",
+    ANTENNAS: "every antenna and polarisation",
+    MASK: "where CLEAN components could be",
+    "selfcal-seed.txt": "catalogue model as WSClean component list",
+    "selfcal-seed.reg": "catalogue model as DS9 regions",
+}

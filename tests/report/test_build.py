@@ -1,0 +1,229 @@
+"""The page of every kind of run, whole or not."""
+
+import json
+import logging
+import shutil
+import time
+from dataclasses import replace
+from unittest.mock import Mock
+
+import pytest
+
+from dsa110_contimg.cli.main import main
+from dsa110_contimg.errors import EngineError, InputError
+from dsa110_contimg.report import build, try_report, write_report
+from dsa110_contimg.report.page import render
+from dsa110_contimg.report.products import read_products
+from dsa110_contimg.selfcal import run
+from dsa110_contimg.selfcal.naming import REPORT, STAGES, SUMMARY
+from dsa110_contimg.selfcal.run import SelfCalResult
+from tests.report.html_check import Page, checked
+from tests.report.synthetic import write_run
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "'&quot;&</svg>",
+    "Überlänge {{ 7*7 }}",
+    "javascript:alert(1)",
+]
+
+
+def page_of(folder) -> Page:
+    return checked(write_report(folder).read_text(encoding="utf-8"))
+
+
+def test_a_run_leaves_its_page(good):
+    page = checked((good / REPORT).read_text(encoding="utf-8"))
+    assert "Improved: a better calibration was found" in page.text
+    assert "Not to be had" not in page.text
+    for part in ("verdict", "images", "gains", "intervals", "sources", "array", "run", "options", "products"):
+        assert any(attrs.get("id") == part for attrs in page.all("section")), part
+    summary = json.loads((good / SUMMARY).read_text())
+    assert summary["message"] in page.text
+    assert f"{summary['initial']['snr']:.4g} → {summary['final']['snr']:.4g}" in page.text
+    assert "3 of them set" in page.text
+    links = {attrs["href"] for attrs in page.all("a")}
+    assert {f"./{name}" for name in summary["products"].values()} <= links
+    assert {f"./{name}/" for name in summary["gaintables"]} <= links
+    assert all((good / link).exists() for link in links if link.startswith("./"))
+    assert len(page.all("img")) == 3
+
+
+def test_an_unseeded_run(unseeded):
+    page = page_of(unseeded)
+    assert "Not to be had" not in page.text
+    assert not any(attrs.get("id") == "sources" for attrs in page.all("section"))
+    assert len(page.all("img")) == 2
+
+
+def test_a_refused_run_says_why_and_what_to_do(refused):
+    page = page_of(refused)
+    assert "Refused: nothing was touched" in page.text
+    assert "mirrored, refused the run" in page.text
+    assert "sky-is-not-the-catalogues.md" in page.text
+    assert "Not to be had" not in page.text
+    assert not any(attrs.get("id") == "gains" for attrs in page.all("section"))
+
+
+def test_a_run_that_kept_the_input(kept):
+    page = page_of(kept)
+    assert "The input was kept: both are images of it" in page.text
+    assert "Not to be had" not in page.text
+
+
+def test_a_run_that_was_killed(good, tmp_path):
+    for name in ("initial-image.fits", STAGES):
+        shutil.copy(good / name, tmp_path / name)
+    lines = (tmp_path / STAGES).read_text().splitlines()
+    (tmp_path / STAGES).write_text("\n".join(lines[:3]) + "\n" + lines[3][:20])
+    page = page_of(tmp_path)
+    assert "Unfinished" in page.text
+    assert json.loads(lines[2])["stage"] in page.text
+    assert f"{SUMMARY} is not there" in page.text
+    failed = json.loads(lines[2]) | {"error": "out of memory"}
+    (tmp_path / STAGES).write_text("\n".join([*lines[:2], json.dumps(failed)]))
+    assert "out of memory (stage" in page_of(tmp_path).text
+
+
+def test_products_that_are_gone_are_named_and_the_rest_is_shown(good, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(good, out)
+    shown = {"initial-image.fits", "final-image.fits", "final-difference.fits", "seed_quality.ecsv"}
+    shown |= {"antennas.ecsv", "selfcal_1_p.gcal", "selfcal_2_ap.gcal", STAGES}
+    for path in sorted(out.iterdir(), key=lambda p: (p.name == SUMMARY, p.name)):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        if any(out.glob(SUMMARY)):
+            page = page_of(out)
+            assert (f"{path.name} is not there" in page.text) == (path.name in shown), path.name
+            assert "Improved" in page.text
+    (out / REPORT).unlink()
+    with pytest.raises(InputError, match="holds no products of a run"):
+        write_report(out)
+
+
+# Astropy leaves a FITS file that was cut short open.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("name", ["seed_quality.ecsv", "antennas.ecsv", "final-image.fits", STAGES, SUMMARY])
+def test_a_damaged_product_costs_its_own_part_only(good, tmp_path, name):
+    out = tmp_path / "out"
+    shutil.copytree(good, out)
+    content = (out / name).read_bytes()
+    (out / name).write_bytes(content[: len(content) // 3])
+    page = page_of(out)
+    assert "Before" in page.text
+    if name != STAGES:
+        assert f"{name} cannot be read" in page.text
+
+
+def test_a_summary_of_any_content_gives_a_page(tmp_path):
+    """As of another version, or of a program that is none of ours."""
+    products = replace(read_products(write_run(tmp_path / "out", ["a", "b", "c"])), images={})
+    for key in products.summary:
+        for value in (None, "x", [7], {"a": None}):
+            checked(render(replace(products, summary=products.summary | {key: value})))
+    checked(render(replace(products, summary={"status": "improved"})))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 24, 25])
+def test_any_number_of_antennas(tmp_path, n):
+    page = page_of(write_run(tmp_path / "out", [f"ant{k}" for k in range(n)]))
+    assert "cannot be shown" not in page.text
+    panels = [a for a in page.all("svg") if (a.get("aria-label") or "").startswith("Gains of ")]
+    assert len(panels) == n
+
+
+def test_one_solution_and_one_source(tmp_path):
+    page = page_of(write_run(tmp_path / "out", ["a", "b", "c"], n_sources=3, n_times=1))
+    assert "cannot be shown" not in page.text
+
+
+def test_a_full_size_run_is_small_and_quick(large):
+    begun = time.perf_counter()
+    path = write_report(large)
+    seconds = time.perf_counter() - begun
+    text = path.read_text(encoding="utf-8")
+    page = checked(text)
+    assert "cannot be shown" not in page.text
+    assert len(text) < 5e6
+    assert seconds < 10  # on two cores that others use; a second or three is usual
+    images = page.all("img")
+    assert {int(a["width"]) for a in images} == {4096 // 3}
+
+
+def test_names_are_words_and_never_markup(tmp_path):
+    out = write_run(tmp_path / "out", HOSTILE, field=HOSTILE[0] + HOSTILE[1], source=HOSTILE[1] + "ü")
+    page = page_of(out)
+    assert "cannot be shown" not in page.text
+    for name in HOSTILE:
+        assert name in page.text, name
+    assert len(page.all("img")) == 3
+    assert "49" not in page.text.split("Überlänge")[1][:20]
+
+
+def test_a_table_is_never_looked_for_outside_of_the_folder(tmp_path):
+    out = write_run(tmp_path / "out", ["a", "b", "c"])
+    summary = json.loads((out / SUMMARY).read_text())
+    summary["gaintables"] = ["../secret.gcal", "/etc", "selfcal_1_ap.gcal", "javascript:alert(1)"]
+    summary["products"]["more"] = "../../etc/passwd"
+    (out / SUMMARY).write_text(json.dumps(summary))
+    page = page_of(out)
+    links = [a["href"] for a in page.all("a") if a["href"].startswith("./")]
+    assert all(".." not in link and "javascript" not in link for link in links)
+
+
+def test_reporting_never_fails_a_run(good, monkeypatch, caplog, tmp_path):
+    def broken(products):
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr(build, "render", broken)
+    with caplog.at_level(logging.WARNING):
+        assert try_report(good) is None
+        assert try_report(tmp_path / "nowhere") is None
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first == f"no report: {good}: RuntimeError: two lines"
+    assert second.startswith(f"no report: {tmp_path / 'nowhere'}: is no folder")
+
+
+def test_a_report_that_fails_leaves_the_exit_status(good, monkeypatch, capfd):
+    summary = json.loads((good / SUMMARY).read_text())
+    result = SelfCalResult("improved", "better", summary, good)
+    monkeypatch.setattr(run, "selfcal_ms", lambda *given, **more: result)
+    monkeypatch.setattr(build, "write_text", Mock(side_effect=OSError(28, "No space left on device")))
+    assert main(["selfcal", "x.ms", str(good)]) == 0
+    told = capfd.readouterr().err
+    assert "no report: " in told
+    assert "cannot write the report: No space left on device" in told
+    assert told.count("\n") == 1
+
+
+def test_the_page_of_an_earlier_run_goes_when_a_run_begins(observed, good, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    shutil.copytree(good, out)
+    monkeypatch.setattr(run, "CalibrationData", Mock(side_effect=EngineError("it broke")))
+    with pytest.raises(EngineError):
+        run.selfcal_ms(observed / "x.ms", out, run.SelfCalConfig(catalog_dir=observed / "c", size=256))
+    assert not (out / REPORT).exists()
+    assert "Failed" in page_of(out).text
+
+
+def test_the_command_builds_it_anew(good, capfd, tmp_path, monkeypatch):
+    monkeypatch.delenv("CONTIMG_STATE_FILE", raising=False)
+    out = tmp_path / "out"
+    shutil.copytree(good, out)
+    (out / REPORT).unlink()
+    capfd.readouterr()
+    assert main(["report", str(out)]) == 0
+    assert capfd.readouterr().out == f"{out / REPORT}\n"
+    checked((out / REPORT).read_text(encoding="utf-8"))
+    assert main(["report", str(out), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out) == {"report": str(out / REPORT)}
+    assert main(["report", str(out), "--day", "2026-01-25"]) == 2
+    assert "both a folder and a day" in capfd.readouterr().err
+    assert main(["report", str(tmp_path / "nowhere")]) == 2
+    assert capfd.readouterr().err.count("\n") == 1
+    assert main(["report"]) == 2
+    assert "no state file is named" in capfd.readouterr().err
