@@ -551,8 +551,8 @@ def parse_retention(text: str) -> tuple[RetentionRule, ...]:
         found = re.fullmatch(r"([a-z]+):([a-z]+):(\d+(?:\.\d+)?)([hd])", word)
         if not found or found[1] not in RETAINED_VERDICTS or found[2] not in ("images", "products"):
             raise ValueError(
-                f"{word} is no rule; allowed: {'|'.join(RETAINED_VERDICTS)}:images|products:AGE, "
-                "the age in hours or days, 12h or 30d"
+                f"{word} is no rule; allowed: VERDICT:WHAT:AGE, the verdict {', '.join(RETAINED_VERDICTS)}; "
+                "images or products; the age in hours or days, 12h or 30d"
             )
         rules.append(RetentionRule(found[1], found[2], float(found[3]) * AGES_S[found[4]]))
     if not rules:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dsa110_contimg.errors import InputError, ResourceError
+from dsa110_contimg.errors import InputError, ResourceError, StorageError
 from dsa110_contimg.pipeline.state import State
 
 OUT = Path("/out")
@@ -188,7 +188,8 @@ def test_a_full_disk_is_one_line_and_undoes_all(state):
 
 def test_one_that_was_moved_is_the_same(tmp_path):
     first, other = tmp_path / "in" / "a.ms", tmp_path / "archive" / "a.ms"
-    first.mkdir(parents=True)
+    (first / "OBSERVATION").mkdir(parents=True)
+    (first / "OBSERVATION" / "table.f0").write_bytes(b"of this night")
     with State(tmp_path / "s.sqlite3") as state:
         assert state.add("a", first, OUT, 0.0)
         o = state.next_queued()
@@ -205,3 +206,34 @@ def test_one_that_was_moved_is_the_same(tmp_path):
             "event": "moved",
             "detail": f"from {first}",
         }
+
+
+def test_another_of_the_same_name_is_another_also_when_the_first_has_gone(tmp_path):
+    first, other = tmp_path / "in" / "a.ms", tmp_path / "next" / "a.ms"
+    for ms, night in ((first, b"one night"), (other, b"the next night")):
+        (ms / "OBSERVATION").mkdir(parents=True)
+        (ms / "OBSERVATION" / "table.f0").write_bytes(night)
+    with State(tmp_path / "s.sqlite3") as state:
+        assert state.add("a", first, OUT, 0.0)
+        first.rename(tmp_path / "in" / "b.ms")
+        state.rename(state.find(first), "b", tmp_path / "in" / "b.ms")
+        (tmp_path / "in" / "b.ms").rename(tmp_path / "archived")
+        assert state.add("a", other, OUT, 0.0)
+        assert {o.name for o in state.observations("queued")} == {"a", "b"}
+        other.rename(tmp_path / "archived too")
+        # Nothing tells what this is.
+        other.mkdir()
+        (tmp_path / "third").mkdir()
+        assert state.add("a", tmp_path / "third" / "a.ms", OUT, 0.0)
+
+
+def test_a_state_is_of_its_user_and_a_lock_on_it_passes(state, monkeypatch):
+    assert not state.path.stat().st_mode & 0o007
+    monkeypatch.setattr("dsa110_contimg.pipeline.state_file.TIMEOUT_S", 0.1)
+    with State(state.path) as impatient, sqlite3.connect(state.path, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageError, match="database is locked"):
+            impatient.note("waits")
+        other.execute("ROLLBACK")
+        impatient.note("goes on")
+    other.close()

@@ -171,6 +171,13 @@ def test_an_output_folder_has_one_state_file(tmp_path):
         ResourceError, match=r"holds the products of another state file, .*pipeline.sqlite3; give"
     ):
         claim(out, other)
+    # What lies elsewhere stays where it is, however deep the folder moves.
+    (tmp_path / "second").mkdir()
+    elsewhere = tmp_path / "elsewhere.sqlite3"
+    elsewhere.touch()
+    claim(tmp_path / "second", elsewhere)
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    claim((tmp_path / "second").rename(tmp_path / "deep" / "er" / "second"), elsewhere)
     # What lies in the folder moves with it.
     moved = out.rename(tmp_path / "moved")
     claim(moved, moved / "pipeline.sqlite3")

@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 import signal
+import sqlite3
 import time
 
 import pytest
@@ -252,3 +253,33 @@ def test_what_waits_moves_with_the_folder_of_arrivals(contimg, make_ms, tmp_path
     service.communicate(timeout=60)
     with State(tmp_path / "pipeline.sqlite3") as state:
         assert [(o.ms.parent, o.status) for o in state.observations()] == [(new, "done")] * 2
+
+
+def test_what_goes_away_while_it_is_worked_on_is_postponed(make_job, monkeypatch):
+    job = make_job()
+
+    def gone(*_, **__):
+        job.ms.rename(job.ms.with_name("away"))
+        raise MeasurementSetError("cannot be read", job.ms)
+
+    monkeypatch.setattr("dsa110_contimg.pipeline.job.selfcal_ms", gone)
+    told = process(job)
+    assert (told["status"], told["trouble"]) == ("postponed", "arrivals")
+    assert "went away while it was worked on" in told["message"]
+    # What was not there to begin with has failed.
+    told = process(job)
+    assert told["status"] == "failed"
+
+
+@pytest.mark.parametrize("spoilt", ["named as another", "empty"])
+def test_a_strip_that_is_not_what_it_says_is_damaged(config, tiny, tmp_path, spoilt):
+    folder = shutil.copytree(tiny / "c", tmp_path / "c")
+    one = max(folder.glob("nvss_*.sqlite3"), key=lambda p: p.stat().st_size)
+    if spoilt == "empty":
+        with sqlite3.connect(one) as db:
+            db.execute("DELETE FROM cells")
+        db.close()
+    else:
+        shutil.copy(one, next(p for p in folder.glob("nvss_*.sqlite3") if p != one))
+    text = catalogue_trouble(config.with_options(catalog_dir=folder)).text
+    assert ("lacks the" if spoilt == "empty" else "is a strip of another name") in text

@@ -228,3 +228,54 @@ def test_products_of_a_folder_that_was_moved(make_ms, config, tmp_path):
     assert not out.exists()
     made = rebuild(tmp_path / "moved" / "pipeline.sqlite3", [moved])
     assert (made.finished, made.unreadable) == (2, ())
+
+
+def test_products_that_are_away_are_not_taken_for_pruned(kept, tmp_path, capfd):
+    out = tmp_path / "out"
+    out.rename(tmp_path / "away")
+    out.mkdir()
+    words = ["prune", "--retention", "any:images:1d", "--state-file", str(kept.path)]
+    assert main(words) == 2
+    said = capfd.readouterr()
+    assert "could not be pruned" in said.err
+    assert "is not there" in said.out
+    out.rmdir()
+    (tmp_path / "away").rename(out)
+    assert main(words) == 0
+    assert left(kept, "good") == ALL - {"seeded/final-image.fits"}
+
+
+def test_what_failed_again_is_pruned_again(kept, tmp_path):
+    rules = parse_retention("failed:products:1h")
+    ms = tmp_path / "failed.ms"
+    for _ in range(2):
+        assert [p.observation.name for p in prune(kept, rules, now=1e9)] == ["failed"]
+        (again,) = kept.retry([kept.find(ms)])
+        (again.folder / "log.jsonl").write_bytes(b"1")
+        kept.start(again)
+        kept.finish(again, record(again, "failed", 1e9 - DAY))
+
+
+def test_a_rebuilt_state_knows_whole_paths(make_ms, config, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with State(out / "s.sqlite3") as state:
+        driver = Driver(state, out, config)
+        driver.add(make_ms())
+        o = state.next_queued()
+        state.start(o)
+        state.finish(o, process(driver._job(o)))
+    monkeypatch.chdir(tmp_path)
+    rebuild(Path("out/s.sqlite3"), [Path("out")])
+    with State(out / "s.sqlite3") as state:
+        assert [o.folder.parent for o in state.observations()] == [out]
+
+
+def test_a_name_that_cannot_be_noted_changes_nothing(kept, tmp_path, capfd):
+    old, new = tmp_path / "good.ms", tmp_path / "better.ms"
+    shutil.rmtree(old)
+    shutil.copytree(Path(os.environ["TINY"]), new)
+    (kept.find(old).folder / "job.json").write_text("no json")
+    assert main(["rename", str(old), str(new), "--state-file", str(kept.path)]) == 2
+    assert "cannot be brought up to date" in capfd.readouterr().err
+    assert kept.known(old) is not None
+    assert kept.known(new) is None

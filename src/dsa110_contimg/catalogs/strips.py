@@ -234,6 +234,7 @@ def read_strip_info(path: Path, database: sqlite3.Connection | None = None) -> S
                 path,
                 "run `contimg catalog migrate`" if version < FORMAT_VERSION else "use a newer contimg",
             )
+        _require_consistent(path, database, meta)
         outline = Coverage(*(float(meta[f"source_{key}"]) for key in Coverage.__dataclass_fields__))
         return StripInfo(
             path=path,
@@ -254,6 +255,18 @@ def read_strip_info(path: Path, database: sqlite3.Connection | None = None) -> S
         )
     except (sqlite3.Error, KeyError, ValueError) as error:
         raise CatalogFormatError("is not a readable catalogue strip", path, rebuild) from error
+
+
+def _require_consistent(path: Path, database: sqlite3.Connection, meta: dict[str, str]) -> None:
+    """Raise CatalogFormatError if a strip has another's name, or not what it says that it has."""
+    rebuild = "delete it and run `contimg catalog build` again"
+    strip = int(np.searchsorted(STRIP_EDGES, (float(meta["dec_min"]) + float(meta["dec_max"])) / 2) - 1)
+    named = strip_path(path.parent, meta["catalog"], strip).name
+    if path.name.endswith(".sqlite3") and path.name != named:
+        raise CatalogFormatError(f"is a strip of another name, {named}", path, rebuild)
+    (filled,) = database.execute("SELECT EXISTS (SELECT 1 FROM cells)").fetchone()
+    if bool(int(meta["n_sources"])) != bool(filled):
+        raise CatalogFormatError(f"lacks the {meta['n_sources']} sources that it should have", path, rebuild)
 
 
 def sources_by_cell(path: Path) -> tuple[Int, Int]:

@@ -14,7 +14,7 @@ import typer
 from dsa110_contimg.cli.options import ConfigFile, StateFile, given_state_file, named_state_file
 from dsa110_contimg.cli.terminal import JsonFlag, print_json, print_result
 from dsa110_contimg.config import AGES_S, PipelineConfig, parse_retention
-from dsa110_contimg.errors import ConfigError
+from dsa110_contimg.errors import ConfigError, ResourceError
 
 __all__ = [
     "forget",
@@ -39,7 +39,9 @@ def status(
     failed: Annotated[bool, typer.Option("--failed", help="Only what failed")] = False,
     bad: Annotated[bool, typer.Option("--bad", help="Only what is published as bad or unverified")] = False,
     since: Since = None,
-    last: Annotated[int, typer.Option(min=1, help="At most so many, the latest first")] = 20,
+    last: Annotated[
+        int, typer.Option(min=1, max=1_000_000_000, help="At most so many, the latest first")
+    ] = 20,
     every: Annotated[bool, typer.Option("--all", help="However many there are")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -89,7 +91,9 @@ def retry(
     ] = None,
     made_by: Annotated[str | None, typer.Option(help="What this version of contimg published")] = None,
     unseeded: Annotated[bool, typer.Option("--unseeded", help="What is published unseeded")] = False,
-    priority: Annotated[int, typer.Option(help="Those with a higher one are begun first")] = 0,
+    priority: Annotated[
+        int, typer.Option(min=-1000, max=1000, help="Those with a higher one are begun first")
+    ] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which")] = False,
     state_file: StateFile = None,
     as_json: JsonFlag = False,
@@ -119,7 +123,7 @@ def retry(
             found = [o for o in state.latest(None, chosen) if not verdicts or o.quality in verdicts][::-1]
         else:
             found = state.observations("failed")
-        queued = found if dry_run else state.retry(found, priority)
+        queued = state.retry(found, priority, dry_run=dry_run)
     words = "would be queued again" if dry_run else "queued again"
     lines = [f"{len(queued)} {words}", *(str(o.ms) for o in queued)]
     print_result({"queued": [str(o.ms) for o in queued], "dry_run": dry_run}, lines, as_json)
@@ -127,7 +131,9 @@ def retry(
 
 def prioritize(
     mss: MeasurementSets,
-    priority: Annotated[int, typer.Option(help="Those with a higher one are begun first")] = 1,
+    priority: Annotated[
+        int, typer.Option(min=-1000, max=1000, help="Those with a higher one are begun first")
+    ] = 1,
     state_file: StateFile = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -177,7 +183,7 @@ def rename(
     from dsa110_contimg.pipeline.upkeep import rename as rename_observation
 
     with State(named_state_file(state_file), create=False) as state:
-        renamed = rename_observation(state, old.absolute(), new.resolve())
+        renamed = rename_observation(state, old.resolve(), new.resolve())
     said = f"{renamed.ms}: known by this name; products in {renamed.folder}"
     print_result(observation_row(renamed), [said], as_json)
 
@@ -187,7 +193,7 @@ def forget(mss: MeasurementSets, state_file: StateFile = None, as_json: JsonFlag
     from dsa110_contimg.pipeline.state import State
 
     with State(named_state_file(state_file), create=False) as state:
-        found = [state.find(m.absolute() if not m.exists() else m.resolve()) for m in mss]
+        found = [state.find(m.resolve()) for m in mss]
         for o in found:
             state.forget(o)
     lines = [f"{o.ms}: forgotten; products in {o.folder}" for o in found]
@@ -269,6 +275,13 @@ def prune(
         for p in found
     ]
     print_result({"dry_run": dry_run, "pruned": values}, lines, as_json)
+    away = [p for p in left if p.away]
+    if away:
+        raise ResourceError(
+            f"{len(away)} of {len(found)} could not be pruned, the first {away[0].observation.name}",
+            away[0].observation.folder,
+            "are its disks there, and writable?",
+        )
 
 
 def _verdicts(text: str | None) -> set[str]:
@@ -287,10 +300,10 @@ def _day(text: str) -> float:
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     days = {"today": today, "yesterday": today - timedelta(days=1)}
     try:
-        return (
-            days[text] if text in days else datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
-        ).timestamp()
-    except ValueError:
+        begin = days[text] if text in days else datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+        (begin + timedelta(days=1)).timestamp()
+        return begin.timestamp()
+    except (ValueError, OverflowError):
         raise ConfigError(f"is no day: {text}", "day", "give 2026-01-25, today or yesterday") from None
 
 
@@ -383,7 +396,8 @@ def _print_one(state: Any, ms: Path, as_json: bool) -> None:
         shown = _date(value) + " UTC" if key.endswith("_at") and value else value
         typer.echo(f"{key:<18} {'-' if shown in (None, '') else shown}")
     if record and record["status"] == "done":
-        typer.echo(f"{'published':<18} {record['published']} ({record['quality']}), {record['image']}")
+        gone = " (removed by prune)" if observation.pruned == "products" else ""
+        typer.echo(f"{'published':<18} {record['published']} ({record['quality']}), {record['image']}{gone}")
         if record["fallback"]:
             typer.echo(f"{'fell back':<18} {record['fallback']}")
         for key, value in record["figures"].items():

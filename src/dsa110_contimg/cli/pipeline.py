@@ -65,7 +65,9 @@ def run(
     mss: Annotated[list[Path], typer.Argument(metavar="MS...", help="Measurement Sets")],
     outdir: Annotated[Path, typer.Argument(help="Folder for the products of all")],
     caltable: CalTables = None,
-    priority: Annotated[int, typer.Option(help="Those with a higher one are begun first")] = 0,
+    priority: Annotated[
+        int, typer.Option(min=-1000, max=1000, help="Those with a higher one are begun first")
+    ] = 0,
     config: ConfigFile = None,
     as_json: JsonFlag = False,
     *,

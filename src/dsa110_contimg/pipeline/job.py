@@ -237,11 +237,14 @@ def revert(ms: Path) -> list[str]:
 
 def _attempt(job: Job, started: float) -> dict[str, Any]:
     logger.info("begins: %s", job.ms, extra={"event": "begin", "pid": os.getpid()})
+    there = job.ms.exists()
     try:
         record = _Work(job, started).execute()
     except Exception as error:
         # An engine may raise anything; it fails this observation and no other.
         trouble = trouble_of(error)
+        if trouble is None and there and not job.ms.exists():
+            trouble = Trouble("arrivals", f"{job.ms} went away while it was worked on: is the disk mounted?")
         if trouble is None and not isinstance(error, ContimgError):
             logger.exception("internal error")
         record = failure_record(job, started, error) if trouble is None else _postponed(job, started, trouble)

@@ -27,6 +27,7 @@ __all__ = [
     "check_name",
     "claim",
     "find_caltables",
+    "identity",
     "observed_at",
     "real_folder",
     "run_folder",
@@ -48,6 +49,8 @@ IMAGE = "image.fits"
 #: Folders in an observation's folder: each self-calibration's own.
 ARMS = ("seeded", "unseeded")
 
+#: Sub-tables by which observations differ: directions and times.
+IDENTIFYING = ("FIELD", "OBSERVATION")
 #: Length of an observation of the DSA-110 (24 dumps), seconds.
 DUMPS_S = 309.24
 #: Names from outside become names of folders and values in logs, metrics and gain tables.
@@ -121,8 +124,10 @@ def claim(outdir: Path, state_file: Path) -> None:
     """
     path = state_of(outdir)
     if path is None:
-        mine = os.path.relpath(state_file.resolve(), outdir.resolve())
-        write_json(outdir / OWNER, {"state_file": mine})
+        real = state_file.resolve()
+        # What lies in the folder moves with it, and what lies elsewhere stays.
+        mine = os.path.relpath(real, outdir.resolve())
+        write_json(outdir / OWNER, {"state_file": mine, "absolute": str(real)})
         return
     if path == state_file.resolve():
         return
@@ -142,11 +147,31 @@ def state_of(outdir: Path) -> Path | None:
     """
     note = outdir / OWNER
     try:
-        return (outdir / str(json.loads(note.read_text("utf-8"))["state_file"])).resolve()
+        found = json.loads(note.read_text("utf-8"))
+        beside = (outdir / str(found["state_file"])).resolve()
+        fixed = Path(str(found.get("absolute", beside)))
+        return fixed if fixed.exists() or not beside.exists() else beside
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResourceError(f"cannot be read ({error})", note, "move it away") from None
+
+
+def identity(ms: Path) -> str:
+    """Return what tells one observation from another of its name, wherever it lies; empty if nothing does.
+
+    It is of the files of fields and observation, which calibration does not touch.
+    """
+    files = [f for name in IDENTIFYING for f in sorted((ms / name).glob("table.*")) if f.name != "table.lock"]
+    if not files:
+        return ""
+    digest = hashlib.sha256()
+    try:
+        for file in files:
+            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    except OSError:
+        return ""
+    return digest.hexdigest()[:32]
 
 
 def observed_at(ms: Path) -> float:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dsa110_contimg.errors import InputError, ResourceError, StorageError
-from dsa110_contimg.pipeline.naming import real_folder, run_folder
+from dsa110_contimg.pipeline.naming import identity, real_folder, run_folder
 from dsa110_contimg.pipeline.quality import headline
 from dsa110_contimg.pipeline.state_file import (
     SCHEMA_VERSION,
@@ -69,6 +69,8 @@ class Observation:
         When its last run ended, Unix time in seconds; zero if none has.
     pruned : str
         What has been removed of its products: nothing (empty), ``images`` or ``products``.
+    identity : str
+        What tells it from another of its name; empty where that is not known.
     thermal_ratio, flux_ratio, snr_gain : float or None
         Of what is published: noise over thermal, flux over the catalogue's, signal to noise over that before.
     seconds : float or None
@@ -92,6 +94,7 @@ class Observation:
     version: str
     ended_at: float
     pruned: str
+    identity: str
     thermal_ratio: float | None
     flux_ratio: float | None
     snr_gain: float | None
@@ -232,14 +235,16 @@ class State:
     ) -> bool:
         """Queue a Measurement Set; return False if it is known already, whatever became of it.
 
-        One of the same name and output folder whose own place is empty has been moved: it is known by its new
+        The same one, by name and identity, whose own place is empty has been moved: it is known by its new
         place then.
         """
+        known_by = identity(ms)
         with self._transaction():
             if self._row("SELECT 1 FROM observation WHERE ms = ?", str(ms)):
                 return False
             same = self._row("SELECT * FROM observation WHERE folder = ?", str(outdir / name))
-            if same is not None and not os.path.lexists(same["ms"]):
+            alike = same and known_by and (same["name"], same["identity"]) == (name, known_by)
+            if same is not None and alike and not os.path.lexists(same["ms"]):
                 self._db.execute("UPDATE observation SET ms = ? WHERE id = ?", (str(ms), same["id"]))
                 self._event("moved", same["id"], None, f"from {same['ms']}")
                 return False
@@ -248,8 +253,8 @@ class State:
             run_id, now = _new_run_id(), time.time()
             cursor = self._db.execute(
                 "INSERT INTO observation"
-                " (status, name, ms, folder, caltables, observed_at, run_id, queued_at, priority)"
-                " VALUES ('queued', ?, ?, ?, ?, ?, ?, ?, ?)",
+                " (status, name, ms, folder, caltables, observed_at, run_id, queued_at, priority, identity)"
+                " VALUES ('queued', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     name,
                     str(ms),
@@ -259,6 +264,7 @@ class State:
                     run_id,
                     now,
                     priority,
+                    known_by,
                 ),
             )
             self._event("queued", cursor.lastrowid, run_id)
@@ -292,9 +298,9 @@ class State:
         with self._transaction():
             cursor = self._db.execute(
                 "INSERT INTO observation"
-                " (status, name, ms, folder, caltables, observed_at, run_id, queued_at)"
-                " VALUES ('queued', ?, ?, ?, ?, ?, ?, ?)",
-                (name, str(ms), str(folder), tables, observed_at, run_id, now),
+                " (status, name, ms, folder, caltables, observed_at, run_id, queued_at, identity)"
+                " VALUES ('queued', ?, ?, ?, ?, ?, ?, ?, ?)",
+                (name, str(ms), str(folder), tables, observed_at, run_id, now, identity(ms)),
             )
             self._event("rebuilt", cursor.lastrowid, run_id)
         for record in records:
@@ -385,7 +391,8 @@ class State:
             said = headline(record)
             self._set(observation.id, record["status"], said)
             self._db.execute(
-                "UPDATE observation SET ended_at = ? WHERE id = ?", (record["finished"], observation.id)
+                "UPDATE observation SET ended_at = ?, pruned = '' WHERE id = ?",
+                (record["finished"], observation.id),
             )
             if record["status"] == "done":
                 # What was published before stays where a run fails.
@@ -403,14 +410,21 @@ class State:
 
     # What users do
 
-    def retry(self, chosen: Sequence[Observation], priority: int = 0) -> list[Observation]:
-        """Queue observations again, each as a new run; return them.
+    def retry(
+        self, chosen: Sequence[Observation], priority: int = 0, *, dry_run: bool = False
+    ) -> list[Observation]:
+        """Queue observations again, each as a new run; return them. A dry run only looks whether it can be.
 
         Raises
         ------
         InputError
             If one waits or runs already.
         """
+        if dry_run:
+            busy = [o for o in chosen if o.status not in ENDED]
+            if busy:
+                raise InputError(f"is {busy[0].status} already", busy[0].ms, "wait for it")
+            return list(chosen)
         with self._transaction():
             for o in chosen:
                 run_id = _new_run_id()
@@ -454,7 +468,8 @@ class State:
             if self._row("SELECT 1 FROM observation WHERE ms = ?", str(ms)):
                 raise InputError("is known already", ms, "contimg forget one of the two")
             self._db.execute(
-                "UPDATE observation SET name = ?, ms = ? WHERE id = ?", (name, str(ms), observation.id)
+                "UPDATE observation SET name = ?, ms = ?, identity = ? WHERE id = ?",
+                (name, str(ms), identity(ms), observation.id),
             )
             self._event("renamed", observation.id, None, f"from {observation.ms}")
 
@@ -478,10 +493,11 @@ class State:
             raise InputError("is running", observation.ms, "wait for it")
 
     def note_pruned(self, observation: Observation, what: str, detail: str) -> None:
-        """Note which of its products have been removed: ``images`` or ``products``."""
+        """Note which products have been removed, ``images`` or ``products``; without detail, silently."""
         with self._transaction():
             self._db.execute("UPDATE observation SET pruned = ? WHERE id = ?", (what, observation.id))
-            self._event("pruned", observation.id, observation.run_id, detail)
+            if detail:
+                self._event("pruned", observation.id, observation.run_id, detail)
 
     def moved_folders(self, outdir: Path) -> list[Observation]:
         """Return the observations whose products are said to lie in another output folder."""

@@ -52,6 +52,7 @@ ALTER TABLE observation ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE observation ADD COLUMN version TEXT NOT NULL DEFAULT '';
 ALTER TABLE observation ADD COLUMN ended_at REAL NOT NULL DEFAULT 0;
 ALTER TABLE observation ADD COLUMN pruned TEXT NOT NULL DEFAULT '';
+ALTER TABLE observation ADD COLUMN identity TEXT NOT NULL DEFAULT '';
 ALTER TABLE observation ADD COLUMN thermal_ratio REAL;
 ALTER TABLE observation ADD COLUMN flux_ratio REAL;
 ALTER TABLE observation ADD COLUMN snr_gain REAL;
@@ -111,7 +112,7 @@ def check(path: Path) -> dict[str, Any]:
             f"row of {row[0]} without its observation" for row in db.execute("PRAGMA foreign_key_check")
         ]
         if problems:
-            raise damaged(path, problems[0])
+            raise damaged(path, problems[0].strip().splitlines()[0])
         for (text,) in db.execute("SELECT record FROM run"):
             try:
                 json.loads(text)
@@ -129,7 +130,7 @@ def check(path: Path) -> dict[str, Any]:
 
 
 def back_up(path: Path, copy: Path) -> None:
-    """Copy a state file, also while a driver uses it; an earlier copy is replaced.
+    """Copy a state file of any version, also while a driver uses it; an earlier copy is replaced.
 
     Raises
     ------
@@ -138,9 +139,10 @@ def back_up(path: Path, copy: Path) -> None:
     ResourceError
         If it is damaged, or the copy cannot be written.
     """
-    with State(path, create=False):
-        # It is a state file of this version.
-        pass
+    if not path.exists():
+        raise InputError("no such state file", path, "give --state-file")
+    if not path.stat().st_size:
+        raise damaged(path, "empty")
     if copy.exists() and copy.samefile(path):
         raise InputError("is the state file itself", copy, "give another file")
     _copy(path, copy)
@@ -239,6 +241,7 @@ def rebuild(path: Path, outdirs: list[Path]) -> Rebuilt:
     ResourceError
         If a driver uses it, or it cannot be written.
     """
+    outdirs = [outdir.absolute() for outdir in outdirs]
     for outdir in outdirs:
         if not outdir.is_dir():
             raise InputError("no such output folder", outdir, "check the path")

@@ -16,8 +16,17 @@ from dsa110_contimg.visibilities.lock import NO_LINKS
 __all__ = ["SCHEMA_VERSION", "STORAGE", "connect", "damaged", "make", "note_published", "schema_version"]
 
 SCHEMA_VERSION = 3
-#: What SQLite says of disks that are full, read-only or away.
-STORAGE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+#: So long a lock of somebody else is waited for, seconds.
+TIMEOUT_S = 30.0
+#: What SQLite says of disks that are full, read-only or away, and of a file that is locked: it passes.
+STORAGE = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+)
 #: Observations are known by their Measurement Set; `run` and `event` are added to until one is forgotten.
 SCHEMA = """
 CREATE TABLE observation (
@@ -38,6 +47,7 @@ CREATE TABLE observation (
     version TEXT NOT NULL DEFAULT '',
     ended_at REAL NOT NULL DEFAULT 0,
     pruned TEXT NOT NULL DEFAULT '',
+    identity TEXT NOT NULL DEFAULT '',
     thermal_ratio REAL,
     flux_ratio REAL,
     snr_gain REAL,
@@ -97,7 +107,7 @@ def damaged(path: Path, why: object) -> ResourceError:
 def connect(path: Path) -> _Connection:
     """Open the database of a state file, of whatever version."""
     db = sqlite3.connect(
-        path, timeout=30.0, isolation_level=None, check_same_thread=False, factory=_Connection
+        path, timeout=TIMEOUT_S, isolation_level=None, check_same_thread=False, factory=_Connection
     )
     db.path = path
     db.row_factory = sqlite3.Row
@@ -133,6 +143,8 @@ def make(path: Path) -> None:
             for statement in SCHEMA.split(";"):
                 db.execute(statement)
             db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        # Whoever may read it can lock it; its companions get its rights.
+        new.chmod(new.stat().st_mode & 0o770)
         try:
             if not path.exists():
                 # Of a file that was moved or lost: SQLite would take them for this one's.

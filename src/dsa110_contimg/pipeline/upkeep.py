@@ -41,6 +41,8 @@ class Pruned:
         How much it was.
     kept : str
         Why nothing was removed, if nothing was.
+    away : bool
+        Whether that needs a hand, as where a disk is away; not where it is in use.
     """
 
     observation: Observation
@@ -48,6 +50,7 @@ class Pruned:
     n_files: int
     n_bytes: int
     kept: str = ""
+    away: bool = False
 
 
 def prune(
@@ -76,6 +79,12 @@ def prune(
         what = _due(o, rules, at)
         if what is None:
             continue
+        if not o.folder.is_absolute() or o.folder.is_symlink() or not (o.folder / JOB).is_file():
+            # What failed may never have made a folder.
+            if o.status != "failed" or o.folder.exists():
+                kept = f"{o.folder}: is not there, or not what a run has made"
+                yield Pruned(o, what, 0, 0, kept, away=True)
+            continue
         if dry_run:
             found = _measure(o, what)
             if found.n_files:
@@ -93,12 +102,12 @@ def prune(
                 for folder in _folders(o.folder, what):
                     shutil.rmtree(folder)
                 detail = f"{what}: {found.n_files} files, {found.n_bytes / 1e6:.1f} MB"
-                state.note_pruned(o, what, detail)
+                state.note_pruned(o, what, detail if found.n_files else "")
         except ResourceError as error:
             yield Pruned(o, what, 0, 0, str(error))
             continue
         except OSError as error:
-            yield Pruned(o, what, 0, 0, f"{error.filename}: {error.strerror}")
+            yield Pruned(o, what, 0, 0, f"{error.filename}: {error.strerror}", away=True)
             continue
         if found.n_files:
             yield found
@@ -129,12 +138,17 @@ def rename(state: State, old: Path, new: Path) -> Observation:
     if not (new / "table.dat").is_file():
         raise InputError("no such Measurement Set", new, "check the path")
     require_own_data(new)
-    name = check_name(new)
-    state.rename(known, name, new)
-    with contextlib.suppress(FileNotFoundError):
+    name, job = check_name(new), known.folder / JOB
+    try:
         # By this a lost state is made anew.
-        begun = json.loads((known.folder / JOB).read_text("utf-8"))
-        write_json(known.folder / JOB, begun | {"ms": str(new)})
+        begun = json.loads(job.read_text("utf-8")) if job.exists() else None
+        state.rename(known, name, new)
+        if begun is not None:
+            write_json(job, begun | {"ms": str(new)})
+    except (OSError, ValueError, TypeError) as error:
+        raise ResourceError(
+            f"cannot be brought up to date ({error})", job, "check it and its disk, then rename it again"
+        ) from None
     return replace(known, name=name, ms=new)
 
 

@@ -206,7 +206,7 @@ def _left_behind(lock: Path, me: _Owner, waited_s: float, wait_s: float) -> tupl
 
 def _write(path: Path, owner: _Owner) -> int:
     """Make a new file, flocked, that says who owns it; return its descriptor."""
-    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o660)
     try:
         _flock(descriptor)
         os.write(descriptor, (json.dumps(asdict(owner)) + "\n").encode())
