@@ -237,14 +237,14 @@ def _choice(this: dict[str, Any], curve: list[dict[str, Any]]) -> Choice:
     taken = next((c for c in curve if _is_taken(c, this)), best)
     text = (
         "Every candidate was solved on one half of the channels and scored on the other half. Of "
-        f"{len(curve)} candidates {best['solint_s']:.3g} s ({_way(best)}) leaves the least there: "
-        f"{best['chi2_expected']:.5g} times the thermal variance, {worst['solint_s']:.3g} s ({_way(worst)}) "
+        f"{len(curve)} candidates {_seconds(best)} ({_way(best)}) leaves the least there: "
+        f"{best['chi2_expected']:.5g} times the thermal variance, {_seconds(worst)} ({_way(worst)}) "
         f"the most: {worst['chi2_expected']:.5g}. Shorter intervals follow the gains better, longer ones "
         "have less noise: the least is where the two balance."
     )
     plot = Plot(
         f"Held-out chi-squared against solution interval for {mode}: {len(ways)} curves; the lowest point is "
-        f"at {best['solint_s']:.3g} s, {best['chi2_expected']:.5g}",
+        f"at {_seconds(best)}, {best['chi2_expected']:.5g}",
         x,
         y,
     )
@@ -256,7 +256,7 @@ def _choice(this: dict[str, Any], curve: list[dict[str, Any]]) -> Choice:
     plot.add("chosen ring", taken["solint_s"], taken["chi2_expected"], title="taken")
     plot.add_note(taken["solint_s"], taken["chi2_expected"], "taken")
     if taken is not best:
-        text += f" Taken was {taken['solint_s']:.3g} s ({_way(taken)}): {taken['chi2_expected']:.5g}."
+        text += f" Taken was {_seconds(taken)} ({_way(taken)}): {taken['chi2_expected']:.5g}."
     if beyond:
         text += " Marks on the upper edge lie above it."
     return Choice(f"Round {this.get('iteration')}: {mode}", text, plot, list(zip(WAYS, ways, strict=False)))
@@ -270,6 +270,11 @@ def _is_taken(point: dict[str, Any], this: dict[str, Any]) -> bool:
         and point.get("combined") == this.get("combined_spw")
         and point.get("common") == (this.get("gain_type") == "T")
     )
+
+
+def _seconds(point: dict[str, Any]) -> str:
+    seconds = float(point["solint_s"])
+    return f"{seconds:.3g} s" if seconds < 1000 else f"{seconds:.0f} s"
 
 
 def _way(point: dict[str, Any]) -> str:

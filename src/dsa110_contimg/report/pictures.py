@@ -38,7 +38,7 @@ SHAPE_OF = {
     "fainter": "triangle",
     "missing": "cross",
     "moved": "diamond",
-    "new": "star",
+    "new": "plus",
     "split": "diamond",
     "part": "diamond",
 }
