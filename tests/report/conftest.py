@@ -1,6 +1,7 @@
 """Runs of every kind, each made once."""
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -68,9 +69,10 @@ def kept(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def large(tmp_path_factory) -> Path:
-    """Products of a full-size observation."""
+def large(tmp_path_factory) -> tuple[Path, float]:
+    """Products of a full-size observation with their page, and the seconds that this took to build."""
     names = [f"pad{k}" for k in range(117)]
     folder = write_run(tmp_path_factory.mktemp("large") / "out", names, n_sources=900, size=4096)
+    begun = time.perf_counter()
     write_report(folder)
-    return folder
+    return folder, time.perf_counter() - begun

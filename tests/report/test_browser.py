@@ -161,6 +161,6 @@ def test_no_grave_barrier_is_found(show, odd, width, scheme):
 
 
 def test_a_full_size_page_opens_at_once_and_fits_a_phone(show, large):
-    page = show(large, 390, "dark")
+    page = show(large[0], 390, "dark")
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
     assert page.locator("#gains figure").count() == 117

@@ -1,6 +1,7 @@
 """What the plots show is what the products hold."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,6 +79,17 @@ def test_marks_lie_where_the_image_has_the_source(products):
     assert (mark.x, mark.y) == (x + 0.5, len(image.image) - y - 0.5)
 
 
+def test_an_image_of_zeros_or_of_another_run_is_no_trouble(products, tmp_path):
+    other = read_products(write_run(tmp_path / "other", NAMES, size=64)).images["initial-image.fits"]
+    zeros = products.images["final-image.fits"]
+    zeros.image[:] = 0
+    del products.summary["final"]
+    pictures = pictures_of(replace(products, images=products.images | {"initial-image.fits": other}))
+    assert pictures.before is None
+    assert "not shown: initial-image.fits" in pictures.scale
+    assert "0 times the noise" in pictures.after.alt
+
+
 def test_images_in_other_flux_units_are_brought_to_the_same_noise(products):
     products.summary["flux_units_changed"] = True
     products.summary["initial"] = products.summary["initial"] | {"thermal_rms_jy": 9e-3}
@@ -91,6 +103,8 @@ def test_the_array_is_drawn_with_what_became_of_each_antenna(products):
     assert points(ground, "s1 triangle") == 1
     assert "6 baselines at 24 times" in uv.alt
     assert "3 baselines have an antenna that is not good" in uv.alt
+    ground, uv = array_plots(replace(products, antennas=None))
+    assert "good" not in ground.alt + uv.alt
 
 
 @pytest.mark.parametrize("values", [[], [math.nan], [3.0, 3.0], [1e-9, 1e9], [-5.0, 0.0]])

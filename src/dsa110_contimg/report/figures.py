@@ -32,7 +32,7 @@ AMPLITUDES = Frame(width=200, height=86, left=36, right=5, top=4, bottom=16)
 UV_PIXELS, MANY_POINTS = 360, 20_000
 #: Colours of the uv plane that are seen on white and on black: red, green, blue from 0 to 1.
 BLUE, ORANGE = (0.22, 0.50, 0.78), (0.80, 0.42, 0.08)
-#: Antennas whose data count for nothing, and those of which something is odd.
+#: Verdicts of antennas whose data count for nothing; of others something is odd.
 USELESS = ("no data", "noise", "unsolved")
 #: Sources that are named on the plots, the furthest off first.
 MOST_NAMED = 8
@@ -99,7 +99,7 @@ def gain_panels(products: RunProducts) -> GainPanels | None:
     top = max(2 * typical, 1.1 * largest)
     y_amplitude = Axis("amplitude", 0.0, top, ticks=(0.0, float(f"{typical:.2g}")))
     y_phase = Axis("degrees", -190.0, 190.0, ticks=(-180.0, 0.0, 180.0))
-    reference = Counter(int(r) for t in tables for r in t.for_spw(spw).reference_antenna if r >= 0)
+    references = _references(tables, spw)
     verdicts = _verdicts(products.antennas)
     when = {} if products.antennas is None else when_lost(products.antennas)
     lost = {name: words for words, names in when.items() for name in names}
@@ -107,7 +107,7 @@ def gain_panels(products: RunProducts) -> GainPanels | None:
     for k, name in enumerate(names):
         verdict = verdicts.get(name, "")
         at = slice(None), k
-        is_reference = bool(reference) and reference.most_common(1)[0][0] == k
+        is_reference = references[:1] == [k]
         alt = _gains_in_words(name, verdict, gain[at], solved[at], is_reference)
         phases = Plot(alt, x, y_phase, PHASES)
         degrees = np.where(solved[at], np.degrees(np.angle(gain[at])), np.nan)
@@ -115,27 +115,38 @@ def gain_panels(products: RunProducts) -> GainPanels | None:
         amplitudes = Plot("", x, y_amplitude, AMPLITUDES)
         _draw_gains(amplitudes, minutes, size[at], amplitude_error[at] * size[at], solved[at])
         panels.append(AntennaPanel(name, verdict, lost.get(name, ""), is_reference, phases, amplitudes))
-    windows = len(tables[0].gains)
-    same = all(t.for_spw(s) is not None and _same(t, spw, s) for t in tables for s in t.gains)
+    odd = [p for p in panels if p.verdict not in ("good", "")]
+    text = _gains_text(tables, spw, names, minutes, every)
+    return GainPanels(odd, [p for p in panels if p not in odd], text)
+
+
+def _gains_text(
+    tables: Sequence[GainTable], spw: int, names: Sequence[str], minutes: Float, every: int
+) -> str:
+    """Say what the panels show."""
     said = ["Phase (above, \u2212180 to 180 degrees) and amplitude (below) against minutes"]
+    windows = len(tables[0].gains)
     if windows > 1:
-        said.append(
-            "the same in all spectral windows" if same else f"of the first of {windows} spectral windows"
-        )
-    said.append(f"{_minutes(minutes)}, {times.size} points")
+        same = all(_same(table, spw, other) for table in tables for other in table.gains)
+        said.append(f"{'the same in all' if same else 'of the first of'} {windows} spectral windows")
+    said += [_minutes(minutes), f"{minutes.size} points"]
     if every > 1:
         said.append(f"one solution in {every}")
-    who = [names[r] for r, _ in reference.most_common(3) if r < len(names)]
     text = ", ".join(said) + ". "
+    who = [names[r] for r in _references(tables, spw)[:3] if r < len(names)]
     if who:
-        text += (
-            f"Reference antenna: {who[0]}"
-            + (f" (at times also {', '.join(who[1:])})" if who[1:] else "")
-            + ". "
-        )
-    text += "Bars are standard errors, where they are larger than a mark."
-    odd = [p for p in panels if p.verdict not in ("good", "")]
-    return GainPanels(odd, [p for p in panels if p not in odd], text)
+        others = f" (at times also {', '.join(who[1:])})" if who[1:] else ""
+        text += f"Reference antenna: {who[0]}{others}. "
+    return (
+        f"{text}Bars are standard errors, where they are larger than a mark; amplitudes far above the others "
+        "are drawn at the upper edge."
+    )
+
+
+def _references(tables: Sequence[GainTable], spw: int) -> list[int]:
+    """List the reference antennas, the most frequent first."""
+    found = Counter(int(r) for table in tables for r in table.for_spw(spw).reference_antenna if r >= 0)
+    return [r for r, _ in found.most_common()]
 
 
 def _same(table: GainTable, spw: int, other: int) -> bool:
@@ -237,14 +248,14 @@ def _choice(this: dict[str, Any], curve: list[dict[str, Any]]) -> Choice:
     taken = next((c for c in curve if _is_taken(c, this)), best)
     text = (
         "Every candidate was solved on one half of the channels and scored on the other half. Of "
-        f"{len(curve)} candidates {best['solint_s']:.3g} s ({_way(best)}) leaves the least there: "
-        f"{best['chi2_expected']:.5g} times the thermal variance, {worst['solint_s']:.3g} s ({_way(worst)}) "
+        f"{len(curve)} candidates {_seconds(best)} ({_way(best)}) leaves the least there: "
+        f"{best['chi2_expected']:.5g} times the thermal variance, {_seconds(worst)} ({_way(worst)}) "
         f"the most: {worst['chi2_expected']:.5g}. Shorter intervals follow the gains better, longer ones "
         "have less noise: the least is where the two balance."
     )
     plot = Plot(
         f"Held-out chi-squared against solution interval for {mode}: {len(ways)} curves; the lowest point is "
-        f"at {best['solint_s']:.3g} s, {best['chi2_expected']:.5g}",
+        f"at {_seconds(best)}, {best['chi2_expected']:.5g}",
         x,
         y,
     )
@@ -256,7 +267,7 @@ def _choice(this: dict[str, Any], curve: list[dict[str, Any]]) -> Choice:
     plot.add("chosen ring", taken["solint_s"], taken["chi2_expected"], title="taken")
     plot.add_note(taken["solint_s"], taken["chi2_expected"], "taken")
     if taken is not best:
-        text += f" Taken was {taken['solint_s']:.3g} s ({_way(taken)}): {taken['chi2_expected']:.5g}."
+        text += f" Taken was {_seconds(taken)} ({_way(taken)}): {taken['chi2_expected']:.5g}."
     if beyond:
         text += " Marks on the upper edge lie above it."
     return Choice(f"Round {this.get('iteration')}: {mode}", text, plot, list(zip(WAYS, ways, strict=False)))
@@ -272,6 +283,11 @@ def _is_taken(point: dict[str, Any], this: dict[str, Any]) -> bool:
     )
 
 
+def _seconds(point: dict[str, Any]) -> str:
+    seconds = float(point["solint_s"])
+    return f"{seconds:.3g} s" if seconds < 1000 else f"{seconds:.0f} s"
+
+
 def _way(point: dict[str, Any]) -> str:
     return ", ".join(
         [
@@ -282,71 +298,64 @@ def _way(point: dict[str, Any]) -> str:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Quantity:
+    """What was measured of sources: values with errors, what is right, and how far off each is."""
+
+    label: str
+    values: Float
+    errors: Float
+    right: float
+    off: Float
+
+
 def source_plots(products: RunProducts) -> list[Plot]:
     """Draw flux ratio and position offset of measured sources against distance and flux; none without any."""
-    sources = products.sources
+    if products.sources is None:
+        return []
+    table = products.sources[np.isfinite(np.asarray(products.sources["ratio"], dtype=np.float64))]
+    if len(table) == 0:
+        return []
+
+    def column(name: str) -> Float:
+        return np.asarray(table[name], dtype=np.float64)
+
+    ratio = column("ratio")
+    offset = np.hypot(column("shift_east_arcsec"), column("shift_north_arcsec"))
+    off = np.abs(np.log(np.maximum(ratio, 0.01)))
+    quantities = (
+        _Quantity("measured over catalogue flux", ratio, column("ratio_error"), 1.0, off),
+        _Quantity("position offset (arcsec)", offset, column("shift_error_arcsec"), 0.0, offset),
+    )
+    flux = 1e3 * column("apparent_jy")
+    along = [(Axis.around("flux as seen through the beam (mJy)", flux, log=True), flux)]
     image = products.images.get(AFTER) or products.images.get(BEFORE)
-    if sources is None:
-        return []
-    ratio = np.asarray(sources["ratio"], dtype=np.float64)
-    measured = np.flatnonzero(np.isfinite(ratio))
-    if measured.size == 0:
-        return []
-    table = sources[measured]
-    ratio, error = (np.asarray(table[name], dtype=np.float64) for name in ("ratio", "ratio_error"))
-    offset = np.hypot(table["shift_east_arcsec"], table["shift_north_arcsec"])
-    offset_error = np.asarray(table["shift_error_arcsec"], dtype=np.float64)
-    flux = 1e3 * np.asarray(table["apparent_jy"], dtype=np.float64)
-    agrees = np.asarray(table["verdict"]).astype(str) == "agrees"
-    quantities = [
-        (
-            "flux ratio",
-            "measured over catalogue flux",
-            ratio,
-            error,
-            np.abs(np.log(np.maximum(ratio, 0.01))),
-            1.0,
-        ),
-        (
-            "position offset",
-            "position offset (arcsec)",
-            np.asarray(offset),
-            offset_error,
-            np.asarray(offset),
-            0.0,
-        ),
-    ]
-    axes: list[tuple[str, Float, bool]] = [("flux as seen through the beam (mJy)", flux, True)]
     if image is not None:
-        axes.insert(
-            0, ("distance from the centre of the beam (degrees)", _distance(table, image.grid), False)
-        )
-    plots = []
-    for what, label, values, errors, odd, right in quantities:
-        for along, x, log in axes:
-            plot = Plot(
-                f"{what.capitalize()} of {measured.size} sources against {along}: median "
-                f"{np.median(values):.3g}, nine tenths between {np.percentile(values, 5):.3g} and "
-                f"{np.percentile(values, 95):.3g}; "
-                f"{int(np.sum(~agrees))} are not as the catalogue has them",
-                Axis.around(along, x, log=log, include=() if log else (0.0,)),
-                Axis.around(label, values, include=(right,)),
-            )
-            plot.add_line("guide", [plot.x.low, plot.x.high], [right, right])
-            plot.add_bars("s0 bar", x, values - errors, values + errors)
-            for k in range(measured.size):
-                style = "s0 dot" if agrees[k] else "s1 triangle"
-                plot.add(
-                    style,
-                    x[k],
-                    values[k],
-                    title=f"{table['name'][k]}: {values[k]:.3g}, {table['verdict'][k]}",
-                )
-            named = [k for k in np.argsort(-odd) if not agrees[k]][:MOST_NAMED]
-            for k in named:
-                plot.add_note(float(x[k]), float(values[k]), str(table["name"][k]))
-            plots.append(plot)
-    return plots
+        distance = _distance(table, image.grid)
+        label = "distance from the centre of the beam (degrees)"
+        along.insert(0, (Axis.around(label, distance, include=(0.0,)), distance))
+    return [_source_plot(table, quantity, axis, x) for quantity in quantities for axis, x in along]
+
+
+def _source_plot(table: Table, quantity: _Quantity, axis: Axis, x: Float) -> Plot:
+    values, errors = quantity.values, quantity.errors
+    agrees = np.asarray(table["verdict"]).astype(str) == "agrees"
+    low, middle, high = np.percentile(values, [5, 50, 95])
+    plot = Plot(
+        f"{quantity.label.capitalize()} of {len(table)} sources against {axis.label}: median {middle:.3g}, "
+        f"nine tenths between {low:.3g} and {high:.3g}; {int(np.sum(~agrees))} are not as the catalogue has "
+        "them",
+        axis,
+        Axis.around(quantity.label, values, include=(quantity.right,)),
+    )
+    plot.add_line("guide", [axis.low, axis.high], [quantity.right, quantity.right])
+    plot.add_bars("s0 bar", x, values - errors, values + errors)
+    for k, row in enumerate(table):
+        style = "s0 dot" if agrees[k] else "s1 triangle"
+        plot.add(style, x[k], values[k], title=f"{row['name']}: {values[k]:.3g}, {row['verdict']}")
+    for k in [k for k in np.argsort(-quantity.off) if not agrees[k]][:MOST_NAMED]:
+        plot.add_note(float(x[k]), float(values[k]), str(table["name"][k]))
+    return plot
 
 
 def _distance(table: Table, grid: ImageGrid) -> Float:
@@ -382,10 +391,11 @@ def _map(array: Array, health: Any, verdicts: dict[str, str]) -> Plot:
     middle = [(float(v.max()) + float(v.min())) / 2 for v in (east, north)]
     frame = Frame(width=460, height=452)
     odd = [f"{array.names[k]} ({verdicts[array.names[k]]})" for k in np.flatnonzero(health)]
+    known = f"{int(np.sum(health == 0))} are good" if verdicts else "no report says what became of them"
+    known += f", not good: {', '.join(odd)}" if odd else ""
     plot = Plot(
         f"Map of {len(array.names)} antennas over {np.ptp(east):.0f} m from east to west and "
-        f"{np.ptp(north):.0f} m from north to south; {int(np.sum(health == 0))} are good"
-        + (f", not good: {', '.join(odd)}" if odd else ""),
+        f"{np.ptp(north):.0f} m from north to south; {known}",
         Axis("east (m)", middle[0] - half, middle[0] + half),
         Axis("north (m)", middle[1] - half, middle[1] + half),
         frame,

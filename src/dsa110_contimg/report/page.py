@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 ARROW = " \u2192 "
+#: Verdicts of the source report on what CLEAN has added to the sky model.
+COMPONENTS = ("new", "residual")
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def render(products: RunProducts) -> str:
         "array_plots": part("array", lambda: array_plots(products)) or [],
         "sources": part("table of sources", lambda: source_table(sources) if sources is not None else None),
         "outliers": part("sources that differ", lambda: _outliers(products)) or [],
+        "n_components": part("CLEAN components", lambda: _n_components(products)) or 0,
         "antennas": part(
             "table of antennas", lambda: antenna_table(antennas) if antennas is not None else None
         ),
@@ -172,7 +175,7 @@ def _key_figures(summary: dict[str, Any]) -> list[KeyFigure]:
     heldout = summary.get("heldout_sources") or {}
     best = summary.get("best_iteration") or 0
     this = summary["iterations"][best - 1] if best else {}
-    agreeing = f"{heldout['n_agreeing']} of {heldout['n_sources']}" if heldout else number(None)
+    agreeing = f"{heldout['n_agreeing']} of {heldout['n_sources']}" if heldout.get("n_sources") else ""
     values = {
         "signal to noise": both("snr", ".4g"),
         "noise over thermal": both("thermal_ratio", ".3g"),
@@ -194,7 +197,7 @@ def _outliers(products: RunProducts) -> list[tuple[str, str]]:
         return []
     for row in table:
         verdict, ratio = str(row["verdict"]), float(row["ratio"])
-        if verdict in ("agrees", "faint", "residual", "part"):
+        if verdict in ("agrees", "faint", "part", *COMPONENTS):
             continue
         said = f"{verdict}, {1e3 * float(row['apparent_jy']):.3g} mJy as seen through the beam"
         if ratio == ratio:
@@ -202,6 +205,12 @@ def _outliers(products: RunProducts) -> list[tuple[str, str]]:
             said += f", {ratio:.3f} of its catalogue flux, off by {east:+.2f}, {north:+.2f} arcsec"
         found.append((str(row["name"]), said))
     return found
+
+
+def _n_components(products: RunProducts) -> int:
+    """Count the CLEAN components in the sky model, which the catalogue does not list."""
+    table = products.sources
+    return 0 if table is None else sum(str(verdict) in COMPONENTS for verdict in table["verdict"])
 
 
 def _seconds(summary: dict[str, Any]) -> list[tuple[str, str]]:

@@ -38,7 +38,7 @@ SHAPE_OF = {
     "fainter": "triangle",
     "missing": "cross",
     "moved": "diamond",
-    "new": "star",
+    "new": "plus",
     "split": "diamond",
     "part": "diamond",
 }
@@ -132,13 +132,14 @@ def pictures_of(products: RunProducts) -> Pictures | None:
     step = math.ceil(grid.size / MOST_PIXELS)
     n = grid.size // step
     summary = products.summary
-    rms = float(
-        _get(summary, "final" if AFTER in images else "initial", "rms_jy") or mad_rms(reference.image)
-    )
+    measured = _get(summary, "final" if AFTER in images else "initial", "rms_jy")
+    # An image of zeros has no noise to measure its greys by.
+    rms = float(measured or mad_rms(reference.image) or 1.0)
     factor = _unit_factor(summary)
-    shown = {}
+    shown, others = {}, []
     for name, image in images.items():
         if image.image.shape != reference.image.shape:
+            others.append(name)
             continue
         times = factor if name == BEFORE and AFTER in images else 1.0
         shown[name] = _picture(name, image.image, step, rms, times)
@@ -153,6 +154,8 @@ def pictures_of(products: RunProducts) -> Pictures | None:
             f" The image before is in other flux units and is shown times {factor:.3g}, by which its thermal "
             "noise is that of the image after."
         )
+    if others:
+        scale += f" Of another size, as of another run, and not shown: {', '.join(others)}."
     degrees = math.degrees(grid.size * grid.cell_rad)
     averages = f", averages of {step} by {step} pixels" if step > 1 else ""
     return Pictures(

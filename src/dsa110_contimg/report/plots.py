@@ -93,7 +93,7 @@ class Frame:
 
     width: float = 560.0
     height: float = 300.0
-    left: float = 62.0
+    left: float = 66.0
     right: float = 14.0
     top: float = 14.0
     bottom: float = 46.0
@@ -234,6 +234,7 @@ SHAPES = {
     "triangle": "m0-5l5 8.5h-10z",
     "diamond": "m0-5.5l5 5.5l-5 5.5l-5-5.5z",
     "ring": "m-6 0a6 6 0 1 0 12 0a6 6 0 1 0-12 0z",
+    "plus": "m-2.5 0h5m-2.5-2.5v5",
     "star": "m-5 0h10m-7.5-4.3l5 8.6m0-8.6l-5 8.6",
 }
 
