@@ -126,8 +126,10 @@ def test_a_repeated_job_goes_on_where_it_stopped(make_job):
     assert process(job) == first
     # Killed before the record was written: nothing is calibrated again.
     (job.folder / "record.json").unlink()
+    (job.folder / "seeded" / "report.html").unlink()
     resumed = process(job)
     assert resumed["figures"] == first["figures"]
+    assert (job.folder / "seeded" / "report.html").is_file()
     assert {arm: image.stat().st_mtime_ns for arm, image in images.items()} == times
     # Killed in the second arm: the first stays, the second begins on what was found.
     (job.folder / "record.json").unlink()

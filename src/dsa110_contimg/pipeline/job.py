@@ -46,7 +46,7 @@ from dsa110_contimg.pipeline.quality import QualityVerdict, judge, key_figures
 from dsa110_contimg.pipeline.rollout import choose_mode
 from dsa110_contimg.pipeline.trouble import Trouble, trouble_of
 from dsa110_contimg.report import try_report
-from dsa110_contimg.selfcal.naming import SUMMARY
+from dsa110_contimg.selfcal.naming import REPORT, SUMMARY
 from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.visibilities import open_recovered
 from dsa110_contimg.visibilities.columns import back_up_columns, restore_columns
@@ -358,6 +358,8 @@ class _Work:
             options = self.config.selfcal().with_options(use_nvss_seeding=name == "seeded")
             self.touched = True
             summary = selfcal_ms(job.ms, real_folder(folder), options, list(self.tables)).summary
+        if not (folder / REPORT).is_file():
+            # Also where the run was killed just before.
             try_report(folder)
         if summary["status"] == "improved":
             # Self-calibration never writes flags, but others may once the calibration is good.
