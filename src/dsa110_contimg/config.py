@@ -28,6 +28,7 @@ __all__ = [
     "Settings",
     "SimulationConfig",
     "StudyConfig",
+    "parse_age",
     "parse_retention",
 ]
 
@@ -538,6 +539,12 @@ class RetentionRule:
     age_s: float
 
 
+def parse_age(text: str) -> float | None:
+    """Read an age, 12h or 30d, in seconds; None if it is none."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([hd])", text)
+    return float(found[1]) * AGES_S[found[2]] if found else None
+
+
 def parse_retention(text: str) -> tuple[RetentionRule, ...]:
     """Read rules of retention: "any:images:30d,failed:products:12h".
 
@@ -548,13 +555,15 @@ def parse_retention(text: str) -> tuple[RetentionRule, ...]:
     """
     rules = []
     for word in filter(None, (w.strip() for w in text.split(","))):
-        found = re.fullmatch(r"([a-z]+):([a-z]+):(\d+(?:\.\d+)?)([hd])", word)
-        if not found or found[1] not in RETAINED_VERDICTS or found[2] not in ("images", "products"):
+        parts = word.split(":")
+        age = parse_age(parts[-1])
+        known = len(parts) == 3 and parts[0] in RETAINED_VERDICTS and parts[1] in ("images", "products")
+        if age is None or not known:
             raise ValueError(
                 f"{word} is no rule; allowed: VERDICT:WHAT:AGE, the verdict {', '.join(RETAINED_VERDICTS)}; "
                 "images or products; the age in hours or days, 12h or 30d"
             )
-        rules.append(RetentionRule(found[1], found[2], float(found[3]) * AGES_S[found[4]]))
+        rules.append(RetentionRule(parts[0], parts[1], age))
     if not rules:
         raise ValueError("no rule is given")
     return tuple(rules)

@@ -14,8 +14,7 @@ from astropy.coordinates import Angle
 from astropy.io import fits
 from astropy.table import Table
 
-from dsa110_contimg.catalogs import column_families
-from dsa110_contimg.catalogs import file_formats as containers
+from dsa110_contimg.catalogs import column_families, file_formats, fits_table, text_table, votable
 from dsa110_contimg.catalogs.column_families import read_catalog
 from dsa110_contimg.catalogs.surveys import SURVEYS
 from dsa110_contimg.errors import CatalogFormatError, CatalogMissingError
@@ -288,8 +287,10 @@ def test_blocks_are_joined_without_seams(
 ) -> None:
     NVSS_FORMS[form](tmp_path / form, drawn)
     whole = read_catalog(tmp_path / form)
-    monkeypatch.setattr(containers, "BLOCK_BYTES", 5000)
-    monkeypatch.setattr(containers, "HEAD_BYTES", 700)
+    for module in (file_formats, fits_table, text_table, votable):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 5000)
+    for module in (file_formats, votable):
+        monkeypatch.setattr(module, "HEAD_BYTES", 700)
     in_blocks = read_catalog(tmp_path / form)
     for name in whole.colnames:
         np.testing.assert_array_equal(whole[name], in_blocks[name])
@@ -415,6 +416,7 @@ def damaged(folder: Path, form: str, change: Callable[[bytes], bytes]) -> Path:
             lambda d: d.replace(b'nrows="50"', b'nrows="51"'),
             "has 50 rows, its header promises 51",
         ),
+        ("vizier.vot", lambda d: d.replace(b'nrows="50"', b'nrows="many"'), "promises 'many' rows"),
         ("heasarc_nvss.tdat.gz", lambda d: d.replace(b"ROWS: 50", b"ROWS: 49"), "has 50 rows, its header"),
         (
             "vizier.vot",
@@ -510,7 +512,7 @@ def test_a_small_file_that_unpacks_to_any_length_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes, again: bytes, words: str
 ) -> None:
     """However long it is, what is held of it is bounded."""
-    monkeypatch.setattr(containers, "WHOLE_BYTES", 16 * MB)
+    monkeypatch.setattr(votable, "WHOLE_BYTES", 16 * MB)
     path = tmp_path / "bomb.gz"
     with gzip.open(path, "wb") as stream:
         stream.write(start)

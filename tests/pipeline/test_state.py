@@ -237,3 +237,17 @@ def test_a_state_is_of_its_user_and_a_lock_on_it_passes(state, monkeypatch):
         other.execute("ROLLBACK")
         impatient.note("goes on")
     other.close()
+
+
+def test_a_state_that_cannot_be_read_is_waited_for_too(state):
+    with State(state.path) as reader, sqlite3.connect(state.path, isolation_level=None) as other:
+        reader._db.execute("PRAGMA busy_timeout=50")
+        # One that waits for nobody else, so that its readers are shut out.
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        state.close()
+        reader.close()
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StorageError, match=r"cannot be read \(database is locked\)"):
+            State(state.path)
+        other.execute("ROLLBACK")
+    other.close()

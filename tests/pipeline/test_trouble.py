@@ -1,7 +1,9 @@
 """What stands in the way of all observations is booked to none of them: the queue waits until it is over."""
 
+import contextlib
 import errno
 import json
+import logging
 import shutil
 import signal
 import sqlite3
@@ -22,6 +24,7 @@ from dsa110_contimg.errors import (
 from dsa110_contimg.pipeline import pauses as pauses_module
 from dsa110_contimg.pipeline.driver import Driver
 from dsa110_contimg.pipeline.job import failure_record, process
+from dsa110_contimg.pipeline.logs import json_log
 from dsa110_contimg.pipeline.metrics import Metrics
 from dsa110_contimg.pipeline.pauses import Pauses
 from dsa110_contimg.pipeline.state import State
@@ -265,7 +268,7 @@ def test_what_goes_away_while_it_is_worked_on_is_postponed(make_job, monkeypatch
     monkeypatch.setattr("dsa110_contimg.pipeline.job.selfcal_ms", gone)
     told = process(job)
     assert (told["status"], told["trouble"]) == ("postponed", "arrivals")
-    assert "went away while it was worked on" in told["message"]
+    assert "went away while it was worked on (cannot be read)" in told["message"]
     # What was not there to begin with has failed.
     told = process(job)
     assert told["status"] == "failed"
@@ -283,3 +286,24 @@ def test_a_strip_that_is_not_what_it_says_is_damaged(config, tiny, tmp_path, spo
         shutil.copy(one, next(p for p in folder.glob("nvss_*.sqlite3") if p != one))
     text = catalogue_trouble(config.with_options(catalog_dir=folder)).text
     assert ("lacks the" if spoilt == "empty" else "is a strip of another name") in text
+
+
+def test_a_log_whose_disk_is_full_says_when_it_lacks_lines(small_disk, capfd):
+    disk = small_disk(4)
+    with json_log(disk / "log.jsonl"):
+        logger = logging.getLogger("dsa110_contimg.pipeline.test")
+        logger.warning("first")
+        with contextlib.suppress(OSError), (disk / "filler").open("ab", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        for k in range(300):
+            logger.warning("%d %s", k, "x" * 400)
+        (disk / "filler").unlink()
+        logger.warning("last")
+    said = [line for line in capfd.readouterr().err.splitlines() if "log.jsonl" in line]
+    assert len(said) == 2
+    assert "cannot be written; what is logged meanwhile is not in it" in said[0]
+    assert "is written again" in said[1]
+    lines = log_lines(disk / "log.jsonl")
+    assert (lines[0]["message"], lines[-1]["message"]) == ("first", "last")
+    assert 2 <= len(lines) < 302

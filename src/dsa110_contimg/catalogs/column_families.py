@@ -36,7 +36,8 @@ from astropy.table import Table
 from numpy.typing import NDArray
 
 from dsa110_contimg.array_types import Bool, Float
-from dsa110_contimg.catalogs.file_formats import KNOWN_FORMS, Block, open_table
+from dsa110_contimg.catalogs.file_formats import open_table
+from dsa110_contimg.catalogs.raw_table import KNOWN_FORMS, Block
 from dsa110_contimg.catalogs.surveys import COLUMN_UNITS, SURVEYS, survey_named
 from dsa110_contimg.errors import CatalogFormatError
 from dsa110_contimg.progress import Progress

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,7 +12,7 @@ import typer
 
 from dsa110_contimg.cli.options import ConfigFile, StateFile, given_state_file, named_state_file
 from dsa110_contimg.cli.terminal import JsonFlag, print_json, print_result
-from dsa110_contimg.config import AGES_S, PipelineConfig, parse_retention
+from dsa110_contimg.config import PipelineConfig, parse_age, parse_retention
 from dsa110_contimg.errors import ConfigError, ResourceError
 
 __all__ = [
@@ -46,7 +45,8 @@ def status(
     as_json: JsonFlag = False,
 ) -> None:
     """Say what waits, runs, is done and failed, the latest first; of one Measurement Set, all of it."""
-    from dsa110_contimg.pipeline.state import Selection, State
+    from dsa110_contimg.pipeline.observation import Selection
+    from dsa110_contimg.pipeline.state import State
 
     with State(named_state_file(state_file), create=False) as state:
         if ms is not None:
@@ -103,7 +103,8 @@ def retry(
     The options narrow one another; run or watch takes up what is queued. What was reverted is queued again
     only by its name.
     """
-    from dsa110_contimg.pipeline.state import Selection, State
+    from dsa110_contimg.pipeline.observation import Selection
+    from dsa110_contimg.pipeline.state import State
 
     chosen = Selection(
         statuses=("done",) if unseeded or made_by or verdict else ("done", "failed"),
@@ -311,9 +312,9 @@ def _time(text: str | None, option: str) -> float | None:
     """Read a date, or how long ago: Unix time in seconds."""
     if text is None:
         return None
-    ago = re.fullmatch(r"(\d+(?:\.\d+)?)([hd])", text)
-    if ago:
-        return time.time() - float(ago[1]) * AGES_S[ago[2]]
+    age = parse_age(text)
+    if age is not None:
+        return time.time() - age
     try:
         when = datetime.fromisoformat(text)
         return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()

@@ -91,8 +91,8 @@ def open_cluster(config: PipelineConfig, shared: Path) -> Iterator[Client]:
 def _scratch_folder() -> str:
     """Make a folder for Dask's scratch files that is of this user alone.
 
-    Dask puts it first into sys.path. By default it is /tmp/dask-scratch-space, whoever has made that: a
-    module that another account lays there would be imported.
+    Dask puts it first into sys.path. By default it is dask-scratch-space in the common temporary folder,
+    whoever has made that: a module that another account lays there would be imported.
     """
     folder = Path(tempfile.gettempdir()) / f"contimg-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
@@ -181,7 +181,10 @@ def end_stale_clusters(shared: Path) -> None:
     """Remove the certificates of drivers that were killed; none of them may be running."""
     for folder in shared.glob(f"{CLUSTER_FOLDER}*"):
         if folder.is_dir() and not folder.is_symlink():
-            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                shutil.rmtree(folder)
+            except OSError as error:
+                logger.warning("certificates of a run that was killed stay: %s", error)
 
 
 def _certificates(folder: Path) -> Security:

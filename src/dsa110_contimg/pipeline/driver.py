@@ -29,9 +29,10 @@ from dsa110_contimg.pipeline.job import POSTPONED, Job, failure_record, give_up,
 from dsa110_contimg.pipeline.logs import json_log
 from dsa110_contimg.pipeline.metrics import Metrics
 from dsa110_contimg.pipeline.naming import JOB, check_name, claim, observed_at, real_folder
+from dsa110_contimg.pipeline.observation import Observation
 from dsa110_contimg.pipeline.pauses import Pauses
 from dsa110_contimg.pipeline.quality import headline
-from dsa110_contimg.pipeline.state import Observation, State
+from dsa110_contimg.pipeline.state import State
 from dsa110_contimg.pipeline.trouble import Trouble, catalogue_trouble, seeds
 from dsa110_contimg.visibilities.lock import lock_beside
 from dsa110_contimg.visibilities.measurement_set import require_outside_tables

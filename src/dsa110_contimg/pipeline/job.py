@@ -244,7 +244,9 @@ def _attempt(job: Job, started: float) -> dict[str, Any]:
         # An engine may raise anything; it fails this observation and no other.
         trouble = trouble_of(error)
         if trouble is None and there and not job.ms.exists():
-            trouble = Trouble("arrivals", f"{job.ms} went away while it was worked on: is the disk mounted?")
+            what = error.what if isinstance(error, ContimgError) else f"{type(error).__name__}: {error}"
+            said = f"{job.ms} went away while it was worked on ({what}): is the disk mounted?"
+            trouble = Trouble("arrivals", " ".join(said.split()))
         if trouble is None and not isinstance(error, ContimgError):
             logger.exception("internal error")
         record = failure_record(job, started, error) if trouble is None else _postponed(job, started, trouble)

@@ -46,18 +46,28 @@ class JsonFormatter(logging.Formatter):
 
 
 class _LogFile(logging.handlers.RotatingFileHandler):
-    """A log whose disk may be full or away for a while: its lines wait, which is said once on stderr."""
+    """A log whose disk may be full or away for a while: what is logged then is missing, which stderr says."""
 
-    told = False
+    failing = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line; say when the disk begins and ceases to refuse them."""
+        before, self.failing = self.failing, False
+        super().emit(record)
+        if self.failing != before:
+            said = (
+                "cannot be written; what is logged meanwhile is not in it"
+                if self.failing
+                else "is written again"
+            )
+            sys.stderr.write(f"{'error' if self.failing else 'note'}: {self.baseFilename}: {said}\n")
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Say what is wrong in a line; anything but the disk is told at length."""
-        error = sys.exc_info()[1]
-        if not isinstance(error, OSError):
+        """Note that the disk refuses it; anything else is told at length."""
+        if isinstance(sys.exc_info()[1], OSError):
+            self.failing = True
+        else:
             super().handleError(record)
-        elif not self.told:
-            self.told = True
-            sys.stderr.write(f"error: {self.baseFilename}: cannot be written ({error.strerror})\n")
 
     def close(self) -> None:
         """Close it; what its disk does not take is lost."""

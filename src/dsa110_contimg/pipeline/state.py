@@ -9,16 +9,16 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dsa110_contimg.errors import InputError, ResourceError, StorageError
+from dsa110_contimg.errors import InputError, ResourceError
 from dsa110_contimg.pipeline.naming import identity, real_folder, run_folder
+from dsa110_contimg.pipeline.observation import ENDED, STATUSES, Observation, Selection, observation_of
 from dsa110_contimg.pipeline.quality import headline
 from dsa110_contimg.pipeline.state_file import (
     SCHEMA_VERSION,
-    STORAGE,
     connect,
     damaged,
     make,
@@ -26,121 +26,7 @@ from dsa110_contimg.pipeline.state_file import (
     schema_version,
 )
 
-__all__ = ["ENDED", "STATUSES", "Observation", "Selection", "State"]
-
-#: Statuses of what is not to be done any more, unless somebody asks for it.
-ENDED = ("done", "failed", "reverted")
-STATUSES = ("queued", "running", *ENDED)
-
-
-@dataclass(frozen=True)
-class Observation:
-    """One row of the state.
-
-    Attributes
-    ----------
-    id : int
-        Its key.
-    name : str
-        Name of the observation.
-    ms, folder : Path
-        Measurement Set, and folder of its products.
-    caltables : tuple of Path or None
-        Initial tables that were given; None for the naming rule.
-    observed_at, queued_at : float
-        Unix times in seconds.
-    status : str
-        queued, running, done, failed or reverted.
-    run_id : str
-        The present or last run.
-    attempts : int
-        How often that run was begun.
-    message : str
-        What came of it, in one line.
-    quality : str
-        The verdict on what was published last; empty if there is none.
-    seeded : bool
-        Whether that was seeded.
-    priority : int
-        Those with a higher one are begun first.
-    version : str
-        The version of contimg that published it.
-    ended_at : float
-        When its last run ended, Unix time in seconds; zero if none has.
-    pruned : str
-        What has been removed of its products: nothing (empty), ``images`` or ``products``.
-    identity : str
-        What tells it from another of its name; empty where that is not known.
-    thermal_ratio, flux_ratio, snr_gain : float or None
-        Of what is published: noise over thermal, flux over the catalogue's, signal to noise over that before.
-    seconds : float or None
-        What that took.
-    """
-
-    id: int
-    name: str
-    ms: Path
-    folder: Path
-    caltables: tuple[Path, ...] | None
-    observed_at: float
-    status: str
-    run_id: str
-    attempts: int
-    queued_at: float
-    message: str
-    quality: str
-    seeded: bool
-    priority: int
-    version: str
-    ended_at: float
-    pruned: str
-    identity: str
-    thermal_ratio: float | None
-    flux_ratio: float | None
-    snr_gain: float | None
-    seconds: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Which observations are meant.
-
-    Attributes
-    ----------
-    statuses, qualities : tuple of str
-        Of one of these statuses or of one of these verdicts; all if both are empty.
-    since, until : float or None
-        Observed since and before, Unix times in seconds.
-    version : str or None
-        Published by this version of contimg.
-    seeded : bool or None
-        Published seeded, or unseeded.
-    """
-
-    statuses: tuple[str, ...] = ()
-    qualities: tuple[str, ...] = ()
-    since: float | None = None
-    until: float | None = None
-    version: str | None = None
-    seeded: bool | None = None
-
-    def where(self) -> tuple[str, list[Any]]:
-        """Return the condition in SQL, and its values."""
-        kinds = [("status", self.statuses), ("quality", self.qualities)]
-        either = [f"{name} IN ({','.join('?' * len(v))})" for name, v in kinds if v]
-        parts = [f"({' OR '.join(either)})"] if either else ["1"]
-        values: list[Any] = [value for _, v in kinds for value in v]
-        bounds = {
-            "observed_at >= ?": self.since,
-            "observed_at < ?": self.until,
-            "version = ?": self.version,
-            "quality != '' AND seeded = ?": self.seeded,
-        }
-        for condition, value in bounds.items():
-            if value is not None:
-                parts.append(condition)
-                values.append(value)
-        return " AND ".join(parts), values
+__all__ = ["State"]
 
 
 class State:
@@ -216,8 +102,7 @@ class State:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
             if isinstance(error, sqlite3.OperationalError):
-                kind = StorageError if error.sqlite_errorcode & 0xFF in STORAGE else ResourceError
-                raise kind(
+                raise ResourceError(
                     f"cannot be written ({error})", self.path, "check disk and permission, then go on"
                 ) from None
             raise
@@ -329,7 +214,7 @@ class State:
             rather_not,
             recent_since,
         )
-        return _observation(row) if row else None
+        return observation_of(row) if row else None
 
     def pause(self, why: str) -> None:
         """Note that nothing is begun any more, and why."""
@@ -502,7 +387,7 @@ class State:
     def moved_folders(self, outdir: Path) -> list[Observation]:
         """Return the observations whose products are said to lie in another output folder."""
         rows = self._db.execute("SELECT * FROM observation")
-        return [_observation(row) for row in rows if row["folder"].rpartition("/")[0] != str(outdir)]
+        return [observation_of(row) for row in rows if row["folder"].rpartition("/")[0] != str(outdir)]
 
     def relocate(self, moved: Sequence[Observation], outdir: Path) -> None:
         """Note that the products of observations lie in another output folder now."""
@@ -529,7 +414,7 @@ class State:
     def known(self, ms: Path) -> Observation | None:
         """Return the observation of a Measurement Set; None if it is unknown."""
         row = self._row("SELECT * FROM observation WHERE ms = ?", str(ms))
-        return _observation(row) if row else None
+        return observation_of(row) if row else None
 
     def observations(self, *statuses: str) -> list[Observation]:
         """Return observations, oldest first: all, or those of some statuses."""
@@ -538,7 +423,7 @@ class State:
         rows = self._db.execute(
             f"SELECT * FROM observation WHERE status IN ({marks}) ORDER BY observed_at, id", chosen
         )
-        return [_observation(row) for row in rows]
+        return [observation_of(row) for row in rows]
 
     def latest(self, number: int | None = None, chosen: Selection | None = None) -> list[Observation]:
         """Return the observations that were observed last, the latest first.
@@ -555,7 +440,7 @@ class State:
             f"SELECT * FROM observation WHERE {condition} ORDER BY observed_at DESC, id DESC LIMIT ?",
             (*values, -1 if number is None else number),
         )
-        return [_observation(row) for row in rows]
+        return [observation_of(row) for row in rows]
 
     def qualities(self) -> dict[str, int]:
         """Count what is published by verdict."""
@@ -656,11 +541,3 @@ class State:
 
 def _new_run_id() -> str:
     return uuid.uuid4().hex[:12]
-
-
-def _observation(row: sqlite3.Row) -> Observation:
-    values = dict(row)
-    tables = values["caltables"]
-    values["caltables"] = None if tables is None else tuple(Path(t) for t in json.loads(tables))
-    paths = {"ms": Path(values["ms"]), "folder": Path(values["folder"]), "seeded": bool(values["seeded"])}
-    return Observation(**values | paths)

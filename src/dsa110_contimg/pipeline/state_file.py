@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dsa110_contimg.errors import ResourceError
+from dsa110_contimg.errors import ResourceError, StorageError
 from dsa110_contimg.visibilities.lock import NO_LINKS
 
 __all__ = ["SCHEMA_VERSION", "STORAGE", "connect", "damaged", "make", "note_published", "schema_version"]
@@ -82,7 +82,7 @@ CREATE INDEX event_time ON event (time);
 
 
 class _Connection(sqlite3.Connection):
-    """Says of a damaged file what can be done."""
+    """Says of a damaged file what can be done, and tells one that is away from it."""
 
     path: Path
 
@@ -90,8 +90,16 @@ class _Connection(sqlite3.Connection):
         try:
             return super().execute(*arguments)
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CORRUPT:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_CORRUPT:
                 raise damaged(self.path, error) from None
+            if code in STORAGE:
+                reads = str(arguments[0]).startswith(("SELECT", "PRAGMA"))
+                raise StorageError(
+                    f"cannot be {'read' if reads else 'written'} ({error})",
+                    self.path,
+                    "check disk, permission and who uses it, then go on",
+                ) from None
             raise
 
 

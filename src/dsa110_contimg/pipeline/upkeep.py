@@ -15,7 +15,8 @@ from dsa110_contimg.config import RetentionRule
 from dsa110_contimg.errors import InputError, ResourceError
 from dsa110_contimg.files import write_json
 from dsa110_contimg.pipeline.naming import ARMS, FAILURE, JOB, RECORD, check_name
-from dsa110_contimg.pipeline.state import ENDED, Observation, Selection, State
+from dsa110_contimg.pipeline.observation import ENDED, Observation, Selection
+from dsa110_contimg.pipeline.state import State
 from dsa110_contimg.visibilities.lock import lock_beside
 from dsa110_contimg.visibilities.measurement_set import require_own_data
 

@@ -137,14 +137,17 @@ def _json_object(path: Path) -> dict[str, Any]:
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
     """Lines of a stage log; a last one that was cut short is left out."""
-    found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    lines, found = path.read_text(encoding="utf-8", errors="replace").splitlines(), []
+    for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
         except ValueError:
-            continue
-        if isinstance(record, dict):
-            found.append(record)
+            if number == len(lines):
+                break
+            raise ValueError(f"line {number} is damaged") from None
+        if not isinstance(record, dict):
+            raise ValueError(f"line {number} is no JSON object")
+        found.append(record)
     return found
 
 
