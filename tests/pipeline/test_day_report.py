@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from dsa110_contimg.cli import report as words
 from dsa110_contimg.cli.main import main
+from dsa110_contimg.cli.report import day_lines
 from dsa110_contimg.pipeline import state as module
-from dsa110_contimg.pipeline.day_report import day_lines, day_report
+from dsa110_contimg.pipeline.day_report import FIGURES, MACHINERY, day_report
 from dsa110_contimg.pipeline.state import State
 
 BEGIN, DAY = 1_767_225_600.0, 86400.0  # 2026-01-01
@@ -93,3 +95,8 @@ def test_what_needs_a_hand_is_told(day, capfd):
 def test_a_day_on_which_nothing_happened(day):
     lines = list(day_lines(day_report(day, BEGIN - 10 * DAY, BEGIN - 9 * DAY)))
     assert lines[1] == "0 arrived, 0 runs ended"
+
+
+def test_all_that_is_counted_has_its_words():
+    assert set(words.FIGURES) == set(FIGURES)
+    assert set(words.MACHINERY) == set(MACHINERY)

@@ -13,6 +13,7 @@ from dsa110_contimg.errors import EngineError, InputError
 from dsa110_contimg.report import build, try_report, write_report
 from dsa110_contimg.report.page import render
 from dsa110_contimg.report.products import read_products
+from dsa110_contimg.report.words import MEANINGS
 from dsa110_contimg.selfcal import run
 from dsa110_contimg.selfcal.naming import REPORT, STAGES, SUMMARY
 from dsa110_contimg.selfcal.run import SelfCalResult
@@ -40,6 +41,7 @@ def test_a_run_leaves_its_page(good):
         assert any(attrs.get("id") == part for attrs in page.all("section")), part
     summary = json.loads((good / SUMMARY).read_text())
     assert summary["message"] in page.text
+    assert ("but something speaks against it" in page.text) == ("check" in summary["message"])
     assert f"{summary['initial']['snr']:.4g} → {summary['final']['snr']:.4g}" in page.text
     assert "3 of them set" in page.text
     links = {attrs["href"] for attrs in page.all("a")}
@@ -47,6 +49,24 @@ def test_a_run_leaves_its_page(good):
     assert {f"./{name}/" for name in summary["gaintables"]} <= links
     assert all((good / link).exists() for link in links if link.startswith("./"))
     assert len(page.all("img")) == 3
+
+
+def test_trap_21_every_figure_is_there_and_is_the_summarys(good):
+    summary = json.loads((good / SUMMARY).read_text())
+    text = page_of(good).text
+    assert [name for name in MEANINGS if name not in text] == []
+    first, last = summary["initial"], summary["final"]
+    kept = summary["iterations"][summary["best_iteration"] - 1]
+    for shown in (
+        f"{first['thermal_ratio']:.3g} → {last['thermal_ratio']:.3g}",
+        f"{first['flux_ratio']:.3f} → {last['flux_ratio']:.3f}",
+        ", ".join(f"{v:+.2f}" for v in last["offset_arcsec"]),
+        f"{summary['heldout_sources']['n_agreeing']} of {summary['heldout_sources']['n_sources']}",
+        f"{100 * kept['solved_fraction']:.1f}",
+        f"{kept['chi2_heldout']:.5g}",
+        f"{summary['seconds']['total']:.1f}",
+    ):
+        assert shown in text, shown
 
 
 def test_an_unseeded_run(unseeded):
@@ -233,3 +253,23 @@ def test_the_command_builds_it_anew(good, capfd, tmp_path, monkeypatch):
     assert capfd.readouterr().err.count("\n") == 1
     assert main(["report"]) == 2
     assert "no state file is named" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "doubtful"),
+    [
+        ({}, False),
+        ({"findings": [{"kind": "moved", "status": "", "text": "by 3 arcsec"}]}, False),
+        ({"findings": [{"kind": "beam_width", "status": "", "text": "too wide"}]}, True),
+        ({"noise": {"note": "the noise is too high"}}, True),
+        ({"iterations": [{"chi2_heldout": 2.5}]}, True),
+    ],
+)
+def test_a_result_that_has_to_be_checked_is_not_ticked_off(tmp_path, change, doubtful):
+    folder = write_run(tmp_path / "out", ["a", "b", "c"])
+    summary = json.loads((folder / SUMMARY).read_text())
+    clean = {"status": "improved", "findings": [], "noise": {"note": None}, "best_iteration": 1}
+    (folder / SUMMARY).write_text(
+        json.dumps(summary | clean | {"iterations": [{"chi2_heldout": 1.0}]} | change)
+    )
+    assert ("but something speaks against it" in page_of(folder).text) == doubtful

@@ -28,12 +28,12 @@ from dsa110_contimg.cli.observations import (
     prioritize,
     prune,
     rename,
-    report,
     retry,
     revert,
     status,
 )
 from dsa110_contimg.cli.pipeline import config_app, run, watch
+from dsa110_contimg.cli.report import report
 from dsa110_contimg.cli.selfcal import selfcal
 from dsa110_contimg.cli.simulate import demo, score, simulate
 from dsa110_contimg.cli.state import state_app

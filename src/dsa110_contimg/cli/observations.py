@@ -1,17 +1,17 @@
-"""What runs left and the pipeline knows: ``contimg status``, ``report``, ``retry``, ``revert``, ``prune``."""
+"""What the pipeline knows and keeps: ``contimg status``, ``retry``, ``revert``, ``prune`` and the like."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from dsa110_contimg.cli.options import ConfigFile, StateFile, given_state_file, named_state_file
-from dsa110_contimg.cli.terminal import JsonFlag, print_json, print_result
+from dsa110_contimg.cli.terminal import JsonFlag, date_text, print_json, print_result
 from dsa110_contimg.config import PipelineConfig, parse_age, parse_retention
 from dsa110_contimg.errors import ConfigError, ResourceError
 
@@ -21,7 +21,6 @@ __all__ = [
     "prioritize",
     "prune",
     "rename",
-    "report",
     "retry",
     "revert",
     "status",
@@ -65,7 +64,7 @@ def status(
         print_json({"counts": counts, "quality": qualities, "paused": away, "observations": rows})
         return
     if paused is not None:
-        typer.echo(f"PAUSED since {_date(paused[0])} UTC: {paused[1]}")
+        typer.echo(f"PAUSED since {date_text(paused[0])} UTC: {paused[1]}")
     parts = [f"{n} {s}" for s, n in counts.items() if n]
     verdicts = ", ".join(f"{n} {q}" for q, n in qualities.items())
     typer.echo((", ".join(parts) or "nothing yet") + (f"; published: {verdicts}" if verdicts else ""))
@@ -201,41 +200,6 @@ def forget(mss: MeasurementSets, state_file: StateFile = None, as_json: JsonFlag
     print_result({"forgotten": [str(o.ms) for o in found]}, lines, as_json)
 
 
-def report(
-    outdir: Annotated[Path | None, typer.Argument(help="Folder of a run, to build its page anew")] = None,
-    day: Annotated[
-        str | None,
-        typer.Option(
-            help="A day (UTC), for example 2026-01-25, or today, yesterday", show_default="yesterday"
-        ),
-    ] = None,
-    state_file: StateFile = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Build the page of a self-calibration from its folder, or, without one, sum up a day.
-
-    The page, report.html, shows what is there, also of a run that was killed. Of a day it is said what
-    arrived, what came of it, what needs a hand.
-    """
-    if outdir is not None:
-        if day is not None:
-            raise ConfigError(
-                "both a folder and a day are given", "report", "give OUTDIR for the page of a run, or --day"
-            )
-        from dsa110_contimg.report import write_report
-
-        page = write_report(outdir)
-        print_result({"report": str(page)}, [str(page)], as_json)
-        return
-    from dsa110_contimg.pipeline.day_report import DAY_S, day_lines, day_report
-    from dsa110_contimg.pipeline.state import State
-
-    begin = _day("yesterday" if day is None else day)
-    with State(named_state_file(state_file), create=False) as state:
-        found = day_report(state, begin, begin + DAY_S)
-    print_result(found, day_lines(found), as_json)
-
-
 def prune(
     retention: Annotated[
         str | None,
@@ -296,18 +260,6 @@ def _verdicts(text: str | None) -> set[str]:
     return words
 
 
-def _day(text: str) -> float:
-    """Read a day: when it begins, Unix time in seconds."""
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    days = {"today": today, "yesterday": today - timedelta(days=1)}
-    try:
-        begin = days[text] if text in days else datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
-        (begin + timedelta(days=1)).timestamp()
-        return begin.timestamp()
-    except (ValueError, OverflowError):
-        raise ConfigError(f"is no day: {text}", "day", "give 2026-01-25, today or yesterday") from None
-
-
 def _time(text: str | None, option: str) -> float | None:
     """Read a date, or how long ago: Unix time in seconds."""
     if text is None:
@@ -322,10 +274,6 @@ def _time(text: str | None, option: str) -> float | None:
         raise ConfigError(
             f"is no date: {text}", option, "give 2026-01-25, 2026-01-25T12:00, 12h or 7d"
         ) from None
-
-
-def _date(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _table(found: Sequence[Any]) -> Iterator[str]:
@@ -394,7 +342,7 @@ def _print_one(state: Any, ms: Path, as_json: bool) -> None:
         print_json({**observation_row(observation), "record": record, "history": history})
         return
     for key, value in observation_row(observation).items():
-        shown = _date(value) + " UTC" if key.endswith("_at") and value else value
+        shown = date_text(value) + " UTC" if key.endswith("_at") and value else value
         typer.echo(f"{key:<18} {'-' if shown in (None, '') else shown}")
     if record and record["status"] == "done":
         gone = " (removed by prune)" if observation.pruned == "products" else ""
@@ -407,4 +355,6 @@ def _print_one(state: Any, ms: Path, as_json: bool) -> None:
         typer.echo(f"{'initial tables':<18} {', '.join(record['caltables']) or 'none'}")
     typer.echo("history")
     for event in history:
-        typer.echo(f"  {_date(event['time'])} {event['run_id'] or '':<12} {event['event']} {event['detail']}")
+        typer.echo(
+            f"  {date_text(event['time'])} {event['run_id'] or '':<12} {event['event']} {event['detail']}"
+        )

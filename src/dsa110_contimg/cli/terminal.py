@@ -23,6 +23,7 @@ __all__ = [
     "JsonFlag",
     "LineFormatter",
     "TerminalProgress",
+    "date_text",
     "line_handler",
     "plain",
     "print_json",
@@ -115,6 +116,11 @@ def print_table(table: Table) -> None:
     wide = Console(width=10_000)
     width = Measurement.get(wide, wide.options, table).maximum
     Console(width=max(width, Console().width), soft_wrap=True).print(table)
+
+
+def date_text(seconds: float) -> str:
+    """Write a Unix time as a date and time (UTC)."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def plain(value: Any) -> Any:

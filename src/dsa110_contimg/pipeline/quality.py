@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dsa110_contimg.config import PipelineConfig
-from dsa110_contimg.selfcal.findings import RECOVERED_RANGE
+from dsa110_contimg.selfcal.findings import INFORMATION, RECOVERED_RANGE
 from dsa110_contimg.selfcal.sky_check import FEWEST_SOURCES
 
 __all__ = ["QualityVerdict", "headline", "judge", "key_figures"]
 
-#: Findings that say what was done; all others speak against a result.
-INFORMATION = frozenset({"moved", "position", "scale", "extrapolated", "noise"})
 #: Findings that say, where a run was refused for them, that the sky is not the catalogue's.
 CATALOGUE_FAILED = frozenset({"sky", "mirrored", "shifted", "rotated", "few", "beam_width"})
 #: Findings that say the same as a figure; the figure is no second reason.

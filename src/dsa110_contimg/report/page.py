@@ -28,6 +28,8 @@ from dsa110_contimg.report.tables import (
     stage_table,
 )
 from dsa110_contimg.report.words import FINDING_DID, HEADLINES, MEANINGS, WHAT_TO_DO
+from dsa110_contimg.selfcal.acceptance import EXPLAINED_CHI2
+from dsa110_contimg.selfcal.findings import INFORMATION
 
 __all__ = ["render"]
 
@@ -87,7 +89,8 @@ def render(products: RunProducts) -> str:
     values: dict[str, Any] = {
         "title": f"Self-calibration of {provenance.get('field') or products.folder.resolve().name}",
         "folder": str(products.folder.resolve()),
-        "verdict": _verdict(products),
+        # What cannot be judged is not ticked off.
+        "verdict": _verdict(products, part("doubts", lambda: _is_doubtful(summary)) is not False),
         "findings": part("findings", lambda: _findings(summary)) or [],
         "figures": part("key figures", lambda: _key_figures(summary)) or [],
         "pictures": part("images", lambda: pictures_of(products)),
@@ -130,7 +133,7 @@ def _template() -> jinja2.Template:
     return environment.get_template("report.html")
 
 
-def _verdict(products: RunProducts) -> Verdict:
+def _verdict(products: RunProducts, doubtful: bool) -> Verdict:
     summary, stages = products.summary, products.stages
     status, why = str(summary.get("status") or ""), str(summary.get("message") or "")
     if not status:
@@ -146,7 +149,19 @@ def _verdict(products: RunProducts) -> Verdict:
             else "no stage is on record"
         )
     sign, headline = HEADLINES.get(status, ("?", f"Ended as {status}"))
+    if status == "improved" and doubtful:
+        sign, headline = "!", f"{headline}, but something speaks against it: see why before it is used"
     return Verdict(status, sign, headline, why, WHAT_TO_DO.get(status, ""))
+
+
+def _is_doubtful(summary: dict[str, Any]) -> bool:
+    """Whether a run that improved says itself that its result has to be checked."""
+    findings = summary.get("findings") or []
+    rounds, best = summary.get("iterations") or [], summary.get("best_iteration") or 0
+    left = rounds[best - 1].get("chi2_heldout") if 0 < best <= len(rounds) else None
+    noted = (summary.get("noise") or {}).get("note")
+    unexplained = left is not None and left > EXPLAINED_CHI2
+    return bool(noted) or unexplained or any(f.get("kind") not in INFORMATION for f in findings)
 
 
 def _findings(summary: dict[str, Any]) -> list[dict[str, str]]:

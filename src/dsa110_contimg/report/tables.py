@@ -79,6 +79,13 @@ def number(value: Any, form: str = ".4g", scale: float = 1.0) -> str:
     return format(float(value) * scale, form) if math.isfinite(value) else NONE
 
 
+def _rows(table: Table, texts: Sequence[str], forms: Sequence[tuple[str, str, float]]) -> list[list[str]]:
+    """Write columns of text, then columns of numbers: name, format and what they are multiplied by."""
+    columns = [[str(v) for v in table[name]] for name in texts]
+    columns += [[number(float(v), form, scale) for v in table[name]] for name, form, scale in forms]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
 def source_table(sources: Table) -> PageTable:
     """List every source of the sky model, and what was measured of it."""
     heads = [
@@ -90,9 +97,7 @@ def source_table(sources: Table) -> PageTable:
         ("ratio", ".3f", 1.0), ("ratio_error", ".3f", 1.0), ("shift_east_arcsec", ".2f", 1.0),
         ("shift_north_arcsec", ".2f", 1.0), ("shift_error_arcsec", ".2f", 1.0),
     )  # fmt: skip
-    columns = [[str(v) for v in sources[name]] for name in ("name", "verdict")]
-    columns += [[number(float(v), form, scale) for v in sources[name]] for name, form, scale in forms]
-    rows = [list(row) for row in zip(*columns, strict=True)]
+    rows = _rows(sources, ("name", "verdict"), forms)
     caption = f"{len(rows)} sources of the sky model; measured are those that are bright enough"
     return _table("sources-table", caption, heads, rows)
 
@@ -108,11 +113,10 @@ def antenna_table(antennas: Table) -> PageTable:
         ("phase_step_deg", ".1f", 1.0), ("jumps", ".1f", 100.0), ("heldout_snr", ".4g", 1.0),
         ("noise_factor", ".3g", 1.0),
     )  # fmt: skip
-    columns = [[str(v) for v in antennas[name]] for name in ("antenna", "polarisation", "verdict")]
-    columns += [[number(float(v), form, scale) for v in antennas[name]] for name, form, scale in forms]
-    # A column of empty texts is read as one of missing values.
-    columns.append(["" if v is np.ma.masked else str(v) for v in antennas["lost"]])
-    rows = [list(row) for row in zip(*columns, strict=True)]
+    rows = _rows(antennas, ("antenna", "polarisation", "verdict"), forms)
+    for row, lost in zip(rows, antennas["lost"], strict=True):
+        # A column of empty texts is read as one of missing values.
+        row.append("" if lost is np.ma.masked else str(lost))
     return _table("antennas-table", f"{len(rows) // 2} antennas, a row for each polarisation", heads, rows)
 
 

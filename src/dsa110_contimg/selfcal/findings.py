@@ -11,8 +11,18 @@ from dsa110_contimg.calibration.phase_gradient import PhaseGradient
 from dsa110_contimg.selfcal.sky_check import FEWEST_SOURCES, MANY_AGREE, SIGNIFICANT, SkyCheck
 from dsa110_contimg.sky.components import ARCSEC
 
-__all__ = ["Finding", "coherent", "findings_of", "follows_from", "unexplained", "weightiest_first"]
+__all__ = [
+    "INFORMATION",
+    "Finding",
+    "coherent",
+    "findings_of",
+    "follows_from",
+    "unexplained",
+    "weightiest_first",
+]
 
+#: Kinds of findings that say what was done; all others speak against a result.
+INFORMATION = frozenset({"moved", "position", "scale", "extrapolated", "noise"})
 #: Held-out sources have their catalogue flux within this, or within three errors of it.
 RECOVERED_RANGE = (0.8, 1.2)
 #: Below this fraction of it, and below the range by three errors, the sky is another one.
