@@ -17,6 +17,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from dsa110_contimg.settings import Settings
 
 __all__ = [
+    "VERDICTS",
     "BackendConfig",
     "CleanConfig",
     "ComparisonConfig",
@@ -34,8 +35,9 @@ __all__ = [
 
 #: What `contimg container build` makes.
 DEFAULT_IMAGE = "contimg-wsclean:bookworm"
-#: Verdicts that rules of retention may name.
-RETAINED_VERDICTS = ("good", "unverified", "kept", "bad", "failed", "any")
+#: Verdicts on what is published, the best first, and what rules of retention may name.
+VERDICTS = ("good", "unverified", "kept", "bad")
+RETAINED_VERDICTS = (*VERDICTS, "failed", "any")
 #: Units of ages, seconds.
 AGES_S = {"h": 3600.0, "d": 86400.0}
 #: Units of a CLEAN depth, and what they are of a jansky.

@@ -12,7 +12,7 @@ import typer
 
 from dsa110_contimg.cli.options import ConfigFile, StateFile, given_state_file, named_state_file
 from dsa110_contimg.cli.terminal import JsonFlag, date_text, print_json, print_result
-from dsa110_contimg.config import PipelineConfig, parse_age, parse_retention
+from dsa110_contimg.config import VERDICTS, PipelineConfig, parse_age, parse_retention
 from dsa110_contimg.errors import ConfigError, ResourceError
 
 __all__ = [
@@ -52,12 +52,10 @@ def status(
             _print_one(state, ms, as_json)
             return
         counts, qualities, paused = state.counts(), state.qualities(), state.paused()
-        chosen = Selection(
-            statuses=("failed",) if failed else (),
-            qualities=("bad", "unverified") if bad else (),
-            since=_time(since, "since"),
-        )
-        found = state.latest(None if every else last, chosen)
+        kinds: list[dict[str, Any]] = [{"statuses": ("failed",)}] if failed else []
+        kinds += [{"qualities": ("bad", "unverified")}] if bad else []
+        chosen = [Selection(since=_time(since, "since"), **kind) for kind in kinds or [{}]]
+        found = state.latest(None if every else last, *chosen)
     if as_json:
         away = None if paused is None else {"since": paused[0], "why": paused[1]}
         rows = [observation_row(o) for o in found]
@@ -105,22 +103,22 @@ def retry(
     from dsa110_contimg.pipeline.observation import Selection
     from dsa110_contimg.pipeline.state import State
 
+    given = (since, until, verdict, made_by, unseeded or None)
+    if mss and any(option is not None for option in given):
+        raise ConfigError("both Measurement Sets and a choice are given", "retry", "give one")
     chosen = Selection(
         statuses=("done",) if unseeded or made_by or verdict else ("done", "failed"),
+        qualities=_verdicts(verdict),
         since=_time(since, "since"),
         until=_time(until, "until"),
         version=made_by,
         seeded=False if unseeded else None,
     )
-    if mss and any(o is not None for o in (since, until, verdict, made_by, unseeded or None)):
-        raise ConfigError("both Measurement Sets and a choice are given", "retry", "give one")
-    narrowed = chosen != Selection(statuses=("done", "failed"))
-    verdicts = _verdicts(verdict)
     with State(named_state_file(state_file), create=False) as state:
         if mss:
             found = [state.find(m.resolve()) for m in mss]
-        elif narrowed:
-            found = [o for o in state.latest(None, chosen) if not verdicts or o.quality in verdicts][::-1]
+        elif any(option is not None for option in given):
+            found = state.latest(None, chosen)[::-1]
         else:
             found = state.observations("failed")
         queued = state.retry(found, priority, dry_run=dry_run)
@@ -249,14 +247,12 @@ def prune(
         )
 
 
-def _verdicts(text: str | None) -> set[str]:
+def _verdicts(text: str | None) -> tuple[str, ...]:
     """Read verdicts separated by commas."""
-    known = ("good", "unverified", "kept", "bad")
-    words = {word.strip() for word in text.split(",")} if text else set()
-    if words - set(known):
-        raise ConfigError(
-            f"is no verdict: {sorted(words - set(known))[0]}", "verdict", f"give {', '.join(known)}"
-        )
+    words = tuple(word.strip() for word in text.split(",")) if text else ()
+    for word in words:
+        if word not in VERDICTS:
+            raise ConfigError(f"is no verdict: {word}", "verdict", f"give {', '.join(VERDICTS)}")
     return words
 
 

@@ -90,7 +90,7 @@ class Selection:
     Attributes
     ----------
     statuses, qualities : tuple of str
-        Of one of these statuses or of one of these verdicts; all if both are empty.
+        Of one of these statuses, and of one of these verdicts; of all where empty.
     since, until : float or None
         Observed since and before, Unix times in seconds.
     version : str or None
@@ -109,8 +109,7 @@ class Selection:
     def where(self) -> tuple[str, list[Any]]:
         """Return the condition in SQL, and its values."""
         kinds = [("status", self.statuses), ("quality", self.qualities)]
-        either = [f"{name} IN ({','.join('?' * len(v))})" for name, v in kinds if v]
-        parts = [f"({' OR '.join(either)})"] if either else ["1"]
+        parts = ["1", *(f"{name} IN ({','.join('?' * len(v))})" for name, v in kinds if v)]
         values: list[Any] = [value for _, v in kinds for value in v]
         bounds = {
             "observed_at >= ?": self.since,

@@ -425,20 +425,21 @@ class State:
         )
         return [observation_of(row) for row in rows]
 
-    def latest(self, number: int | None = None, chosen: Selection | None = None) -> list[Observation]:
+    def latest(self, number: int | None = None, *chosen: Selection) -> list[Observation]:
         """Return the observations that were observed last, the latest first.
 
         Parameters
         ----------
         number : int, optional
             At most so many; all if None.
-        chosen : Selection, optional
-            Only these.
+        *chosen : Selection
+            What any of these means; all observations if there is none.
         """
-        condition, values = (chosen or Selection()).where()
+        found = [selection.where() for selection in chosen or (Selection(),)]
+        condition = " OR ".join(f"({text})" for text, _ in found)
         rows = self._db.execute(
             f"SELECT * FROM observation WHERE {condition} ORDER BY observed_at DESC, id DESC LIMIT ?",
-            (*values, -1 if number is None else number),
+            (*(value for _, values in found for value in values), -1 if number is None else number),
         )
         return [observation_of(row) for row in rows]
 
