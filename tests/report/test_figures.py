@@ -126,3 +126,8 @@ def test_words_do_not_cover_each_other():
     places = [note.y for note in plot.notes]
     assert 1 < len(places) < 9
     assert min(np.diff(sorted(places))) >= 12
+
+
+def test_lengths_bear_no_exponents():
+    axis = Axis("north (m)", -700.0, 1600.0)
+    assert [text for _, text in axis.numbers] == ["\u2212500", "0", "500", "1000", "1500"]

@@ -214,7 +214,7 @@ def _outliers(products: RunProducts) -> list[tuple[str, str]]:
         verdict, ratio = str(row["verdict"]), float(row["ratio"])
         if verdict in ("agrees", "faint", "part", *COMPONENTS):
             continue
-        said = f"{verdict}, {1e3 * float(row['apparent_jy']):.3g} mJy as seen through the beam"
+        said = f"{verdict}, {1e3 * float(row['apparent_jy']):.4g} mJy as seen through the beam"
         if ratio == ratio:
             east, north = float(row["shift_east_arcsec"]), float(row["shift_north_arcsec"])
             said += f", {ratio:.3f} of its catalogue flux, off by {east:+.2f}, {north:+.2f} arcsec"

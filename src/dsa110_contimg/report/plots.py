@@ -71,7 +71,10 @@ class Axis:
         largest = max(map(abs, values), default=1.0)
         # As many digits as tell neighbours apart.
         digits = 4 if self.log else max(3, math.ceil(math.log10(max(largest / step, 1.0))) + 2)
-        return [(v, f"{round(v, 12):.{digits}g}".replace("-", "\u2212")) for v in values]
+        # Nobody reads metres with an exponent.
+        forms = [".0f" if 1e2 <= abs(v) < 1e6 and v == round(v) else f".{digits}g" for v in values]
+        texts = [format(round(v, 12), form) for v, form in zip(values, forms, strict=True)]
+        return [(v, text.replace("-", "\u2212")) for v, text in zip(values, texts, strict=True)]
 
     def _chosen(self) -> Float:
         if self.log:
