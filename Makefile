@@ -7,7 +7,7 @@ export MPLBACKEND := Agg
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test packages faults casa batch lint format lock clean
+.PHONY: help demo test docs packages faults casa batch lint format lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -22,6 +22,9 @@ ALONE := mkdir -p build && flock build/engines.lock
 test: lint packages ## lint, type-check and run the tests, one process for each core
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadscope --ignore tests/imaging/wsclean
 	$(ALONE) $(BIN)/python -m pytest tests/imaging/wsclean
+
+docs: $(VENV)/.ready-docs ## build the documents as a site in build/site; a broken link fails
+	$(BIN)/mkdocs build --quiet --strict
 
 packages: # what the tests need of Debian
 	scripts/test_packages.sh
@@ -52,7 +55,8 @@ lock: ## pin the newest versions that fit pyproject.toml and tests/casa/requirem
 	$(call make-venv,build/lock)
 	build/lock/bin/python -m pip install --quiet pip-tools
 	$(COMPILE) --upgrade --output-file requirements.lock pyproject.toml
-	$(COMPILE) --upgrade --extra test --constraint requirements.lock --output-file requirements-test.lock pyproject.toml
+	$(COMPILE) --upgrade --allow-unsafe --extra test --constraint requirements.lock --output-file requirements-test.lock pyproject.toml
+	$(COMPILE) --upgrade --extra docs --constraint requirements-test.lock --output-file requirements-docs.lock pyproject.toml
 	$(COMPILE) --upgrade --output-file tests/casa/requirements.lock tests/casa/requirements.in
 
 clean: ## remove environments, caches and the demo's output
@@ -76,6 +80,10 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 
 $(VENV)/.ready-test: requirements-test.lock $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --requirement requirements-test.lock
+	@touch $@
+
+$(VENV)/.ready-docs: requirements-docs.lock $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --only-binary :all: --requirement requirements-docs.lock
 	@touch $@
 
 $(CASA)/.ready: tests/casa/requirements.lock

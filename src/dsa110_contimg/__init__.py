@@ -1,3 +1,3 @@
 """Catalogue-seeded self-calibration of radio-interferometric continuum observations."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

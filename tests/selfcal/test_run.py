@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 from astropy.table import Table
@@ -34,6 +35,7 @@ from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.naming import SUMMARY
 from dsa110_contimg.selfcal.run import SelfCalConfig, selfcal_ms
 from dsa110_contimg.selfcal.stage_log import StageLog
+from dsa110_contimg.selfcal.summary_schema import summary_schema
 from dsa110_contimg.simulate import Truth, simulate
 from dsa110_contimg.sky import SkyModel
 from dsa110_contimg.visibilities import NoiseScale, VisibilityReader, open_measurement_set, restore_columns
@@ -95,6 +97,14 @@ ITERATION_KEYS = {
     "gaintable",
     "seconds",
 }
+
+
+@pytest.fixture(autouse=True)
+def summaries_have_the_published_form(tmp_path):
+    """Hold every summary that a test leaves against the schema, whatever its status."""
+    yield
+    for file in tmp_path.glob(f"**/{SUMMARY}"):
+        jsonschema.validate(json.loads(file.read_text()), summary_schema())
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The pipeline: ``contimg run``, ``watch`` and ``config show``."""
+"""The pipeline: ``contimg run`` and ``watch``, and its options: ``contimg config``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ __all__ = ["config_app", "run", "watch"]
 
 logger = logging.getLogger(__name__)
 
-config_app = typer.Typer(help="Show the options and where they come from.", no_args_is_help=True)
+config_app = typer.Typer(
+    help="Show the options and where they come from, and the form of summaries.", no_args_is_help=True
+)
 
 CalTables = Annotated[
     list[Path] | None,
@@ -58,6 +60,14 @@ def config_template() -> None:
             typer.echo(f"\n## {title}")
         default = "" if info.default is None else " " + json.dumps(info.default, default=str)
         typer.echo(f"\n# {info.description}\n#{name} ={default}")
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON Schema of selfcal_summary.json."""
+    from dsa110_contimg.selfcal.summary_schema import summary_schema
+
+    print_json(summary_schema())
 
 
 @settings_flags(PipelineConfig)
