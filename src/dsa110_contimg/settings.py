@@ -18,7 +18,7 @@ from pydantic_settings.exceptions import SettingsError
 
 from dsa110_contimg.errors import ConfigError
 
-__all__ = ["PREFIX", "Settings"]
+__all__ = ["PREFIX", "Settings", "bounds"]
 
 #: Of the environment variables of options.
 PREFIX = "CONTIMG_"
@@ -136,14 +136,14 @@ def _config_error(
     if not first["loc"]:  # several options do not fit together: the message names them
         return ConfigError(message, "options", "change one of them")
     remedy = message[0].lower() + message[1:]
-    bounds = _bounds(cls, name)
+    allowed = bounds(cls, name)
     # pydantic names the bound that was broken, but none where the value is no number at all.
-    if bounds and first["type"].endswith(("_parsing", "_type")):
-        remedy += f"; allowed: {bounds}"
+    if allowed and first["type"].endswith(("_parsing", "_type")):
+        remedy += f"; allowed: {allowed}"
     return ConfigError(f"{first.get('input')!r} is not allowed", where, remedy)
 
 
-def _bounds(cls: type[Settings], name: str) -> str:
+def bounds(cls: type[Settings], name: str) -> str:
     """Name the range of a number, for example ``at least 0, below 1``; empty if there is none."""
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     info = cls.model_fields.get(name)
