@@ -1,6 +1,7 @@
 r"""Hook of MkDocs: equations as MathML, which browsers draw by themselves.
 
-Pages write TeX between dollar signs, as GitHub shows it too; what the browser gets needs no script and no network.
+Pages write TeX between dollar signs, as GitHub shows it too; what the browser gets needs no script and no
+network.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ import tempfile
 from pathlib import Path
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.figure import Figure
 
 from dsa110_contimg.files import replacing
@@ -31,14 +30,14 @@ AROUND = 60
 
 
 def demonstration(run: Path) -> Figure:
-    """Draw the images before and after, and the sky minus the catalogue, on the grey scale of the noise after."""
+    """Draw the images before and after and the sky minus the catalogue, on the scale of the noise after."""
     names = {"initial-image": "before", "final-image": "after", "final-difference": "sky minus catalogue"}
     figure = Figure(figsize=(10.5, 3.8), layout="constrained")
     images = {name: read_image(run / f"{name}.fits").image for name in names}
     rms = mad_rms(images["final-image"])
     for axes, (name, title) in zip(figure.subplots(1, 3), names.items(), strict=True):
         image = images[name]
-        # Single sources would be lost between the pixels of the picture: the brightest of each square is drawn.
+        # Sources would be lost between the pixels of the picture: the brightest of each square is drawn.
         squares = image.reshape(image.shape[0] // 4, 4, image.shape[1] // 4, 4).max(axis=(1, 3))
         axes.imshow(squares, origin="lower", cmap="gray_r", vmin=-3 * rms, vmax=15 * rms)
         axes.set(title=f"{title}: rms {1e3 * mad_rms(image):.2f} mJy", xticks=[], yticks=[])
@@ -79,7 +78,7 @@ def of_the_page(demo: Path) -> dict[str, bytes]:
             names: dict[str, object] = {}
             # The last block calibrates once more, and saves nothing.
             for block in blocks_of(PAGE, "python")[:-1]:
-                exec(compile(block, str(PAGE), "exec"), names)  # noqa: S102
+                exec(compile(block, str(PAGE), "exec"), names)
         finally:
             os.chdir(before)
         return {file.name: file.read_bytes() for file in Path(folder).glob("*.webp")}

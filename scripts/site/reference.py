@@ -1,7 +1,7 @@
 """Hook of MkDocs: the pages of the reference that are made from the code, anew with every build.
 
-Commands come from the command line itself, options from the classes that read them, errors from their tree, the
-summary from its schema: nothing of it is written twice.
+Commands come from the command line itself, options from the classes that read them, errors from their tree,
+the summary from its schema: nothing of it is written twice.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dsa110_contimg.selfcal.source_report import source_report
 from dsa110_contimg.selfcal.summary_schema import STATUSES, summary_schema
 from dsa110_contimg.settings import PREFIX, Settings, bounds
 
-#: Option classes in the order of the page; each is listed with the options that it adds to those it stands on.
+#: Option classes in the order of the page, each with the options that it adds to those it stands on.
 CLASSES: tuple[type[Settings], ...] = (
     config.CleanConfig,
     config.SeedConfig,
@@ -91,7 +91,7 @@ def flag_of(name: str, info: Any) -> str:
 
 
 def allowed(cls: type[Settings], name: str) -> str:
-    """What an option takes: words, a range, or its type."""
+    """Say what an option takes: words, a range, or its type."""
     kinds = [cls.model_fields[name].annotation]
     if get_origin(kinds[0]) not in (None, Literal):
         kinds = [kind for kind in get_args(kinds[0]) if kind is not type(None)]
@@ -118,10 +118,10 @@ def options_page() -> str:
     """All options with flag, variable, key, range and default."""
     text = [
         "# Options\n",
-        "Each option is a flag, an environment variable and a key of the TOML file that `--config` names. The flag "
-        "wins over the variable, the variable over the file, the file over the default. In Python it is a field of "
-        "the class. `contimg config show` prints the values in force and where each comes from, `contimg config "
-        "template` a file of all to begin with.\n",
+        "Each option is a flag, an environment variable and a key of the TOML file that `--config` names. "
+        "The flag wins over the variable, the variable over the file, the file over the default. In Python "
+        "it is a field of the class. `contimg config show` prints the values in force and where each comes from, "
+        "`contimg config template` a file of all to begin with.\n",
     ]
     for cls in CLASSES:
         above = [base for base in cls.__mro__[1:] if base in CLASSES]
@@ -158,8 +158,8 @@ def commands_page() -> str:
     """All commands with their arguments and options."""
     text = [
         "# Commands\n",
-        "Results go to stdout, progress and logs to stderr; `--json` prints one JSON object on stdout and nothing "
-        "else. `contimg -v COMMAND` logs what the engines say, `contimg --version` prints the version. "
+        "Results go to stdout, progress and logs to stderr; `--json` prints one JSON object on stdout "
+        "and nothing else. `contimg -v COMMAND` logs what the engines say, `contimg --version` prints the version. "
         "What an exit status means: [exit codes and errors](errors.md).\n",
     ]
     for words, command in commands():
@@ -215,8 +215,8 @@ def errors_page() -> str:
         rows("exit status | means", *sorted({**EXITS, **codes}.items())),
         "With `CONTIMG_DEBUG=1` an internal error shows where it happened.\n",
         "## Error classes { #classes }\n",
-        "In Python every failure that is foreseen is a `dsa110_contimg.errors.ContimgError`; `what`, `where` and "
-        "`remedy` are its parts.\n",
+        "In Python every failure that is foreseen is a `dsa110_contimg.errors.ContimgError`; `what`, `where` "
+        "and `remedy` are its parts.\n",
     ]
     lines = []
 
@@ -232,7 +232,7 @@ def errors_page() -> str:
 
 
 def columns_in(function: Any) -> str:
-    """What the docstring of a report's maker says of its columns."""
+    """Return what the docstring of a report's maker says of its columns."""
     doc = inspect.getdoc(function) or ""
     return doc.partition("astropy.table.Table\n")[2].replace("``", "`").strip()
 
@@ -241,8 +241,8 @@ def products_page() -> str:
     """Files of a self-calibration and of the pipeline."""
     files = {**PRODUCTS, REPORT: "all of it on one page"}
     files["selfcal_N_p.gcal, selfcal_N_ap.gcal"] = (
-        "gain tables of phases, and of amplitudes and phases, to be applied in the order of N after the initial ones "
-        "([layout](gain-tables.md))"
+        "gain tables of phases, and of amplitudes and phases, to be applied in the order of N after the "
+        "initial ones ([layout](gain-tables.md))"
     )
     naming = pipeline_naming
     pipeline = {
@@ -309,8 +309,8 @@ def summary_page() -> str:
     text = [
         "# Summary: selfcal_summary.json\n",
         schema["description"].replace("``", "`") + "\n",
-        "The form is published as [JSON Schema](selfcal_summary.schema.json); `contimg config schema` prints the "
-        "same. `schema_version` is raised when a key changes its meaning or goes.\n",
+        "The form is published as [JSON Schema](selfcal_summary.schema.json); `contimg config schema` prints "
+        "the same. `schema_version` is raised when a key changes its meaning or goes.\n",
         table(schema),
         "## Status { #status }\n",
         rows("status | means", *((f"`{name}`", meaning) for name, meaning in STATUSES.items())),
@@ -342,21 +342,21 @@ def gain_tables_page() -> str:
         for name, value in caltables.SCALARS.items()
     ]
     lines += [
-        (f"`{name}`", f"{kind} (npol, nchan)", meanings[name])
+        (f"`{name}`", f"{kind}, (nchan, npol) in Python", meanings[name])
         for name, (_, kind) in caltables.ARRAYS.items()
     ]
     return "\n".join(
         [
             "# Gain tables\n",
-            f"Tables of CASA's NewCalTable, kinds {', '.join(caltables.KINDS)}. One row per solution interval, "
-            "spectral window and antenna, in the order of time. Arrays have one channel, those of a B Jones table "
-            "the channels of the data. A gain that several windows share stands under each of them, so that no "
-            "map of spectral windows is needed.\n",
+            f"Tables of CASA's NewCalTable, kinds {', '.join(caltables.KINDS)}. One row per solution "
+            "interval, spectral window and antenna, in the order of time. Arrays have one channel, those of a "
+            "B Jones table the channels of the data. A gain that several windows share stands under each of "
+            "them, so that no map of spectral windows is needed.\n",
             rows("column | type | holds", *lines),
-            "Corrected data are $V_{pq} / (g_p g_q^*)$. Subtables: ANTENNA, FIELD, OBSERVATION, SPECTRAL_WINDOW "
-            "as in the Measurement Set, HISTORY.\n",
+            "Corrected data are $V_{pq} / (g_p g_q^*)$. Subtables: ANTENNA, FIELD, OBSERVATION, "
+            "SPECTRAL_WINDOW as in the Measurement Set, HISTORY.\n",
             "Apply them after the initial tables, in the order of `gaintables` in the summary. Programs that "
-            "interpolate, CASA's `applycal` among them, may carry gains over flagged solutions: the flags in the "
-            "Measurement Set (`--unsolved flag`) protect the data.\n",
+            "interpolate, CASA's `applycal` among them, may carry gains over flagged solutions: the flags in "
+            "the Measurement Set (`--unsolved flag`) protect the data.\n",
         ]
     )
