@@ -7,7 +7,7 @@ export MPLBACKEND := Agg
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs packages faults casa batch lint format lock clean
+.PHONY: help demo test docs pictures packages faults casa batch lint format lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -24,7 +24,10 @@ test: lint packages ## lint, type-check and run the tests, one process for each 
 	$(ALONE) $(BIN)/python -m pytest tests/imaging/wsclean
 
 docs: $(VENV)/.ready-docs ## build the documents as a site in build/site; a broken link fails
-	$(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+pictures: demo $(VENV)/.ready-test ## draw the pictures of the documents anew, from the demonstration
+	$(BIN)/python -m scripts.site.pictures demo-output
 
 packages: # what the tests need of Debian
 	scripts/test_packages.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the tests need of Debian: WSClean, Prometheus (its server and promtool), systemd-analyze, Chromium and
+# What the tests need of Debian: WSClean, Prometheus (its server and promtool), systemd-analyze, Chromium, jq and
 # the container engines. Installed where apt-get and the right to use it are there; elsewhere what is missing is
 # named, and the tests that need it skip with that reason. With CONTIMG_REQUIRE_ALL=1 that is an error.
 set -euo pipefail
@@ -7,7 +7,7 @@ export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 # RUNLEVEL: the packages' servi
 
 missing=()
 for pair in wsclean:wsclean prometheus:prometheus promtool:prometheus systemd-analyze:systemd \
-    chromium:chromium dockerd:docker.io podman:podman runc:runc mmdebstrap:mmdebstrap bindfs:bindfs; do
+    chromium:chromium jq:jq dockerd:docker.io podman:podman runc:runc mmdebstrap:mmdebstrap bindfs:bindfs; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
 [ ${#missing[@]} -gt 0 ] || exit 0

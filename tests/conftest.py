@@ -22,6 +22,7 @@ IN_ONE_PROCESS = {
     "tests/compare/test_report.py": "compared",
     "tests/compare/test_run.py": "compared",
     "tests/selfcal/test_trial.py": "trial",
+    "tests/test_documents.py": "documents",
     "tests/calibration/test_bandpass.py": "bandpass",
 }
 #: Each reads the threads that it may start from a variable of its own.

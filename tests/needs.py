@@ -14,6 +14,7 @@ PACKAGES = {
     "promtool": "prometheus",
     "systemd-analyze": "systemd",
     "chromium": "chromium",
+    "jq": "jq",
 }
 #: With this variable set to 1 nothing may be skipped.
 REQUIRE_ALL = "CONTIMG_REQUIRE_ALL"

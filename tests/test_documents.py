@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import os
 import re
 import shlex
 import shutil
@@ -216,9 +217,10 @@ def here(prepared, tmp_path, monkeypatch) -> Path:
     """A copy of that folder to work in, as its owner does: variables set, `contimg` on the path."""
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    for name in [n for n in os.environ if n.upper().startswith("CONTIMG_") and n != REQUIRE_ALL]:
+        monkeypatch.delenv(name)
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv(REQUIRE_ALL, raising=False)
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     script = tmp_path / ".venv" / "bin" / "contimg"
     script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m dsa110_contimg "$@"\n')

@@ -120,8 +120,8 @@ def options_page() -> str:
         "# Options\n",
         "Each option is a flag, an environment variable and a key of the TOML file that `--config` names. "
         "The flag wins over the variable, the variable over the file, the file over the default. In Python "
-        "it is a field of the class. `contimg config show` prints the values in force and where each comes from, "
-        "`contimg config template` a file of all to begin with.\n",
+        "it is a field of the class. `contimg config show` prints the values in force and where each comes "
+        "from, `contimg config template` a file of all to begin with.\n",
     ]
     for cls in CLASSES:
         above = [base for base in cls.__mro__[1:] if base in CLASSES]
@@ -159,8 +159,8 @@ def commands_page() -> str:
     text = [
         "# Commands\n",
         "Results go to stdout, progress and logs to stderr; `--json` prints one JSON object on stdout "
-        "and nothing else. `contimg -v COMMAND` logs what the engines say, `contimg --version` prints the version. "
-        "What an exit status means: [exit codes and errors](errors.md).\n",
+        "and nothing else. `contimg -v COMMAND` logs what the engines say, `contimg --version` prints the "
+        "version. What an exit status means: [exit codes and errors](errors.md).\n",
     ]
     for words, command in commands():
         taken = {p.name: p for p in command.params}
@@ -349,8 +349,8 @@ def gain_tables_page() -> str:
         [
             "# Gain tables\n",
             f"Tables of CASA's NewCalTable, kinds {', '.join(caltables.KINDS)}. One row per solution "
-            "interval, spectral window and antenna, in the order of time. Arrays have one channel, those of a "
-            "B Jones table the channels of the data. A gain that several windows share stands under each of "
+            "interval, spectral window and antenna, in the order of time. Arrays have one channel, those of "
+            "a B Jones table the channels of the data. A gain that several windows share stands under each of "
             "them, so that no map of spectral windows is needed.\n",
             rows("column | type | holds", *lines),
             "Corrected data are $V_{pq} / (g_p g_q^*)$. Subtables: ANTENNA, FIELD, OBSERVATION, "
