@@ -22,7 +22,7 @@ from dsa110_contimg.cli.options import FLAGS
 from dsa110_contimg.pipeline import naming as pipeline_naming
 from dsa110_contimg.report.words import PRODUCTS
 from dsa110_contimg.selfcal.antenna_report import antenna_report
-from dsa110_contimg.selfcal.naming import REPORT
+from dsa110_contimg.selfcal.naming import PICTURE, REPORT
 from dsa110_contimg.selfcal.source_report import source_report
 from dsa110_contimg.selfcal.summary_schema import STATUSES, summary_schema
 from dsa110_contimg.settings import PREFIX, Settings, bounds
@@ -100,7 +100,14 @@ def allowed(cls: type[Settings], name: str) -> str:
         if get_origin(kind) is Literal:
             words.append(", ".join(f"`{word}`" for word in get_args(kind)))
         else:
-            words.append({"bool": "yes, no", "str": "text", "Path": "path"}.get(kind.__name__, kind.__name__))
+            named = {
+                "bool": "yes or no",
+                "str": "text",
+                "Path": "path",
+                "int": "whole number",
+                "float": "number",
+            }
+            words.append(named[kind.__name__])
     return "; ".join(filter(None, [" or ".join(words), bounds(cls, name)]))
 
 
@@ -134,10 +141,9 @@ def options_page() -> str:
         for name in own_fields(cls):
             info = cls.model_fields[name]
             default = "" if info.default is None else f"`{info.default}`"
-            variable = f"`{PREFIX}{name.upper()}`"
-            meaning = info.description
-            lines.append((f"`{name}`", flag_of(name, info), variable, allowed(cls, name), default, meaning))
-        text.append(rows("key | flag | variable | takes | default | meaning", *lines))
+            names = (f"`{name}`", flag_of(name, info), f"`{PREFIX}{name.upper()}`")
+            lines.append(("<br>".join(names), allowed(cls, name), default, info.description))
+        text.append(rows("key, flag, variable | takes | default | meaning", *lines))
     return "\n".join(text)
 
 
@@ -197,6 +203,8 @@ def usage(argument: Any) -> str:
 
 def default_of(option: Any) -> str:
     """Default of an option; empty where there is none."""
+    if option.required:
+        return "required"
     if isinstance(option.show_default, str):
         return f"`{option.show_default}`"
     return "" if option.default in (None, False, (), []) else f"`{option.default}`"
@@ -239,7 +247,8 @@ def columns_in(function: Any) -> str:
 
 def products_page() -> str:
     """Files of a self-calibration and of the pipeline."""
-    files = {**PRODUCTS, REPORT: "all of it on one page"}
+    files = {**PRODUCTS, REPORT: "the whole run on one page"}
+    files[PICTURE] = "images before and after, sky minus catalogue, and gains in one picture"
     files["selfcal_N_p.gcal, selfcal_N_ap.gcal"] = (
         "gain tables of phases, and of amplitudes and phases, to be applied in the order of N after the "
         "initial ones ([layout](gain-tables.md))"
@@ -350,8 +359,8 @@ def gain_tables_page() -> str:
             "# Gain tables\n",
             f"Tables of CASA's NewCalTable, kinds {', '.join(caltables.KINDS)}. One row per solution "
             "interval, spectral window and antenna, in the order of time. Arrays have one channel, those of "
-            "a B Jones table the channels of the data. A gain that several windows share stands under each of "
-            "them, so that no map of spectral windows is needed.\n",
+            "a B Jones table the channels of the data. A gain that several windows share stands under each "
+            "of them, so that no map of spectral windows is needed.\n",
             rows("column | type | holds", *lines),
             "Corrected data are $V_{pq} / (g_p g_q^*)$. Subtables: ANTENNA, FIELD, OBSERVATION, "
             "SPECTRAL_WINDOW as in the Measurement Set, HISTORY.\n",
