@@ -28,6 +28,7 @@ import pytest
 import typer
 from matplotlib import pyplot as plt
 
+import dsa110_contimg
 from dsa110_contimg.calibration.caltables import write_gain_table
 from dsa110_contimg.calibration.gains import Gains
 from dsa110_contimg.catalogs import build_strips
@@ -226,6 +227,8 @@ def here(prepared, tmp_path, monkeypatch) -> Path:
     script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m dsa110_contimg "$@"\n')
     script.chmod(0o755)
     (tmp_path / ".venv" / "bin" / "activate").write_text("")
+    # The same package as here, wherever a shell starts it.
+    monkeypatch.setenv("PYTHONPATH", str(Path(dsa110_contimg.__file__).parents[1]))
     monkeypatch.setenv("PATH", f"{script.parent}:{Path(sys.executable).parent}:/usr/bin:/bin")
     return tmp_path
 
