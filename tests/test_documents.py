@@ -351,6 +351,20 @@ def test_links_lead_somewhere(name):
         assert made or (document.parent / target).exists(), target
 
 
+def test_symptoms_are_quoted_as_the_program_says_them():
+    """Every message of the first column is in the sources; an ellipsis stands for what differs."""
+    sources = " ".join(path.read_text() for path in sorted((ROOT / "src").rglob("*.py")))
+    sources = re.sub(r'"\s*\n\s*f?"', "", sources)  # parts of one text on several lines
+    sources = " ".join(re.sub(r"\{[^{}]*\}", "...", sources).split())
+    seen = 0
+    for line in NAMES["docs/troubleshooting/index.md"].read_text().splitlines():
+        for quoted in re.findall(r"`([^`]+)`", line.split(" | ")[0]) if line.startswith("| ") else ():
+            for part in quoted.split("..."):
+                assert part.strip(" ,%") in sources, quoted
+            seen += 1
+    assert seen > 30
+
+
 def test_pictures_are_small():
     pictures = [p for p in (ROOT / "docs").rglob("*") if p.suffix in (".png", ".webp")]
     assert pictures
