@@ -2,10 +2,8 @@
 
 import json
 import logging
-import re
 import shutil
 import time
-from pathlib import Path
 
 import pytest
 
@@ -18,21 +16,10 @@ from dsa110_contimg.pipeline.job import failure_record
 from dsa110_contimg.pipeline.naming import JOB, claim
 from dsa110_contimg.pipeline.state import State
 from dsa110_contimg.report import INDEX
-from tests.pipeline.conftest import wait_until
-from tests.report.html_check import checked
+from tests.pipeline.conftest import rows_on, wait_until
 from tests.report.synthetic import write_run
 
 NAMES = ("2026-01-25T22:26:05", "2026-01-26T22:26:05")
-
-
-def rows_on(page: Path) -> dict[str, dict]:
-    """What a page holds, by name."""
-    text = page.read_text("utf-8")
-    checked(text)
-    columns = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])["columns"]
-    for key in ("status", "verdict", "version"):
-        columns[key] = [columns[key]["words"][k] for k in columns[key]["of"]]
-    return {row[0]: dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)}
 
 
 def done(run_id: str, finished: float, **parts) -> dict:
