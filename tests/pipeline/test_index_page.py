@@ -12,6 +12,7 @@ from dsa110_contimg.config import PipelineConfig
 from dsa110_contimg.files import write_json
 from dsa110_contimg.pipeline.driver import Driver
 from dsa110_contimg.pipeline.index_page import PageWriter, index_of_folder
+from dsa110_contimg.pipeline.index_rows import published_of
 from dsa110_contimg.pipeline.job import failure_record
 from dsa110_contimg.pipeline.naming import JOB, claim
 from dsa110_contimg.pipeline.state import State
@@ -74,6 +75,20 @@ def test_state_and_records_give_the_same_page(pipeline):
     assert set(known) == {NAMES[0]}
     told = {k: v for k, v in published.items() if k != "observed"}
     assert {k: v for k, v in known[NAMES[0]].items() if k != "observed"} == told
+
+
+def test_antennas_that_no_record_names_are_read_from_the_product(tmp_path, caplog):
+    record = done("r", 1.0, arms={"seeded": {"selfcal_status": "improved"}})
+    assert published_of(record, tmp_path).fields["antennas"] == {}
+    (tmp_path / "seeded").mkdir()
+    (tmp_path / "seeded" / "antennas.ecsv").write_text("# %ECSV 1.0\nantenna verdict\n7 noise\n1 good\n")
+    assert published_of(record, tmp_path).fields["antennas"] == {"noise": ("7",), "good": ("1",)}
+    assert not caplog.records
+    (tmp_path / "seeded" / "antennas.ecsv").write_text("cut")
+    assert published_of(record, tmp_path).fields["antennas"] == {}
+    (tmp_path / "seeded" / "antennas.ecsv").write_text("antenna verdict\n7 odd\n")
+    assert published_of(record, tmp_path).fields["antennas"] == {}
+    assert "its antennas are left out" in caplog.text
 
 
 def test_what_is_removed_keeps_its_row_without_a_link(pipeline, tmp_path):

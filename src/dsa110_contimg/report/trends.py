@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import groupby
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from dsa110_contimg.array_types import Float
 from dsa110_contimg.report.plots import Axis, Frame, Plot
@@ -211,7 +212,10 @@ def trends(days: Sequence[Day], limits: Limits) -> list[Trend]:
         ("Antennas that are not good", "antennas", lambda r: r.not_good, ()),
         ("Time per observation", "seconds", lambda r: r.seconds, ()),
     )
-    drawn = [_trend(title, label, days, value, bounds) for title, label, value, bounds in wanted]
+    drawn = [
+        _trend(title, label, days, value, bounds, whole=label == "antennas")
+        for title, label, value, bounds in wanted
+    ]
     return [trend for trend in drawn if trend is not None]
 
 
@@ -221,6 +225,8 @@ def _trend(
     days: Sequence[Day],
     value: Callable[[RunFigures], float | None],
     bounds: tuple[float, ...],
+    *,
+    whole: bool,
 ) -> Trend | None:
     """Draw medians of days with their 5th and 95th percentiles; None where nothing is known."""
     shown = [(day, known) for day in days if (known := day.known(value)).size]
@@ -241,7 +247,11 @@ def _trend(
         told = ", ".join(dates[-8:]) + (f" and {len(dates) - 8} days before" if len(dates) > 8 else "")
         between = " to ".join(f"{b:g}" for b in bounds)
         said.append(f"caution beyond {between}: " + (told or "on no day"))
-    plot = Plot(f"{title} against days; {'; '.join(said)}", x, Axis.around(label, reach), FRAME)
+    y = Axis.around(label, reach)
+    if whole:
+        # Antennas come by whole numbers.
+        y = replace(y, low=-0.02 * y.high, ticks=tuple(MaxNLocator(5, integer=True).tick_values(0, y.high)))
+    plot = Plot(f"{title} against days; {'; '.join(said)}", x, y, FRAME)
     for bound in bounds:
         plot.add_line("guide", [x.low, x.high], [bound, bound])
     points = [(r.observed_at, v) for day, _ in shown for r in day.runs if (v := value(r)) is not None]
