@@ -11,8 +11,8 @@ from pathlib import Path
 from dsa110_contimg.config import PipelineConfig
 from dsa110_contimg.errors import ContimgError, InputError
 from dsa110_contimg.pipeline.index_rows import (
-    LONGEST,
     Published,
+    in_short,
     limits_of,
     link_to,
     published_of,
@@ -72,7 +72,7 @@ class _StateRows:
                 link=link_to(folder / published.arm / REPORT, self.folder) if published and there else "",
                 observed_at=o.observed_at,
                 ended_at=o.ended_at or None,
-                why=o.message[:LONGEST],
+                why=in_short(o.message),
                 **fields,
             )
             rows.append(row)

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,13 +21,21 @@ from dsa110_contimg.report import IndexRow, Limits
 from dsa110_contimg.selfcal.antenna_report import read_antenna_health
 from dsa110_contimg.selfcal.naming import ANTENNAS, REPORT, STAGES, SUMMARY
 
-__all__ = ["Published", "antenna_health", "limits_of", "link_to", "published_of", "rows_below"]
+__all__ = [
+    "Published",
+    "antenna_health",
+    "in_short",
+    "limits_of",
+    "link_to",
+    "published_of",
+    "rows_below",
+]
 
 logger = logging.getLogger(__name__)
 
 #: Figures that the page shows.
 FIGURES = ("thermal_ratio", "flux_ratio", "offset_arcsec", "snr_gain")
-#: What else is said of an observation is cut at so many letters: its own page has the rest.
+#: What is said of an observation is cut at so many letters: its own page has the rest.
 LONGEST = 300
 
 
@@ -104,6 +113,11 @@ def published_of(record: Mapping[str, Any], folder: Path) -> Published:
     return Published(arm, float(record["finished"]), limits_of(config) if known else None, fields)
 
 
+def in_short(text: str) -> str:
+    """Cut what is said of an observation to what a row can hold, in one line."""
+    return textwrap.shorten(text, LONGEST, placeholder=" \u2026")
+
+
 def link_to(page: Path, folder: Path) -> str:
     """Return the way from a page in a folder to another page, quoted; empty if that is not there."""
     return "./" + quote(os.path.relpath(page, folder)) if page.is_file() else ""
@@ -165,7 +179,7 @@ def _recorded(here: Path, folder: Path) -> IndexRow:
             link="" if published is None else link_to(here / published.arm / REPORT, folder),
             observed_at=observed_at(ms) if ms.exists() else _time_of(ms.name),
             ended_at=float(found[-1]["finished"]) if found else None,
-            why=headline(found[-1])[:LONGEST] if found else "",
+            why=in_short(headline(found[-1])) if found else "",
             **fields,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -189,7 +203,7 @@ def _finished(here: Path, folder: Path, config: PipelineConfig) -> IndexRow:
             seeded=summary["seeded"],
             version=provenance.get("version", ""),
             seconds=summary["seconds"].get("total"),
-            why="; ".join([*verdict.reasons, summary["message"]])[:LONGEST],
+            why=in_short("; ".join([*verdict.reasons, summary["message"]])),
             antennas=antenna_health(here),
             **{name: figures[name] for name in FIGURES},
         )
@@ -206,16 +220,16 @@ def _unfinished(here: Path, folder: Path) -> IndexRow:
         observed_at=_time_of(here.name),
         ended_at=ended,
         status="failed" if error else "unfinished",
-        why=error[:LONGEST],
+        why=in_short(error),
     )
 
 
 def _unreadable(here: Path, folder: Path, error: Exception) -> IndexRow:
-    told = " ".join(f"{type(error).__name__}: {error}".split())
+    told = in_short(f"cannot be read ({type(error).__name__}: {error})")
     return IndexRow(
         name=_name(here, folder, Path(here.name)),
         status="unreadable",
-        why=f"cannot be read ({told})"[:LONGEST],
+        why=told,
     )
 
 
