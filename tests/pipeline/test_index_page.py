@@ -67,7 +67,7 @@ def test_state_and_records_give_the_same_page(pipeline):
     assert (published["observed"], published["ended"]) == (1_769_000_000, 1_769_100_000)
     assert (failed["status"], failed["link"], failed["why"]) == ("failed", "", "no strip")
     text = (pipeline / INDEX).read_text("utf-8")
-    assert "1 of 3 antennas were not good at some time" in text
+    assert "Not good at some time: 1 of 3 antennas" in text
     # Without its state the records say the same of what was published.
     (pipeline / "pipeline.sqlite3").unlink()
     (pipeline / ".contimg-state.json").unlink()
