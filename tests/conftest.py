@@ -19,6 +19,7 @@ from tests.needs import unavailable
 #: of their names.
 IN_ONE_PROCESS = {
     "tests/compare/test_arms.py": "compared",
+    "tests/compare/test_page.py": "compared",
     "tests/compare/test_report.py": "compared",
     "tests/compare/test_run.py": "compared",
     "tests/selfcal/test_trial.py": "trial",

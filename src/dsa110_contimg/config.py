@@ -387,6 +387,12 @@ class PipelineConfig(SelfCalConfig, ImagingConfig):
     )
     metrics_address: str = Field("127.0.0.1", description="Address on which it finds them")
     metrics_file: Path | None = Field(None, description="Text file of the metrics, renewed at every change")
+    index_s: float = Field(
+        60.0,
+        ge=0,
+        description="Seconds between renewals of index.html, the page of all observations in the output "
+        "folder; 0: none is written",
+    )
 
     @field_validator("retention")
     @classmethod

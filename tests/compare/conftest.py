@@ -8,6 +8,7 @@ from dsa110_contimg.config import ComparisonConfig, SelfCalConfig, SimulationCon
 from dsa110_contimg.simulate import simulate
 from dsa110_contimg.visibilities.measurement_set import data_hash
 from tests.arrays import COMPACT
+from tests.browser import browser, show  # noqa: F401
 
 IMAGE = {"size": 192, "cell_arcsec": 24.0}
 

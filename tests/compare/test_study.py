@@ -14,8 +14,11 @@ from dsa110_contimg.cli.main import main
 from dsa110_contimg.compare.run import folder_lock
 from dsa110_contimg.compare.study import grid_points, run_study
 from dsa110_contimg.compare.study_page import Ratio, write_page
+from dsa110_contimg.compare.study_report import write_study_report
 from dsa110_contimg.config import StudyConfig
 from dsa110_contimg.errors import ConfigError, ResourceError
+from tests.browser import require_no_grave_barrier
+from tests.report.html_check import checked
 
 ONE_VALUE = {"amplitude_errors": "0.1", "flux_errors": "0.03", "position_errors": "0.5", "decs": "54.57"}
 TINY = {
@@ -94,6 +97,10 @@ def test_interrupted_and_resumed(tmp_path):
     assert f"| {told['runs'][0]['arms']['nvss_1.0mJy']['n_seeds']} to " in page
     for figure in re.findall(r"\]\((.*?\.png)\)", page):
         assert (out / figure).stat().st_size > 1000
+    report = checked((out / "report.html").read_text("utf-8"))
+    links = [a["href"] for a in report.all("a") if a["href"].startswith("./")]
+    assert len(links) == 2
+    assert all("Criteria" in checked((out / link).read_text("utf-8")).text for link in links)
 
 
 def test_folders_and_options_that_make_no_study(tmp_path):
@@ -177,3 +184,27 @@ def test_confidence_interval_of_a_ratio():
     assert Ratio.of([2.0]).verdict == "neither"
     assert Ratio.of([math.nan, 2.0, 2.1]).n == 2
     assert Ratio.of([]).n == 0
+
+
+def test_the_report_has_the_maps_in_colour_and_links_to_what_is_kept(tmp_path, show):
+    config = StudyConfig(**{**TINY, "phase_errors": "10,60", "brightest": "1", "draws": 3})
+    runs = [made_up("10", "1", k, 1.0 + 0.01 * k, 1.0 + 0.01 * (2 - k)) for k in range(3)]
+    runs += [made_up("60", "1", k, 2.0 + 0.01 * k, 1.0) for k in range(3)]
+    kept = tmp_path / "runs" / "phase60_jy1_amplitude0.1_flux0.03_position0.5_dec54.57_draw2"
+    kept.mkdir(parents=True)
+    (kept / "report.html").touch()
+    write_page(tmp_path / "study.md", config, runs, "contimg study <b>")
+    text = write_study_report(tmp_path, tmp_path / "study.md", runs).read_text("utf-8")
+    page = checked(text)
+    assert "Written by contimg study <b> from the records" in page.text
+    assert len(page.all("img")) == 2
+    assert [a["href"] for a in page.all("a") if a["href"].startswith("./")] == [
+        f"./runs/{kept.name}/report.html"
+    ]
+    # The head of a row of the map, then its one cell: seeded better where the interval says so.
+    assert re.search(r'<th scope="row">60</th><td class="won">2 \(\S+ to \S+\) <strong>S</strong></td>', text)
+    assert re.search(r'<th scope="row">10</th><td>1 \(\S+ to \S+\)</td>', text)
+    for width, scheme in ((1280, "light"), (390, "dark")):
+        shown = show(tmp_path, width, scheme)
+        assert shown.evaluate("() => document.documentElement.scrollWidth") <= width
+        require_no_grave_barrier(shown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from dsa110_contimg.simulate import simulate
 from dsa110_contimg.visibilities.measurement_set import open_table
 from tests.arrays import COMPACT
 from tests.needs import REQUIRE_ALL
+from tests.report.html_check import checked
 
 LOCK = """
 import sys
@@ -154,6 +156,16 @@ def worker_of(outdir: Path, name: str) -> int | None:
     """The process that has an observation in hand, if it has."""
     job, record = outdir / name / "job.json", outdir / name / "record.json"
     return json.loads(job.read_text())["pid"] if job.exists() and not record.exists() else None
+
+
+def rows_on(page: Path) -> dict[str, dict]:
+    """What a page holds, by name."""
+    text = page.read_text("utf-8")
+    checked(text)
+    columns = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])["columns"]
+    for key in ("status", "verdict", "version"):
+        columns[key] = [columns[key]["words"][k] for k in columns[key]["of"]]
+    return {row[0]: dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)}
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 600.0) -> None:

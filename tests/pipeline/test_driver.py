@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import psutil
@@ -23,8 +24,9 @@ from dsa110_contimg.pipeline import job as jobs
 from dsa110_contimg.pipeline.cluster import local_threads, open_cluster, slurm_cluster
 from dsa110_contimg.pipeline.driver import MOST_RESUMED, Driver
 from dsa110_contimg.pipeline.state import State
+from dsa110_contimg.report import INDEX
 from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
-from tests.pipeline.conftest import free_port, log_lines, wait_until, worker_of
+from tests.pipeline.conftest import free_port, log_lines, rows_on, wait_until, worker_of
 
 
 def truncate(ms):
@@ -153,6 +155,9 @@ def test_bad_ones_among_the_good(contimg, make_ms, tmp_path, locked):
     assert "6 of 11 failed" in contimg.errors()
     assert re.search(r"failed: .* \(\d+ of 11, \d failed, about .* left\)$", contimg.errors(), re.M)
     assert {ms: data_hash(ms) for ms in good} == hashes
+    page = rows_on(out / INDEX)
+    assert {n for n, row in page.items() if row["status"] == "failed"} == {*names.values(), "none"}
+    assert all((out / unquote(page[ms.stem]["link"])).is_file() for ms in good)
     idle = dict.fromkeys([*names.values(), "none"], 0)
     assert idle | ends(out) == dict.fromkeys((ms.stem for ms in good), 1) | idle
     # Each again: nothing is done twice; the one that is mended is done on request.

@@ -53,7 +53,11 @@ def test_seeding_is_on_by_default_and_all_is_recorded(make_job):
     assert (job.folder / "image.fits").read_bytes() == (
         job.folder / "seeded" / "final-image.fits"
     ).read_bytes()
-    assert "Improved" in (job.folder / "seeded" / "report.html").read_text(encoding="utf-8")
+    antennas = record["arms"]["seeded"]["antennas"]
+    assert len({name for names in antennas.values() for name in names}) == 12
+    report = (job.folder / "seeded" / "report.html").read_text(encoding="utf-8")
+    assert "Improved" in report
+    assert '<a href="../../index.html">All observations</a>' in report
     lines = log_lines(job.folder / "log.jsonl")
     assert {line["run_id"] for line in lines} == {"run1"}
     assert [line["event"] for line in lines if "event" in line] == ["begin", "seeded_done", "end"]

@@ -13,6 +13,7 @@ from dsa110_contimg.report import write_report
 from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.simulate import simulate
 from tests.arrays import COMPACT
+from tests.browser import browser, show  # noqa: F401
 from tests.report.synthetic import write_run
 
 OPTIONS = {"array": COMPACT, "antennas": 12, "channels": 4, "dumps": 4, "sefd_jy": 500.0, "drift": False}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import quote
 
 import numpy as np
 from astropy.table import Table
@@ -16,6 +18,7 @@ from dsa110_contimg.calibration.gains import Gains
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.files import write_json, write_table, write_text
 from dsa110_contimg.imaging import ImageGrid, ImageHeader, RestoringBeam, write_image
+from dsa110_contimg.report import IndexRow
 
 HERE_M = np.array([-2.409e6, -4.478e6, 3.839e6])
 FIGURES = {
@@ -71,6 +74,7 @@ def write_run(
         "findings": [{"kind": "few", "text": f"look at {source}0", "status": ""}],
         "initial": FIGURES,
         "final": FIGURES,
+        "snr_improvement": 1.0,
         "best_iteration": 1,
         "iterations": [iteration],
         "gaintables": ["selfcal_1_ap.gcal"],
@@ -158,3 +162,39 @@ def _write_sources(folder: Path, n: int, name: str, rng: np.random.Generator) ->
         "verdict": verdict,
     }
     write_table(folder / "seed_quality.ecsv", Table(columns))
+
+
+def index_rows(n: int, per_day: int) -> list[IndexRow]:
+    """Rows of observations as a pipeline leaves them: antenna 43 turns bad six days before the last."""
+    rng = np.random.default_rng(1)
+    names, rows = [str(k) for k in range(1, 118)], []
+    last = (n - 1) // per_day
+    for k in range(n):
+        at = 1.767e9 + k * 86400 / per_day
+        name = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        times = {"observed_at": at, "ended_at": at + 600}
+        if k % 50 == 7:
+            rows.append(IndexRow(name=name, status="failed", why="no strip of nvss: build them", **times))
+            continue
+        is_bad = k % 20 == 3
+        odd = {"noise": ["43"] if k // per_day > last - 6 else [], "noisy": ["77"] if k % 3 == 0 else []}
+        odd = {verdict: found for verdict, found in odd.items() if found} | {"no data": ["99"]}
+        good = [a for a in names if not any(a in found for found in odd.values())]
+        row = IndexRow(
+            name=name,
+            link=f"./{quote(name)}/seeded/report.html",
+            status="improved",
+            verdict="bad" if is_bad else "unverified" if k % 10 == 1 else "good",
+            seeded=k % 25 != 0,
+            version="0.1.0",
+            why="noise 3.60 x thermal, allowed 3" if is_bad else "",
+            thermal_ratio=float(1.1 + 0.1 * rng.random() + 2.5 * is_bad),
+            flux_ratio=float(rng.normal(1, 0.02)),
+            offset_arcsec=float(abs(rng.normal(0, 0.5))),
+            snr_gain=float(3 + rng.random()),
+            seconds=float(90 + 20 * rng.random()),
+            antennas={"good": good, **odd},
+            **times,
+        )
+        rows.append(row)
+    return rows

@@ -202,7 +202,7 @@ def test_a_table_is_never_looked_for_outside_of_the_folder(tmp_path):
 
 
 def test_reporting_never_fails_a_run(good, monkeypatch, caplog, tmp_path):
-    def broken(products):
+    def broken(products, index):
         raise RuntimeError("two\nlines")
 
     monkeypatch.setattr(build, "render", broken)

@@ -63,6 +63,7 @@ def study(
     """Compare over a grid of simulated observations: a map of where seeding wins."""
     from dsa110_contimg.compare.study import run_study
     from dsa110_contimg.compare.study_page import write_page
+    from dsa110_contimg.compare.study_report import write_study_report
 
     settings = StudyConfig.load(config, options)
     runs = run_study(outdir, settings, TerminalProgress())
@@ -74,11 +75,20 @@ def study(
         if value != getattr(default, name)
     ]
     write_page(where, settings, runs, " ".join(["contimg study", str(outdir), *changed]))
+    report = write_study_report(outdir, where, runs)
     failed = sum(c["status"] != "completed" for c in runs)
     if as_json:
-        print_json({"page": str(where), "observations": len(runs), "failed": failed, "runs": runs})
+        print_json(
+            {
+                "page": str(where),
+                "report": str(report),
+                "observations": len(runs),
+                "failed": failed,
+                "runs": runs,
+            }
+        )
     else:
-        typer.echo(f"{len(runs)} observations, {failed} failed; {where}")
+        typer.echo(f"{len(runs)} observations, {failed} failed; {where}, {report}")
     if failed:
         first = next(c for c in runs if c["status"] != "completed")
         raise EngineError(

@@ -1,4 +1,4 @@
-"""``contimg report``: the page of a run, or what a day brought."""
+"""``contimg report``: the page of a run, the page of all, or what a day brought."""
 
 from __future__ import annotations
 
@@ -44,7 +44,12 @@ NAMED = 20
 
 
 def report(
-    outdir: Annotated[Path | None, typer.Argument(help="Folder of a run, to build its page anew")] = None,
+    outdir: Annotated[
+        Path | None, typer.Argument(help="Folder of a run, to build its page anew; with --index, of all runs")
+    ] = None,
+    index: Annotated[
+        bool, typer.Option("--index", help="Build index.html, the page of all runs in the folder and below")
+    ] = False,
     day: Annotated[
         str | None,
         typer.Option(
@@ -54,11 +59,22 @@ def report(
     state_file: StateFile = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Build the page of a self-calibration from its folder, or, without one, sum up a day.
+    """Build the page of a self-calibration or of all in a folder, or, without one, sum up a day.
 
-    The page, report.html, shows what is there, also of a run that was killed. Of a day it is said what
-    arrived, what came of it, what needs a hand.
+    The page, report.html, shows what is there, also of a run that was killed. That of all, index.html, has a
+    table that is sorted and searched, trends over days, and the health of each antenna. Of a day it is said
+    what arrived, what came of it, what needs a hand.
     """
+    if index and (outdir is None or day is not None):
+        raise ConfigError(
+            "needs a folder and no day", "--index", "contimg report --index OUTDIR, the folder of all runs"
+        )
+    if index and outdir is not None:
+        from dsa110_contimg.pipeline.index_page import index_of_folder
+
+        page = index_of_folder(outdir, state_file)
+        print_result({"index": str(page)}, [str(page)], as_json)
+        return
     if outdir is not None:
         if day is not None:
             raise ConfigError(

@@ -15,7 +15,14 @@ from dsa110_contimg.calibration.caltables import read_gain_table
 from dsa110_contimg.calibration.gains import SELFCAL_MAX_GAP, Gains, GainTable
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.errors import EngineError
-from dsa110_contimg.imaging import ImageGrid, measure_image, off_source_or_sources_alone, read_image
+from dsa110_contimg.imaging import (
+    ImageGrid,
+    compare_sources,
+    mad_rms,
+    measure_image,
+    off_source_or_sources_alone,
+    read_image,
+)
 from dsa110_contimg.imaging.backend import Embedded
 from dsa110_contimg.imaging.products import write_products
 from dsa110_contimg.progress import Progress
@@ -57,6 +64,10 @@ class CommonImages:
         ``shallow`` and ``deep`` figures with gains that were given, not solved.
     images : dict of str to CalibratedImage
         For pictures; ``before`` among them.
+    sources : list of dict
+        Unresolved isolated catalogue sources above 10 sigma in some image, the brightest first: ``name``,
+        ``ra_deg``, ``dec_deg``, ``apparent_jy``, and ``measured``: by image (``before`` and arms) the flux
+        over the catalogue's and the offset to east and north in arcsec.
     """
 
     before: dict[str, Any]
@@ -69,6 +80,7 @@ class CommonImages:
     failed: dict[str, str]
     references: dict[str, dict[str, Any]]
     images: dict[str, CalibratedImage]
+    sources: list[dict[str, Any]]
 
 
 def arm_tables(folder: Path, summary: Mapping[str, Any]) -> list[GainTable]:
@@ -236,7 +248,38 @@ class Judge:
             failed=failed,
             references={name: figures[name] for name in references if name in figures},
             images=images,
+            sources=self._sources({name: images[name] for name in ("before", *folders)}, region),
         )
+
+    def _sources(self, images: Mapping[str, CalibratedImage], region: Bool) -> list[dict[str, Any]]:
+        """Measure catalogue sources in each image, one by one."""
+        model = self.reference
+        sky = model.sky
+        measured: dict[int, dict[str, list[float]]] = {}
+        for name, image in images.items():
+            found = compare_sources(
+                image.restored,
+                self.grid,
+                image.cleaned.beam,
+                mad_rms(image.restored, region),
+                sky.ra_rad,
+                sky.dec_rad,
+                model.apparent_jy,
+                sky.is_point,
+            )
+            for k, ratio, (east, north) in zip(*found, strict=True):
+                values = [round(float(ratio), 5), round(float(east), 3), round(float(north), 3)]
+                measured.setdefault(int(k), {})[name] = values
+        return [
+            {
+                "name": sky.name[k],
+                "ra_deg": float(np.degrees(sky.ra_rad[k])) % 360,
+                "dec_deg": float(np.degrees(sky.dec_rad[k])),
+                "apparent_jy": float(model.apparent_jy[k]),
+                "measured": measured[k],
+            }
+            for k in sorted(measured, key=lambda k: -model.apparent_jy[k])
+        ]
 
     def _common_flags(self, tables: Mapping[str, list[GainTable]]) -> tuple[GainTable, dict[str, float]]:
         """Gains of one with the flags of all arms together; median |g_i g_j| of each arm."""

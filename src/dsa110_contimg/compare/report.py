@@ -1,8 +1,7 @@
-"""The report of a comparison: text, JSON beside it, one figure, and a section of HTML."""
+"""The report of a comparison as text, and one figure; JSON lies beside it."""
 
 from __future__ import annotations
 
-import html
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,18 +16,23 @@ from dsa110_contimg.files import save_figure, write_text
 from dsa110_contimg.imaging import ImageGrid
 from dsa110_contimg.imaging.plot import Panel, add_panel
 
-__all__ = ["FIGURE", "PAGE", "REPORT", "RESULTS", "html_section", "text_report", "write_report"]
+__all__ = [
+    "FIGURE",
+    "REPORT",
+    "RESULTS",
+    "TABLES",
+    "before_line",
+    "notes_of",
+    "text_report",
+    "write_report",
+]
 
 logger = logging.getLogger(__name__)
 
 RESULTS = "comparison_results.json"
 REPORT = "comparison_report.txt"
 FIGURE = "comparison.png"
-PAGE = "comparison_report.html"
 NONE = "-"
-STYLE = """body{font-family:sans-serif;margin:2em} table{border-collapse:collapse}
-td,th{padding:.2em .8em;text-align:right} td:first-child,th:first-child{text-align:left}
-tr{border-bottom:1px solid #ccc}"""
 
 Arm = Mapping[str, Any]
 
@@ -144,7 +148,8 @@ TABLES: tuple[tuple[str, str, tuple[Column, ...]], ...] = (
 )
 
 
-def _before(results: Mapping[str, Any]) -> str:
+def before_line(results: Mapping[str, Any]) -> str:
+    """Say what the data as found are like, and how the images are measured."""
     before = results["before"]
     if before is None:
         return "No arm was completed: nothing could be compared."
@@ -159,7 +164,8 @@ def _before(results: Mapping[str, Any]) -> str:
     )
 
 
-def _notes(results: Mapping[str, Any]) -> list[str]:
+def notes_of(results: Mapping[str, Any]) -> list[str]:
+    """Say of each arm what became of it, and what has to be known of the figures."""
     notes = []
     for arm in results["arms"]:
         if arm["identical_to"]:
@@ -191,7 +197,7 @@ def text_report(results: Mapping[str, Any]) -> str:
         f"{results['image']['size']} pixels of {results['image']['cell_arcsec']:g} arcsec; "
         f"version {results['version']}, {results['written']}",
         "",
-        _before(results),
+        before_line(results),
         "",
     ]
     for title, says, columns in TABLES:
@@ -202,7 +208,7 @@ def text_report(results: Mapping[str, Any]) -> str:
             cells = [row[k].ljust(w) if k == 0 else row[k].rjust(w) for k, w in enumerate(widths)]
             lines.append("  ".join(cells).rstrip())
         lines.append("")
-    lines += ["Notes", "-----", *(f"* {note}" for note in _notes(results)), ""]
+    lines += ["Notes", "-----", *(f"* {note}" for note in notes_of(results)), ""]
     verdict = results["verdict"]
     lines += ["Criteria", "--------"]
     lines += [f"* {c['name']}: {c['verdict'].upper()} ({c['evidence']})" for c in verdict["criteria"]]
@@ -216,51 +222,10 @@ def text_report(results: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def html_section(results: Mapping[str, Any], figure: str = FIGURE) -> str:
-    """Report as a section of HTML, complete in itself, to be put into a page.
-
-    Parameters
-    ----------
-    results : mapping
-        What ``comparison_results.json`` holds.
-    figure : str
-        Address of the figure as seen from the page.
-    """
-    e = html.escape
-    parts = [
-        '<section id="comparison">',
-        f"<h2>Comparison of strategies</h2><p><code>{e(str(results['ms']))}</code></p>",
-        f"<p>{e(_before(results))}</p>",
-        f'<p><img src="{e(figure)}" alt="images and figures of all arms" style="max-width:100%"></p>',
-    ]
-    for title, says, columns in TABLES:
-        head = "".join(f"<th>{e(name)}</th>" for name, _ in columns)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{e(cell(a))}</td>" for _, cell in columns) + "</tr>"
-            for a in results["arms"]
-        )
-        parts.append(
-            f"<h3>{e(title)}</h3><p>{e(says)}</p>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        )
-    verdict = results["verdict"]
-    notes = "".join(f"<li>{e(note)}</li>" for note in _notes(results))
-    criteria = "".join(
-        f"<li>{e(c['name'])}: <strong>{e(c['verdict'])}</strong> ({e(c['evidence'])})</li>"
-        for c in verdict["criteria"]
-    )
-    parts.append(f"<ul>{notes}</ul><h3>Criteria</h3><ul>{criteria}</ul><h3>Recommendation</h3>")
-    parts.append(
-        f"<p><strong>{e(verdict['recommended'] or 'none')}</strong>: {e(verdict['because'])}.</p>"
-        f"<p>Rule: {e(verdict['rule'])}</p></section>"
-    )
-    return "\n".join(parts) + "\n"
-
-
 def write_report(
     folder: Path, results: Mapping[str, Any], common: CommonImages | None, grid: ImageGrid
 ) -> None:
-    """Write text, figure and HTML page into the folder of a comparison."""
+    """Write text and figure into the folder of a comparison."""
     write_text(folder / REPORT, text_report(results))
     (folder / FIGURE).unlink(missing_ok=True)
     if common is not None:
@@ -269,11 +234,6 @@ def write_report(
         except (ValueError, RuntimeError, OSError) as error:
             # A picture must never fail a finished comparison.
             logger.warning("no picture: %s", error)
-    write_text(
-        folder / PAGE,
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Comparison of strategies</title>'
-        f"<style>{STYLE}</style></head><body>\n{html_section(results)}</body></html>\n",
-    )
 
 
 def _draw(path: Path, results: Mapping[str, Any], common: CommonImages, grid: ImageGrid) -> None:

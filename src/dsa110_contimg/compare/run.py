@@ -18,6 +18,7 @@ from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.catalogs import build_strips
 from dsa110_contimg.compare.arms import Arm, Outcome, parse_arms, run_arm, same_sources
 from dsa110_contimg.compare.common_images import CommonImages, Judge
+from dsa110_contimg.compare.page import try_page
 from dsa110_contimg.compare.pristine import Snapshot
 from dsa110_contimg.compare.report import RESULTS, write_report
 from dsa110_contimg.compare.verdict import judge_comparison
@@ -123,6 +124,7 @@ def compare_strategies(
         common = _images(judge, entries, references or {}, out, progress)
         results = _results(judge, entries, common, ms, snapshot, comparison)
         write_report(out, results, common, judge.grid)
+        try_page(out, results, common, judge.grid)
         write_json(out / RESULTS, results)
     return Comparison(results, out)
 
@@ -352,6 +354,7 @@ def _results(
         "catalog_faintest_mjy": 1e3 * judge.faintest_jy,
         "before": common.before if common else None,
         "references": common.references if common else {},
+        "sources": common.sources if common else [],
         "depth_jy": common.depth_jy if common else None,
         "region_fraction": common.region_fraction if common else None,
         "region_beams": common.region_beams if common else None,

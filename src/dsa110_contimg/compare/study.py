@@ -30,7 +30,7 @@ from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.settings import PREFIX
 from dsa110_contimg.visibilities.measurement_set import require_outside_tables
 
-__all__ = ["AXES", "Point", "grid_points", "run_study"]
+__all__ = ["AXES", "LABELS", "Point", "grid_points", "run_study"]
 
 STUDY = "study.json"
 #: What a point of the grid is given by: axis, option of the study, option of the simulation.
@@ -41,6 +41,15 @@ AXES = {
     "flux": ("flux_errors", "flux_error"),
     "position": ("position_errors", "position_error"),
     "dec": ("decs", "dec"),
+}
+#: What the axes are called.
+LABELS = {
+    "phase": "start phase error",
+    "jy": "bright source (Jy)",
+    "amplitude": "amplitude error",
+    "flux": "catalogue flux error",
+    "position": "catalogue position error (arcsec)",
+    "dec": "declination",
 }
 MAP = ("phase", "jy")
 #: Each antenna needs `min_baselines` to others.

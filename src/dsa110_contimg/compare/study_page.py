@@ -15,21 +15,13 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from dsa110_contimg.compare.arms import parse_arms
-from dsa110_contimg.compare.study import AXES, MAP
+from dsa110_contimg.compare.study import AXES, LABELS, MAP
 from dsa110_contimg.config import StudyConfig
 from dsa110_contimg.files import save_figure, write_text
 
 __all__ = ["Ratio", "summarize", "write_page"]
 
 CONFIDENCE = 0.95
-LABELS = {
-    "phase": "start phase error",
-    "jy": "bright source (Jy)",
-    "amplitude": "amplitude error",
-    "flux": "catalogue flux error",
-    "position": "catalogue position error (arcsec)",
-    "dec": "declination",
-}
 StudyRun = dict[str, Any]
 
 

@@ -25,6 +25,7 @@ from dsa110_contimg.config import ComparisonConfig, SelfCalConfig, SimulationCon
 from dsa110_contimg.errors import ContimgError
 from dsa110_contimg.files import write_json
 from dsa110_contimg.imaging import read_image
+from dsa110_contimg.selfcal.naming import REPORT
 from dsa110_contimg.simulate import Truth, simulate
 from dsa110_contimg.sky.apparent_sky import mean_apparent_flux
 
@@ -33,7 +34,7 @@ __all__ = ["RUN", "SPEC", "run_point"]
 SPEC = "spec.json"
 RUN = "run.json"
 #: What is kept of a run; images and visibilities can be made again from the specification.
-KEPT = ("comparison_report.txt", "comparison_results.json", "comparison.png")
+KEPT = ("comparison_report.txt", "comparison_results.json", "comparison.png", REPORT)
 
 
 def run_point(folder: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dsa110_contimg.imaging.gridder import Imager, degrid
 from dsa110_contimg.imaging.measure import (
     ImageMetrics,
     SourceFit,
+    compare_sources,
     fit_source,
     mad_rms,
     measure_image,
@@ -43,6 +44,7 @@ __all__ = [
     "captured_stdout",
     "choose_grid",
     "clean",
+    "compare_sources",
     "degrid",
     "fit_beam",
     "fit_source",

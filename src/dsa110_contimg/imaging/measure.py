@@ -9,7 +9,7 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dsa110_contimg.array_types import Bool, Float, Image
+from dsa110_contimg.array_types import Bool, Float, Image, Int
 from dsa110_contimg.errors import ImagingError
 from dsa110_contimg.imaging.grid import ARCSEC, ImageGrid
 from dsa110_contimg.imaging.restoring_beam import RestoringBeam
@@ -17,6 +17,7 @@ from dsa110_contimg.imaging.restoring_beam import RestoringBeam
 __all__ = [
     "ImageMetrics",
     "SourceFit",
+    "compare_sources",
     "fit_source",
     "mad_rms",
     "measure_image",
@@ -273,7 +274,7 @@ def measure_image(
     top, left = divmod(int(np.argmax(image)), grid.size)
     peak, lowest = float(image[top, left]), float(image.min())
     ra, dec = grid.pixel_to_sky(left, top)
-    ratios, offsets = _compare(
+    _, ratios, offsets = compare_sources(
         image, grid, beam, rms, *(np.asarray(a) for a in (ra_rad, dec_rad, flux_jy, is_point))
     )
     return ImageMetrics(
@@ -297,33 +298,53 @@ def _ratio(above: float, below: float) -> float:
     return above / below if below > 0 else math.inf
 
 
-def _compare(
+def compare_sources(
     image: Image,
     grid: ImageGrid,
     beam: RestoringBeam,
-    rms: float,
-    ra: Float,
-    dec: Float,
-    flux: Float,
+    rms_jy: float,
+    ra_rad: Float,
+    dec_rad: Float,
+    flux_jy: Float,
     is_point: Bool,
-) -> tuple[Float, Float]:
-    """Flux ratios, shape (k,), and offsets in arcsec, shape (k, 2), of the sources that can be compared."""
-    x, y = grid.sky_to_pixel(ra, dec)
+) -> tuple[Int, Float, Float]:
+    """Hold the sources of a restored image that can be compared against a catalogue, one by one.
+
+    Parameters
+    ----------
+    image, grid, beam, ra_rad, dec_rad, flux_jy, is_point
+        As of :func:`measure_image`.
+    rms_jy : float
+        Noise of the image, Jy/beam.
+
+    Returns
+    -------
+    index : ndarray of int, shape (k,)
+        Which sources these are.
+    ratio : ndarray, shape (k,)
+        Flux in the image over that in the catalogue.
+    offset_arcsec : ndarray, shape (k, 2)
+        Image minus catalogue position, (dRA cos Dec, dDec).
+    """
+    x, y = grid.sky_to_pixel(ra_rad, dec_rad)
     near = ISOLATION_BEAMS * beam.major_rad / grid.cell_rad
-    ratios, offsets = [], []
-    for k in np.flatnonzero(is_point.astype(bool) & (flux > MIN_COMPARISON_SIGMA * rms) & np.isfinite(x)):
+    index, ratios, offsets = [], [], []
+    for k in np.flatnonzero(
+        is_point.astype(bool) & (flux_jy > MIN_COMPARISON_SIGMA * rms_jy) & np.isfinite(x)
+    ):
         others = (x - x[k]) ** 2 + (y - y[k]) ** 2 < near**2
         others[k] = False
-        if (flux[others] > ISOLATION_FLUX * flux[k]).any():
+        if (flux_jy[others] > ISOLATION_FLUX * flux_jy[k]).any():
             continue
         fit = fit_source(image, x[k], y[k], beam, grid)
         if math.isnan(fit.peak_jy):
             continue
         fit_ra, fit_dec = grid.pixel_to_sky(fit.x, fit.y)
-        dra = (float(fit_ra) - ra[k] + math.pi) % (2 * math.pi) - math.pi
-        ratios.append(fit.peak_jy / flux[k])
-        offsets.append((dra * math.cos(dec[k]) / ARCSEC, (float(fit_dec) - dec[k]) / ARCSEC))
-    return np.array(ratios), np.array(offsets).reshape(-1, 2)
+        dra = (float(fit_ra) - ra_rad[k] + math.pi) % (2 * math.pi) - math.pi
+        index.append(int(k))
+        ratios.append(fit.peak_jy / flux_jy[k])
+        offsets.append((dra * math.cos(dec_rad[k]) / ARCSEC, (float(fit_dec) - dec_rad[k]) / ARCSEC))
+    return np.array(index, dtype=np.int64), np.array(ratios), np.array(offsets).reshape(-1, 2)
 
 
 @numba.njit(nogil=True, cache=True)

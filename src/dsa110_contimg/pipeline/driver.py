@@ -25,6 +25,7 @@ from dsa110_contimg.errors import (
 )
 from dsa110_contimg.pipeline.arrivals import Arrivals
 from dsa110_contimg.pipeline.cluster import end_stale_clusters, local_threads, open_cluster
+from dsa110_contimg.pipeline.index_page import PageWriter
 from dsa110_contimg.pipeline.job import POSTPONED, Job, failure_record, give_up, process, read_record
 from dsa110_contimg.pipeline.logs import json_log
 from dsa110_contimg.pipeline.metrics import Metrics
@@ -120,6 +121,7 @@ class Driver:
         self._folder_away = ""
         self._alive_at = time.monotonic()
         self.pauses = Pauses(state, self.metrics)
+        self.page = PageWriter(state.path, self.outdir, config)
         self._postponed: dict[int, float] = {}
         self._proved_since = -1.0
 
@@ -154,6 +156,7 @@ class Driver:
             lock_beside(self.state.path, f"contimg run or watch into {self.outdir}"),
             json_log(self.outdir / DRIVER_LOG, rotate=True),
             self.metrics.serve(),
+            self.page.kept_current(),
         ):
             self.state.go_on()
             self._find_moved()
@@ -271,6 +274,7 @@ class Driver:
         for ms in self.arrivals.scan():
             if self.add(ms):
                 logger.info("arrived: %s", ms, extra={"event": "arrived", "observation": check_name(ms)})
+                self.page.changed()
         self._tell_of_arrivals(self.arrivals)
         self._look_for_catalogue()
         self.metrics.write_file()
@@ -326,6 +330,7 @@ class Driver:
             future = client.submit(process, job, key=key, pure=False)
             self._tasks[future] = _Task(observation, job, time.monotonic())
             future.add_done_callback(self._ended.put)
+            self.page.changed()
             logger.info(
                 "given to a worker: %s",
                 observation.ms,
@@ -446,11 +451,13 @@ class Driver:
         text = f"{record['status']}: {headline(record)} ({self._standing()})"
         logger.log(logging.INFO if record["status"] == "done" else logging.WARNING, text, extra=fields)
         self.metrics.write_file()
+        self.page.changed()
 
     def _again(self, o: Observation, job: Job, event: str, why: str, *, blameless: bool = False) -> None:
         """Queue an observation again, or give it up when it has cost too many workers."""
         fields = {"event": event, "run_id": o.run_id, "observation": o.name}
         logger.warning(why, extra=fields)
+        self.page.changed()
         record = self._recorded(job)
         if record is not None:
             # The work was done before whatever happened.

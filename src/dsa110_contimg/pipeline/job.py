@@ -30,6 +30,7 @@ from dsa110_contimg.errors import (
 )
 from dsa110_contimg.files import replacing, write_json
 from dsa110_contimg.imaging.image_ms import image_ms
+from dsa110_contimg.pipeline.index_rows import antenna_health
 from dsa110_contimg.pipeline.logs import json_log
 from dsa110_contimg.pipeline.naming import (
     ARMS,
@@ -45,7 +46,7 @@ from dsa110_contimg.pipeline.naming import (
 from dsa110_contimg.pipeline.quality import QualityVerdict, judge, key_figures
 from dsa110_contimg.pipeline.rollout import choose_mode
 from dsa110_contimg.pipeline.trouble import Trouble, trouble_of
-from dsa110_contimg.report import try_report
+from dsa110_contimg.report import INDEX, try_report
 from dsa110_contimg.selfcal.naming import REPORT, SUMMARY
 from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.visibilities import open_recovered
@@ -362,7 +363,7 @@ class _Work:
             summary = selfcal_ms(job.ms, real_folder(folder), options, list(self.tables)).summary
         if not (folder / REPORT).is_file():
             # Also where the run was killed just before.
-            try_report(folder)
+            try_report(folder, job.folder.parent / INDEX if self.config.index_s else None)
         if summary["status"] == "improved":
             # Self-calibration never writes flags, but others may once the calibration is good.
             back_up_columns(open_recovered(job.ms), FLAGS)
@@ -376,6 +377,7 @@ class _Work:
             "reasons": list(verdict.reasons),
             "figures": key_figures(summary),
             "n_seeds": summary["n_seeds"],
+            "antennas": antenna_health(folder),
         }
         logger.info("%s: %s, %s", name, summary["message"], verdict.quality, extra={"event": f"{name}_done"})
         return self.arms[name]

@@ -472,6 +472,19 @@ class State:
         for row in self._db.execute("SELECT id, record FROM run WHERE id > ? ORDER BY id", (after,)):
             yield row["id"], json.loads(row["record"])
 
+    def published_runs(self) -> dict[int, str]:
+        """Return by key of its observation the identifier of the run that published what there is."""
+        rows = self._db.execute(
+            "SELECT observation_id, run_id FROM run WHERE id IN"
+            " (SELECT MAX(id) FROM run WHERE status = 'done' GROUP BY observation_id)"
+        )
+        return dict(map(tuple, rows))
+
+    def record_of(self, run_id: str) -> dict[str, Any] | None:
+        """Return the record of a finished run; None if there is none."""
+        row = self._row("SELECT record FROM run WHERE run_id = ?", run_id)
+        return json.loads(row["record"]) if row else None
+
     def finished_between(self, begin: float, end: float) -> list[tuple[str, dict[str, Any]]]:
         """Return name and record of the runs that ended from `begin` to before `end`, Unix times."""
         rows = self._db.execute(

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import Any, TypeVar
 
-import jinja2
-
-from dsa110_contimg import __version__
 from dsa110_contimg.report.figures import array_plots, choices_of, gain_panels, source_plots
 from dsa110_contimg.report.pictures import pictures_of
-from dsa110_contimg.report.plots import SHAPES
 from dsa110_contimg.report.products import RunProducts
+from dsa110_contimg.report.rendering import render_page
 from dsa110_contimg.report.tables import (
     antenna_table,
     number,
@@ -69,8 +62,16 @@ class Verdict:
     what_to_do: str
 
 
-def render(products: RunProducts) -> str:
-    """Return the page of a run as HTML."""
+def render(products: RunProducts, index: str = "") -> str:
+    """Return the page of a run as HTML.
+
+    Parameters
+    ----------
+    products : RunProducts
+        What it shows.
+    index : str
+        Where the page of all observations lies, as seen from this one; empty if there is none.
+    """
     summary, problems = products.summary, dict(products.missing)
 
     def part(name: str, make: Callable[[], T]) -> T | None:
@@ -85,7 +86,6 @@ def render(products: RunProducts) -> str:
     sources, antennas = products.sources, products.antennas
     provenance = summary.get("provenance")
     provenance = provenance if isinstance(provenance, dict) else {}
-    script = _asset("report.js")
     values: dict[str, Any] = {
         "title": f"Self-calibration of {provenance.get('field') or products.folder.resolve().name}",
         "folder": str(products.folder.resolve()),
@@ -110,27 +110,10 @@ def render(products: RunProducts) -> str:
         "products": part("table of products", lambda: product_table(products)),
         "seconds": part("timings", lambda: _seconds(summary)) or [],
         "provenance": part("provenance", lambda: _provenance(provenance, products)) or [],
-        "shapes": SHAPES,
         "problems": problems,
-        "version": __version__,
-        "style": _asset("report.css"),
-        "script": script,
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "index": index,
     }
-    return _template().render(values)
-
-
-def _asset(name: str) -> str:
-    return (files("dsa110_contimg.report") / "template" / name).read_text(encoding="utf-8")
-
-
-@cache
-def _template() -> jinja2.Template:
-    loader = jinja2.FunctionLoader(_asset)
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("report.html")
+    return render_page("report.html", values)
 
 
 def _verdict(products: RunProducts, doubtful: bool) -> Verdict:

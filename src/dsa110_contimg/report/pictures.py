@@ -19,7 +19,7 @@ from dsa110_contimg.imaging.plot import averaged
 from dsa110_contimg.report.plots import SHAPES
 from dsa110_contimg.report.products import AFTER, BEFORE, DIFFERENCE, RunProducts
 
-__all__ = ["Picture", "Pictures", "SourceMark", "data_uri", "pictures_of"]
+__all__ = ["Picture", "Pictures", "SourceMark", "data_uri", "grey_ticks", "picture", "pictures_of", "step_of"]
 
 #: Larger images are shown as averages of blocks.
 MOST_PIXELS = 1400
@@ -129,7 +129,7 @@ def pictures_of(products: RunProducts) -> Pictures | None:
     if reference is None:
         return None
     grid = reference.grid
-    step = math.ceil(grid.size / MOST_PIXELS)
+    step = step_of(grid)
     n = grid.size // step
     summary = products.summary
     measured = _get(summary, "final" if AFTER in images else "initial", "rms_jy")
@@ -142,7 +142,7 @@ def pictures_of(products: RunProducts) -> Pictures | None:
             others.append(name)
             continue
         times = factor if name == BEFORE and AFTER in images else 1.0
-        shown[name] = _picture(name, image.image, step, rms, times)
+        shown[name] = picture(TITLES[name], image.image, step, rms, times)
     marks, n_sources = _marks(products.sources, grid, step)
     of = TITLES[AFTER if AFTER in images else BEFORE]
     scale = (
@@ -165,10 +165,7 @@ def pictures_of(products: RunProducts) -> Pictures | None:
         size=n,
         marks=marks,
         n_sources=n_sources,
-        greys=[
-            (_grey(times), f"{float(f'{1e3 * rms * times:.2g}'):g}".replace("-", "\u2212"))
-            for times in (-3.0, 0.0, 3.0, 10.0, 30.0)
-        ],
+        greys=grey_ticks(rms),
         scale=scale,
         field=(
             f"{degrees:.3g} degrees across around right ascension {math.degrees(grid.ra_rad):.3f}, "
@@ -187,10 +184,37 @@ def data_uri(pixels: Any, form: str, **options: Any) -> str:
     return f"data:image/{form};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def _picture(name: str, image: Image, step: int, rms_jy: float, times: float) -> Picture:
+def step_of(grid: ImageGrid) -> int:
+    """Return how many pixels on a side are averaged into one of a picture."""
+    return math.ceil(grid.size / MOST_PIXELS)
+
+
+def grey_ticks(rms_jy: float) -> list[tuple[float, str]]:
+    """Return places on the grey scale, from 0 (black) to 1, with their brightness in mJy/beam."""
+    return [
+        (_grey(times), f"{float(f'{1e3 * rms_jy * times:.2g}'):g}".replace("-", "\u2212"))
+        for times in (-3.0, 0.0, 3.0, 10.0, 30.0)
+    ]
+
+
+def picture(title: str, image: Image, step: int, rms_jy: float, times: float = 1.0) -> Picture:
+    """Put an image on the grey scale.
+
+    Parameters
+    ----------
+    title : str
+        What it is.
+    image : ndarray, float32, shape (size, size)
+        Jy/beam.
+    step : int
+        Pixels on a side that are averaged into one.
+    rms_jy : float
+        The noise by which the greys are measured, Jy/beam.
+    times : float
+        The image is multiplied by it.
+    """
     pixels = averaged(image, step) * times
     greys = np.round(255 * np.clip(_grey(np.nan_to_num(pixels) / rms_jy), 0, 1)).astype(np.uint8)
-    title = TITLES[name]
     own_rms = mad_rms(image)
     peak = float(np.nanmax(image))
     alt = (

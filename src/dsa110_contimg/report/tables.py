@@ -64,7 +64,7 @@ class PageTable:
     links: dict[str, str]
 
 
-def _table(
+def page_table(
     key: str, caption: str, columns: Sequence[str], rows: list[list[str]], links: dict[str, str] | None = None
 ) -> PageTable:
     """Make a table; heads of columns of numbers end in #, of sentences in ~."""
@@ -99,7 +99,7 @@ def source_table(sources: Table) -> PageTable:
     )  # fmt: skip
     rows = _rows(sources, ("name", "verdict"), forms)
     caption = f"{len(rows)} sources of the sky model; measured are those that are bright enough"
-    return _table("sources-table", caption, heads, rows)
+    return page_table("sources-table", caption, heads, rows)
 
 
 def antenna_table(antennas: Table) -> PageTable:
@@ -117,7 +117,9 @@ def antenna_table(antennas: Table) -> PageTable:
     for row, lost in zip(rows, antennas["lost"], strict=True):
         # A column of empty texts is read as one of missing values.
         row.append("" if lost is np.ma.masked else str(lost))
-    return _table("antennas-table", f"{len(rows) // 2} antennas, a row for each polarisation", heads, rows)
+    return page_table(
+        "antennas-table", f"{len(rows) // 2} antennas, a row for each polarisation", heads, rows
+    )
 
 
 def round_table(summary: dict[str, Any]) -> PageTable:
@@ -147,7 +149,7 @@ def round_table(summary: dict[str, Any]) -> PageTable:
                 number(this.get("seconds"), ".1f"),
             ]
         )
-    return _table("rounds-table", f"{len(rows)} rounds in their order", heads, rows)
+    return page_table("rounds-table", f"{len(rows)} rounds in their order", heads, rows)
 
 
 def stage_table(stages: list[dict[str, Any]]) -> PageTable:
@@ -159,7 +161,9 @@ def stage_table(stages: list[dict[str, Any]]) -> PageTable:
             noted.append(f"error: {this['error']}")
         start = str(this.get("start", "")).removesuffix("+00:00").replace("T", " ")
         rows.append([str(this.get("stage")), start, number(this.get("seconds"), ".1f"), "; ".join(noted)])
-    return _table("stages-table", f"{len(rows)} stages", ["stage", "begun (UTC)", "seconds#", "noted~"], rows)
+    return page_table(
+        "stages-table", f"{len(rows)} stages", ["stage", "begun (UTC)", "seconds#", "noted~"], rows
+    )
 
 
 def option_table(summary: dict[str, Any]) -> PageTable:
@@ -181,7 +185,7 @@ def option_table(summary: dict[str, Any]) -> PageTable:
     # What was set is what a reader looks for.
     rows.sort(key=lambda row: row[2] == "default")
     n_set = sum(row[2] != "default" for row in rows)
-    return _table(
+    return page_table(
         "options-table",
         f"{len(rows)} options, {n_set} of them set",
         ["option", "value", "default", "meaning~"],
@@ -215,4 +219,4 @@ def product_table(products: RunProducts) -> PageTable:
         rows.append([name, what, size, state])
         if there:
             links[name] = "./" + quote(name) + ("/" if path.is_dir() else "")
-    return _table("products-table", f"{len(rows)} products", ["file", "is", "MB#", "state"], rows, links)
+    return page_table("products-table", f"{len(rows)} products", ["file", "is", "MB#", "state"], rows, links)

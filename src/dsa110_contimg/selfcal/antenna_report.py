@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 from astropy.table import Table
@@ -14,7 +16,7 @@ from dsa110_contimg.calibration.cross_validation import MIN_HELDOUT_SNR, Solutio
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.selfcal.data_weights import NOISY
 
-__all__ = ["antenna_report", "antenna_verdicts", "when_lost"]
+__all__ = ["SEVERITY", "antenna_report", "antenna_verdicts", "read_antenna_health", "when_lost"]
 
 MJD_ZERO = datetime(1858, 11, 17, tzinfo=UTC)
 
@@ -24,6 +26,8 @@ ODD_AMPLITUDE = 5.0
 #: the phases were not followed: of random ones half are.
 JUMP_RAD = np.pi / 2
 MOST_JUMPS = 0.2
+#: Verdicts, the gravest first.
+SEVERITY = ("no data", "unsolved", "noise", "lost", "amplitude", "jumps", "noisy", "good")
 
 
 def antenna_report(
@@ -119,6 +123,38 @@ def antenna_verdicts(report: Table) -> dict[str, list[str]]:
         if verdict != "good" and str(antenna) not in found.setdefault(str(verdict), []):
             found[str(verdict)].append(str(antenna))
     return found
+
+
+def read_antenna_health(path: Path) -> dict[str, list[str]]:
+    """Read the antennas of a report by verdict, each once, by the worse of its polarisations.
+
+    Parameters
+    ----------
+    path : Path
+        ``antennas.ecsv`` of a run. Only two of its columns are looked at, which takes a millisecond.
+
+    Returns
+    -------
+    dict of str to list of str
+        Antennas by verdict, the gravest verdict first, good ones last.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    ValueError
+        If it is no such table.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = csv.DictReader((line for line in file if not line.startswith("#")), delimiter=" ")
+        pairs = [(row.get("antenna"), row.get("verdict")) for row in lines]
+    worst: dict[str, str] = {}
+    for antenna, verdict in pairs:
+        if antenna is None or verdict not in SEVERITY:
+            raise ValueError(f"is no report of antennas: verdict {verdict} of antenna {antenna}")
+        worst[antenna] = min(worst.get(antenna, verdict), verdict, key=SEVERITY.index)
+    found = {verdict: [a for a, v in worst.items() if v == verdict] for verdict in SEVERITY}
+    return {verdict: antennas for verdict, antennas in found.items() if antennas}
 
 
 def when_lost(report: Table) -> dict[str, list[str]]:

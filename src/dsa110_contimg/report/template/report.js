@@ -4,10 +4,28 @@ const stack = document.getElementById("compare");
 if (slider) {
   const move = () => {
     stack.style.setProperty("--at", slider.value + "%");
-    slider.setAttribute("aria-valuetext", slider.value + " percent before");
+    slider.setAttribute("aria-valuetext", `${slider.value} percent ${slider.dataset.what || "before"}`);
   };
   slider.addEventListener("input", move);
   move();
+}
+
+// Which of several images lie left and right of the line.
+const choose = document.getElementById("choose");
+if (choose) {
+  const shots = Array.from(stack.querySelectorAll("img"));
+  const take = () => {
+    const [left, right] = ["left", "right"].map((id) => document.getElementById(id).value);
+    for (const shot of shots) {
+      const title = shot.dataset.title;
+      shot.className = title === left ? "before" : title === right ? "after" : "spare";
+    }
+    document.getElementById("left-name").textContent = left;
+    document.getElementById("right-name").textContent = right;
+  };
+  choose.hidden = false;
+  choose.addEventListener("input", take);
+  take();
 }
 
 const show = document.getElementById("show-sources");
