@@ -57,7 +57,7 @@ def write_run(
     products |= {"seed_quality": "seed_quality.ecsv", "antennas": "antennas.ecsv"}
     curve = [
         {"solint_s": 10.0 * k, "common": False, "combined": True, "interpolation": "linear",
-         "chi2_heldout": 1 + 0.01 * k, "chi2_train": 1.0, "chi2_expected": 1 + 0.008 * k}
+         "chi2_heldout": 1 + 0.01 * k, "chi2_train": 1.0, "chi2_expected": 1 + 0.008 * k, "taken": k == 1}
         for k in (1, 2, 4)
     ]  # fmt: skip
     iteration = {"iteration": 1, "calmode": "ap", "solint_s": 10.0, "interpolation": "linear",

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from dsa110_contimg.calibration.caltables import read_gain_table
-from dsa110_contimg.report.figures import array_plots, choices_of, gain_panels, source_plots
+from dsa110_contimg.report.figures import array_plots, choices_of, source_plots
+from dsa110_contimg.report.gain_plots import gain_panels
 from dsa110_contimg.report.pictures import pictures_of
 from dsa110_contimg.report.plots import Axis, Plot
 from dsa110_contimg.report.products import read_products
@@ -51,7 +52,8 @@ def test_the_interval_that_was_taken_is_marked(products):
     (choice,) = choices_of(products.summary)
     assert "Of 3 candidates 10 s" in choice.text
     assert "Taken was" not in choice.text
-    products.summary["iterations"][0]["solint_s"] = 20.0
+    for point in products.summary["iterations"][0]["curve"]:
+        point["taken"] = point["solint_s"] == 20.0
     (choice,) = choices_of(products.summary)
     assert "Taken was 20 s" in choice.text
     assert points(choice.plot, "chosen ring") == 1

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import jinja2
 
 from dsa110_contimg import __version__
-from dsa110_contimg.report.figures import array_plots, choices_of, gain_panels, source_plots
+from dsa110_contimg.report.figures import array_plots, choices_of, source_plots
+from dsa110_contimg.report.gain_plots import bandpass_panels, gain_panels, polarisations_of
 from dsa110_contimg.report.pictures import pictures_of
 from dsa110_contimg.report.plots import SHAPES
 from dsa110_contimg.report.products import RunProducts
@@ -27,7 +28,7 @@ from dsa110_contimg.report.tables import (
     source_table,
     stage_table,
 )
-from dsa110_contimg.report.words import FINDING_DID, HEADLINES, MEANINGS, WHAT_TO_DO
+from dsa110_contimg.report.words import FINDING_DID, HEADLINES, JUDGED, MEANINGS, WHAT_TO_DO
 from dsa110_contimg.selfcal.acceptance import EXPLAINED_CHI2
 from dsa110_contimg.selfcal.findings import INFORMATION
 
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 ARROW = " \u2192 "
+#: What the colour of a verdict says; all others leave something open.
+MOODS = {"improved": "good", "converged": "good", "refused": "bad", "failed": "bad", "diverged": "bad"}
 #: Verdicts of the source report on what CLEAN has added to the sky model.
 COMPONENTS = ("new", "residual")
 
@@ -60,6 +63,8 @@ class Verdict:
         In a word, a sign and a sentence.
     why, what_to_do : str
         The reason; what follows for the reader.
+    mood : str
+        Class of the style sheet: good, open or bad.
     """
 
     status: str
@@ -67,6 +72,7 @@ class Verdict:
     headline: str
     why: str
     what_to_do: str
+    mood: str
 
 
 def render(products: RunProducts) -> str:
@@ -94,7 +100,11 @@ def render(products: RunProducts) -> str:
         "findings": part("findings", lambda: _findings(summary)) or [],
         "figures": part("key figures", lambda: _key_figures(summary)) or [],
         "pictures": part("images", lambda: pictures_of(products)),
+        "pipeline": part("verdict of the pipeline", lambda: _judged(products.verdict)),
         "gains": part("gains", lambda: gain_panels(products)),
+        "bandpasses": part("bandpasses", lambda: bandpass_panels(products)) or [],
+        "polarisations": part("names of the polarisations", lambda: polarisations_of(products))
+        or ("polarisation 0", "polarisation 1"),
         "choices": part("choice of intervals", lambda: choices_of(summary)) or [],
         "source_plots": part("plots of sources", lambda: source_plots(products)) or [],
         "array_plots": part("array", lambda: array_plots(products)) or [],
@@ -149,9 +159,30 @@ def _verdict(products: RunProducts, doubtful: bool) -> Verdict:
             else "no stage is on record"
         )
     sign, headline = HEADLINES.get(status, ("?", f"Ended as {status}"))
+    mood = MOODS.get(status, "open")
     if status == "improved" and doubtful:
         sign, headline = "!", f"{headline}, but something speaks against it: see why before it is used"
-    return Verdict(status, sign, headline, why, WHAT_TO_DO.get(status, ""))
+        mood = "open"
+    # The headline has said it.
+    why = why.removeprefix(f"{status}: ")
+    return Verdict(status, sign, headline, why, WHAT_TO_DO.get(status, ""), mood)
+
+
+def _judged(verdict: dict[str, Any]) -> Verdict | None:
+    """Say what the pipeline made of the run; None if it was not the pipeline's."""
+    if not verdict:
+        return None
+    quality = str(verdict["quality"])
+    sign, headline, mood = JUDGED[quality]
+    reasons = [str(reason) for reason in verdict["reasons"]]
+    fallback = verdict.get("fallback")
+    if fallback:
+        reasons.append(f"FELL BACK to this unseeded run, as the seeded one was no good ({fallback})")
+    published = "The image of this run."
+    if not verdict["published"]:
+        cause = "it is bad" if quality == "bad" else "seeded runs are only recorded"
+        published = f"The image of the unseeded run instead, as {cause}."
+    return Verdict(quality, sign, headline, "; ".join(reasons), published, mood)
 
 
 def _is_doubtful(summary: dict[str, Any]) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dsa110_contimg.selfcal.naming import ANTENNAS, MASK, PICTURE, QUALITY, STAGES, SUMMARY
+from dsa110_contimg.selfcal.naming import ANTENNAS, MASK, PICTURE, QUALITY, STAGES, SUMMARY, VERDICT
 
-__all__ = ["FINDING_DID", "HEADLINES", "MEANINGS", "PRODUCTS", "WHAT_TO_DO"]
+__all__ = ["FINDING_DID", "HEADLINES", "JUDGED", "MEANINGS", "PRODUCTS", "WHAT_TO_DO"]
 
 #: Headline by status, with a sign, so that colour is not all that tells them apart.
 HEADLINES = {
@@ -31,6 +31,21 @@ WHAT_TO_DO = {
     "unfinished": "It still runs, or was killed. The Measurement Set is usable; the same command again "
     "finishes the work.",
 }
+#: What the pipeline says of a run, by its verdict: sign, headline, and class of the style sheet.
+JUDGED = {
+    "good": (
+        "\u2713",
+        "The pipeline judges it good: noise, fluxes and positions are within its limits",
+        "good",
+    ),
+    "unverified": (
+        "!",
+        "The pipeline judges it unverified: nothing was there to hold noise, fluxes or positions against",
+        "open",
+    ),
+    "kept": ("\u25cb", "The pipeline notes that the input was kept", "open"),
+    "bad": ("\u2715", "The pipeline judges it bad", "bad"),
+}
 #: What the key figures mean.
 MEANINGS = {
     "signal to noise": "The brightest pixel over the noise away from sources. It flatters: look "
@@ -39,8 +54,7 @@ MEANINGS = {
     "flux ratio": "Median flux of isolated catalogue sources over the catalogue's: 1 is its flux scale.",
     "position offset (arcsec)": "Median shift of the same sources to the east and north: 0 is where the "
     "catalogue has them.",
-    "sources that agree": "Bright sources where and as bright as the catalogue has them, with gains "
-    "from others.",
+    "sources that agree": "Bright sources where and as bright as the catalogue has them.",
     "solved (%)": "Gains of the kept round that were found; data without one are left out of the image.",
     "held-out chi-squared": "What the gains leave on channels that they were not solved on, in units of the "
     "thermal variance: 1 is noise.",
@@ -60,6 +74,7 @@ PRODUCTS = {
     "final-psf.fits": "point-spread function",
     QUALITY: "every source, with its measured flux and position",
     ANTENNAS: "every antenna and polarisation",
+    VERDICT: "what the pipeline made of the run",
     MASK: "where CLEAN components could be",
     "selfcal-seed.txt": "catalogue model as WSClean component list",
     "selfcal-seed.reg": "catalogue model as DS9 regions",
