@@ -351,7 +351,9 @@ def measure_heldout_sources(
             fit.shift_rad - np.median(fit.shift_rad[fit.good], axis=0) if fit.good.any() else fit.shift_rad
         )
         of_half = np.full(chosen.size, number)
-        rows.append((of_half, chosen, fit.ratio, fit.ratio_error, shift, fit.shift_error))
+        # What gains take of the half that they are not solved on they take of each of its sources.
+        ratio, ratio_error = fit.ratio / half.expected, fit.ratio_error / half.expected
+        rows.append((of_half, chosen, ratio, ratio_error, shift, fit.shift_error))
     if not rows:
         none, nothing, nowhere = np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros((0, 2))
         rows.append((none, none, nothing, nothing, nowhere, nowhere))

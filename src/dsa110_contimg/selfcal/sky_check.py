@@ -113,7 +113,8 @@ class HeldoutSources:
     index : ndarray of int, shape (n,)
         Sources of the catalogue that were measured.
     ratio, ratio_error : ndarray, shape (n,)
-        Flux over that of the catalogue, and its error by noise.
+        Flux over that of the catalogue, in units of what the model itself gives as in `RecoveredHalf`, and
+        its error by noise.
     shift_rad, shift_error : ndarray, shape (n, 2)
         Measured minus catalogued direction in l and m about the phase centre, less the median of its half;
         its error by noise, radians.
