@@ -216,9 +216,9 @@ def _add_trend(plot: Plot, quantity: _Quantity, axis: Axis, x: Float) -> None:
     thirds = np.array_split(np.argsort(x, kind="stable"), 3)
     middle = [float(np.median(x[part])) for part in thirds]
     medians = [float(np.median(quantity.values[part])) for part in thirds]
-    # The error of a median is 1.25 times that of a mean.
-    values = quantity.values.astype(np.float32)
-    errors = [1.25 * mad_rms(values[part]) / math.sqrt(len(part)) for part in thirds]
+    # The error of a median is 1.25 times that of a mean; the scatter is that about the line.
+    left = (quantity.values - np.interp(x, middle, medians)).astype(np.float32)
+    errors = [1.25 * mad_rms(left[part]) / math.sqrt(len(part)) for part in thirds]
     plot.add_line("chosen", middle, medians)
     change, error = medians[-1] - medians[0], math.hypot(errors[0], errors[-1])
     what = "nearest" if axis.label == DISTANCE else "faintest"

@@ -28,7 +28,14 @@ from dsa110_contimg.report.tables import (
     source_table,
     stage_table,
 )
-from dsa110_contimg.report.words import FINDING_DID, HEADLINES, JUDGED, MEANINGS, WHAT_TO_DO
+from dsa110_contimg.report.words import (
+    ANOTHER_SKY,
+    FINDING_DID,
+    HEADLINES,
+    JUDGED,
+    MEANINGS,
+    WHAT_TO_DO,
+)
 from dsa110_contimg.selfcal.acceptance import EXPLAINED_CHI2
 from dsa110_contimg.selfcal.findings import INFORMATION
 
@@ -165,7 +172,17 @@ def _verdict(products: RunProducts, doubtful: bool) -> Verdict:
         mood = "open"
     # The headline has said it.
     why = why.removeprefix(f"{status}: ")
-    return Verdict(status, sign, headline, why, WHAT_TO_DO.get(status, ""), mood)
+    what_to_do = WHAT_TO_DO.get(status, "")
+    if status == "refused" and _is_of_sky(summary):
+        what_to_do = ANOTHER_SKY
+    return Verdict(status, sign, headline, why, what_to_do, mood)
+
+
+def _is_of_sky(summary: dict[str, Any]) -> bool:
+    """Whether it is the sky that a run was refused for, and not the signal."""
+    findings = summary.get("findings")
+    found = [f for f in findings if isinstance(f, dict)] if isinstance(findings, list) else []
+    return any(f.get("status") == "refused" for f in found)
 
 
 def _judged(verdict: dict[str, Any]) -> Verdict | None:
@@ -243,7 +260,7 @@ def _outliers(products: RunProducts) -> list[tuple[str, str]]:
         return []
     for row in table:
         verdict, ratio = str(row["verdict"]), float(row["ratio"])
-        if verdict in ("agrees", "faint", "part", *COMPONENTS):
+        if verdict in ("agrees", "faint", "unmeasured", "part", *COMPONENTS):
             continue
         said = f"{verdict}, {1e3 * float(row['apparent_jy']):.4g} mJy as seen through the beam"
         if ratio == ratio:

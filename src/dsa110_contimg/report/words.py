@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dsa110_contimg.selfcal.naming import ANTENNAS, MASK, PICTURE, QUALITY, STAGES, SUMMARY, VERDICT
 
-__all__ = ["FINDING_DID", "HEADLINES", "JUDGED", "MEANINGS", "PRODUCTS", "WHAT_TO_DO"]
+__all__ = ["ANOTHER_SKY", "FINDING_DID", "HEADLINES", "JUDGED", "MEANINGS", "PRODUCTS", "WHAT_TO_DO"]
 
 #: Headline by status, with a sign, so that colour is not all that tells them apart.
 HEADLINES = {
@@ -23,14 +23,18 @@ WHAT_TO_DO = {
     "no_improvement": "The Measurement Set is unchanged. The rounds below say why each was not accepted.",
     "diverged": "The Measurement Set is unchanged. The rounds below say which went wrong; check flags and "
     "initial tables.",
-    "refused": "The Measurement Set is unchanged. Either there is too little signal, or the sky is not the "
-    "catalogue's: message and findings name the likely cause, and "
-    "docs/troubleshooting/sky-is-not-the-catalogues.md says what to try.",
+    "refused": "The Measurement Set is unchanged. There is too little signal for gains: give more data or "
+    "longer intervals, and check flags and initial tables.",
     "failed": "The Measurement Set is usable. Remove the cause that the error names and give the same "
     "command again.",
     "unfinished": "It still runs, or was killed. The Measurement Set is usable; the same command again "
     "finishes the work.",
 }
+#: What follows where a run was refused for what held-out sources say.
+ANOTHER_SKY = (
+    "The Measurement Set is unchanged. The likely cause is named above, and "
+    "docs/troubleshooting/sky-is-not-the-catalogues.md says what to try."
+)
 #: What the pipeline says of a run, by its verdict: sign, headline, and class of the style sheet.
 JUDGED = {
     "good": (
