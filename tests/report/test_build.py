@@ -272,4 +272,8 @@ def test_a_result_that_has_to_be_checked_is_not_ticked_off(tmp_path, change, dou
     (folder / SUMMARY).write_text(
         json.dumps(summary | clean | {"iterations": [{"chi2_heldout": 1.0}]} | change)
     )
-    assert ("but something speaks against it" in page_of(folder).text) == doubtful
+    page = page_of(folder)
+    assert ("but something speaks against it" in page.text) == doubtful
+    for finding in change.get("findings", ()):
+        did = "to be checked" if doubtful else "for information"
+        assert f"{finding['kind'].replace('_', ' ')}, {did}" in page.text

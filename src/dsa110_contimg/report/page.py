@@ -34,6 +34,9 @@ from dsa110_contimg.report.words import (
     HEADLINES,
     JUDGED,
     MEANINGS,
+    OF_GAINS,
+    TO_CHECK,
+    UNDONE,
     WHAT_TO_DO,
 )
 from dsa110_contimg.selfcal.acceptance import EXPLAINED_CHI2
@@ -116,6 +119,7 @@ def render(products: RunProducts) -> str:
         "source_plots": part("plots of sources", lambda: source_plots(products)) or [],
         "array_plots": part("array", lambda: array_plots(products)) or [],
         "sources": part("table of sources", lambda: source_table(sources) if sources is not None else None),
+        "kept": not summary or summary.get("status") == "improved",
         "outliers": part("sources that differ", lambda: _outliers(products)) or [],
         "n_components": part("CLEAN components", lambda: _n_components(products)) or 0,
         "antennas": part(
@@ -167,7 +171,7 @@ def _verdict(products: RunProducts, doubtful: bool) -> Verdict:
         )
     sign, headline = HEADLINES.get(status, ("?", f"Ended as {status}"))
     mood = MOODS.get(status, "open")
-    if status == "improved" and doubtful:
+    if status in ("improved", "converged") and doubtful:
         sign, headline = "!", f"{headline}, but something speaks against it: see why before it is used"
         mood = "open"
     # The headline has said it.
@@ -216,11 +220,20 @@ def _findings(summary: dict[str, Any]) -> list[dict[str, str]]:
     return [
         {
             "text": str(f["text"]),
-            "did": FINDING_DID.get(str(f["status"]), str(f["status"])),
-            "kind": str(f["kind"]),
+            "did": _did(str(f["kind"]), str(f["status"]), summary.get("status") == "improved"),
+            "kind": str(f["kind"]).replace("_", " "),
         }
         for f in summary.get("findings", [])
     ]
+
+
+def _did(kind: str, status: str, kept: bool) -> str:
+    """Say what a finding did to the run, or asks of the reader."""
+    if not status and kind not in INFORMATION:
+        return TO_CHECK
+    if kind in OF_GAINS and not kept:
+        return UNDONE
+    return FINDING_DID.get(status, status)
 
 
 def _key_figures(summary: dict[str, Any]) -> list[KeyFigure]:

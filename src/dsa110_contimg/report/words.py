@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from dsa110_contimg.selfcal.naming import ANTENNAS, MASK, PICTURE, QUALITY, STAGES, SUMMARY, VERDICT
 
-__all__ = ["ANOTHER_SKY", "FINDING_DID", "HEADLINES", "JUDGED", "MEANINGS", "PRODUCTS", "WHAT_TO_DO"]
+__all__ = [
+    "ANOTHER_SKY",
+    "FINDING_DID",
+    "HEADLINES",
+    "JUDGED",
+    "MEANINGS",
+    "OF_GAINS",
+    "PRODUCTS",
+    "TO_CHECK",
+    "UNDONE",
+    "WHAT_TO_DO",
+]
 
 #: Headline by status, with a sign, so that colour is not all that tells them apart.
 HEADLINES = {
@@ -66,6 +77,10 @@ MEANINGS = {
 }
 #: What a finding did to the run, by its status.
 FINDING_DID = {"refused": "refused the run", "no_improvement": "kept the input", "": "for information"}
+#: Of one that speaks against the result, which is there all the same.
+TO_CHECK = "to be checked"
+#: Of what gains did to the sky, where they were not kept.
+OF_GAINS, UNDONE = ("moved", "position", "scale"), "by gains that were not kept"
 PRODUCTS = {
     SUMMARY: "status, figures, findings, rounds, timings, provenance",
     STAGES: "each stage as it ended",
