@@ -27,6 +27,7 @@ from dsa110_contimg.report.tables import (
     round_table,
     source_table,
     stage_table,
+    utc,
 )
 from dsa110_contimg.report.words import (
     ANOTHER_SKY,
@@ -161,7 +162,9 @@ def _verdict(products: RunProducts, doubtful: bool) -> Verdict:
         last = stages[-1] if stages else {}
         error = last.get("error")
         status = "failed" if error else "unfinished"
-        where = f"the last stage on record is \u201c{last.get('stage')}\u201d, begun {last.get('start')}"
+        where = (
+            f"the last stage on record is \u201c{last.get('stage')}\u201d, begun {utc(last.get('start'))} UTC"
+        )
         why = (
             f"{error} (stage \u201c{last.get('stage')}\u201d)"
             if error
