@@ -1,5 +1,6 @@
 """One Measurement Set through all stages."""
 
+import html
 import json
 import shutil
 import time
@@ -55,9 +56,11 @@ def test_seeding_is_on_by_default_and_all_is_recorded(make_job):
     ).read_bytes()
     antennas = record["arms"]["seeded"]["antennas"]
     assert len({name for names in antennas.values() for name in names}) == 12
-    report = (job.folder / "seeded" / "report.html").read_text(encoding="utf-8")
-    assert "Improved" in report
-    assert '<a href="../../index.html">All observations</a>' in report
+    page = (job.folder / "seeded" / "report.html").read_text(encoding="utf-8")
+    assert "Improved" in page
+    assert '<a href="../../index.html">All observations</a>' in page
+    assert "The pipeline judges it good" in page
+    assert "The image of this run." in page
     lines = log_lines(job.folder / "log.jsonl")
     assert {line["run_id"] for line in lines} == {"run1"}
     assert [line["event"] for line in lines if "event" in line] == ["begin", "seeded_done", "end"]
@@ -85,6 +88,16 @@ def test_a_bad_verdict_falls_back_to_unseeded(make_job, unseeded):
     assert (job.folder / "image.fits").read_bytes() == (folder / "image.fits").read_bytes()
     assert_same_columns(columns(job.ms), written)
     assert record["events"]["fallback"] == 1
+    seeded, published = (
+        html.unescape((job.folder / arm / "report.html").read_text(encoding="utf-8"))
+        for arm in ("seeded", "unseeded")
+    )
+    assert "The pipeline judges it bad" in seeded
+    assert "x thermal, allowed 0.001" in seeded
+    assert "The image of the unseeded run instead, as it is bad." in seeded
+    assert (
+        f"FELL BACK to this unseeded run, as the seeded one was no good ({record['fallback']})" in published
+    )
 
 
 def test_a_catalogue_of_another_sky_falls_back_and_says_so(make_job, unseeded, tmp_path):

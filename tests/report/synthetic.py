@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,8 +42,9 @@ def write_run(
     n_times: int = 24,
     field: str = "a field",
     source: str = "nvss",
+    windows: int = 1,
 ) -> Path:
-    """Write what a seeded run that improved leaves."""
+    """Write what a seeded run that improved leaves; each spectral window has gains of its own."""
     rng = np.random.default_rng(3)
     folder.mkdir(parents=True, exist_ok=True)
     grid = ImageGrid(size, np.radians(4.0 / size), np.radians(150.0), np.radians(54.0))
@@ -52,7 +54,7 @@ def write_run(
         image = noise * rng.standard_normal((size, size), dtype=np.float32)
         image[size // 2, size // 2] += 1.0
         write_image(folder / f"{name}.fits", image, grid, beam, header=header)
-    _write_tables(folder, names, n_times, rng)
+    _write_tables(folder, names, n_times, windows, rng)
     _write_sources(folder, n_sources, source, rng)
     products = {
         n.replace("-", "_"): f"{n}.fits" for n in ("initial-image", "final-image", "final-difference")
@@ -60,7 +62,7 @@ def write_run(
     products |= {"seed_quality": "seed_quality.ecsv", "antennas": "antennas.ecsv"}
     curve = [
         {"solint_s": 10.0 * k, "common": False, "combined": True, "interpolation": "linear",
-         "chi2_heldout": 1 + 0.01 * k, "chi2_train": 1.0, "chi2_expected": 1 + 0.008 * k}
+         "chi2_heldout": 1 + 0.01 * k, "chi2_train": 1.0, "chi2_expected": 1 + 0.008 * k, "taken": k == 1}
         for k in (1, 2, 4)
     ]  # fmt: skip
     iteration = {"iteration": 1, "calmode": "ap", "solint_s": 10.0, "interpolation": "linear",
@@ -96,11 +98,13 @@ def write_run(
     return folder
 
 
-def _write_tables(folder: Path, names: Sequence[str], n_times: int, rng: np.random.Generator) -> None:
+def _write_tables(
+    folder: Path, names: Sequence[str], n_times: int, windows: int, rng: np.random.Generator
+) -> None:
     n = len(names)
     described = folder / "described"
     described.mkdir()
-    for name, rows in (("ANTENNA", n), ("FIELD", 1), ("SPECTRAL_WINDOW", 1), ("OBSERVATION", 1)):
+    for name, rows in (("ANTENNA", n), ("FIELD", 1), ("SPECTRAL_WINDOW", windows), ("OBSERVATION", 1)):
         made = default_ms_subtable(name, str(described / name))
         made.addrows(rows)
         made.close()
@@ -110,9 +114,10 @@ def _write_tables(folder: Path, names: Sequence[str], n_times: int, rng: np.rand
     with table(str(described / "FIELD"), readonly=False, ack=False) as fields:
         for column in ("PHASE_DIR", "DELAY_DIR", "REFERENCE_DIR"):
             fields.putcell(column, 0, np.radians([[150.0, 54.0]]))
-    with table(str(described / "SPECTRAL_WINDOW"), readonly=False, ack=False) as windows:
+    with table(str(described / "SPECTRAL_WINDOW"), readonly=False, ack=False) as described_windows:
         for column in ("CHAN_FREQ", "CHAN_WIDTH", "EFFECTIVE_BW", "RESOLUTION"):
-            windows.putcell(column, 0, np.array([1.4e9]))
+            for k in range(windows):
+                described_windows.putcell(column, k, np.array([1.4e9 + 1e7 * k]))
     shape = (n_times, n, 1, 2)
     gain = (1 + 0.1 * rng.normal(size=shape)) * np.exp(1j * rng.uniform(-np.pi, np.pi, shape))
     flag = rng.random(shape) < 0.05
@@ -128,7 +133,11 @@ def _write_tables(folder: Path, names: Sequence[str], n_times: int, rng: np.rand
         field_id=np.zeros(n_times, dtype=np.int64),
         scan=np.ones(n_times, dtype=np.int64),
     )
-    write_gain_table(folder / "selfcal_1_ap.gcal", "G Jones", {0: gains}, SimpleNamespace(path=described))
+    each = {
+        k: replace(gains, gain=gain * np.exp(1j * k), freq_hz=np.array([1.4e9 + 1e7 * k]))
+        for k in range(windows)
+    }
+    write_gain_table(folder / "selfcal_1_ap.gcal", "G Jones", each, SimpleNamespace(path=described))
     verdict = np.array(["good"] * (2 * n), dtype="<U9")
     verdict[1::7] = "noisy"
     verdict[::11] = "noise"

@@ -40,6 +40,30 @@ def test_the_slider_moves_the_line(show, good):
     assert shown() == "inset(0px 0px 0px 0%)"
 
 
+def test_one_spectral_window_is_shown_at_a_time(show, tmp_path):
+    folder = write_run(tmp_path / "out", ["a", "b", "c"], windows=3)
+    write_report(folder)
+    page = show(folder, 390, "dark")
+    page.evaluate("() => document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    layers, panel = page.locator("#gains [data-window]"), page.locator("#gains svg.plot").first
+    assert layers.count() == 3 * 2 * 3
+
+    def shown():
+        drawn = "e => e.filter(g => getComputedStyle(g).display !== 'none').map(g => g.dataset.window)"
+        return layers.evaluate_all(drawn)
+
+    assert shown() == ["0"] * 6
+    words = panel.get_attribute("aria-label")
+    chooser = page.get_by_label("Shown is")
+    assert chooser.locator("option").all_inner_texts()[1] == "spectral window 1, 1410 MHz"
+    chooser.select_option("2")
+    assert shown() == ["2"] * 6
+    # The words for who does not see it are of the window that is shown.
+    assert panel.get_attribute("data-alt-2") == panel.get_attribute("aria-label")
+    assert panel.get_attribute("data-alt-0") == words
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+
+
 def test_tables_are_sorted_both_ways_with_the_unknown_last(show, good):
     page = show(good)
     table = page.locator("#sources-table")

@@ -164,6 +164,47 @@ def test_clean_components_are_counted_and_not_listed_as_sources_that_differ(tmp_
     assert "Not as the catalogue has them (2)" in page.text
 
 
+def test_a_bandpass_that_was_given_is_shown_and_one_that_is_gone_is_named(tmp_path, ngc5921_caltables):
+    """Real tables: a bandpass and gains of 28 antennas, one of which has no data."""
+    names = [str(k) for k in range(1, 29)]
+    out = write_run(tmp_path / "out", names)
+    summary = json.loads((out / SUMMARY).read_text())
+    given = [str(ngc5921_caltables[name]) for name in ("B0", "G0")] + ["/gone/bpcal"]
+    summary["provenance"] |= {"initial_caltables": given, "receptors": ["R", "L"]}
+    (out / SUMMARY).write_text(json.dumps(summary))
+    page = page_of(out)
+    assert "cannot be shown" not in page.text
+    assert "/gone/bpcal is not there" in page.text
+    assert page.text.count("Bandpass as given to the run, in B0: ") == 1
+    assert "in G0" not in page.text
+    assert "1412.76 to 1414.08 MHz, 55 channels" in page.text
+    assert "polarisation 0 (RR)" in page.text
+    told = [
+        a["aria-label"] for a in page.all("svg") if (a.get("aria-label") or "").startswith("Bandpass of ")
+    ]
+    assert len(told) == 28
+    assert sum("polarisation 0 has no solution" in words for words in told) == 1
+
+
+def test_a_run_of_the_pipeline_bears_its_verdict(tmp_path):
+    out = write_run(tmp_path / "out", ["a", "b", "c"])
+    assert "The pipeline" not in page_of(out).text
+    for told, words in (
+        ({"quality": "bad", "reasons": ["noise 9.0 x thermal"], "published": False, "fallback": None},
+         ("judges it bad", "noise 9.0 x thermal", "unseeded run instead, as it is bad")),
+        ({"quality": "good", "reasons": [], "published": False, "fallback": None},
+         ("judges it good", "seeded runs are only recorded")),
+        ({"quality": "unverified", "reasons": ["unseeded"], "published": True, "fallback": "noise"},
+         ("judges it unverified", "FELL BACK to this unseeded run", "(noise)", "The image of this run.")),
+        ({"quality": "kept", "reasons": [], "published": True, "fallback": None}, ("input was kept",)),
+    ):  # fmt: skip
+        (out / "verdict.json").write_text(json.dumps(told))
+        page = page_of(out)
+        assert all(word in page.text for word in words), page.text[:2000]
+    (out / "verdict.json").write_text("{")
+    assert "verdict.json cannot be read" in page_of(out).text
+
+
 def test_one_solution_and_one_source(tmp_path):
     page = page_of(write_run(tmp_path / "out", ["a", "b", "c"], n_sources=3, n_times=1))
     assert "cannot be shown" not in page.text
@@ -272,4 +313,8 @@ def test_a_result_that_has_to_be_checked_is_not_ticked_off(tmp_path, change, dou
     (folder / SUMMARY).write_text(
         json.dumps(summary | clean | {"iterations": [{"chi2_heldout": 1.0}]} | change)
     )
-    assert ("but something speaks against it" in page_of(folder).text) == doubtful
+    page = page_of(folder)
+    assert ("but something speaks against it" in page.text) == doubtful
+    for finding in change.get("findings", ()):
+        did = "to be checked" if doubtful else "for information"
+        assert f"{finding['kind'].replace('_', ' ')}, {did}" in page.text

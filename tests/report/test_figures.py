@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from dsa110_contimg.calibration.caltables import read_gain_table
-from dsa110_contimg.report.figures import array_plots, choices_of, gain_panels, source_plots
+from dsa110_contimg.report.figures import array_plots, choices_of, source_plots
+from dsa110_contimg.report.gain_plots import bandpass_panels, gain_panels, polarisations_of
 from dsa110_contimg.report.pictures import pictures_of
 from dsa110_contimg.report.plots import Axis, Plot
 from dsa110_contimg.report.products import read_products
@@ -47,11 +48,96 @@ def test_long_runs_are_thinned_out_and_say_so(tmp_path):
     assert "one solution in 3" in panels.text
 
 
+def in_windows(table, n):
+    """The table with so many spectral windows, each of other gains."""
+    (first,) = table.gains.values()
+    gain, freq_hz = first.gain, first.freq_hz
+    windows = {k: replace(first, gain=gain * np.exp(1j * k), freq_hz=freq_hz + 1e7 * k) for k in range(n)}
+    return replace(table, gains=windows)
+
+
+def test_spectral_windows_that_differ_are_drawn_one_by_one(products):
+    (table,) = products.gain_tables
+    alone = gain_panels(products)
+    assert alone.windows == []
+    panels = gain_panels(replace(products, gain_tables=[in_windows(table, 3)]))
+    assert [key for key, _ in panels.windows] == ["0", "1", "2"]
+    assert panels.windows[1][1] == "spectral window 1, 1410 MHz"
+    assert "one spectral window at a time" in panels.text
+    one, three = alone.good[0].phase, panels.good[0].phase
+    assert [group for group, _ in three.layers] == ["0", "1", "2"]
+    assert list(three.alts) == ["0", "1", "2"]
+    paths = [[m.path for m in marks if m.style == "s0 dot"] for _, marks in three.layers]
+    assert paths[0] == [m.path for m in one.marks if m.style == "s0 dot"]
+    assert paths[1] != paths[0]
+    # Shared, they are drawn once.
+    shared = replace(table, gains=dict.fromkeys(range(3), table.gains[0]))
+    once = gain_panels(replace(products, gain_tables=[shared]))
+    assert once.windows == []
+    assert "the same in all 3 spectral windows" in once.text
+    assert points(once.good[0].phase, "s0 dot") == points(one, "s0 dot")
+
+
+def test_bandpasses_are_drawn_against_frequency(products):
+    (table,) = products.gain_tables
+    assert bandpass_panels(products) == []
+    (of,) = table.gains.values()
+    n = 16
+    shape = (1, len(NAMES), n, 2)
+    flag = np.zeros(shape, dtype=bool)
+    flag[0, 1, :5, 0] = True
+    ripple = 1 + 0.3 * np.sin(np.arange(n))[None, None, :, None] * np.ones(shape)
+    per_time = ("time_s", "interval_s", "reference_antenna", "field_id", "scan")
+    one_time = {k: getattr(of, k)[:1] for k in per_time}
+    made = replace(
+        of, **one_time, freq_hz=1.4e9 + 1e6 * np.arange(n), gain=ripple.astype(complex), flag=flag,
+        error=np.full(shape, 0.01), snr=np.full(shape, 100.0),
+    )  # fmt: skip
+    given = replace(table, kind="B Jones", gains={0: made}, label="/data/obs_bpcal")
+    (panels,) = bandpass_panels(replace(products, initial_bandpasses=[given]))
+    assert panels.title == "Bandpass as given to the run, in obs_bpcal"
+    assert "1400 to 1415 MHz, 16 channels" in panels.text
+    found = {p.name: p for p in (*panels.odd, *panels.good)}
+    assert points(found["b"].amplitude, "s0 dot") == n - 5
+    assert points(found["b"].amplitude, "s1 square") == n
+    assert points(found["b"].amplitude, "s2 cross") == 5
+    assert "11 of 16 channels solved, amplitude 0.7" in found["b"].phase.alt
+    own = bandpass_panels(replace(products, gain_tables=[*products.gain_tables, given]))
+    assert own[0].title == "Bandpass solved by the run, in obs_bpcal"
+    # The gains against time are without it.
+    with_it, alone = (gain_panels(replace(products, gain_tables=t)) for t in ([table, given], [table]))
+    assert with_it.text == alone.text
+    assert [p.phase.marks for p in with_it.good] == [p.phase.marks for p in alone.good]
+
+
+def test_polarisations_are_named_as_the_data_have_them(products):
+    assert polarisations_of(products) == ("polarisation 0", "polarisation 1")
+    products.summary["provenance"]["receptors"] = ["R", "L"]
+    assert polarisations_of(products) == ("polarisation 0 (RR)", "polarisation 1 (LL)")
+
+
+@pytest.mark.parametrize(
+    ("slope", "told"),
+    [(0.0, "No trend: from "), (-0.2, "the beam is narrower than assumed"), (0.2, "the beam is wider than")],
+)
+def test_a_beam_that_is_not_the_assumed_one_is_told_in_words(tmp_path, slope, told):
+    products = read_products(write_run(tmp_path / "out", NAMES, n_sources=90))
+    sources = products.sources
+    east = (np.asarray(sources["ra_deg"]) - 150) * np.cos(np.radians(54))
+    distance = np.hypot(east, np.asarray(sources["dec_deg"]) - 54)
+    sources["ratio"] = np.asarray(sources["ratio"]) + slope * distance
+    by_distance = source_plots(products)[0]
+    assert told in by_distance.caption
+    (line,) = [mark for mark in by_distance.marks if mark.style == "chosen line"]
+    assert line.path.count("L") == 2
+
+
 def test_the_interval_that_was_taken_is_marked(products):
     (choice,) = choices_of(products.summary)
     assert "Of 3 candidates 10 s" in choice.text
     assert "Taken was" not in choice.text
-    products.summary["iterations"][0]["solint_s"] = 20.0
+    for point in products.summary["iterations"][0]["curve"]:
+        point["taken"] = point["solint_s"] == 20.0
     (choice,) = choices_of(products.summary)
     assert "Taken was 20 s" in choice.text
     assert points(choice.plot, "chosen ring") == 1

@@ -66,7 +66,7 @@ def test_components_come_after_the_seeds_and_the_model_is_read_back(seed, tmp_pa
     sky = SkyModel.concatenate([seed.sky, seed.sky.select(np.array([0]))])
     model = replace(seed, sky=sky, apparent_jy=np.append(seed.apparent_jy, 0.25))
     table = source_report(seed, model, None)
-    assert list(table["verdict"]) == ["faint"] * 7 + ["new"]
+    assert list(table["verdict"]) == ["unmeasured"] * 7 + ["new"]
     assert table["catalog_apparent_jy"][7] == 0
     write_table(tmp_path / "q.ecsv", table)
     again = read_model(tmp_path / "q.ecsv")

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,8 @@ def test_what_a_measurement_set_holds(make_ms):
     assert (ms.spectral_windows[1].width_hz == 1e6).all()
     assert ms.spectral_windows[0].receptors == ((0, 0), (1, 1))
     assert ms.spectral_windows[0].parallel == (0, 1)
+    assert ms.spectral_windows[0].receptor_names == ("R", "L")
+    assert replace(ms.spectral_windows[0], corr_type=(12,)).receptor_names == ("X", "Y")
 
 
 def test_real_observation(ngc5921_raw):

@@ -14,7 +14,6 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
 
 from dsa110_contimg import __version__
@@ -37,7 +36,7 @@ from dsa110_contimg.cli.report import report
 from dsa110_contimg.cli.selfcal import selfcal
 from dsa110_contimg.cli.simulate import demo, score, simulate
 from dsa110_contimg.cli.state import state_app
-from dsa110_contimg.cli.terminal import PACKAGE, line_handler
+from dsa110_contimg.cli.terminal import PACKAGE, line_handler, stderr_console
 from dsa110_contimg.config import (
     ComparisonConfig,
     ImagingConfig,
@@ -80,7 +79,7 @@ def root(
     """Catalogue-seeded self-calibration of radio-interferometric continuum observations."""
     # Where nobody looks, a line for each record, never broken.
     seen = sys.stderr.isatty()
-    handler = RichHandler(console=Console(stderr=True), show_path=False) if seen else line_handler()
+    handler = RichHandler(console=stderr_console(), show_path=False) if seen else line_handler()
     level = logging.DEBUG if verbose else logging.WARNING
     # On the handler too: a log file of the pipeline takes more than the terminal shows.
     handler.setLevel(level)

@@ -8,7 +8,15 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from dsa110_contimg.cli.terminal import JsonFlag, TerminalProgress, plain, print_json, print_table
+from dsa110_contimg.cli.terminal import (
+    JsonFlag,
+    QuietFlag,
+    TerminalProgress,
+    plain,
+    print_json,
+    print_result,
+    print_table,
+)
 from dsa110_contimg.errors import CatalogMissingError, InputError, ResourceError
 from dsa110_contimg.files import replacing, write_table
 
@@ -47,6 +55,7 @@ def catalog_build(
     timeout: Annotated[float, typer.Option(help="Longest silence of a server in seconds", min=0.1)] = 30.0,
     catalog_dir: CatalogDir = None,
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Build declination strips from a catalogue file."""
     from dsa110_contimg.catalogs import SURVEYS, build_strips, default_catalog_dir
@@ -56,7 +65,7 @@ def catalog_build(
     folder = catalog_dir or default_catalog_dir()
     if catalog not in (*SURVEYS, "calibrators"):
         raise InputError(f"unknown catalogue {catalog!r}", remedy=f"known: {', '.join(SURVEYS)}, calibrators")
-    progress = TerminalProgress()
+    progress = TerminalProgress(quiet)
     if is_url(source):
         path = fetch(source, folder / "downloads", sha256=sha256, timeout_s=timeout, progress=progress)
     elif sha256 is not None:
@@ -65,10 +74,8 @@ def catalog_build(
         path = Path(source)
     if catalog == "calibrators":
         made, count = build_calibrators(path, folder)
-        if as_json:
-            print_json({"catalog": catalog, "table": str(made), "n_calibrators": count})
-        else:
-            typer.echo(f"{made}: {count} calibrators")
+        found = {"catalog": catalog, "table": str(made), "n_calibrators": count}
+        print_result(found, [f"{made}: {count} calibrators"], as_json, quiet)
         return
     report = build_strips(catalog, path, folder, dec_range, progress)
     values = {
@@ -81,15 +88,11 @@ def catalog_build(
         "notes": list(report.notes),
         "seconds": round(report.seconds, 3),
     }
-    if as_json:
-        print_json(values)
-        return
-    typer.echo(
+    said = (
         f"{report.catalog}: {report.n_sources} sources; {len(report.built)} strips built, {len(report.kept)} "
         f"already there, in {folder} ({report.seconds:.1f} s)"
     )
-    for note in report.notes:
-        typer.echo(f"note: {note}")
+    print_result(values, [said, *(f"note: {note}" for note in report.notes)], as_json, quiet)
 
 
 @catalog_app.command("query")

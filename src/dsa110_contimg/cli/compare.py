@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from dsa110_contimg.cli.options import settings_flags
-from dsa110_contimg.cli.terminal import JsonFlag, TerminalProgress, print_json
+from dsa110_contimg.cli.terminal import JsonFlag, QuietFlag, TerminalProgress, print_json, print_result
 from dsa110_contimg.config import ComparisonConfig, SelfCalConfig, StudyConfig
 from dsa110_contimg.errors import ConfigError, EngineError
 
@@ -24,6 +24,7 @@ def compare(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of options of self-calibration")] = None,
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
     *,
     options: dict[str, Any],
 ) -> None:
@@ -41,11 +42,11 @@ def compare(
         SelfCalConfig.load(config, options),
         ComparisonConfig.load(None, own),
         caltable or [],
-        progress=TerminalProgress(),
+        progress=TerminalProgress(quiet),
     )
     if as_json:
         print_json(result.results)
-    else:
+    elif not quiet:
         typer.echo((outdir / REPORT).read_text(encoding="utf-8"), nl=False)
 
 
@@ -57,6 +58,7 @@ def study(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of options")] = None,
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
     *,
     options: dict[str, Any],
 ) -> None:
@@ -66,7 +68,7 @@ def study(
     from dsa110_contimg.compare.study_report import write_study_report
 
     settings = StudyConfig.load(config, options)
-    runs = run_study(outdir, settings, TerminalProgress())
+    runs = run_study(outdir, settings, TerminalProgress(quiet))
     where = page or outdir / "study.md"
     default = StudyConfig.model_construct()
     changed = [
@@ -77,18 +79,14 @@ def study(
     write_page(where, settings, runs, " ".join(["contimg study", str(outdir), *changed]))
     report = write_study_report(outdir, where, runs)
     failed = sum(c["status"] != "completed" for c in runs)
-    if as_json:
-        print_json(
-            {
-                "page": str(where),
-                "report": str(report),
-                "observations": len(runs),
-                "failed": failed,
-                "runs": runs,
-            }
-        )
-    else:
-        typer.echo(f"{len(runs)} observations, {failed} failed; {where}, {report}")
+    values = {
+        "page": str(where),
+        "report": str(report),
+        "observations": len(runs),
+        "failed": failed,
+        "runs": runs,
+    }
+    print_result(values, [f"{len(runs)} observations, {failed} failed; {where}, {report}"], as_json, quiet)
     if failed:
         first = next(c for c in runs if c["status"] != "completed")
         raise EngineError(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from dsa110_contimg.cli.terminal import JsonFlag, print_result
+from dsa110_contimg.cli.terminal import JsonFlag, QuietFlag, print_result
 from dsa110_contimg.config import ImagingConfig
 from dsa110_contimg.errors import ContainerEngineError, ContainerError
 
@@ -39,6 +39,7 @@ def build(
         Path | None, typer.Option(help="Where its file system is kept", show_default="the user's cache")
     ] = None,
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Make the WSClean image from Debian packages, without an image registry."""
     from dsa110_contimg.imaging.wsclean.container_engine import find_engine
@@ -48,7 +49,7 @@ def build(
     engine = find_engine(config.container_engine)
     identifier = build_image(engine, config.container_image, tarball)
     values = {"engine": engine.name, "image": config.container_image, "id": identifier}
-    print_result(values, [f"{config.container_image} is in {engine.name}: {identifier}"], as_json)
+    print_result(values, [f"{config.container_image} is in {engine.name}: {identifier}"], as_json, quiet)
 
 
 @container_app.command("status")

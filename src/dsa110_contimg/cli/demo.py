@@ -55,7 +55,8 @@ def run_demo(outdir: Path, progress: Progress) -> dict[str, Any]:
         "50 mJy, and one at twice its catalogue flux"
     )
     ms = outdir / "demo.ms"
-    simulate(ms, SimulationConfig(random_phases=True, new_jy=0.05, variable_ratio=2.0))
+    config = SimulationConfig(random_phases=True, new_jy=0.05, variable_ratio=2.0)
+    simulate(ms, config, progress=progress)
     build_strips("nvss", outdir / "demo.catalog.ecsv", outdir / "catalogs")
     result = selfcal_ms(
         ms,

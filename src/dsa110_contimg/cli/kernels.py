@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from dsa110_contimg.cli.terminal import JsonFlag, TerminalProgress, print_result
+from dsa110_contimg.cli.terminal import JsonFlag, QuietFlag, TerminalProgress, print_result
 from dsa110_contimg.config import SelfCalConfig, SimulationConfig
 from dsa110_contimg.progress import Progress
 
@@ -20,11 +20,11 @@ _OBSERVATIONS: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
 )
 
 
-def compile_command(as_json: JsonFlag = False) -> None:
+def compile_command(as_json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Compile the numerical kernels, once after installation, so that no observation waits for it."""
-    number = compile_kernels(TerminalProgress())
+    number = compile_kernels(TerminalProgress(quiet))
     said = f"{number} kernels compiled" if number else "all kernels were compiled already"
-    print_result({"compiled": number}, [said], as_json)
+    print_result({"compiled": number}, [said], as_json, quiet)
 
 
 def compile_kernels(progress: Progress) -> int:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from dsa110_contimg.cli.observations import observation_row
 from dsa110_contimg.cli.options import ConfigFile, panels, settings_flags
-from dsa110_contimg.cli.terminal import JsonFlag, print_json, show_log_lines
+from dsa110_contimg.cli.terminal import JsonFlag, QuietFlag, print_json, print_result, show_log_lines
 from dsa110_contimg.config import PipelineConfig
 from dsa110_contimg.errors import InputError
 
@@ -80,6 +80,7 @@ def run(
     ] = 0,
     config: ConfigFile = None,
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
     *,
     options: dict[str, Any],
 ) -> None:
@@ -87,7 +88,7 @@ def run(
     from dsa110_contimg.pipeline.driver import Driver, raise_for_failures
 
     settings = PipelineConfig.load(config, options)
-    show_log_lines()
+    show_log_lines(quiet)
     with _open_state(settings, outdir) as state:
         driver = Driver(state, outdir, settings, caltables=_tables(caltable))
         wanted, misnamed = [], []
@@ -104,19 +105,16 @@ def run(
                 misnamed.append(error)
         driver.run()
         observations = [state.find(ms) for ms in dict.fromkeys(wanted)]
-        if as_json:
-            print_json(
-                {
-                    "observations": [observation_row(o) for o in observations],
-                    "misnamed": [str(e) for e in misnamed],
-                }
-            )
-        else:
-            counts = {s: sum(o.status == s for o in observations) for s in ("done", "failed", "reverted")}
-            counts["refused"] = len(misnamed)
-            folders = dict.fromkeys(str(o.folder.parent) for o in observations)
-            where = f"; products in {', '.join(folders)}" if folders else ""
-            typer.echo(", ".join(f"{n} {s}" for s, n in counts.items() if n) + where)
+        values = {
+            "observations": [observation_row(o) for o in observations],
+            "misnamed": [str(e) for e in misnamed],
+        }
+        counts = {s: sum(o.status == s for o in observations) for s in ("done", "failed", "reverted")}
+        counts["refused"] = len(misnamed)
+        folders = dict.fromkeys(str(o.folder.parent) for o in observations)
+        where = f"; products in {', '.join(folders)}" if folders else ""
+        said = ", ".join(f"{n} {s}" for s, n in counts.items() if n) + where
+        print_result(values, [said], as_json, quiet)
         raise_for_failures(state, observations, misnamed)
 
 
@@ -126,6 +124,7 @@ def watch(
     outdir: Annotated[Path, typer.Argument(help="Folder for the products of all")],
     caltable: CalTables = None,
     config: ConfigFile = None,
+    quiet: QuietFlag = False,
     *,
     options: dict[str, Any],
 ) -> None:
@@ -133,7 +132,7 @@ def watch(
     from dsa110_contimg.pipeline.driver import Driver
 
     settings = PipelineConfig.load(config, options)
-    show_log_lines()
+    show_log_lines(quiet)
     with _open_state(settings, outdir) as state:
         driver = Driver(state, outdir, settings, folder, _tables(caltable))
         driver.run()

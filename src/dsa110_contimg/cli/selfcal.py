@@ -8,11 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from dsa110_contimg.cli.options import settings_flags
-from dsa110_contimg.cli.terminal import JsonFlag, TerminalProgress, print_json
+from dsa110_contimg.cli.terminal import JsonFlag, QuietFlag, TerminalProgress, print_json
 from dsa110_contimg.config import (
     SelfCalConfig,
 )
 from dsa110_contimg.errors import NotImprovedError
+from dsa110_contimg.selfcal.findings import INFORMATION
 from dsa110_contimg.selfcal.naming import REPORT
 
 __all__ = ["print_selfcal", "selfcal"]
@@ -30,6 +31,7 @@ def selfcal(
         bool, typer.Option("--require-improvement", help="Exit with status 4 if not improved")
     ] = False,
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
     *,
     options: dict[str, Any],
 ) -> None:
@@ -43,14 +45,14 @@ def selfcal(
     from dsa110_contimg.selfcal.run import selfcal_ms
 
     settings = SelfCalConfig.load(config, options)
-    result = selfcal_ms(ms, outdir, settings, caltable or [], progress=TerminalProgress())
+    result = selfcal_ms(ms, outdir, settings, caltable or [], progress=TerminalProgress(quiet))
     try_report(outdir)
     if as_json:
         print_json(result.summary)
-    else:
+    elif not quiet:
         print_selfcal(result.summary, outdir)
     if require_improvement and not result.improved:
-        raise NotImprovedError(f"{result.status}: {result.message}", ms, "the input was kept")
+        raise NotImprovedError(_outcome(result.summary), ms, "the input was kept")
 
 
 def print_selfcal(summary: dict[str, Any], outdir: Path) -> None:
@@ -58,24 +60,25 @@ def print_selfcal(summary: dict[str, Any], outdir: Path) -> None:
     first, last = summary["initial"], summary["final"]
     offset, flux_ratio, thermal = last["offset_arcsec"], last["flux_ratio"], last["thermal_ratio"]
     in_model = f"{summary['n_seeds']} sources, {summary['seed_flux_jy']:.4g} Jy apparent"
-    sources = [f"{n} {v}" for v, n in summary.get("seed_verdicts", {}).items() if v != "faint"]
     lines = {
-        "status": f"{summary['status']}: {summary['message']}",
+        "status": _outcome(summary),
         "catalogue model": in_model if summary["seeded"] else "none",
+        "held-out sources": _heldout_sources(summary),
         "held-out chi2": _heldout(summary),
-        "solver": _convergence(summary),
+        "gain solutions": _convergence(summary),
         "signal to noise": f"{first['snr']:.1f} -> {last['snr']:.1f}",
-        "rms": f"{1e3 * first['rms_jy']:.4g} -> {1e3 * last['rms_jy']:.4g} mJy"
+        "image rms": f"{1e3 * first['rms_jy']:.4g} -> {1e3 * last['rms_jy']:.4g} mJy/beam"
         + (f" ({thermal:.2f} x thermal)" if thermal else "")
         + (", before in other flux units" if summary["flux_units_changed"] else ""),
         "flux ratio": "no source to compare"
         if flux_ratio is None
-        else f"{flux_ratio:.3f} (median of {last['flux_ratio_n']} sources)",
+        else f"{flux_ratio:.3f} of the catalogue's (median of {last['flux_ratio_n']} sources)",
         "position offset": "no source to compare"
         if offset is None
-        else f"{offset[0]:+.2f}, {offset[1]:+.2f} arcsec",
-        "bright sources": ", ".join(sources),
-        "seconds": ", ".join(f"{k} {v:.1f}" for k, v in summary["seconds"].items()),
+        else f"{offset[0]:+.2f} arcsec east, {offset[1]:+.2f} north (median of the same)",
+        "bright sources": _sources(summary.get("seed_verdicts", {})),
+        "to be checked": "; ".join(_doubts(summary)),
+        "time in seconds": ", ".join(f"{k} {v:.1f}" for k, v in summary["seconds"].items()),
         "pictures": str(outdir / summary["products"].get("picture", "")),
         "images": str(outdir / "final-image.fits"),
         "report": str(outdir / REPORT) if (outdir / REPORT).exists() else "",
@@ -85,12 +88,56 @@ def print_selfcal(summary: dict[str, Any], outdir: Path) -> None:
             typer.echo(f"{key:<20} {text}")
 
 
+def _outcome(summary: dict[str, Any]) -> str:
+    """Say status and message; most messages begin with what the status says."""
+    status, message = str(summary["status"]).replace("_", " "), str(summary["message"])
+    return message if message.startswith(status) else f"{status}: {message}"
+
+
+#: How many of the bright sources are as the source report says, the most welcome first.
+VERDICTS = {
+    "agrees": "as the catalogue has them",
+    "brighter": "brighter",
+    "fainter": "fainter",
+    "moved": "elsewhere",
+    "missing": "missing",
+    "split": "double",
+    "new": "CLEAN components that it lacks",
+}
+
+
+def _doubts(summary: dict[str, Any]) -> list[str]:
+    """List what speaks against the result, but for what the status says already."""
+    texts = [str(f["text"]) for f in summary["findings"] if f["kind"] not in INFORMATION]
+    return [text for text in texts if text not in summary["message"]]
+
+
+def _sources(verdicts: dict[str, int]) -> str:
+    """Say how many sources came out how; what is too faint to tell, or part of another, is not counted."""
+    return ", ".join(f"{verdicts[v]} {words}" for v, words in VERDICTS.items() if verdicts.get(v))
+
+
+def _heldout_sources(summary: dict[str, Any]) -> str:
+    """Say what came back of sources that gains were not solved on; empty where none could be held out."""
+    found = summary["heldout_sources"] or {}
+    flux, error = found.get("recovered_fraction"), found.get("recovered_error")
+    if flux is None or error is None:
+        return ""
+    if not found["tells"]:
+        return f"too weak to tell ({flux:.2f} +- {error:.2f} of their flux)"
+    said = f"{flux:.2f} +- {error:.2f} of their flux comes back after gains solved without them"
+    if found["taken_by_gains"] > error:
+        said += f", which may take {100 * found['taken_by_gains']:.0f} %"
+    agreeing = f"; {found['n_agreeing']} of {found['n_sources']} bright ones agree with the catalogue"
+    return said + (agreeing if found["n_sources"] else "")
+
+
 def _heldout(summary: dict[str, Any]) -> str:
     """Say what the kept round leaves on channels that it was not solved on; empty if none was kept."""
     if not summary["best_iteration"]:
         return ""
     chi2 = summary["iterations"][summary["best_iteration"] - 1]["chi2_heldout"]
-    return f"{chi2:.4g} x thermal variance left on channels not solved on (1: noise alone)"
+    return f"{chi2:.4g} x thermal variance left on channels not solved on (1 is noise alone)"
 
 
 def _convergence(summary: dict[str, Any]) -> str:
@@ -99,5 +146,5 @@ def _convergence(summary: dict[str, Any]) -> str:
         return ""
     this = summary["iterations"][summary["best_iteration"] - 1]
     share = this["converged_fraction"]
-    ended = "all solutions converged" if share == 1 else f"{100 * share:.1f} % of the solutions converged"
+    ended = "all converged" if share == 1 else f"{100 * share:.1f} % converged"
     return f"{ended}, in {this['solver_iterations']} iterations at the most"

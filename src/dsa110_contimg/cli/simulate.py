@@ -9,7 +9,7 @@ import typer
 
 from dsa110_contimg.cli.options import settings_flags
 from dsa110_contimg.cli.selfcal import print_selfcal
-from dsa110_contimg.cli.terminal import JsonFlag, TerminalProgress, print_json
+from dsa110_contimg.cli.terminal import JsonFlag, QuietFlag, TerminalProgress, print_json, print_result
 from dsa110_contimg.config import (
     SimulationConfig,
 )
@@ -21,23 +21,22 @@ __all__ = ["demo", "score", "simulate"]
 def simulate(
     out: Annotated[Path, typer.Argument(help="Measurement Set to write; truth and catalogue come beside it")],
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
     *,
     options: dict[str, Any],
 ) -> None:
     """Simulate an observation with known truth."""
     from dsa110_contimg.simulate.observe import simulate as simulate_ms
 
-    truth = simulate_ms(out, SimulationConfig.load(None, options))
+    truth = simulate_ms(out, SimulationConfig.load(None, options), progress=TerminalProgress(quiet))
     stem = out.with_suffix("")
     products = {
         "ms": str(out),
         "truth": str(stem.with_name(stem.name + ".truth.npz")),
         "catalog": str(stem.with_name(stem.name + ".catalog.ecsv")),
     }
-    if as_json:
-        print_json({**products, "n_sources": len(truth.sky)})
-        return
-    typer.echo(f"{out}: {len(truth.sky)} sources; truth {products['truth']}, catalogue {products['catalog']}")
+    said = f"{out}: {len(truth.sky)} sources; truth {products['truth']}, catalogue {products['catalog']}"
+    print_result({**products, "n_sources": len(truth.sky)}, [said], as_json, quiet)
 
 
 def demo(
@@ -45,13 +44,16 @@ def demo(
         "demo-output"
     ),
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Simulate a transit, self-calibrate it from random phases, print what came out."""
     from dsa110_contimg.cli.demo import run_demo
 
-    report = run_demo(outdir, TerminalProgress())
+    report = run_demo(outdir, TerminalProgress(quiet))
     if as_json:
         print_json(report)
+        return
+    if quiet:
         return
     score = report["score"]
     print_selfcal(report["summary"], outdir / "selfcal")
@@ -69,13 +71,11 @@ def score(
     outdir: Annotated[Path, typer.Argument(help="Folder of a finished self-calibration")],
     truth: Annotated[Path, typer.Argument(help="OUT.truth.npz of the simulation")],
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
 ) -> None:
     """Compare a self-calibration of simulated data with the truth."""
     from dsa110_contimg.compare.score import score_run
 
-    scores = score_run(outdir, truth, TerminalProgress())
-    if as_json:
-        print_json(scores)
-        return
-    for key, value in scores.items():
-        typer.echo(f"{key:<20} {value if not isinstance(value, float) else format(value, '.4g')}")
+    scores = score_run(outdir, truth, TerminalProgress(quiet))
+    shown = {k: format(v, ".4g") if isinstance(v, float) else v for k, v in scores.items()}
+    print_result(scores, [f"{key:<20} {value}" for key, value in shown.items()], as_json, quiet)

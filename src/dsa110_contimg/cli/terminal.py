@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import cache
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -22,6 +23,7 @@ __all__ = [
     "PACKAGE",
     "JsonFlag",
     "LineFormatter",
+    "QuietFlag",
     "TerminalProgress",
     "date_text",
     "line_handler",
@@ -30,6 +32,7 @@ __all__ = [
     "print_result",
     "print_table",
     "show_log_lines",
+    "stderr_console",
 ]
 
 T = TypeVar("T")
@@ -39,6 +42,29 @@ PACKAGE = "dsa110_contimg"
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")]
+
+
+def _errors_only(quiet: bool) -> bool:
+    """Let the log say no more than errors, before a command does anything."""
+    if quiet:
+        _set_level(logging.ERROR)
+    return quiet
+
+
+def _set_level(level: int) -> None:
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(level)
+
+
+QuietFlag = Annotated[
+    bool,
+    typer.Option(
+        "-q",
+        "--quiet",
+        callback=_errors_only,
+        help="Print errors only (and the object of --json): the exit status tells how it ended",
+    ),
+]
 
 
 class LineFormatter(logging.Formatter):
@@ -61,10 +87,22 @@ class LineFormatter(logging.Formatter):
         return mark + " ".join(" ".join(words).splitlines())
 
 
-def show_log_lines() -> None:
-    """Show on stderr all that the pipeline logs, a line each: for commands that work through many."""
+@cache
+def stderr_console() -> Console:
+    """Return the one console on stderr: a line that is logged while a bar is drawn goes above the bar."""
+    return Console(stderr=True)
+
+
+def show_log_lines(quiet: bool = False) -> None:
+    """Show on stderr all that the pipeline logs, a line each: for commands that work through many.
+
+    Parameters
+    ----------
+    quiet : bool
+        Show errors alone. What goes into log files is the same.
+    """
     handler = line_handler()
-    handler.setLevel(logging.INFO)
+    handler.setLevel(logging.ERROR if quiet else logging.INFO)
     logging.basicConfig(level=logging.getLogger().level, handlers=[handler], force=True)
     logging.getLogger(PACKAGE).setLevel(logging.INFO)
 
@@ -77,14 +115,26 @@ def line_handler() -> logging.Handler:
 
 
 class TerminalProgress:
-    """Progress bars and notes on stderr; bars only where somebody is looking."""
+    """Progress bars and notes on stderr; bars only where somebody is looking.
 
-    def __init__(self) -> None:
-        self.console = Console(stderr=True)
+    Parameters
+    ----------
+    quiet : bool
+        Show neither.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.console = stderr_console()
+
+    @property
+    def draws(self) -> bool:
+        """Whether bars are drawn: FORCE_COLOR makes a file no terminal, and a dumb one cannot redraw."""
+        return not self.quiet and self.console.file.isatty() and not self.console.is_dumb_terminal
 
     def track(self, items: Iterable[T], total: int, label: str) -> Iterator[T]:
         """Pass items through under a bar with a time estimate."""
-        if not self.console.is_terminal or total < 2:
+        if not self.draws or total < 2:
             yield from items
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -96,15 +146,17 @@ class TerminalProgress:
 
     def note(self, text: str) -> None:
         """Print a line."""
+        if self.quiet:
+            return
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
-def print_result(values: dict[str, Any], lines: Iterable[str], as_json: bool) -> None:
-    """Print what a command found: as JSON if that is asked for, else as lines."""
+def print_result(values: dict[str, Any], lines: Iterable[str], as_json: bool, quiet: bool = False) -> None:
+    """Print what a command found: as JSON if that is asked for, else as lines unless it is to be quiet."""
     if as_json:
         print_json(values)
         return
-    for line in lines:
+    for line in () if quiet else lines:
         typer.echo(line)
 
 

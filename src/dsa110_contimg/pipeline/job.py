@@ -47,7 +47,7 @@ from dsa110_contimg.pipeline.quality import QualityVerdict, judge, key_figures
 from dsa110_contimg.pipeline.rollout import choose_mode
 from dsa110_contimg.pipeline.trouble import Trouble, trouble_of
 from dsa110_contimg.report import INDEX, try_report
-from dsa110_contimg.selfcal.naming import REPORT, SUMMARY
+from dsa110_contimg.selfcal.naming import REPORT, SUMMARY, VERDICT
 from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.visibilities import open_recovered
 from dsa110_contimg.visibilities.columns import back_up_columns, restore_columns
@@ -305,7 +305,7 @@ class _Work:
         require_own_data(job.ms)
         rule = find_caltables(job.ms, config.caltable_dir, config.caltables) if job.caltables is None else ()
         self.tables = job.caltables if job.caltables is not None else rule
-        mode = choose_mode(job.name, config)
+        self.mode = mode = choose_mode(job.name, config)
         published, fallback = "unseeded", None
         if mode != "unseeded":
             fallback = self._seeded_arm()
@@ -316,7 +316,7 @@ class _Work:
         if published == "unseeded":
             if fallback:
                 logger.warning("falls back to unseeded: %s", fallback, extra={"event": "fallback"})
-            self._arm("unseeded")
+            self._arm("unseeded", fallback)
         arm = self.arms[published]
         image = self._publish(published, arm["selfcal_status"])
         self.seconds["total"] = time.time() - self.started
@@ -350,8 +350,11 @@ class _Work:
             return str(error)
         return "; ".join(arm["reasons"]) if arm["quality"] == "bad" else None
 
-    def _arm(self, name: str) -> dict[str, Any]:
-        """Self-calibrate with or without seed, unless that is done already, and judge the outcome."""
+    def _arm(self, name: str, fallback: str | None = None) -> dict[str, Any]:
+        """Self-calibrate with or without seed, unless that is done already, and judge the outcome.
+
+        With `fallback`, what spoke against the seeded arm, this is the unseeded one in its place.
+        """
         job, folder = self.job, self.job.folder / name
         summary = _read_json(folder / SUMMARY)
         if not summary:
@@ -361,13 +364,11 @@ class _Work:
             options = self.config.selfcal().with_options(use_nvss_seeding=name == "seeded")
             self.touched = True
             summary = selfcal_ms(job.ms, real_folder(folder), options, list(self.tables)).summary
-        if not (folder / REPORT).is_file():
-            # Also where the run was killed just before.
-            try_report(folder, job.folder.parent / INDEX if self.config.index_s else None)
+        verdict: QualityVerdict = judge(summary, self.config)
+        self._report(folder, name, verdict, fallback)
         if summary["status"] == "improved":
             # Self-calibration never writes flags, but others may once the calibration is good.
             back_up_columns(open_recovered(job.ms), FLAGS)
-        verdict: QualityVerdict = judge(summary, self.config)
         for stage, value in summary["seconds"].items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + value
         self.arms[name] = {
@@ -381,6 +382,20 @@ class _Work:
         }
         logger.info("%s: %s, %s", name, summary["message"], verdict.quality, extra={"event": f"{name}_done"})
         return self.arms[name]
+
+    def _report(self, folder: Path, name: str, verdict: QualityVerdict, fallback: str | None) -> None:
+        """Leave the verdict beside the run, and the page that shows it; also where that was killed before."""
+        bad = verdict.quality == "bad" and self.config.fallback
+        told = {
+            "quality": verdict.quality,
+            "reasons": list(verdict.reasons),
+            "published": name == "unseeded" or (self.mode == "seeded" and not bad),
+            "fallback": fallback,
+        }
+        if (folder / REPORT).is_file() and _read_json(folder / VERDICT) == told:
+            return
+        write_json(folder / VERDICT, told)
+        try_report(folder, self.job.folder.parent / INDEX if self.config.index_s else None)
 
     def _publish(self, arm: str, selfcal_status: str) -> Path:
         """Put the final image into place, complete or not at all."""

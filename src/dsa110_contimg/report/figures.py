@@ -1,33 +1,27 @@
-"""Plots of a run: gains of each antenna, the choice of intervals, sources, uv coverage and the array."""
+"""Plots of a run: the choice of intervals, sources, uv coverage and the array."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import erfa
 import numpy as np
 from astropy.table import Table
 
-from dsa110_contimg.array_types import Bool, Complex, Float
-from dsa110_contimg.calibration.apply import gains_at_times
+from dsa110_contimg.array_types import Float
 from dsa110_contimg.calibration.gains import GainTable
-from dsa110_contimg.imaging import ImageGrid
+from dsa110_contimg.imaging import ImageGrid, mad_rms
 from dsa110_contimg.imaging.grid import SPEED_OF_LIGHT
+from dsa110_contimg.report.gain_plots import verdicts_of
 from dsa110_contimg.report.pictures import data_uri
 from dsa110_contimg.report.plots import Axis, Frame, Plot
 from dsa110_contimg.report.products import AFTER, BEFORE, Array, RunProducts
-from dsa110_contimg.selfcal.antenna_report import when_lost
 
-__all__ = ["AntennaPanel", "Choice", "GainPanels", "array_plots", "choices_of", "gain_panels", "source_plots"]
+__all__ = ["Choice", "array_plots", "choices_of", "source_plots"]
 
-#: More points are thinned out: what is drawn of each antenna is a few hundred pixels wide.
-MOST_POINTS = 120_000
-PHASES = Frame(width=200, height=86, left=36, right=5, top=7, bottom=5)
-AMPLITUDES = Frame(width=200, height=86, left=36, right=5, top=4, bottom=16)
 #: Pixels of the picture of the uv plane, on a side, if there are that many points.
 UV_PIXELS, MANY_POINTS = 360, 20_000
 #: Colours of the uv plane that are seen on white and on black: red, green, blue from 0 to 1.
@@ -39,35 +33,6 @@ MOST_NAMED = 8
 
 
 @dataclass(frozen=True)
-class AntennaPanel:
-    """Gains of one antenna: its name, what became of it and when, its phases and its amplitudes."""
-
-    name: str
-    verdict: str
-    when: str
-    is_reference: bool
-    phase: Plot
-    amplitude: Plot
-
-
-@dataclass(frozen=True)
-class GainPanels:
-    """Gains of all antennas.
-
-    Attributes
-    ----------
-    odd, good : list of AntennaPanel
-        Antennas that are not good, and the others.
-    text : str
-        What is drawn, in words.
-    """
-
-    odd: list[AntennaPanel]
-    good: list[AntennaPanel]
-    text: str
-
-
-@dataclass(frozen=True)
 class Choice:
     """How a round came to its interval: words, a plot, and its marks with what they stand for."""
 
@@ -75,144 +40,6 @@ class Choice:
     text: str
     plot: Plot
     legend: list[tuple[str, str]]
-
-
-def gain_panels(products: RunProducts) -> GainPanels | None:
-    """Draw phase and amplitude of each antenna against time; None without gain tables."""
-    # Not carried over gaps: what was not solved is to be seen.
-    tables = [replace(t, max_gap=0.0) for t in products.gain_tables if t.kind != "B Jones"]
-    if not tables:
-        return None
-    spw = min(tables[0].gains)
-    n_antennas = tables[0].gains[spw].n_antennas
-    names = products.array.names if products.array else [str(k) for k in range(n_antennas)]
-    times = np.unique(np.concatenate([t.for_spw(spw).time_s for t in tables]))
-    every = math.ceil(4 * times.size * n_antennas / MOST_POINTS)
-    times = times[::every]
-    gain, solved = (x[0] for x in gains_at_times(tables, [spw], times, n_antennas))
-    phase_error, amplitude_error = _errors(tables, spw, times)
-    minutes = (times - times[0]) / 60
-    size = np.where(solved, np.abs(gain), np.nan)
-    typical = float(np.nanmedian(size)) if solved.any() else 1.0
-    largest = float(np.nanpercentile(size, 99)) if solved.any() else 1.0
-    x = Axis("minutes", -0.03 * float(minutes[-1] or 1.0), 1.03 * float(minutes[-1] or 1.0))
-    top = max(2 * typical, 1.1 * largest)
-    y_amplitude = Axis("amplitude", 0.0, top, ticks=(0.0, float(f"{typical:.2g}")))
-    y_phase = Axis("degrees", -190.0, 190.0, ticks=(-180.0, 0.0, 180.0))
-    references = _references(tables, spw)
-    verdicts = _verdicts(products.antennas)
-    when = {} if products.antennas is None else when_lost(products.antennas)
-    lost = {name: words for words, names in when.items() for name in names}
-    panels = []
-    for k, name in enumerate(names):
-        verdict = verdicts.get(name, "")
-        at = slice(None), k
-        is_reference = references[:1] == [k]
-        alt = _gains_in_words(name, verdict, gain[at], solved[at], is_reference)
-        phases = Plot(alt, x, y_phase, PHASES)
-        degrees = np.where(solved[at], np.degrees(np.angle(gain[at])), np.nan)
-        _draw_gains(phases, minutes, degrees, np.degrees(phase_error[at]), solved[at])
-        amplitudes = Plot("", x, y_amplitude, AMPLITUDES)
-        _draw_gains(amplitudes, minutes, size[at], amplitude_error[at] * size[at], solved[at])
-        panels.append(AntennaPanel(name, verdict, lost.get(name, ""), is_reference, phases, amplitudes))
-    odd = [p for p in panels if p.verdict not in ("good", "")]
-    text = _gains_text(tables, spw, names, minutes, every)
-    return GainPanels(odd, [p for p in panels if p not in odd], text)
-
-
-def _gains_text(
-    tables: Sequence[GainTable], spw: int, names: Sequence[str], minutes: Float, every: int
-) -> str:
-    """Say what the panels show."""
-    said = ["Phase (above, \u2212180 to 180 degrees) and amplitude (below) against minutes"]
-    windows = len(tables[0].gains)
-    if windows > 1:
-        same = all(_same(table, spw, other) for table in tables for other in table.gains)
-        said.append(f"{'the same in all' if same else 'of the first of'} {windows} spectral windows")
-    said += [_minutes(minutes), f"{minutes.size} points"]
-    if every > 1:
-        said.append(f"one solution in {every}")
-    text = ", ".join(said) + ". "
-    who = [names[r] for r in _references(tables, spw)[:3] if r < len(names)]
-    if who:
-        others = f" (at times also {', '.join(who[1:])})" if who[1:] else ""
-        text += f"Reference antenna: {who[0]}{others}. "
-    return (
-        f"{text}Bars are standard errors, where they are larger than a mark; amplitudes far above the others "
-        "are drawn at the upper edge."
-    )
-
-
-def _references(tables: Sequence[GainTable], spw: int) -> list[int]:
-    """List the reference antennas, the most frequent first."""
-    found = Counter(int(r) for table in tables for r in table.for_spw(spw).reference_antenna if r >= 0)
-    return [r for r, _ in found.most_common()]
-
-
-def _same(table: GainTable, spw: int, other: int) -> bool:
-    one, two = table.gains[spw].gain, table.gains[other].gain
-    return one.shape == two.shape and bool(np.array_equal(one, two))
-
-
-def _minutes(minutes: Float) -> str:
-    return f"over {minutes[-1]:.3g} minutes" if minutes[-1] > 0 else "one interval"
-
-
-def _errors(tables: Sequence[GainTable], spw: int, times: Float) -> tuple[Float, Float]:
-    """Relative errors of phase and of amplitude, (ntime, nant, 2): those of tables that change it."""
-    phase = amplitude = np.zeros((times.size, 1, 2))
-    for table in tables:
-        gains = table.for_spw(spw)
-        nearest = np.abs(gains.time_s[None] - times[:, None]).argmin(axis=1)
-        size = np.maximum(np.abs(gains.gain[:, :, 0]), 1e-30)
-        relative = np.where(gains.flag[:, :, 0], 0.0, gains.error[:, :, 0] / size)[nearest] ** 2
-        phase = phase + relative
-        if np.abs(size - 1).max() > 1e-3:
-            amplitude = amplitude + relative
-    phase, amplitude = np.broadcast_arrays(phase, amplitude)
-    return np.sqrt(phase), np.sqrt(amplitude)
-
-
-def _draw_gains(plot: Plot, minutes: Float, values: Float, errors: Float, solved: Bool) -> None:
-    """Draw both polarisations, (ntime, 2), and where there is no solution."""
-    for p, style in ((0, "s0 dot"), (1, "s1 square")):
-        plot.add_bars(f"s{p} bar", minutes, values[:, p] - errors[:, p], values[:, p] + errors[:, p])
-        plot.add(style, minutes, values[:, p])
-    lost = ~solved
-    for p in range(2):
-        if lost[:, p].any():
-            height = plot.y.low + (0.1 + 0.12 * p) * (plot.y.high - plot.y.low)
-            plot.add("s2 cross", minutes[lost[:, p]], np.full(int(lost[:, p].sum()), height))
-
-
-def _gains_in_words(name: str, verdict: str, gain: Complex, solved: Bool, is_reference: bool) -> str:
-    words = [
-        f"Gains of {name}"
-        + (", the reference antenna" if is_reference else "")
-        + (f": {verdict}" if verdict else "")
-    ]
-    for p in range(2):
-        n = int(solved[:, p].sum())
-        if n == 0:
-            words.append(f"polarisation {p} has no solution")
-            continue
-        of = gain[solved[:, p], p]
-        steps = np.degrees(np.abs(np.angle(of[1:] * np.conj(of[:-1]))))
-        step = f", phase changes by {np.median(steps):.0f} degrees between neighbours" if steps.size else ""
-        amplitude = f"median amplitude {np.median(np.abs(of)):.3g}"
-        words.append(f"polarisation {p}: {n} of {len(solved)} solved, {amplitude}{step}")
-    return "; ".join(words)
-
-
-def _verdicts(antennas: Table | None) -> dict[str, str]:
-    """Say what became of each antenna: of both polarisations, if they differ."""
-    found: dict[str, list[str]] = {}
-    if antennas is not None:
-        for name, verdict in zip(antennas["antenna"], antennas["verdict"], strict=True):
-            of = found.setdefault(str(name), [])
-            if str(verdict) not in of:
-                of.append(str(verdict))
-    return {name: " and ".join(sorted(v, key=lambda w: w == "good")) for name, v in found.items()}
 
 
 def choices_of(summary: dict[str, Any]) -> list[Choice]:
@@ -241,11 +68,11 @@ def _choice(this: dict[str, Any], curve: list[dict[str, Any]]) -> Choice:
     best = min(curve, key=lambda c: c["chi2_expected"])
     # Ways that are far worse at every interval would flatten what decides.
     decisive = [c["chi2_expected"] for c in ways[_way(best)]]
-    x = Axis.around("solution interval (s)", [c["solint_s"] for c in curve], log=True)
+    x = Axis.around("data in a solution interval (s)", [c["solint_s"] for c in curve], log=True)
     y = Axis.around("held-out chi-squared", decisive, log=max(decisive) > 3 * min(decisive) > 0)
     beyond = any(c["chi2_expected"] > y.high for c in curve)
     worst = max(curve, key=lambda c: c["chi2_expected"])
-    taken = next((c for c in curve if _is_taken(c, this)), best)
+    taken = next((c for c in curve if c.get("taken")), None)
     text = (
         "Every candidate was solved on one half of the channels and scored on the other half. Of "
         f"{len(curve)} candidates {_seconds(best)} ({_way(best)}) leaves the least there: "
@@ -264,23 +91,17 @@ def _choice(this: dict[str, Any], curve: list[dict[str, Any]]) -> Choice:
         seconds, chi2 = [c["solint_s"] for c in points], [c["chi2_expected"] for c in points]
         plot.add_line(style.split()[0], seconds, chi2)
         plot.add(style, seconds, chi2, title=way)
-    plot.add("chosen ring", taken["solint_s"], taken["chi2_expected"], title="taken")
-    plot.add_note(taken["solint_s"], taken["chi2_expected"], "taken")
-    if taken is not best:
+    if taken is not None:
+        plot.add("chosen ring", taken["solint_s"], taken["chi2_expected"], title="taken")
+        plot.add_note(taken["solint_s"], taken["chi2_expected"], "taken")
+        elapsed = this.get("solint_s")
+        if _finite(elapsed) and elapsed > 1.05 * taken["solint_s"]:
+            text += f" With the gaps between scans an interval of those taken lasts {elapsed:.0f} s."
+    if taken is not None and taken is not best:
         text += f" Taken was {_seconds(taken)} ({_way(taken)}): {taken['chi2_expected']:.5g}."
     if beyond:
         text += " Marks on the upper edge lie above it."
     return Choice(f"Round {this.get('iteration')}: {mode}", text, plot, list(zip(WAYS, ways, strict=False)))
-
-
-def _is_taken(point: dict[str, Any], this: dict[str, Any]) -> bool:
-    """Whether a round took a candidate."""
-    return (
-        math.isclose(point["solint_s"], this.get("solint_s") or 0.0, rel_tol=1e-6)
-        and point.get("interpolation") == this.get("interpolation")
-        and point.get("combined") == this.get("combined_spw")
-        and point.get("common") == (this.get("gain_type") == "T")
-    )
 
 
 def _seconds(point: dict[str, Any]) -> str:
@@ -300,13 +121,42 @@ def _way(point: dict[str, Any]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Quantity:
-    """What was measured of sources: values with errors, what is right, and how far off each is."""
+    """What was measured of sources: values with errors, what is right, and how far off each is.
+
+    A trend along an axis that has causes by its sign, falling and rising, is told.
+    """
 
     label: str
     values: Float
     errors: Float
     right: float
     off: Float
+    causes: dict[str, tuple[str, str]]
+
+
+#: Fewer sources than this show no trend; one counts from so many errors on, and from this fraction on.
+FEWEST_IN_TREND, TREND_SIGMAS, TREND_FRACTION = 12, 4.0, 0.03
+#: Nor do positions drift by less than this.
+LEAST_ARCSEC = 1.0
+DISTANCE = "distance from the centre of the beam (degrees)"
+FLUX = "flux as seen through the beam (mJy)"
+#: What makes the fluxes fall, or rise, along an axis.
+FLUX_CAUSES = {
+    DISTANCE: (
+        "the beam is narrower than assumed, as of larger dishes, or points elsewhere",
+        "the beam is wider than assumed, as of smaller dishes",
+    ),
+    FLUX: (
+        "the brightest sources are off in the catalogue, or faint ones are blended with what it lacks",
+        "faint sources come out too faint: too few are in the sky model, or the gains take flux from them",
+    ),
+}
+PLACE_CAUSES = {
+    DISTANCE: (
+        "the centre is off, or the dishes point elsewhere",
+        "coordinates, refraction or the ionosphere",
+    )
+}
 
 
 def source_plots(products: RunProducts) -> list[Plot]:
@@ -324,16 +174,17 @@ def source_plots(products: RunProducts) -> list[Plot]:
     offset = np.hypot(column("shift_east_arcsec"), column("shift_north_arcsec"))
     off = np.abs(np.log(np.maximum(ratio, 0.01)))
     quantities = (
-        _Quantity("measured over catalogue flux", ratio, column("ratio_error"), 1.0, off),
-        _Quantity("position offset (arcsec)", offset, column("shift_error_arcsec"), 0.0, offset),
+        _Quantity("measured over catalogue flux", ratio, column("ratio_error"), 1.0, off, FLUX_CAUSES),
+        _Quantity(
+            "position offset (arcsec)", offset, column("shift_error_arcsec"), 0.0, offset, PLACE_CAUSES
+        ),
     )
     flux = 1e3 * column("apparent_jy")
-    along = [(Axis.around("flux as seen through the beam (mJy)", flux, log=True), flux)]
+    along = [(Axis.around(FLUX, flux, log=True), flux)]
     image = products.images.get(AFTER) or products.images.get(BEFORE)
     if image is not None:
         distance = _distance(table, image.grid)
-        label = "distance from the centre of the beam (degrees)"
-        along.insert(0, (Axis.around(label, distance, include=(0.0,)), distance))
+        along.insert(0, (Axis.around(DISTANCE, distance, include=(0.0,)), distance))
     return [_source_plot(table, quantity, axis, x) for quantity in quantities for axis, x in along]
 
 
@@ -355,7 +206,31 @@ def _source_plot(table: Table, quantity: _Quantity, axis: Axis, x: Float) -> Plo
         plot.add(style, x[k], values[k], title=f"{row['name']}: {values[k]:.3g}, {row['verdict']}")
     for k in [k for k in np.argsort(-quantity.off) if not agrees[k]][:MOST_NAMED]:
         plot.add_note(float(x[k]), float(values[k]), str(table["name"][k]))
+    if len(table) >= FEWEST_IN_TREND and axis.label in quantity.causes:
+        _add_trend(plot, quantity, axis, x)
     return plot
+
+
+def _add_trend(plot: Plot, quantity: _Quantity, axis: Axis, x: Float) -> None:
+    """Join the medians of thirds of the sources along an axis, and say whether they tell a trend."""
+    thirds = np.array_split(np.argsort(x, kind="stable"), 3)
+    middle = [float(np.median(x[part])) for part in thirds]
+    medians = [float(np.median(quantity.values[part])) for part in thirds]
+    # The error of a median is 1.25 times that of a mean; the scatter is that about the line.
+    left = (quantity.values - np.interp(x, middle, medians)).astype(np.float32)
+    errors = [1.25 * mad_rms(left[part]) / math.sqrt(len(part)) for part in thirds]
+    plot.add_line("chosen", middle, medians)
+    change, error = medians[-1] - medians[0], math.hypot(errors[0], errors[-1])
+    what = "nearest" if axis.label == DISTANCE else "faintest"
+    other = "furthest" if axis.label == DISTANCE else "brightest"
+    said = f"{medians[0]:.3g} in the median of the {what} third to {medians[-1]:.3g} of the {other}"
+    least = TREND_FRACTION if quantity.right else LEAST_ARCSEC
+    if abs(change) > max(TREND_SIGMAS * error, least):
+        falls, rises = quantity.causes[axis.label]
+        way, cause = ("falls", falls) if change < 0 else ("rises", rises)
+        plot.caption = f"It {way}, from {said}: {cause}."
+    else:
+        plot.caption = f"No trend: from {said}."
 
 
 def _distance(table: Table, grid: ImageGrid) -> Float:
@@ -369,7 +244,7 @@ def array_plots(products: RunProducts) -> list[Plot]:
     array = products.array
     if array is None:
         return []
-    verdicts = _verdicts(products.antennas)
+    verdicts = verdicts_of(products.antennas)
     health = np.array([_health(verdicts.get(name, "good")) for name in array.names])
     plots = [_map(array, health, verdicts)]
     image = products.images.get(AFTER) or products.images.get(BEFORE)

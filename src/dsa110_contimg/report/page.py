@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from dsa110_contimg.report.figures import array_plots, choices_of, gain_panels, source_plots
+from dsa110_contimg.report.figures import array_plots, choices_of, source_plots
+from dsa110_contimg.report.gain_plots import bandpass_panels, gain_panels, polarisations_of
 from dsa110_contimg.report.pictures import pictures_of
 from dsa110_contimg.report.products import RunProducts
 from dsa110_contimg.report.rendering import render_page
@@ -19,8 +20,19 @@ from dsa110_contimg.report.tables import (
     round_table,
     source_table,
     stage_table,
+    utc,
 )
-from dsa110_contimg.report.words import FINDING_DID, HEADLINES, MEANINGS, WHAT_TO_DO
+from dsa110_contimg.report.words import (
+    ANOTHER_SKY,
+    FINDING_DID,
+    HEADLINES,
+    JUDGED,
+    MEANINGS,
+    OF_GAINS,
+    TO_CHECK,
+    UNDONE,
+    WHAT_TO_DO,
+)
 from dsa110_contimg.selfcal.acceptance import EXPLAINED_CHI2
 from dsa110_contimg.selfcal.findings import INFORMATION
 
@@ -30,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 ARROW = " \u2192 "
+#: What the colour of a verdict says; all others leave something open.
+MOODS = {"improved": "good", "converged": "good", "refused": "bad", "failed": "bad", "diverged": "bad"}
 #: Verdicts of the source report on what CLEAN has added to the sky model.
 COMPONENTS = ("new", "residual")
 
@@ -53,6 +67,8 @@ class Verdict:
         In a word, a sign and a sentence.
     why, what_to_do : str
         The reason; what follows for the reader.
+    mood : str
+        Class of the style sheet: good, open or bad.
     """
 
     status: str
@@ -60,6 +76,7 @@ class Verdict:
     headline: str
     why: str
     what_to_do: str
+    mood: str
 
 
 def render(products: RunProducts, index: str = "") -> str:
@@ -94,11 +111,16 @@ def render(products: RunProducts, index: str = "") -> str:
         "findings": part("findings", lambda: _findings(summary)) or [],
         "figures": part("key figures", lambda: _key_figures(summary)) or [],
         "pictures": part("images", lambda: pictures_of(products)),
+        "pipeline": part("verdict of the pipeline", lambda: _judged(products.verdict)),
         "gains": part("gains", lambda: gain_panels(products)),
+        "bandpasses": part("bandpasses", lambda: bandpass_panels(products)) or [],
+        "polarisations": part("names of the polarisations", lambda: polarisations_of(products))
+        or ("polarisation 0", "polarisation 1"),
         "choices": part("choice of intervals", lambda: choices_of(summary)) or [],
         "source_plots": part("plots of sources", lambda: source_plots(products)) or [],
         "array_plots": part("array", lambda: array_plots(products)) or [],
         "sources": part("table of sources", lambda: source_table(sources) if sources is not None else None),
+        "kept": not summary or summary.get("status") == "improved",
         "outliers": part("sources that differ", lambda: _outliers(products)) or [],
         "n_components": part("CLEAN components", lambda: _n_components(products)) or 0,
         "antennas": part(
@@ -123,7 +145,9 @@ def _verdict(products: RunProducts, doubtful: bool) -> Verdict:
         last = stages[-1] if stages else {}
         error = last.get("error")
         status = "failed" if error else "unfinished"
-        where = f"the last stage on record is \u201c{last.get('stage')}\u201d, begun {last.get('start')}"
+        where = (
+            f"the last stage on record is \u201c{last.get('stage')}\u201d, begun {utc(last.get('start'))} UTC"
+        )
         why = (
             f"{error} (stage \u201c{last.get('stage')}\u201d)"
             if error
@@ -132,9 +156,40 @@ def _verdict(products: RunProducts, doubtful: bool) -> Verdict:
             else "no stage is on record"
         )
     sign, headline = HEADLINES.get(status, ("?", f"Ended as {status}"))
-    if status == "improved" and doubtful:
+    mood = MOODS.get(status, "open")
+    if status in ("improved", "converged") and doubtful:
         sign, headline = "!", f"{headline}, but something speaks against it: see why before it is used"
-    return Verdict(status, sign, headline, why, WHAT_TO_DO.get(status, ""))
+        mood = "open"
+    # The headline has said it.
+    why = why.removeprefix(f"{status}: ")
+    what_to_do = WHAT_TO_DO.get(status, "")
+    if status == "refused" and _is_of_sky(summary):
+        what_to_do = ANOTHER_SKY
+    return Verdict(status, sign, headline, why, what_to_do, mood)
+
+
+def _is_of_sky(summary: dict[str, Any]) -> bool:
+    """Whether it is the sky that a run was refused for, and not the signal."""
+    findings = summary.get("findings")
+    found = [f for f in findings if isinstance(f, dict)] if isinstance(findings, list) else []
+    return any(f.get("status") == "refused" for f in found)
+
+
+def _judged(verdict: dict[str, Any]) -> Verdict | None:
+    """Say what the pipeline made of the run; None if it was not the pipeline's."""
+    if not verdict:
+        return None
+    quality = str(verdict["quality"])
+    sign, headline, mood = JUDGED[quality]
+    reasons = [str(reason) for reason in verdict["reasons"]]
+    fallback = verdict.get("fallback")
+    if fallback:
+        reasons.append(f"FELL BACK to this unseeded run, as the seeded one was no good ({fallback})")
+    published = "The image of this run."
+    if not verdict["published"]:
+        cause = "it is bad" if quality == "bad" else "seeded runs are only recorded"
+        published = f"The image of the unseeded run instead, as {cause}."
+    return Verdict(quality, sign, headline, "; ".join(reasons), published, mood)
 
 
 def _is_doubtful(summary: dict[str, Any]) -> bool:
@@ -151,11 +206,20 @@ def _findings(summary: dict[str, Any]) -> list[dict[str, str]]:
     return [
         {
             "text": str(f["text"]),
-            "did": FINDING_DID.get(str(f["status"]), str(f["status"])),
-            "kind": str(f["kind"]),
+            "did": _did(str(f["kind"]), str(f["status"]), summary.get("status") == "improved"),
+            "kind": str(f["kind"]).replace("_", " "),
         }
         for f in summary.get("findings", [])
     ]
+
+
+def _did(kind: str, status: str, kept: bool) -> str:
+    """Say what a finding did to the run, or asks of the reader."""
+    if not status and kind not in INFORMATION:
+        return TO_CHECK
+    if kind in OF_GAINS and not kept:
+        return UNDONE
+    return FINDING_DID.get(status, status)
 
 
 def _key_figures(summary: dict[str, Any]) -> list[KeyFigure]:
@@ -195,7 +259,7 @@ def _outliers(products: RunProducts) -> list[tuple[str, str]]:
         return []
     for row in table:
         verdict, ratio = str(row["verdict"]), float(row["ratio"])
-        if verdict in ("agrees", "faint", "part", *COMPONENTS):
+        if verdict in ("agrees", "faint", "unmeasured", "part", *COMPONENTS):
             continue
         said = f"{verdict}, {1e3 * float(row['apparent_jy']):.4g} mJy as seen through the beam"
         if ratio == ratio:

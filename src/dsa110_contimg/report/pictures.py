@@ -34,6 +34,7 @@ MOST_MARKED = 150
 SHAPE_OF = {
     "agrees": "ring",
     "faint": "ring",
+    "unmeasured": "ring",
     "brighter": "triangle",
     "fainter": "triangle",
     "missing": "cross",
@@ -42,7 +43,7 @@ SHAPE_OF = {
     "split": "diamond",
     "part": "diamond",
 }
-AS_LISTED = ("agrees", "faint")
+AS_LISTED = ("agrees", "faint", "unmeasured")
 TITLES = {BEFORE: "before", AFTER: "after", DIFFERENCE: "sky minus catalogue"}
 
 

@@ -119,11 +119,14 @@ class Marks:
         Path of SVG.
     title : str
         Shown while the pointer is over it.
+    group : str
+        Of marks of which one group at a time is shown: which; empty for what is always shown.
     """
 
     style: str
     path: str
     title: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,8 +155,14 @@ class Plot:
         In the order in which they are drawn.
     notes : list of Note
         Words.
+    caption : str
+        What follows from it, in a sentence.
     background : str
         Data URI of an image that fills the axes, or empty.
+    group : str
+        Group of the marks that are added from here on.
+    alts : dict of str to str
+        What is seen of each group, in words.
     """
 
     alt: str
@@ -162,7 +171,18 @@ class Plot:
     frame: Frame = field(default_factory=Frame)
     marks: list[Marks] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    caption: str = ""
     background: str = ""
+    group: str = ""
+    alts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> list[tuple[str, list[Marks]]]:
+        """Marks by their group, in the order in which they came."""
+        found: dict[str, list[Marks]] = {}
+        for mark in self.marks:
+            found.setdefault(mark.group, []).append(mark)
+        return list(found.items())
 
     def places(self, x: ArrayLike, y: ArrayLike) -> tuple[Float, Float]:
         """Places of values in the units of the plot."""
@@ -185,7 +205,7 @@ class Plot:
         known = np.isfinite(px) & np.isfinite(py)
         if known.any():
             path = shape_path(style.split()[-1], px[known], py[known])
-            self.marks.append(Marks(style, path, title))
+            self.marks.append(Marks(style, path, title, self.group))
 
     def add_bars(self, style: str, x: ArrayLike, low: ArrayLike, high: ArrayLike) -> None:
         """Add upright bars from one value to another: errors."""
@@ -194,12 +214,13 @@ class Plot:
         known = np.isfinite(px) & np.isfinite(py) & np.isfinite(top) & (py - top >= 1)
         if known.any():
             bars = zip(px[known], py[known], top[known], strict=True)
-            self.marks.append(Marks(style, "".join(f"M{_n(a)} {_n(b)}V{_n(c)}" for a, b, c in bars)))
+            path = "".join(f"M{_n(a)} {_n(b)}V{_n(c)}" for a, b, c in bars)
+            self.marks.append(Marks(style, path, group=self.group))
 
     def add_line(self, style: str, x: ArrayLike, y: ArrayLike) -> None:
         """Add a line through points."""
         px, py = (np.atleast_1d(v) for v in self.places(x, y))
-        self.marks.append(Marks(f"{style} line", path_of(zip(px, py, strict=True))))
+        self.marks.append(Marks(f"{style} line", path_of(zip(px, py, strict=True)), group=self.group))
 
     def add_note(self, x: float, y: float, text: str) -> None:
         """Write a word beside a point where there is room for it; nowhere if there is none."""

@@ -16,7 +16,7 @@ from dsa110_contimg.calibration.caltables import read_gain_table
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.errors import CalTableError, ContimgError
 from dsa110_contimg.imaging import FitsImage, read_image
-from dsa110_contimg.selfcal.naming import ANTENNAS, QUALITY, STAGES, SUMMARY
+from dsa110_contimg.selfcal.naming import ANTENNAS, QUALITY, STAGES, SUMMARY, VERDICT
 from dsa110_contimg.visibilities.measurement_set import reading
 
 __all__ = ["AFTER", "BEFORE", "DIFFERENCE", "Array", "RunProducts", "read_products"]
@@ -61,8 +61,12 @@ class RunProducts:
         Images that are shown, by file name.
     gain_tables : list of GainTable
         Tables of the run, in its order.
+    initial_bandpasses : list of GainTable
+        Bandpass tables that the run was given.
     array : Array or None
         Antennas, if a gain table lists them.
+    verdict : dict
+        What the pipeline made of the run; empty if it was not the pipeline's.
     missing : dict of str to str
         Products that the report would show: by name, why they are not to be had.
     """
@@ -74,7 +78,9 @@ class RunProducts:
     antennas: Table | None
     images: dict[str, FitsImage]
     gain_tables: list[GainTable]
+    initial_bandpasses: list[GainTable]
     array: Array | None
+    verdict: dict[str, Any]
     missing: dict[str, str]
 
 
@@ -100,7 +106,12 @@ def read_products(folder: Path) -> RunProducts:
     images = {n: i for n in (BEFORE, AFTER, DIFFERENCE) if expected(n) and (i := read(n, read_image))}
     names = _gain_table_names(folder, summary)
     tables = [t for t in (read(n, read_gain_table) for n in names) if t is not None]
-    array = next(filter(None, (read(n, _array) for n in names if n not in missing)), None)
+    given = _initial_tables(summary)
+    bandpasses = [
+        t for t in (read(n, read_gain_table) for n in given) if t is not None and t.kind == "B Jones"
+    ]
+    described = [n for n in (*names, *given) if n not in missing]
+    array = next(filter(None, (read(n, _array) for n in described)), None)
     return RunProducts(
         folder=folder,
         summary=summary,
@@ -109,7 +120,9 @@ def read_products(folder: Path) -> RunProducts:
         antennas=read(ANTENNAS, _ecsv) if expected(ANTENNAS) else None,
         images=images,
         gain_tables=tables,
+        initial_bandpasses=bandpasses,
         array=array,
+        verdict=(read(VERDICT, _json_object) or {}) if (folder / VERDICT).exists() else {},
         missing=missing,
     )
 
@@ -120,6 +133,13 @@ def _gain_table_names(folder: Path, summary: dict[str, Any]) -> list[str]:
         _texts(summary.get("gaintables")) if summary else sorted(p.name for p in folder.glob("selfcal_*cal"))
     )
     return [name for name in names if Path(name).name == name]
+
+
+def _initial_tables(summary: dict[str, Any]) -> list[str]:
+    """Tables that the run was given, by their full paths."""
+    provenance = summary.get("provenance")
+    given = _texts(provenance.get("initial_caltables")) if isinstance(provenance, dict) else ()
+    return [path for path in given if Path(path).is_absolute()]
 
 
 def _texts(values: Any) -> Iterator[str]:

@@ -25,6 +25,7 @@ __all__ = [
     "round_table",
     "source_table",
     "stage_table",
+    "utc",
 ]
 
 NONE = "\u2013"
@@ -77,6 +78,11 @@ def number(value: Any, form: str = ".4g", scale: float = 1.0) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         return NONE
     return format(float(value) * scale, form) if math.isfinite(value) else NONE
+
+
+def utc(start: Any) -> str:
+    """Write when a stage began, which its record has as ISO 8601."""
+    return str(start).removesuffix("+00:00").replace("T", " ")
 
 
 def _rows(table: Table, texts: Sequence[str], forms: Sequence[tuple[str, str, float]]) -> list[list[str]]:
@@ -159,7 +165,7 @@ def stage_table(stages: list[dict[str, Any]]) -> PageTable:
         noted = [str(n) for n in this.get("noted") or []]
         if this.get("error"):
             noted.append(f"error: {this['error']}")
-        start = str(this.get("start", "")).removesuffix("+00:00").replace("T", " ")
+        start = utc(this.get("start", ""))
         rows.append([str(this.get("stage")), start, number(this.get("seconds"), ".1f"), "; ".join(noted)])
     return page_table(
         "stages-table", f"{len(rows)} stages", ["stage", "begun (UTC)", "seconds#", "noted~"], rows

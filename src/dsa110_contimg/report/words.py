@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from dsa110_contimg.selfcal.naming import ANTENNAS, MASK, PICTURE, QUALITY, STAGES, SUMMARY
+from dsa110_contimg.selfcal.naming import ANTENNAS, MASK, PICTURE, QUALITY, STAGES, SUMMARY, VERDICT
 
-__all__ = ["FINDING_DID", "HEADLINES", "MEANINGS", "PRODUCTS", "WHAT_TO_DO"]
+__all__ = [
+    "ANOTHER_SKY",
+    "FINDING_DID",
+    "HEADLINES",
+    "JUDGED",
+    "MEANINGS",
+    "OF_GAINS",
+    "PRODUCTS",
+    "TO_CHECK",
+    "UNDONE",
+    "WHAT_TO_DO",
+]
 
 #: Headline by status, with a sign, so that colour is not all that tells them apart.
 HEADLINES = {
@@ -23,13 +34,32 @@ WHAT_TO_DO = {
     "no_improvement": "The Measurement Set is unchanged. The rounds below say why each was not accepted.",
     "diverged": "The Measurement Set is unchanged. The rounds below say which went wrong; check flags and "
     "initial tables.",
-    "refused": "The Measurement Set is unchanged. Either there is too little signal, or the sky is not the "
-    "catalogue's: message and findings name the likely cause, and "
-    "docs/troubleshooting/sky-is-not-the-catalogues.md says what to try.",
+    "refused": "The Measurement Set is unchanged. There is too little signal for gains: give more data or "
+    "longer intervals, and check flags and initial tables.",
     "failed": "The Measurement Set is usable. Remove the cause that the error names and give the same "
     "command again.",
     "unfinished": "It still runs, or was killed. The Measurement Set is usable; the same command again "
     "finishes the work.",
+}
+#: What follows where a run was refused for what held-out sources say.
+ANOTHER_SKY = (
+    "The Measurement Set is unchanged. The likely cause is named above, and "
+    "docs/troubleshooting/sky-is-not-the-catalogues.md says what to try."
+)
+#: What the pipeline says of a run, by its verdict: sign, headline, and class of the style sheet.
+JUDGED = {
+    "good": (
+        "\u2713",
+        "The pipeline judges it good: noise, fluxes and positions are within its limits",
+        "good",
+    ),
+    "unverified": (
+        "!",
+        "The pipeline judges it unverified: nothing was there to hold noise, fluxes or positions against",
+        "open",
+    ),
+    "kept": ("\u25cb", "The pipeline notes that the input was kept", "open"),
+    "bad": ("\u2715", "The pipeline judges it bad", "bad"),
 }
 #: What the key figures mean.
 MEANINGS = {
@@ -39,8 +69,7 @@ MEANINGS = {
     "flux ratio": "Median flux of isolated catalogue sources over the catalogue's: 1 is its flux scale.",
     "position offset (arcsec)": "Median shift of the same sources to the east and north: 0 is where the "
     "catalogue has them.",
-    "sources that agree": "Bright sources where and as bright as the catalogue has them, with gains "
-    "from others.",
+    "sources that agree": "Bright sources where and as bright as the catalogue has them.",
     "solved (%)": "Gains of the kept round that were found; data without one are left out of the image.",
     "held-out chi-squared": "What the gains leave on channels that they were not solved on, in units of the "
     "thermal variance: 1 is noise.",
@@ -48,6 +77,10 @@ MEANINGS = {
 }
 #: What a finding did to the run, by its status.
 FINDING_DID = {"refused": "refused the run", "no_improvement": "kept the input", "": "for information"}
+#: Of one that speaks against the result, which is there all the same.
+TO_CHECK = "to be checked"
+#: Of what gains did to the sky, where they were not kept.
+OF_GAINS, UNDONE = ("moved", "position", "scale"), "by gains that were not kept"
 PRODUCTS = {
     SUMMARY: "status, figures, findings, rounds, timings, provenance",
     STAGES: "each stage as it ended",
@@ -60,6 +93,7 @@ PRODUCTS = {
     "final-psf.fits": "point-spread function",
     QUALITY: "every source, with its measured flux and position",
     ANTENNAS: "every antenna and polarisation",
+    VERDICT: "what the pipeline made of the run",
     MASK: "where CLEAN components could be",
     "selfcal-seed.txt": "catalogue model as WSClean component list",
     "selfcal-seed.reg": "catalogue model as DS9 regions",

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["ANTENNAS", "COLUMNS", "IMAGES", "MASK", "PICTURE", "QUALITY", "REPORT", "STAGES", "SUMMARY"]
+__all__ = [
+    "ANTENNAS",
+    "COLUMNS",
+    "IMAGES",
+    "MASK",
+    "PICTURE",
+    "QUALITY",
+    "REPORT",
+    "STAGES",
+    "SUMMARY",
+    "VERDICT",
+]
 
 #: Written last: it marks a finished run.
 SUMMARY = "selfcal_summary.json"
@@ -11,6 +22,8 @@ STAGES = "selfcal_stages.jsonl"
 PICTURE = "selfcal.png"
 #: One page that shows the whole run; made from the other products, after them.
 REPORT = "report.html"
+#: What the pipeline made of a run that is its own.
+VERDICT = "verdict.json"
 #: Every source of the sky model held against the data.
 QUALITY = "seed_quality.ecsv"
 #: Every antenna and polarisation.

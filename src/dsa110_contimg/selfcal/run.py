@@ -24,7 +24,7 @@ from dsa110_contimg.selfcal.findings import Finding
 from dsa110_contimg.selfcal.image_state import image_state
 from dsa110_contimg.selfcal.imaging import CalibratedImage
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
-from dsa110_contimg.selfcal.naming import ANTENNAS, MASK, QUALITY, REPORT, STAGES, SUMMARY
+from dsa110_contimg.selfcal.naming import ANTENNAS, MASK, QUALITY, REPORT, STAGES, SUMMARY, VERDICT
 from dsa110_contimg.selfcal.params import SelfCalParams, check_params, owned
 from dsa110_contimg.selfcal.products import earlier_tables, write_everything
 from dsa110_contimg.selfcal.source_measurement import measure_sources
@@ -125,8 +125,8 @@ def _run(params: SelfCalParams, log: StageLog) -> SelfCalResult:
     # Opened first: an imager that is missing shall not show after all the work.
     backend = open_backend(config, params.ms.path, params.grid, out / "final")
     earlier = earlier_tables(out / SUMMARY)
-    # The summary marks a finished run: an old one goes first, and the page that tells of it.
-    for name in (SUMMARY, REPORT, MASK):
+    # The summary marks a finished run: an old one goes first, and what tells of it.
+    for name in (SUMMARY, REPORT, VERDICT, MASK):
         (out / name).unlink(missing_ok=True)
     log.write_to(out / STAGES)
     recover_columns(params.ms)

@@ -145,6 +145,10 @@ class SkyCheck:
         Flux of held-out sources over the catalogue's: the median of those measured one by one, or all their
         flux together where that is known better; not a number where the sky model has no half that tells of
         the other.
+    taken : float
+        Fraction of that flux that gains solved on the other half take up, as they do of the model itself: the
+        median may be too low by as much. Zero where all flux together is known better, which is corrected
+        for it.
     phased, phased_input : float
         Flux of a held-out half over what its model would give after the same solution: with the solved
         phases, and with those of the input. Where the input's is higher its phases are better.
@@ -173,6 +177,7 @@ class SkyCheck:
     """
 
     recovered: Estimate = Estimate()
+    taken: float = 0.0
     phased: Estimate = Estimate()
     phased_input: float = float("nan")
     n_sources: int = 0
@@ -251,12 +256,15 @@ def check_sky(found: HeldoutSources, beam: AiryBeam, freq_hz: float) -> SkyCheck
         return basic
     # The error of a median is 1.25 times that of a mean.
     deviation = 1.25 * max(scatter, CATALOG_SCATTER) / np.sqrt(n)
+    by_median = deviation < phased.error
+    expected = float(np.average([half.expected for half in parts], weights=weight))
     width, pointing, central = beam_trends(ratio, error, lm, beam, freq_hz)
     rotation, stretch, shear = displacement(shift, shift_error, lm)
     # Sources that disagree wildly have no median to speak of; what all have together is known all the same.
     return replace(
         basic,
-        recovered=Estimate(median, deviation) if deviation < phased.error else phased,
+        recovered=Estimate(median, deviation) if by_median else phased,
+        taken=max(0.0, 1 - expected) if by_median else 0.0,
         beam_width=width,
         pointing_arcmin=pointing,
         central_flux=central,

@@ -45,13 +45,14 @@ def source_report(catalogue: ApparentSky, model: ApparentSky, measured: SourceMe
         catalogue flux ``ratio`` and ``ratio_error``, ``shift_east_arcsec``, ``shift_north_arcsec``
         and ``shift_error_arcsec``, not a number where nothing was measured; and
         ``verdict``: agrees, brighter, fainter, missing, moved, faint where the
-        signal does not tell, split for a source that turned out to be two and part for these, new for a
-        clean component, residual for a negative one.
+        signal does not tell, unmeasured where no source was measured, split for a source that
+        turned out to be two and part for these, new for a clean component, residual for a
+        negative one.
     """
     n, sky = len(model), model.sky
     columns = ("ratio", "ratio_error", "shift_east_arcsec", "shift_north_arcsec", "shift_error_arcsec")
     values = {name: np.full(n, np.nan) for name in columns}
-    verdict = np.full(n, "faint", dtype="<U8")
+    verdict = np.full(n, "faint" if measured is not None else "unmeasured", dtype="<U10")
     added = slice(len(catalogue), None)
     # CLEAN takes back what it found too much of: that is no source.
     verdict[added] = np.where(model.apparent_jy[added] > 0, "new", "residual")

@@ -39,8 +39,9 @@ class StageLog:
     Notes
     -----
     A context manager: leaving it ends the last stage, after an exception with
-    the error noted. Lines that were made before :meth:`write_to` are kept until
-    then. Keys: ``stage``, ``start`` (UTC, ISO 8601), ``seconds``, ``noted`` (list
+    the error noted. A line is noted once: trials that come out as the one before, to the last digit, would
+    fill the terminal with what is known. Lines that were made before :meth:`write_to` are kept until then.
+    Keys: ``stage``, ``start`` (UTC, ISO 8601), ``seconds``, ``noted`` (list
     of lines) and, of a stage that failed, ``error``.
     """
 
@@ -48,6 +49,7 @@ class StageLog:
         self._progress = progress
         self._path: Path | None = None
         self._ended: list[str] = []
+        self._told: set[str] = set()
         #: Seconds by kind of work, each less what was charged to others within it.
         self.seconds: dict[str, float] = {}
         #: How much of each kind of work was done.
@@ -68,7 +70,10 @@ class StageLog:
         yield from self._progress.track(items, total, label)
 
     def note(self, text: str) -> None:
-        """Note a line with the present stage."""
+        """Note a line with the present stage, and pass it on, unless it has been noted before."""
+        if text in self._told:
+            return
+        self._told.add(text)
         self._noted.append(text)
         self._progress.note(text)
 

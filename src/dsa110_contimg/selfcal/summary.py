@@ -13,7 +13,7 @@ from astropy.table import Table
 
 from dsa110_contimg import __version__
 from dsa110_contimg.array_types import Bool
-from dsa110_contimg.calibration.cross_validation import Candidate
+from dsa110_contimg.calibration.cross_validation import Candidate, Solution
 from dsa110_contimg.calibration.gains import phase_scatter_deg, typical_amplitude
 from dsa110_contimg.imaging import ImageMetrics
 from dsa110_contimg.selfcal.antenna_report import antenna_verdicts
@@ -62,8 +62,11 @@ class Figures:
     work: dict[str, int]
 
 
-def _point_of_curve(trial: Candidate) -> dict[str, Any]:
+def _point_of_curve(trial: Candidate, solution: Solution) -> dict[str, Any]:
+    taken = (solution.solint, solution.grouping, solution.table.interpolation)
     return {
+        # By its lengths it is not found again: gaps between scans are in that of the solutions alone.
+        "taken": (trial.solint, trial.grouping, trial.interpolation) == taken,
         "solint_s": trial.solint_s,
         "common": not trial.grouping.per_polarization,
         "combined": trial.grouping.combine_spw,
@@ -142,6 +145,7 @@ def summary_of(
             "config": json.loads(config.model_dump_json()),
             "ms": str(params.ms.path.absolute()),
             "field": params.reader.field_name,
+            "receptors": list(params.ms.spectral_window(data.spw_ids[0]).receptor_names),
             "initial_caltables": [str(Path(t.label).absolute()) for t in params.initial],
             "data_hash": data.data_hash,
             "catalog_hash": catalogue.catalog_hash if catalogue else None,
@@ -215,6 +219,7 @@ def _heldout(state: CalState) -> dict[str, Any] | None:
         "tells": check.tells,
         "recovered_fraction": _finite(check.recovered.value),
         "recovered_error": _finite(check.recovered.error),
+        "taken_by_gains": _finite(check.taken),
         "recovered_by_phases": _finite(check.phased.value),
         "recovered_by_input": _finite(check.phased_input),
         "n_sources": check.n_sources,
@@ -270,7 +275,7 @@ def _iteration(
         "predicted_snr": this.predicted_snr,
         "solver_iterations": solution.iterations,
         "converged_fraction": solution.converged_fraction,
-        "curve": [_point_of_curve(trial) for trial in solution.trials],
+        "curve": [_point_of_curve(trial, solution) for trial in solution.trials],
         "phase_change_deg": phase_scatter_deg(solution.table),
         "chi2_train": solution.score.chi2_train,
         "chi2_heldout": solution.score.chi2_heldout,

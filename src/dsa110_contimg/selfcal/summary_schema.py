@@ -49,6 +49,9 @@ class HeldoutSources(_Part):
     tells: bool = Field(description="Whether a sky that is there could be told from one that is not")
     recovered_fraction: float | None = Field(description="Flux of held-out sources over the catalogue's")
     recovered_error: float | None = Field(description="Its standard error")
+    taken_by_gains: float | None = Field(
+        description="Fraction that gains solved without them may take: the flux may be too low by as much"
+    )
     recovered_by_phases: float | None = Field(
         description="Flux of held-out halves over what their model gives, with the solved phases"
     )
@@ -126,6 +129,7 @@ class Noise(_Part):
 class CurvePoint(_Part):
     """A candidate of the solution interval."""
 
+    taken: bool = Field(description="Whether it is the one that was taken")
     solint_s: float = Field(description="Interval, seconds")
     common: bool = Field(description="One gain for both polarisations")
     combined: bool = Field(description="One gain for all spectral windows")
@@ -188,6 +192,9 @@ class Provenance(_Part):
     config: dict[str, Any] = Field(description="All options with the values in force")
     ms: str = Field(description="Absolute path of the Measurement Set")
     field: str = Field(description="Name of the field")
+    receptors: list[str] = Field(
+        description="What polarisations 0 and 1 of gains and antennas are: R and L, or X and Y"
+    )
     initial_caltables: list[str] = Field(description="Absolute paths of the initial tables, in order")
     data_hash: str = Field(description="Hash of the data that were used")
     catalog_hash: str | None = Field(description="Hash of the catalogue's rows; null without a catalogue")

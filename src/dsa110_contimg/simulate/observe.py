@@ -12,6 +12,7 @@ from dsa110_contimg.config import SimulationConfig
 from dsa110_contimg.errors import InputError, ResourceError
 from dsa110_contimg.files import replacing_folder
 from dsa110_contimg.predict import predict_components
+from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.simulate.array import (
     Array,
     meridian_mjd,
@@ -74,7 +75,13 @@ MARGIN_DEG = 0.3
 SIDEREAL_RATE = 15.04 / 3600  # degrees per second
 
 
-def simulate(out: Path, config: SimulationConfig | None = None, sky: SkyModel | None = None) -> Truth:
+def simulate(
+    out: Path,
+    config: SimulationConfig | None = None,
+    sky: SkyModel | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Truth:
     """Simulate an observation and write its Measurement Set, truth and catalogue.
 
     The field crosses the meridian in the middle of the observation. The sky is
@@ -89,6 +96,8 @@ def simulate(out: Path, config: SimulationConfig | None = None, sky: SkyModel | 
         Options.
     sky : SkyModel, optional
         True sky; drawn at random, or taken from a catalogue, if not given.
+    progress : Progress, optional
+        Where progress is reported.
 
     Returns
     -------
@@ -121,7 +130,7 @@ def simulate(out: Path, config: SimulationConfig | None = None, sky: SkyModel | 
     with lock_beside(out, "contimg simulate"):
         _require_absent(out)
         with replacing_folder(out) as temporary:
-            _observe(temporary, config, array, truth, streams)
+            _observe(temporary, config, array, truth, streams, progress or LogProgress())
             stem = out.with_suffix("")
             truth.write(stem.with_name(stem.name + ".truth.npz"))
             reach = float(np.degrees(_reach(config, truth.freq_hz, array))) + MARGIN_DEG
@@ -186,7 +195,12 @@ def _truth(
 
 
 def _observe(
-    path: Path, config: SimulationConfig, array: Array, truth: Truth, streams: dict[str, np.random.Generator]
+    path: Path,
+    config: SimulationConfig,
+    array: Array,
+    truth: Truth,
+    streams: dict[str, np.random.Generator],
+    progress: Progress,
 ) -> None:
     """Write the visibilities, one dump and window at a time: nothing of the size of the table is held."""
     noise = streams["noise"]
@@ -219,7 +233,7 @@ def _observe(
     scale = (sigma * loud[first] * loud[second] * np.where(auto, np.sqrt(2.0), 1.0)).astype(np.float32)
     frozen: dict[int, Vis] = {}
     with MeasurementSetWriter(path, layout) as writer:
-        for t in range(config.dumps):
+        for t in progress.track(range(config.dumps), config.dumps, "simulate"):
             sky = _SkyAt(config, array, truth, t)
             uvw = sky.antenna_uvw[second] - sky.antenna_uvw[first]
             alive = ~(receivers.dead | receivers.silent[t])

@@ -77,6 +77,7 @@ RECEPTORS: dict[int, tuple[int, int]] = {
     11: (1, 0),
     12: (1, 1),  # YY
 }
+CIRCULAR = (5, 6, 7, 8)
 #: A program that works on the table gives way within seconds; one that keeps it for itself does not.
 LOCK_WAIT_S = 20
 #: How a keyword that holds a table is read.
@@ -138,6 +139,11 @@ class SpectralWindow:
     def parallel(self) -> tuple[int, ...]:
         """Indices of the parallel-hand correlations (XX, YY or RR, LL)."""
         return tuple(k for k, (p, q) in enumerate(self.receptors) if p == q)
+
+    @property
+    def receptor_names(self) -> tuple[str, str]:
+        """What the receptors 0 and 1 are: R and L, or X and Y."""
+        return ("R", "L") if min(self.corr_type) in CIRCULAR else ("X", "Y")
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,20 @@ if (show) {
   });
 }
 
+const choice = document.getElementById("window");
+if (choice) {
+  const choose = () => {
+    for (const layer of document.querySelectorAll("[data-window]")) {
+      layer.classList.toggle("off", layer.dataset.window !== choice.value);
+    }
+    const name = "data-alt-" + choice.selectedIndex;
+    for (const plot of document.querySelectorAll(`svg[${name}]`)) plot.setAttribute("aria-label", plot.getAttribute(name));
+  };
+  choice.addEventListener("change", choose);
+  // A browser may remember what was chosen before the page was loaded again.
+  choose();
+}
+
 // One stop of the tabulator for all marks; the arrow keys go from one to the next.
 const marks = Array.from(document.querySelectorAll(".overlay [role=option]"));
 const text = document.getElementById("source-text");

@@ -72,8 +72,12 @@ def check_sources(data: CalibrationData, state: CalState, config: SelfCalConfig,
 
 def _said(check: SkyCheck) -> str:
     flux = f"{check.recovered.value:.2f} +- {check.recovered.error:.2f} of their catalogue flux"
+    if check.taken > check.recovered.error:
+        flux += f" (gains solved without them may take {100 * check.taken:.0f} %)"
     if not check.tells:
         return f"held-out sources: too weak to tell ({flux}); the image decides"
+    if not check.n_sources:
+        return f"held-out sources: {flux}"
     return (
         f"held-out sources: {flux}, {check.n_agreeing} of {check.n_sources} bright ones where and as bright "
         "as the catalogue has them"
