@@ -172,6 +172,9 @@ class SelfCalConfig(ObservationConfig):
     spectral: Literal["off", "auto", "delay", "bandpass"] = Field(
         "auto", description="Antenna delays, or delays and a smooth bandpass; auto: what predicts better"
     )
+    pointing: Literal["auto", "off"] = Field(
+        "auto", description="Solve for the antennas' pointing where held-out data gain by it"
+    )
     average: Literal["auto", "always", "never"] = Field(
         "auto", description="Average channels for solving and imaging: auto, from 4 million visibilities on"
     )
