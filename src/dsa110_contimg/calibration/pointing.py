@@ -1,19 +1,19 @@
 r"""Pointing offsets of the antennas, from the same sums as the gains.
 
-The voltage pattern of an antenna that points off by d is, to first order, ``a(s - d) = a(s) - d . grad a(s)``.
-A visibility of calibrated data is then ``M_pq + sum_k (d_pk + d_qk) M_k``, where ``M_k`` is the model with half
-the derivative of the power beam by the displacement in the place of the beam: the same for both antennas, east
-and north. With ``r = D - M`` the sums
+The voltage pattern of an antenna that points off by d is, to first order, ``a(s - d) = a(s) - d . grad
+a(s)``. A visibility of calibrated data is then ``M_pq + sum_k (d_pk + d_qk) M_k``, where ``M_k`` is the model
+with half the derivative of the power beam by the displacement in the place of the beam: the same for both
+antennas, east and north. With ``r = D - M`` the sums
 
     R_k = sum w Re(r conj(M_k)),   N_kl = sum w Re(M_k conj(M_l))
 
 by baseline are sufficient for the offsets, as A and B are for gains: the normal equations of a linear problem
-with a few unknowns per antenna. An amplitude of each antenna is solved for with them, for a beam that points off
-makes most sources brighter or fainter alike; it is left to the gains.
+with a few unknowns per antenna. An amplitude of each antenna is solved for with them, for a beam that points
+off makes most sources brighter or fainter alike; it is left to the gains.
 
-The sources are divided in two halves, each with a gradient of its own, and the channels in two: offsets from one
-half of the sources on one half of the channels predict the other half of the sources on the others, or they are
-not kept.
+The sources are divided in two halves, each with a gradient of its own, and the channels in two: offsets from
+one half of the sources on one half of the channels predict the other half of the sources on the others, or
+they are not kept.
 """
 
 from __future__ import annotations

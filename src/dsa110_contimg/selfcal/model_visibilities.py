@@ -258,7 +258,7 @@ class SkyVisibilities:
                 )
 
     def _follow(self, number: int, pointings: Float) -> Int:
-        """Choose the sources of a sky whose own beams are followed: the others matter less than `NEGLECTED`."""
+        """Choose the sources of a sky whose own beams are followed: the others do not matter."""
         if number not in self._followed:
             seen = self.seen_by_own[number][1]
             assert seen.antenna_beams is not None

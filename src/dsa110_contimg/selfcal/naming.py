@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["ANTENNAS", "COLUMNS", "IMAGES", "MASK", "PICTURE", "QUALITY", "REPORT", "STAGES", "SUMMARY"]
+__all__ = [
+    "ANTENNAS",
+    "COLUMNS",
+    "IMAGES",
+    "MASK",
+    "PICTURE",
+    "POINTING",
+    "QUALITY",
+    "REPORT",
+    "STAGES",
+    "SUMMARY",
+]
 
 #: Written last: it marks a finished run.
 SUMMARY = "selfcal_summary.json"
@@ -15,6 +26,8 @@ REPORT = "report.html"
 QUALITY = "seed_quality.ecsv"
 #: Every antenna and polarisation.
 ANTENNAS = "antennas.ecsv"
+#: Where each antenna points, if that is not where it should.
+POINTING = "pointing.ecsv"
 #: Where CLEAN components could be; a FITS file.
 MASK = "selfcal-mask.fits"
 #: Columns of the Measurement Set that are written, by the option `columns`.

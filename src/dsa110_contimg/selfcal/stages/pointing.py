@@ -1,7 +1,7 @@
 """Where each antenna points: offsets from the same sums as the gains, kept if held-out data gain by them.
 
-An antenna gain cannot follow what differs across the field. Offsets are fitted to what the sky model leaves of
-the calibrated data, with the beams at the last ones until they stay; then the gains are solved again.
+An antenna gain cannot follow what differs across the field. Offsets are fitted to what the sky model leaves
+of the calibrated data, with the beams at the last ones until they stay; then the gains are solved again.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ def pointing(data: CalibrationData, state: CalState, config: SelfCalConfig, log:
 def _with_common_offset(data: CalibrationData, state: CalState, sky: ApparentSky, known: Bool) -> ApparentSky:
     """Give the beams the common offset that the sources' fluxes ask for, in the place of that of the fit.
 
-    Where sources were scaled to what was measured of them, one by one, they have taken it up: what is fitted to
-    them has none. It shows in the trend of these fluxes against the catalogue's over the field, to which each
-    source counts alike.
+    Where sources were scaled to what was measured of them, one by one, they have taken it up: what is fitted
+    to them has none. It shows in the trend of these fluxes against the catalogue's over the field, to which
+    each source counts alike.
     """
     measured, listed, beams = state.measured, data.catalog_model, sky.antenna_beams
     if measured is None or listed is None or beams is None:
