@@ -172,6 +172,12 @@ class SelfCalConfig(ObservationConfig):
     spectral: Literal["off", "auto", "delay", "bandpass"] = Field(
         "auto", description="Antenna delays, or delays and a smooth bandpass; auto: what predicts better"
     )
+    pointing_file: Path | None = Field(
+        None, description="Pointing offsets of the antennas to begin with: pointing.ecsv of another run"
+    )
+    pointing: Literal["auto", "off"] = Field(
+        "auto", description="Solve for the antennas' pointing where held-out data gain by it"
+    )
     average: Literal["auto", "always", "never"] = Field(
         "auto", description="Average channels for solving and imaging: auto, from 4 million visibilities on"
     )

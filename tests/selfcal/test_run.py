@@ -489,6 +489,8 @@ def test_every_option_changes_something(option, ms, config, tmp_path, finished):
 
 #: Proved in other tests, or without effect on this one-window, one-scan, one-field observation.
 PROVED_ELSEWHERE = {
+    "pointing",
+    "pointing_file",
     "memory_gb",
     "threads",
     "use_nvss_seeding",

@@ -101,7 +101,7 @@ def predict_averaged(
         return out
     freq = np.ascontiguousarray(freq_hz, dtype=np.float64)
     sizes, kind = np.unique(count, return_inverse=True)
-    step, formed = _where_formed(freq, windows or (nbin,))
+    step, formed = where_formed(freq, windows or (nbin,))
     shape = projected_extents(n, major_rad, minor_rad, pa_rad)
     extended = np.zeros(n, dtype=bool) if major_rad is None else major_rad > 0
     moments = np.asarray(moments_jy, dtype=np.float32).reshape(-1, 3, n, nbin)
@@ -118,7 +118,7 @@ def predict_averaged(
         float(channel_width_hz),
         sizes.astype(np.int64),
         kind.reshape(-1).astype(np.int64),
-        _series(tuple(int(k) for k in sizes)),
+        find_series(tuple(int(k) for k in sizes)),
         np.ascontiguousarray(lmn, dtype=np.float64),
         np.ascontiguousarray(moments),
         np.ascontiguousarray(shape),
@@ -128,7 +128,7 @@ def predict_averaged(
     return out
 
 
-def _where_formed(freq_hz: Float, windows: Sequence[int]) -> tuple[float, Bool]:
+def where_formed(freq_hz: Float, windows: Sequence[int]) -> tuple[float, Bool]:
     """By how many hertz phases are rotated on from bin to bin, and at which bins they are formed anew.
 
     That is at the first bin of each window, every `RESTART` bins of it, and wherever the distance is not the
@@ -148,7 +148,7 @@ def _where_formed(freq_hz: Float, windows: Sequence[int]) -> tuple[float, Bool]:
 
 
 @lru_cache(maxsize=256)
-def _series(sizes: tuple[int, ...]) -> Single:
+def find_series(sizes: tuple[int, ...]) -> Single:
     """Coefficients of the means of cos(y j), j sin(y j) / y and (j^2 - <j^2>) cos(y j), in powers of y^2.
 
     Returns

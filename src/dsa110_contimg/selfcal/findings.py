@@ -310,7 +310,7 @@ def _beam(check: SkyCheck) -> list[Finding]:
         return []
     text = (
         f"the fluxes of held-out sources ask for a beam {width.value:.2f} +- {width.error:.2f} times as wide "
-        "as assumed: check DISH_DIAMETER or give the diameter of the dishes"
+        f"as assumed: check DISH_DIAMETER, or give --dish-diameter-m {1 / width.value:.2f} times what it was"
     )
     return [Finding("beam_width", text, "refused" if abs(np.log(width.value)) > ABSURD_WIDTH else "")]
 

@@ -11,8 +11,13 @@ import numpy as np
 
 from dsa110_contimg.array_types import Float, Image, Int, Single, Vis
 from dsa110_contimg.imaging import ImageGrid, degrid
-from dsa110_contimg.predict import predict_averaged, predict_components, predict_samples
-from dsa110_contimg.sky import ApparentSky
+from dsa110_contimg.predict import (
+    predict_averaged,
+    predict_components,
+    predict_own_beams,
+    predict_samples,
+)
+from dsa110_contimg.sky import AntennaBeams, ApparentSky, radec_from_lm
 from dsa110_contimg.sky.apparent_sky import joined
 from dsa110_contimg.visibilities import (
     Block,
@@ -24,11 +29,15 @@ from dsa110_contimg.visibilities import (
 )
 from dsa110_contimg.visibilities.averaging import add_partial
 
-__all__ = ["ImageVisibilities", "ModelVisibilities", "SkyVisibilities"]
+__all__ = ["BeamGradient", "ImageVisibilities", "ModelVisibilities", "SkyVisibilities", "leading"]
 
 #: Frequencies per window at which apparent fluxes are computed, at least, and what the polynomial through
 #: them may be off by elsewhere, in units of the summed flux.
 FEWEST_NODES, INTERPOLATION = 4, 1e-8
+#: Fraction of the power of the differences between beams that may be left out: as many sources do not matter.
+NEGLECTED = 1e-3
+#: A beam is displaced by this for its gradient, radians: a thousandth of the width of a small dish's.
+GRADIENT_STEP_RAD = 5e-5
 
 
 class ModelVisibilities(Protocol):
@@ -104,6 +113,9 @@ class SkyVisibilities:
         self.sky = sky
         self._spectra: dict[int, _Spectra] = {}
         self._pointings: tuple[Float, Int] | None = None
+        self.seen_by_own: list[tuple[int, ApparentSky]] = [] if sky.antenna_beams is None else [(1, sky)]
+        """Skies, with their signs, of which the antennas' own beams show more or less than the common one."""
+        self._followed: dict[int, Int] = {}
 
     def visibilities(self, block: Block, reader: VisibilityReader) -> Vis:
         """Predict exactly, source by source; shape (nrow, nchan), in jansky.
@@ -116,7 +128,10 @@ class SkyVisibilities:
         flux, pointing = self.fluxes(block, reader)
         lmn = sky.lmn(field.ra_rad, field.dec_rad)
         shape = (sky.major_rad, sky.minor_rad, sky.pa_rad)
-        return predict_components(block.uvw_m, block.spw.freq_hz, lmn, flux, *shape, pointing)
+        freq_hz = block.spw.freq_hz
+        predicted = predict_components(block.uvw_m, freq_hz, lmn, flux, *shape, pointing)
+        self._add_own_beams(predicted, block, reader, freq_hz, np.ones(freq_hz.size, dtype=np.int64), 0.0)
+        return predicted
 
     def fluxes(self, block: Block, reader: VisibilityReader) -> tuple[Single, Int]:
         """Return apparent fluxes through each pointing, and which of them each row has.
@@ -128,7 +143,7 @@ class SkyVisibilities:
             spectra = self._of_window(block.bins.window, reader)
             return spectra.moments(block.bins, used, means=True)[:, 0], of_rows
         at, freq = self._by_dump(reader)[0][used], block.spw.freq_hz
-        found = [self.sky.apparent_flux(freq, *pointing) for pointing in at]
+        found = [self.through_beam(freq, *pointing) for pointing in at]
         return np.stack(found).astype(np.float32), of_rows
 
     def less(self, other: SkyVisibilities) -> SkyVisibilities | None:
@@ -138,7 +153,7 @@ class SkyVisibilities:
         """
         mine, others = self.sky, other.sky
         alike = mine.beam == others.beam and mine.sky.reference_freq_hz == others.sky.reference_freq_hz
-        if not alike:
+        if not alike or type(self) is not type(other):
             return None
         both = joined(mine, others)
         sky = both.sky
@@ -152,7 +167,11 @@ class SkyVisibilities:
             np.add.at(change[k], which.reshape(-1), sign * flux)
         changed = change[0] != 0
         components = replace(sky.select(first[changed]), flux_jy=change[0, changed])
-        return SkyVisibilities(replace(mine, sky=components, apparent_jy=change[1, changed]))
+        changes = SkyVisibilities(replace(mine, sky=components, apparent_jy=change[1, changed]))
+        if mine.antenna_beams is not others.antenna_beams:
+            # Through the common beam only what changed is new; what own beams show beside it is all anew.
+            changes.seen_by_own = [*self.seen_by_own, *((-sign, seen) for sign, seen in other.seen_by_own)]
+        return changes
 
     def of_same_rows(self, blocks: Sequence[Block], reader: VisibilityReader) -> list[Vis]:
         """Predict averages of several spectral windows on the same baselines, whose delays are formed once.
@@ -184,6 +203,7 @@ class SkyVisibilities:
             width = bins[0].channel_width_hz
             of_rows = *shape, pointing, sizes
             together = predict_averaged(first.uvw_m, freq, count, width, lmn, moments, *of_rows)
+        self._add_own_beams(together, first, reader, freq, count, bins[0].channel_width_hz, sizes)
         edges = np.cumsum(sizes)[:-1]
         out = [np.ascontiguousarray(part) for part in np.split(together, edges, axis=1)]
         for block, of_block, spectrum, predicted in zip(blocks, bins, spectra, out, strict=True):
@@ -191,6 +211,67 @@ class SkyVisibilities:
                 single = self._single_channels(block, of_block, spectrum, used[pointing], lmn)
                 add_partial(predicted, of_block.partial, single)
         return out
+
+    def through_beam(self, freq_hz: Float, ra_rad: float, dec_rad: float) -> Float:
+        """Fluxes through the common beam pointed at a direction, shape (n, nchan), in jansky."""
+        return self.sky.apparent_flux(freq_hz, ra_rad, dec_rad)
+
+    def _add_own_beams(
+        self,
+        predicted: Vis,
+        block: Block,
+        reader: VisibilityReader,
+        freq_hz: Float,
+        count: Int,
+        channel_width_hz: float,
+        windows: Sequence[int] | None = None,
+    ) -> None:
+        """Add, in place, what antennas see through beams of their own beside what the common beam shows.
+
+        A bin with flagged channels takes its mean over all of them: of the difference that is exact enough.
+        """
+        field, nominal = reader.ms.field(block.field_id), AntennaBeams(offset_rad=np.zeros((1, 2)))
+        pointings, of_dump = self._by_dump(reader)
+        which = of_dump[block.time_index]
+        for number, (sign, seen) in enumerate(self.seen_by_own):
+            beams, sky = seen.antenna_beams, seen.sky.select(self._follow(number, pointings))
+            assert beams is not None
+            lmn, shape = sky.lmn(field.ra_rad, field.dec_rad), (sky.major_rad, sky.minor_rad, sky.pa_rad)
+            flux = sign * sky.flux_at(freq_hz)
+            for k in np.unique(which):
+                rows = np.flatnonzero(which == k)
+                about = sky.lmn(*pointings[k])
+                common = nominal.voltages(seen.beam, about, freq_hz)[:, :, 0].astype(np.float64) ** 2
+                predicted[rows] += predict_own_beams(
+                    block.uvw_m[rows],
+                    block.antenna1[rows],
+                    block.antenna2[rows],
+                    freq_hz,
+                    count,
+                    channel_width_hz,
+                    lmn,
+                    beams.voltages(seen.beam, about, freq_hz),
+                    flux * common,
+                    flux,
+                    *shape,
+                    windows,
+                )
+
+    def _follow(self, number: int, pointings: Float) -> Int:
+        """Choose the sources of a sky whose own beams are followed: the others do not matter."""
+        if number not in self._followed:
+            seen = self.seen_by_own[number][1]
+            assert seen.antenna_beams is not None
+            freq, nominal = np.array([seen.freq_hz]), AntennaBeams(offset_rad=np.zeros((1, 2)))
+            power = np.zeros(len(seen))
+            for pointing in pointings[[0, len(pointings) // 2, -1]]:
+                about = seen.sky.lmn(*pointing)
+                own, common = (
+                    b.voltages(seen.beam, about, freq)[:, 0] for b in (seen.antenna_beams, nominal)
+                )
+                power += np.square(seen.sky.flux_at(freq) * own * (own - common)).mean(axis=1)
+            self._followed[number] = leading(power)
+        return self._followed[number]
 
     def _single_channels(
         self, block: Block, bins: ChannelBins, spectra: _Spectra, pointing: Int, lmn: Float
@@ -222,7 +303,7 @@ class SkyVisibilities:
         if window.id not in self._spectra:
             pointings, _ = self._by_dump(reader)
             nodes, to_channels = self._nodes(window.freq_hz, pointings)
-            values = np.stack([self.sky.apparent_flux(nodes, *p) for p in pointings])
+            values = np.stack([self.through_beam(nodes, *p) for p in pointings])
             self._spectra[window.id] = _Spectra(values, to_channels)
         return self._spectra[window.id]
 
@@ -240,8 +321,8 @@ class SkyVisibilities:
             to_between = _lagrange(nodes, between)
             error, total = 0.0, 0.0
             for pointing in pointings[[0, -1]]:
-                exact = self.sky.apparent_flux(middle + half * between, *pointing)
-                found = self.sky.apparent_flux(middle + half * nodes, *pointing) @ to_between
+                exact = self.through_beam(middle + half * between, *pointing)
+                found = self.through_beam(middle + half * nodes, *pointing) @ to_between
                 error += float(np.abs(found - exact).sum(axis=0).max(initial=0))
                 total += float(np.abs(exact).sum(axis=0).max(initial=0))
             if error <= INTERPOLATION * total:
@@ -256,6 +337,43 @@ def _lagrange(nodes: Float, at: Float) -> Float:
     ratio = (at[None, None, :] - nodes[None, :, None]) / distance[:, :, None]
     ratio[np.diag_indices(nodes.size)] = 1.0
     return np.asarray(ratio.prod(axis=1))
+
+
+class BeamGradient(SkyVisibilities):
+    """Half of what components change by as the common beam is displaced: what one antenna of two does.
+
+    Parameters
+    ----------
+    sky : ApparentSky
+        Sources and beam, whose own pointings are left out.
+    axis : int
+        Direction of the displacement: 0 east, 1 north.
+    """
+
+    def __init__(self, sky: ApparentSky, axis: int) -> None:
+        super().__init__(replace(sky, antenna_beams=None))
+        self._step = np.eye(2)[axis] * GRADIENT_STEP_RAD
+
+    def through_beam(self, freq_hz: Float, ra_rad: float, dec_rad: float) -> Float:
+        """Half of the derivative of the fluxes, shape (n, nchan), in jansky per radian."""
+        ahead, behind = (
+            self.sky.apparent_flux(freq_hz, *_displaced(step, ra_rad, dec_rad))
+            for step in (self._step, -self._step)
+        )
+        return (ahead - behind) / (4 * GRADIENT_STEP_RAD)
+
+
+def _displaced(step_rad: Float, ra_rad: float, dec_rad: float) -> tuple[float, float]:
+    ra, dec = radec_from_lm(step_rad[0], step_rad[1], ra_rad, dec_rad)
+    return float(ra), float(dec)
+
+
+def leading(power: Float) -> Int:
+    """Places of the largest values, in order, without which less than `NEGLECTED` of the sum is missing."""
+    order = np.argsort(-power, kind="stable")
+    total = np.cumsum(power[order])
+    wanted = int(np.searchsorted(total, (1 - NEGLECTED) * total[-1], side="left")) + 1 if power.size else 0
+    return np.sort(order[:wanted])
 
 
 class ImageVisibilities:

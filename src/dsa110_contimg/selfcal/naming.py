@@ -8,6 +8,7 @@ __all__ = [
     "IMAGES",
     "MASK",
     "PICTURE",
+    "POINTING",
     "QUALITY",
     "REPORT",
     "STAGES",
@@ -28,6 +29,8 @@ VERDICT = "verdict.json"
 QUALITY = "seed_quality.ecsv"
 #: Every antenna and polarisation.
 ANTENNAS = "antennas.ecsv"
+#: Where each antenna points, if that is not where it should.
+POINTING = "pointing.ecsv"
 #: Where CLEAN components could be; a FITS file.
 MASK = "selfcal-mask.fits"
 #: Columns of the Measurement Set that are written, by the option `columns`.

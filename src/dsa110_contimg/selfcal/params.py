@@ -18,6 +18,7 @@ from dsa110_contimg.progress import Progress
 from dsa110_contimg.selfcal.averaged_data import BYTES_PER_SCATTERED, Averaging, averaged_samples
 from dsa110_contimg.selfcal.memory import require_available_memory, sub_bands_of_window
 from dsa110_contimg.selfcal.naming import COLUMNS, IMAGES
+from dsa110_contimg.selfcal.pointing_report import read_pointing
 from dsa110_contimg.sky import ApparentSky
 from dsa110_contimg.visibilities import (
     MeasurementSet,
@@ -137,6 +138,8 @@ def check_params(
     )
     initial = _initial_tables(caltables, context.reader, config)
     listed = context.catalog_model() if config.use_nvss_seeding or config.catalog_mask else None
+    if listed is not None and config.pointing_file is not None:
+        listed = replace(listed, antenna_beams=read_pointing(config.pointing_file, context.ms.antennas.name))
     _require_consistent(config, output_dir, caltables)
     _require_room(context, output_dir, config)
     reference_antennas(config, context.ms)

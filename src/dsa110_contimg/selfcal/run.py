@@ -24,8 +24,9 @@ from dsa110_contimg.selfcal.findings import Finding
 from dsa110_contimg.selfcal.image_state import image_state
 from dsa110_contimg.selfcal.imaging import CalibratedImage
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
-from dsa110_contimg.selfcal.naming import ANTENNAS, MASK, QUALITY, REPORT, STAGES, SUMMARY, VERDICT
+from dsa110_contimg.selfcal.naming import ANTENNAS, MASK, POINTING, QUALITY, REPORT, STAGES, SUMMARY, VERDICT
 from dsa110_contimg.selfcal.params import SelfCalParams, check_params, owned
+from dsa110_contimg.selfcal.pointing_report import pointing_report
 from dsa110_contimg.selfcal.products import earlier_tables, write_everything
 from dsa110_contimg.selfcal.source_measurement import measure_sources
 from dsa110_contimg.selfcal.source_report import source_report
@@ -163,7 +164,11 @@ def _calibrated(
     state = CalState(weights=data.nominal_weights(), findings=_before(params, log))
     state = run_stages(stages, data, state, config, log)
     state, final = _final_image(data, state, config, log, backend)
-    reports = {QUALITY: _source_report(data, state, log), ANTENNAS: _antenna_report(data, state, log)}
+    reports = {
+        QUALITY: _source_report(data, state, log),
+        ANTENNAS: _antenna_report(data, state, log),
+        POINTING: _pointing_report(data, state),
+    }
     with log.timed("write"):
         tables = write_everything(params, data, state, final, backend.label, earlier, reports)
     log.seconds["total"] = time.perf_counter() - started
@@ -257,6 +262,14 @@ def _source_report(data: CalibrationData, state: CalState, log: StageLog) -> Tab
                 data, state.weights, state.kept_model, state.tables, listed, noise, few=True
             )
     return source_report(listed, state.sky_model or listed, measured)
+
+
+def _pointing_report(data: CalibrationData, state: CalState) -> Table | None:
+    """Say where the antennas point, if the calibration that is kept has beams of their own."""
+    kept = state.kept_model if state.tables else None
+    if not isinstance(kept, SkyVisibilities) or kept.sky.antenna_beams is None:
+        return None
+    return pointing_report(data.reader.ms.antennas.name, kept.sky.antenna_beams, state.pointing)
 
 
 def _antenna_report(data: CalibrationData, state: CalState, log: StageLog) -> Table | None:

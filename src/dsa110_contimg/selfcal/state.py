@@ -11,6 +11,7 @@ from dsa110_contimg.array_types import Bool, Float
 from dsa110_contimg.calibration.cross_validation import Score, Solution
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.calibration.phase_gradient import PhaseGradient
+from dsa110_contimg.calibration.pointing import PointingFit
 from dsa110_contimg.calibration.statistics import BaselineStatistics
 from dsa110_contimg.selfcal.data_weights import DataWeights, Outliers
 from dsa110_contimg.selfcal.findings import Finding
@@ -196,6 +197,8 @@ class CalState:
         Bright catalogue sources as the calibrated data show them.
     flux_scale : FluxScale or None
         What flux scale and position were off by, if the sky model was rescaled.
+    pointing : PointingFit or None
+        The newest solution for the antennas' pointing, if one was kept: the sky model has the offsets.
     heldout : HeldoutSources or None
         Sources measured with gains from others.
     sky_check : SkyCheck or None
@@ -239,6 +242,7 @@ class CalState:
     rounds: tuple[Round, ...] = ()
     measured: SourceMeasurement | None = None
     flux_scale: FluxScale | None = None
+    pointing: PointingFit | None = None
     heldout: HeldoutSources | None = None
     sky_check: SkyCheck | None = None
     moved: PhaseGradient | None = None

@@ -21,7 +21,7 @@ from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.findings import coherent
 from dsa110_contimg.selfcal.imaging import CalibratedImage, measure, metrics_dict, region_for
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
-from dsa110_contimg.selfcal.naming import ANTENNAS, IMAGES, MASK, PICTURE, QUALITY, STAGES
+from dsa110_contimg.selfcal.naming import ANTENNAS, IMAGES, MASK, PICTURE, POINTING, QUALITY, STAGES
 from dsa110_contimg.selfcal.params import SelfCalParams
 from dsa110_contimg.selfcal.sky_check import Estimate
 from dsa110_contimg.selfcal.state import CalState, Round
@@ -120,6 +120,7 @@ def summary_of(
         "heldout_sources": _heldout(state),
         "chi2_untouched": _finite(state.untouched[0]) if state.untouched else None,
         "chi2_untouched_input": _finite(state.untouched[1]) if state.untouched else None,
+        "pointing": _pointing(figures.reports[POINTING]),
         "findings": [asdict(f) for f in state.findings],
         "moved_arcsec": _moved(state),
         "flux_scale": state.scale.of_input if state.scale else None,
@@ -156,10 +157,28 @@ def summary_of(
         names, counts = np.unique(quality["verdict"], return_counts=True)
         summary["seed_verdicts"] = {str(n): int(c) for n, c in zip(names, counts, strict=True)}
         summary["products"]["seed_quality"] = QUALITY
+    if figures.reports[POINTING] is not None:
+        summary["products"]["pointing"] = POINTING
     if antennas is not None:
         summary["antenna_verdicts"] = antenna_verdicts(antennas)
         summary["products"]["antennas"] = ANTENNAS
     return summary
+
+
+def _pointing(report: Table | None) -> dict[str, float | None] | None:
+    """Give how far the antennas point off, degrees; None where they point where they should."""
+    if report is None:
+        return None
+    offsets = np.stack([report["east_deg"], report["north_deg"]])
+    east, north = np.nanmean(offsets, axis=1)
+    return {
+        "common_east_deg": _finite(east),
+        "common_north_deg": _finite(north),
+        "rms_deg": _finite(np.sqrt(np.nanmean(np.square(offsets - [[east], [north]])))),
+        "error_deg": _finite(np.nanmedian(report["error_deg"]))
+        if np.isfinite(report["error_deg"]).any()
+        else None,
+    }
 
 
 def _noise(state: CalState, thermal_per_noise: float, final: ImageMetrics) -> dict[str, Any]:

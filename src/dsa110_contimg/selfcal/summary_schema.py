@@ -81,6 +81,17 @@ class HeldoutSources(_Part):
     frequency_trend: Pair = Field(description="Change of the recovered fraction over the band, and its error")
 
 
+class PointingOf(_Part):
+    """Pointing offsets of the antennas, degrees."""
+
+    common_east_deg: float | None = Field(description="Mean over the antennas, east")
+    common_north_deg: float | None = Field(description="Mean over the antennas, north")
+    rms_deg: float | None = Field(description="Scatter about the mean in one direction, rms")
+    error_deg: float | None = Field(
+        description="Median standard error of an antenna; null where the offsets were given"
+    )
+
+
 class FindingOf(_Part):
     """Something that speaks against the sky, the beam, the data or the start of a run."""
 
@@ -223,6 +234,9 @@ class Summary(_Part):
         description="Chi-squared of the delivered calibration on data that no step has used"
     )
     chi2_untouched_input: float | None = Field(description="The same of the input")
+    pointing: PointingOf | None = Field(
+        description="How far the antennas point off; null where they point where they should"
+    )
     findings: list[FindingOf] = Field(description="The weightiest first")
     moved_arcsec: EastNorth | None = Field(
         description="By how much the sky of a coherent input was moved, arcsec east and north; else null"

@@ -115,7 +115,7 @@ class Instrument:
     def amplitude_beams(
         self, beam: AiryBeam, ra_rad: Float, dec_rad: Float, pointing: tuple[float, float], freq_hz: Float
     ) -> Float:
-        """Voltage beams by antenna: square roots of the power beams.
+        """Voltage beams by antenna, negative in the first sidelobe.
 
         Parameters
         ----------
@@ -136,7 +136,7 @@ class Instrument:
         for (east, north), width in zip(self.pointing_rad, self.width, strict=True):
             ra, dec = radec_from_lm(np.sin(east), np.sin(north), *pointing)
             own = AiryBeam(beam.diameter_m / width, beam.blockage_m / width)
-            beams.append(np.sqrt(own.power(angular_separation(ra_rad, dec_rad, ra, dec), freq_hz)))
+            beams.append(own.voltage(angular_separation(ra_rad, dec_rad, ra, dec), freq_hz))
         return np.array(beams)
 
 

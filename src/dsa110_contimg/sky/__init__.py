@@ -6,6 +6,7 @@ A :class:`SkyModel` lists sources as a catalogue knows them, an
 catalogue model.
 """
 
+from dsa110_contimg.sky.antenna_beams import AntennaBeams
 from dsa110_contimg.sky.apparent_sky import ApparentSky
 from dsa110_contimg.sky.beam import AiryBeam, beam_for_antenna, choose_beam
 from dsa110_contimg.sky.catalog_model import build_catalog_model, catalogued_sky, far_bright_sources
@@ -14,6 +15,7 @@ from dsa110_contimg.sky.directions import angular_separation, lmn_from_radec, ra
 
 __all__ = [
     "AiryBeam",
+    "AntennaBeams",
     "ApparentSky",
     "SkyModel",
     "angular_separation",

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dsa110_contimg.array_types import Float
+from dsa110_contimg.sky.antenna_beams import AntennaBeams
 from dsa110_contimg.sky.beam import AiryBeam
 from dsa110_contimg.sky.components import SkyModel
 from dsa110_contimg.sky.directions import angular_separation
@@ -39,6 +40,8 @@ class ApparentSky:
         Catalogue name.
     catalog_hash : str
         Hash of the strips that were used.
+    antenna_beams : AntennaBeams or None
+        Where the antennas' own beams point, if that is not where the pointing centre is.
     """
 
     sky: SkyModel
@@ -47,6 +50,7 @@ class ApparentSky:
     freq_hz: float
     catalog: str
     catalog_hash: str
+    antenna_beams: AntennaBeams | None = None
 
     def __len__(self) -> int:
         return len(self.sky)

@@ -49,7 +49,11 @@ class AiryBeam:
     blockage_m: float = 0.0
 
     def power(self, separation_rad: ArrayLike, freq_hz: ArrayLike) -> Float:
-        """Power response relative to the axis.
+        """Power response relative to the axis: the square of :meth:`voltage`, in [0, 1], shape (n, nchan)."""
+        return np.asarray(self.voltage(separation_rad, freq_hz) ** 2)
+
+    def voltage(self, separation_rad: ArrayLike, freq_hz: ArrayLike) -> Float:
+        """Voltage response relative to the axis.
 
         Parameters
         ----------
@@ -61,7 +65,7 @@ class AiryBeam:
         Returns
         -------
         ndarray, shape (n, nchan)
-            Response in [0, 1]; zero beyond 90 degrees.
+            Response, negative in every other sidelobe; zero beyond 90 degrees.
 
         Notes
         -----
@@ -74,7 +78,7 @@ class AiryBeam:
         x = np.pi * self.diameter_m * np.sin(np.minimum(theta, np.pi / 2)) * freq / SPEED_OF_LIGHT
         b = self.blockage_m / self.diameter_m
         amplitude = (_jinc(x) - b**2 * _jinc(b * x)) / (1.0 - b**2)
-        return np.asarray(np.where(theta < np.pi / 2, amplitude**2, 0.0))
+        return np.asarray(np.where(theta < np.pi / 2, amplitude, 0.0))
 
     def fwhm_rad(self, freq_hz: float) -> float:
         """Full width at half power, 1.029 lambda/D for the unblocked aperture, radians."""

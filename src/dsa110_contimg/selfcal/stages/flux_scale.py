@@ -75,6 +75,8 @@ def flux_scale(data: CalibrationData, state: CalState, config: SelfCalConfig, lo
         )
         added = None if state.components is None else _in_place(state.components, measured, data)
         model = joined(rescaled(catalogue, measured, data.reader.phase_center), added)
+        assert state.sky_model is not None
+        model = replace(model, antenna_beams=state.sky_model.antenna_beams)
         trial = better_with(data, state, model, config, log)
         if trial is state:
             break
