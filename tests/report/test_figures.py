@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from astropy.table import Table
 
 from dsa110_contimg.calibration.caltables import read_gain_table
 from dsa110_contimg.report.figures import array_plots, choices_of, source_plots
@@ -191,6 +192,19 @@ def test_the_array_is_drawn_with_what_became_of_each_antenna(products):
     assert "3 baselines have an antenna that is not good" in uv.alt
     ground, uv = array_plots(replace(products, antennas=None))
     assert "good" not in ground.alt + uv.alt
+
+
+def test_arrows_tell_where_antennas_point_off(products):
+    names = products.array.names
+    off = {"antenna": names, "east_deg": [0.3, 0.0, -0.1, math.nan], "north_deg": [0.4, 0.1, 0.0, math.nan]}
+    *_, arrows = array_plots(replace(products, pointing=Table(off)))
+    assert (
+        f"3 antennas point off, as arrows at their places, the longest 0.50 deg at {names[0]}" in arrows.alt
+    )
+    titles = [mark.title for mark in arrows.marks if mark.style.endswith("line")]
+    assert titles[0] == f"{names[0]}: +0.300 deg east, +0.400 deg north"
+    assert len(titles) == 3
+    assert points(arrows, "s0 faint dot") == 4
 
 
 @pytest.mark.parametrize("values", [[], [math.nan], [3.0, 3.0], [1e-9, 1e9], [-5.0, 0.0]])

@@ -250,6 +250,8 @@ def array_plots(products: RunProducts) -> list[Plot]:
     image = products.images.get(AFTER) or products.images.get(BEFORE)
     if image is not None and products.gain_tables and len(array.names) > 1:
         plots.append(_uv(array, health, products.gain_tables, image.grid))
+    if products.pointing is not None:
+        plots.append(_pointing(array, products.pointing))
     return plots
 
 
@@ -280,6 +282,43 @@ def _map(array: Array, health: Any, verdicts: dict[str, str]) -> Plot:
         plot.add(style, east[k], north[k], title=f"{name}: {verdicts.get(name, 'not reported')}")
     for k in np.flatnonzero(health)[: 2 * MOST_NAMED]:
         plot.add_note(float(east[k]), float(north[k]), array.names[k])
+    return plot
+
+
+def _pointing(array: Array, table: Table) -> Plot:
+    """Draw an arrow at each antenna by how much it points off, and one that tells the scale."""
+    offsets = {
+        str(row["antenna"]): (float(row["east_deg"]), float(row["north_deg"]))
+        for row in table
+        if np.isfinite(row["east_deg"]) and np.isfinite(row["north_deg"])
+    }
+    east, north = _on_the_ground(array.position_m)
+    half = 0.6 * max(float(np.ptp(east)), float(np.ptp(north)), 1.0)
+    middle = [(float(v.max()) + float(v.min())) / 2 for v in (east, north)]
+    size = {name: math.hypot(*off) for name, off in offsets.items()}
+    largest = max(size, key=lambda name: size[name], default="")
+    longest = max(size.get(largest, 0.0), 1e-6)
+    scale = 0.25 * half / longest
+    plot = Plot(
+        f"Where {len(offsets)} antennas point off, as arrows at their places, the longest {longest:.2f} deg "
+        f"at {largest}; east to the right, north up",
+        Axis("east (m)", middle[0] - half, middle[0] + half),
+        Axis("north (m)", middle[1] - half, middle[1] + half),
+        Frame(width=460, height=452),
+    )
+    for name, x, y in zip(array.names, east, north, strict=True):
+        plot.add("s0 faint dot", x, y, title=f"{name}: no data")
+        if name not in offsets:
+            continue
+        to = np.array([x, y]) + scale * np.array(offsets[name])
+        along = (to - [x, y]) * 0.3
+        across = np.array([-along[1], along[0]]) * 0.5
+        path = np.array([[x, y], to, to - along + across, to, to - along - across])
+        words = f"{name}: {offsets[name][0]:+.3f} deg east, {offsets[name][1]:+.3f} deg north"
+        plot.add_line("s1", *path.T, title=words)
+    if largest in array.names:
+        k = array.names.index(largest)
+        plot.add_note(float(east[k]), float(north[k]), f"{largest} {longest:.2f} deg")
     return plot
 
 

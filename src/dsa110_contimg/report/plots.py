@@ -217,10 +217,10 @@ class Plot:
             path = "".join(f"M{_n(a)} {_n(b)}V{_n(c)}" for a, b, c in bars)
             self.marks.append(Marks(style, path, group=self.group))
 
-    def add_line(self, style: str, x: ArrayLike, y: ArrayLike) -> None:
+    def add_line(self, style: str, x: ArrayLike, y: ArrayLike, *, title: str = "") -> None:
         """Add a line through points."""
         px, py = (np.atleast_1d(v) for v in self.places(x, y))
-        self.marks.append(Marks(f"{style} line", path_of(zip(px, py, strict=True)), group=self.group))
+        self.marks.append(Marks(f"{style} line", path_of(zip(px, py, strict=True)), title, self.group))
 
     def add_note(self, x: float, y: float, text: str) -> None:
         """Write a word beside a point where there is room for it; nowhere if there is none."""

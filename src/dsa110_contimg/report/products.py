@@ -16,7 +16,7 @@ from dsa110_contimg.calibration.caltables import read_gain_table
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.errors import CalTableError, ContimgError
 from dsa110_contimg.imaging import FitsImage, read_image
-from dsa110_contimg.selfcal.naming import ANTENNAS, QUALITY, STAGES, SUMMARY, VERDICT
+from dsa110_contimg.selfcal.naming import ANTENNAS, POINTING, QUALITY, STAGES, SUMMARY, VERDICT
 from dsa110_contimg.visibilities.measurement_set import reading
 
 __all__ = ["AFTER", "BEFORE", "DIFFERENCE", "Array", "RunProducts", "read_products"]
@@ -67,6 +67,8 @@ class RunProducts:
         Antennas, if a gain table lists them.
     verdict : dict
         What the pipeline made of the run; empty if it was not the pipeline's.
+    pointing : astropy.table.Table or None
+        ``pointing.ecsv``, where the antennas point off.
     missing : dict of str to str
         Products that the report would show: by name, why they are not to be had.
     """
@@ -81,6 +83,7 @@ class RunProducts:
     initial_bandpasses: list[GainTable]
     array: Array | None
     verdict: dict[str, Any]
+    pointing: Table | None
     missing: dict[str, str]
 
 
@@ -122,6 +125,7 @@ def read_products(folder: Path) -> RunProducts:
         gain_tables=tables,
         initial_bandpasses=bandpasses,
         array=array,
+        pointing=read(POINTING, _ecsv) if (folder / POINTING).exists() else None,
         verdict=(read(VERDICT, _json_object) or {}) if (folder / VERDICT).exists() else {},
         missing=missing,
     )
