@@ -198,9 +198,8 @@ def test_arrows_tell_where_antennas_point_off(products):
     names = products.array.names
     off = {"antenna": names, "east_deg": [0.3, 0.0, -0.1, math.nan], "north_deg": [0.4, 0.1, 0.0, math.nan]}
     *_, arrows = array_plots(replace(products, pointing=Table(off)))
-    assert (
-        f"3 antennas point off, as arrows at their places, the longest 0.50 deg at {names[0]}" in arrows.alt
-    )
+    said = f"3 antennas point off, as arrows at their places, the longest 0.50 deg at {names[0]}"
+    assert said in arrows.alt
     titles = [mark.title for mark in arrows.marks if mark.style.endswith("line")]
     assert titles[0] == f"{names[0]}: +0.300 deg east, +0.400 deg north"
     assert len(titles) == 3
