@@ -3,10 +3,10 @@
     python -m studies.pointing FOLDER [ANTENNAS] [DUMPS]
 
 Transits of random phases, errors in the catalogue, and pointing errors of 0, 0.1, 0.2 and 0.3 degrees rms in
-each direction; 96 antennas and 24 dumps unless said, one window of 16 channels. Prints the rms of the final image
-over thermal noise, with and without the offsets; how far these are from the truth, antenna by antenna and in the
-mean; and the scatter of the image's fluxes over the catalogue's for sources between half power and a fifth. The
-Measurement Sets are removed.
+each direction; 96 antennas and 24 dumps unless said, one window of 16 channels. Prints the rms of the final
+image over thermal noise, with and without the offsets; how far these are from the truth, antenna by antenna
+and in the mean; and the scatter of the image's fluxes over the catalogue's for sources between half power and
+a fifth. The Measurement Sets are removed.
 """
 
 from __future__ import annotations

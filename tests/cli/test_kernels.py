@@ -33,9 +33,10 @@ def test_no_kernel_is_left_for_an_observation(tmp_path):
         ("drift", {"channels": 24, "spws": 2, "random_phases": True}, ["--average", "always"]),
         ("tracked", {"channels": 4, "drift": False, "autocorrelations": True}, []),
         ("bare", {"channels": 8}, ["--no-seed"]),
+        ("off", {"channels": 4, "dumps": 6, "antennas": 30, "pointing_rms": 0.2, "random_phases": True}, []),
     ):
         ms = tmp_path / f"{name}.ms"
-        simulate(ms, SimulationConfig(**options, **more))
+        simulate(ms, SimulationConfig(**options | more))
         build_strips("nvss", tmp_path / f"{name}.catalog.ecsv", tmp_path / f"c-{name}")
         given = ["--catalog-dir", str(tmp_path / f"c-{name}"), "--size", "256", *flags]
         commands.append(["selfcal", str(ms), str(tmp_path / f"out-{name}"), *given])

@@ -122,6 +122,7 @@ CLOSED = {
     "seed_flux_jy": 1.0, "best_iteration": 0, "iterations": [], "flux_units_changed": False, "products": {},
     "initial": FIGURES | {"offset_arcsec": None}, "final": FIGURES | {"offset_arcsec": [0.1, -0.2]},
     "heldout_sources": {"tells": True, "recovered_fraction": 0.98, "recovered_error": 0.02,
+                        "taken_by_gains": 0.0,
                         "n_sources": 7, "n_agreeing": 6},
     "seed_verdicts": {"agrees": 6, "faint": 9, "moved": 1}, "seconds": {"total": 2.0},
     "findings": [{"kind": "beam_width", "text": "ask for a beam 1.2 times as wide", "status": ""},

@@ -7,7 +7,14 @@ import numpy as np
 import scipy.linalg
 
 from dsa110_contimg.array_types import Float, Int, Single, Vis, Weight
-from dsa110_contimg.predict.direct import TILE, find_delays, form_phasors, rotation, tiles_of
+from dsa110_contimg.predict.direct import (
+    TILE,
+    find_delays,
+    form_phasors,
+    rotation,
+    sine_cosine,
+    tiles_of,
+)
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 from dsa110_contimg.sky.components import ARCSEC
 from dsa110_contimg.visibilities.noise import NoiseScale
@@ -24,6 +31,8 @@ __all__ = [
 
 #: Sums per source: three of the residual, one and three of the normal matrix.
 N_MOMENTS = 7
+#: So many samples are summed up at once that nothing leaves the processor's caches.
+SAMPLES_AT_ONCE = 2048
 #: How far a catalogue may be off in flux (fraction) and position: what the data leave open stays within.
 PRIOR_FLUX = 0.3
 PRIOR_POSITION_RAD = 3 * ARCSEC
@@ -117,20 +126,33 @@ def sampled_coupling(
     ndarray, shape (3 n, 3 n)
         For all fluxes, then all l, then all m.
     """
-    uvw = 2 * np.pi / SPEED_OF_LIGHT * uvw_m.T * freq_hz
-    phase = lmn @ uvw
-    # In single precision, which is fast, once whole turns are taken out in double precision.
-    phase -= 2 * np.pi * np.rint(phase / (2 * np.pi))
-    size = (np.sqrt(weight) * flux_jy).astype(np.float32)
-    turned = phase.astype(np.float32)
-    real, imag = size * np.cos(turned), size * np.sin(turned)
-    u, v = uvw[:2].astype(np.float32)
-    parts = np.empty((3 * len(lmn), 2 * weight.size), dtype=np.float32)
-    # A source's own visibilities, and i u, i v times them.
-    for k, (first, second) in enumerate([(real, imag), (-u * imag, u * real), (-v * imag, v * real)]):
-        rows = slice(k * len(lmn), (k + 1) * len(lmn))
-        parts[rows, : weight.size], parts[rows, weight.size :] = first, second
-    return np.asarray(parts @ parts.T, dtype=np.float64)
+    n, total = len(lmn), np.zeros((3 * len(lmn), 3 * len(lmn)))
+    at = np.ascontiguousarray(uvw_m * (freq_hz / SPEED_OF_LIGHT)[:, None], dtype=np.float64)
+    root = np.sqrt(weight)
+    for first in range(0, weight.size, SAMPLES_AT_ONCE):
+        some = slice(first, first + SAMPLES_AT_ONCE)
+        # A source's own visibilities, and i u, i v times them: real parts, then imaginary ones.
+        parts = np.empty((3 * n, 2 * root[some].size), dtype=np.float32)
+        size = (root[some] * flux_jy[:, some]).astype(np.float32)
+        _fill(at[some], np.ascontiguousarray(lmn, dtype=np.float64), size, parts)
+        total += parts @ parts.T
+    return total
+
+
+@numba.njit(parallel=True, fastmath=True, cache=True)
+def _fill(uvw: Float, lmn: Float, size: Single, parts: Single) -> None:
+    """Fill in visibilities of sources, and their derivatives by l and m, (3 n, 2 nsample)."""
+    n, number = size.shape
+    turn = np.float32(2 * np.pi)
+    for k in numba.prange(n):
+        for s in range(number):
+            turns = uvw[s, 0] * lmn[k, 0] + uvw[s, 1] * lmn[k, 1] + uvw[s, 2] * lmn[k, 2]
+            sine, cosine = sine_cosine(np.float32(turns - np.rint(turns)))
+            real, imag = size[k, s] * cosine, size[k, s] * sine
+            u, v = turn * np.float32(uvw[s, 0]), turn * np.float32(uvw[s, 1])
+            parts[k, s], parts[k, number + s] = real, imag
+            parts[n + k, s], parts[n + k, number + s] = -u * imag, u * real
+            parts[2 * n + k, s], parts[2 * n + k, number + s] = -v * imag, v * real
 
 
 def solve_moments(

@@ -45,10 +45,15 @@ def compile_kernels(progress: Progress) -> int:
     """
     # Imported here: the command line starts without numba.
     import numba.core.event as events
+    import numpy as np
 
     from dsa110_contimg.catalogs import build_strips
+    from dsa110_contimg.files import write_table
+    from dsa110_contimg.selfcal.pointing_report import pointing_report
     from dsa110_contimg.selfcal.run import selfcal_ms
     from dsa110_contimg.simulate import simulate
+    from dsa110_contimg.sky import AntennaBeams
+    from dsa110_contimg.visibilities import open_measurement_set
 
     with (
         tempfile.TemporaryDirectory(prefix="contimg-compile-") as folder,
@@ -61,7 +66,11 @@ def compile_kernels(progress: Progress) -> int:
             simulate(ms, SimulationConfig(**_COMMON, **observed))
             build_strips("nvss", ms.parent / "o.catalog.ecsv", ms.parent / "catalogs")
             config = SelfCalConfig(catalog_dir=ms.parent / "catalogs", size=512, **options)
-            selfcal_ms(ms, ms.parent / "out", config)
+            # Offsets of the antennas, for what looks at the sky through beams of their own.
+            names, offsets = open_measurement_set(ms).antennas.name, ms.parent / "pointing.ecsv"
+            beams = AntennaBeams(offset_rad=np.full((len(names), 2), 1e-3))
+            write_table(offsets, pointing_report(names, beams, None))
+            selfcal_ms(ms, ms.parent / "out", config.with_options(pointing_file=offsets))
     # Not counted is what of numba's own functions they are made of.
     modules = [event.data["dispatcher"].py_func.__module__ for _, event in recorder.buffer if event.is_end]
     return sum(module.startswith("dsa110_contimg.") for module in modules)

@@ -35,6 +35,8 @@ MIN_SNR = 20.0
 #: Visibilities that tell how sources lie in each other's sidelobes: known to 0.3 per cent then. With a
 #: quarter of them 200 sources need two rescalings more to settle.
 SAMPLES = 100_000
+#: How far sources may move before that is found anew, in units of one over the rms baseline.
+MOVED_BEAMS = 0.05
 #: So many of them are summed up at once.
 SAMPLES_AT_ONCE = 4096
 #: Fraction of the baselines, the shortest, left out: they see all faint sources at once.
@@ -62,6 +64,8 @@ class SourceMeasurement:
         Median of measured over catalogue flux: what the flux scale is off by.
     offset_rad : (float, float)
         Median shift in l and m: what the positions are off by.
+    coupling : Coupling or None
+        How these sources disturb each other, for the next measurement of the same.
     """
 
     index: Int
@@ -72,11 +76,35 @@ class SourceMeasurement:
     good: Bool
     scale: float
     offset_rad: tuple[float, float]
+    coupling: Coupling | None = None
 
     @property
     def n_good(self) -> int:
         """Sources in the medians."""
         return int(np.count_nonzero(self.good))
+
+
+@dataclass(frozen=True, eq=False)
+class Coupling:
+    """How sources lie in the sidelobes of each other.
+
+    Attributes
+    ----------
+    index : ndarray of int, shape (n,)
+        Sources of the catalogue.
+    lm : ndarray, shape (n, 2)
+        Where they were, direction cosines about the phase centre.
+    matrix : ndarray, shape (3 n, 3 n)
+        Of :func:`sampled_coupling`.
+    """
+
+    index: Int
+    lm: Float
+    matrix: Float
+
+    def holds(self, index: Int, lm: Float, near_rad: float) -> bool:
+        """Whether it is of these sources, none of which has moved by more than an angle since."""
+        return np.array_equal(self.index, index) and bool((np.hypot(*(self.lm - lm).T) <= near_rad).all())
 
 
 @dataclass(frozen=True)
@@ -106,12 +134,15 @@ class JointFit:
     shift_rad, shift_error : ndarray, shape (n, 2)
         Measured minus catalogued direction in l and m about the phase centre, and its error by noise,
         radians.
+    coupling : Coupling
+        How the sources disturb each other.
     """
 
     ratio: Float
     ratio_error: Float
     shift_rad: Float
     shift_error: Float
+    coupling: Coupling
 
     @property
     def good(self) -> Bool:
@@ -128,6 +159,7 @@ def fit_sources(
     chosen: Int,
     noise: NoiseScale,
     limits: FitLimits = FitLimits(),
+    known: Coupling | None = None,
 ) -> JointFit:
     """Fit flux and position of some of a catalogue's sources to calibrated data, all together.
 
@@ -149,13 +181,19 @@ def fit_sources(
         Noise of the data.
     limits : FitLimits
         Priors.
+    known : Coupling, optional
+        Of an earlier fit to the same data: gains and weights that differ a little hardly change it, and what
+        it is wrong by the next rescaling takes out.
     """
     current, centre = model.sky, data.reader.phase_center
     # The catalogue's fluxes at the present positions: a source scaled to nothing can still come back.
     present = current.sky.flux_jy[chosen] / catalogue.sky.flux_jy[chosen]
     sky = replace(current.sky.select(chosen), flux_jy=catalogue.sky.flux_jy[chosen])
     few = replace(current, sky=sky, apparent_jy=catalogue.apparent_jy[chosen])
-    moments, coupling = _moments(data, weights, model, tables, few)
+    lm = sky.lmn(*centre)[:, :2]
+    if known is not None and not known.holds(chosen, lm, MOVED_BEAMS * data.resolution_rad):
+        known = None
+    moments, coupling = _moments(data, weights, model, tables, few, None if known is None else known.matrix)
     change, error = solve_moments(
         moments,
         noise,
@@ -169,6 +207,7 @@ def fit_sources(
         ratio_error=error[:, 0],
         shift_rad=few.sky.lmn(*centre)[:, :2] - listed.lmn(*centre)[:, :2] + change[:, 1:],
         shift_error=error[:, 1:],
+        coupling=known or Coupling(chosen, lm, coupling),
     )
 
 
@@ -181,6 +220,7 @@ def measure_sources(
     noise: NoiseScale,
     *,
     few: bool = False,
+    before: SourceMeasurement | None = None,
 ) -> SourceMeasurement | None:
     """Measure flux and position of the bright catalogue sources on the calibrated data, all together.
 
@@ -190,6 +230,8 @@ def measure_sources(
         As of :func:`fit_sources`.
     few : bool
         Measure also where the bright sources are too few for a median; none is taken out then.
+    before : SourceMeasurement, optional
+        An earlier measurement of the same sources in the same data.
 
     Returns
     -------
@@ -199,7 +241,8 @@ def measure_sources(
     chosen = np.flatnonzero(catalogue.sky.is_point)[:MOST_SOURCES]
     if chosen.size < (1 if few else FEWEST_SOURCES):
         return None
-    fit = fit_sources(data, weights, model, tables, catalogue, chosen, noise)
+    known = None if before is None else before.coupling
+    fit = fit_sources(data, weights, model, tables, catalogue, chosen, noise, known=known)
     good = fit.good
     scale, middle = 1.0, np.zeros(2)
     if np.count_nonzero(good) >= FEWEST_SOURCES:
@@ -215,6 +258,7 @@ def measure_sources(
         good=good,
         scale=scale,
         offset_rad=(float(middle[0]), float(middle[1])),
+        coupling=fit.coupling,
     )
 
 
@@ -224,8 +268,9 @@ def _moments(
     model: SkyVisibilities,
     tables: Sequence[GainTable],
     few: ApparentSky,
+    known: Float | None,
 ) -> tuple[Float, Float]:
-    """Moments of the residual at each source, (n, N_MOMENTS), and how sources couple, (3 n, 3 n)."""
+    """Moments of the residual at each source, (n, N_MOMENTS), and how sources couple, unless it is known."""
     reader, seen = data.reader, SkyVisibilities(few)
     moments, sample, per_row = np.zeros((len(few), N_MOMENTS)), _Sample(few), SAMPLES / reader.n_rows
     for piece in data.blocks("measure the bright sources", weights, model):
@@ -240,12 +285,14 @@ def _moments(
         lmn = few.sky.lmn(field.ra_rad, field.dec_rad)
         flux, pointing = seen.fluxes(block, reader)
         moments += residual_moments(block.uvw_m, freq, lmn, flux, residual, total, pointing)
+        if known is not None:
+            continue
         row, channel = _drawn(block.rows, freq.size, per_row)
         stands_for = max(freq.size / per_row, 1.0)
         counts = total[row, channel].astype(np.float64) * stands_for
         of_sources = flux[pointing[row], :, channel].T
         sample.add(lmn, block.uvw_m[row], freq[channel], of_sources, counts)
-    return moments, sample.coupling()
+    return moments, sample.coupling() if known is None else known
 
 
 def _drawn(rows: Int, n_channels: int, per_row: float) -> tuple[Int, Int]:

@@ -7,6 +7,7 @@ import pytest
 
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
 from dsa110_contimg.selfcal.solve_round import gather, solve_rounds
+from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.stages.bandpass import bandpass, without_bandpass
 from dsa110_contimg.selfcal.stages.reweight import reweight
 from dsa110_contimg.selfcal.state import CalState
@@ -103,6 +104,8 @@ def test_without_delays_the_rounds_are_those_of_off(
     assert said
     passes.clear()
     notes.lines.clear()
+    # Another log: one tells a line that says the same only once.
+    log = StageLog(notes)
     found = bandpass(data, start, stage_config, log)
     assert (found.bandpass, passes) == ((), [8])
     after = reweight(data, found, stage_config, log)

@@ -100,7 +100,8 @@ def _measure(
     assert isinstance(state.model, SkyVisibilities)
     with log.timed("measure"):
         tables, noise = state.last.tables, state.noise_and_sidelobes
-        return measure_sources(data, state.weights, state.model, tables, catalogue, noise)
+        before = state.measured
+        return measure_sources(data, state.weights, state.model, tables, catalogue, noise, before=before)
 
 
 def _in_place(components: ApparentSky, measured: SourceMeasurement, data: CalibrationData) -> ApparentSky:
