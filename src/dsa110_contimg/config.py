@@ -173,7 +173,7 @@ class SelfCalConfig(ObservationConfig):
         "auto", description="Antenna delays, or delays and a smooth bandpass; auto: what predicts better"
     )
     pointing_file: Path | None = Field(
-        None, description="Pointing offsets of the antennas to begin with: pointing.ecsv of another run"
+        None, description="Pointing offsets to begin with in a seeded run: pointing.ecsv of another one"
     )
     pointing: Literal["auto", "off"] = Field(
         "auto", description="Solve for the antennas' pointing where held-out data gain by it"

@@ -5,7 +5,7 @@ import pytest
 
 from dsa110_contimg.calibration.pointing import PointingStatistics, accumulate_pointing, fit_pointing
 
-N, SIGMA = 10, 0.02
+N, SIGMA, PRIOR = 10, 0.02, 0.05
 
 
 def gathered(offset, seed=0, squint=0.0, lost=()):
@@ -54,7 +54,7 @@ def offset():
 def test_offsets_come_back_within_their_errors(offset):
     pulls = []
     for seed in range(20):
-        fit = fit_pointing(gathered(offset, seed), SIGMA**2)
+        fit = fit_pointing(gathered(offset, seed), SIGMA**2, PRIOR)
         assert fit.known.all()
         pulls.append((fit.offset_rad - offset) / fit.error_rad)
     assert np.std(pulls) == pytest.approx(1, abs=0.12)
@@ -62,19 +62,40 @@ def test_offsets_come_back_within_their_errors(offset):
 
 
 def test_held_out_sources_gain_by_offsets_that_are_there_and_lose_by_others(offset):
-    assert fit_pointing(gathered(offset), SIGMA**2).gain > 100
+    assert fit_pointing(gathered(offset), SIGMA**2, PRIOR).gain > 100
     for seed in range(5):
-        assert fit_pointing(gathered(np.zeros((N, 2)), seed), SIGMA**2).gain < 0
+        assert fit_pointing(gathered(np.zeros((N, 2)), seed), SIGMA**2, PRIOR).gain < 0
 
 
 def test_an_antenna_without_data_is_not_known_and_stays(offset):
-    fit = fit_pointing(gathered(offset, lost=(4,)), SIGMA**2)
+    fit = fit_pointing(gathered(offset, lost=(4,)), SIGMA**2, PRIOR)
     np.testing.assert_array_equal(fit.known, np.arange(N) != 4)
     np.testing.assert_allclose(fit.offset_rad[4], 0, atol=1e-12)
     assert np.abs((fit.offset_rad - offset)[fit.known]).max() < 5 * fit.error_rad[fit.known].max()
 
 
 def test_squint_shows_in_the_receptors(offset):
-    fit = fit_pointing(gathered(offset, squint=0.003), SIGMA**2)
+    fit = fit_pointing(gathered(offset, squint=0.003), SIGMA**2, PRIOR)
     difference = fit.by_receptor_rad[0] - fit.by_receptor_rad[1]
     np.testing.assert_allclose(difference, 0.003, atol=8 * fit.error_rad.max())
+
+
+def test_a_receptor_without_data_has_no_squint(offset):
+    statistics = gathered(offset)
+    of_antenna = (statistics.antenna1 == 4) | (statistics.antenna2 == 4)
+    statistics.residual[:, of_antenna, 1] = 0
+    statistics.normal[:, of_antenna, 1] = 0
+    fit = fit_pointing(statistics, SIGMA**2, PRIOR)
+    assert fit.known.all()
+    np.testing.assert_array_equal(np.isnan(fit.by_receptor_rad[1]).all(axis=1), np.arange(N) == 4)
+    assert np.isfinite(fit.by_receptor_rad[0]).all()
+
+
+def test_an_antenna_that_the_data_hardly_tell_of_stays_near(offset):
+    statistics = gathered(offset)
+    of_antenna = (statistics.antenna1 == 4) | (statistics.antenna2 == 4)
+    statistics.residual[:, of_antenna] *= 1e-7
+    statistics.normal[:, of_antenna] *= 1e-7
+    fit = fit_pointing(statistics, SIGMA**2, PRIOR)
+    assert not fit.known[4]
+    assert np.abs(fit.offset_rad[4]).max() < PRIOR

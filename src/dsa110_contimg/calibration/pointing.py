@@ -11,9 +11,9 @@ by baseline are sufficient for the offsets, as A and B are for gains: the normal
 with a few unknowns per antenna. An amplitude of each antenna is solved for with them, for a beam that points
 off makes most sources brighter or fainter alike; it is left to the gains.
 
-The sources are divided in two halves, each with a gradient of its own, and the channels in two: offsets from
-one half of the sources on one half of the channels predict the other half of the sources on the others, or
-they are not kept.
+The sources are divided in two halves, each with a gradient of its own, and the visibilities in two, which
+alternate over channels, baselines and dumps: offsets from one half of the sources on one half of the
+visibilities predict the other half of the sources on the others, or they are not kept.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ __all__ = ["AXES", "PARTS", "PointingFit", "PointingStatistics", "accumulate_poi
 AXES, PARTS = 2, 2
 #: Gradients, and the model itself last.
 BASES = AXES * PARTS + 1
-#: Widths of Gaussian priors, which keep an antenna without data where it is: far more than any dish is off.
-LOOSE_RAD = 0.05
+#: An offset is known if its error is below this fraction of the width of its prior.
+KNOWN = 0.5
+#: Width of the Gaussian prior on amplitudes.
 LOOSE_AMPLITUDE = 1.0
 
 
@@ -85,12 +86,13 @@ class PointingFit:
     error_rad : ndarray, shape (nant, 2)
         Standard errors by the noise of the data.
     by_receptor_rad : ndarray, shape (npol, nant, 2)
-        Offsets of either receptor, X and Y or R and L, by itself: a difference is squint.
+        The same of either receptor, X and Y or R and L, by itself: a difference is squint. Not a number where
+        the receptor has no data.
     gain : float
         By how much offsets from one half of the sources and channels lower chi-squared on the other half of
         both; mean of the four ways, negative for offsets that noise alone makes.
     known : ndarray of bool, shape (nant,)
-        Antennas with data.
+        Antennas of which the data tell it; of the others the offset is that of the prior, about zero.
     """
 
     offset_rad: Float
@@ -183,7 +185,7 @@ def _accumulate(
                             normal[half, b, p, x, y] += w * (of.real * other.real + of.imag * other.imag)
 
 
-def fit_pointing(statistics: PointingStatistics, noise_variance: float) -> PointingFit:
+def fit_pointing(statistics: PointingStatistics, noise_variance: float, prior_rad: float) -> PointingFit:
     """Solve for offsets, and hold what one half of the sources says against the other.
 
     Parameters
@@ -192,6 +194,8 @@ def fit_pointing(statistics: PointingStatistics, noise_variance: float) -> Point
         Of the calibrated data.
     noise_variance : float
         Variance of the real part of a visibility of weight one.
+    prior_rad : float
+        Width of the Gaussian prior on offsets, radians.
 
     Returns
     -------
@@ -204,33 +208,38 @@ def fit_pointing(statistics: PointingStatistics, noise_variance: float) -> Point
     both[-1, -1] = 1.0
     residual, total = statistics.residual.sum(axis=0), normal.sum(axis=0)
     solved, error = _solve(
-        statistics, residual.sum(axis=1) @ both, both.T @ total.sum(axis=1) @ both, noise_variance
+        statistics, residual.sum(axis=1) @ both, both.T @ total.sum(axis=1) @ both, noise_variance, prior_rad
     )
-    receptors = [
-        _solve(statistics, residual[:, p] @ both, both.T @ total[:, p] @ both, noise_variance)[0][:, :AXES]
-        for p in range(residual.shape[1])
-    ]
-    gains = [_held_out_gain(statistics, normal, half, noise_variance) for half in range(2)]
-    count = np.zeros(statistics.n_antennas)
-    seen = total.sum(axis=1)[:, -1, -1]
-    for antenna in (statistics.antenna1, statistics.antenna2):
-        np.add.at(count, antenna, seen)
+    receptors = np.full((residual.shape[1], statistics.n_antennas, AXES), np.nan)
+    for p in range(len(receptors)):
+        sums = residual[:, p] @ both, both.T @ total[:, p] @ both
+        of_one, its_error = _solve(statistics, *sums, noise_variance, prior_rad)
+        told = _told(its_error, prior_rad)
+        receptors[p, told] = of_one[told, :AXES]
+    gains = [_held_out_gain(statistics, normal, half, noise_variance, prior_rad) for half in range(2)]
     return PointingFit(
         offset_rad=solved[:, :AXES],
         error_rad=error[:, :AXES],
-        by_receptor_rad=np.stack(receptors),
+        by_receptor_rad=receptors,
         gain=float(np.mean(gains)),
-        known=count > 0,
+        known=_told(error, prior_rad),
     )
 
 
-def _held_out_gain(statistics: PointingStatistics, normal: Float, half: int, variance: float) -> float:
+def _told(error: Float, prior_rad: float) -> Bool:
+    """Say of which antennas the data tell where they point, shape (nant,): not the prior alone."""
+    return np.asarray((error[:, :AXES] < KNOWN * prior_rad).all(axis=1))
+
+
+def _held_out_gain(
+    statistics: PointingStatistics, normal: Float, half: int, variance: float, prior_rad: float
+) -> float:
     """By how much chi-squared on the other channels falls with the offsets of the other sources; mean of two.
 
     Either half of the sources has offsets of its own here, so that neither takes up what is the other's.
     """
     own, other = ((statistics.residual[h].sum(axis=1), normal[h].sum(axis=1)) for h in (half, 1 - half))
-    found, _ = _solve(statistics, own[0], own[1], variance)
+    found, _ = _solve(statistics, own[0], own[1], variance, prior_rad)
     both = found[statistics.antenna1] + found[statistics.antenna2]
     total = 0.0
     for part in range(PARTS):
@@ -244,7 +253,7 @@ def _held_out_gain(statistics: PointingStatistics, normal: Float, half: int, var
 
 
 def _solve(
-    statistics: PointingStatistics, residual: Float, normal: Float, variance: float
+    statistics: PointingStatistics, residual: Float, normal: Float, variance: float, prior_rad: float
 ) -> tuple[Float, Float]:
     """Solve the normal equations of unknowns that both antennas of a baseline have alike.
 
@@ -258,6 +267,8 @@ def _solve(
         Normal matrices.
     variance : float
         Noise variance at weight one.
+    prior_rad : float
+        Width of the prior on all unknowns but the last, which is the amplitude.
 
     Returns
     -------
@@ -272,7 +283,7 @@ def _solve(
         np.add.at(matrix, (first, first), normal)
         np.add.at(matrix, (first, second), normal)
         np.add.at(right, first, residual)
-    loose = np.full(n, variance / LOOSE_RAD**2)
+    loose = np.full(n, variance / prior_rad**2)
     loose[-1] = variance / LOOSE_AMPLITUDE**2
     for k in range(n):
         matrix[np.arange(nant), np.arange(nant), k, k] += loose[k]

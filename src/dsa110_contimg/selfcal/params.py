@@ -20,6 +20,7 @@ from dsa110_contimg.selfcal.memory import require_available_memory, sub_bands_of
 from dsa110_contimg.selfcal.naming import COLUMNS, IMAGES
 from dsa110_contimg.selfcal.pointing_report import read_pointing
 from dsa110_contimg.sky import ApparentSky
+from dsa110_contimg.sky.apparent_sky import through_beams
 from dsa110_contimg.visibilities import (
     MeasurementSet,
     VisibilityReader,
@@ -139,7 +140,9 @@ def check_params(
     initial = _initial_tables(caltables, context.reader, config)
     listed = context.catalog_model() if config.use_nvss_seeding or config.catalog_mask else None
     if listed is not None and config.pointing_file is not None:
-        listed = replace(listed, antenna_beams=read_pointing(config.pointing_file, context.ms.antennas.name))
+        beams = read_pointing(config.pointing_file, context.ms.antennas.name)
+        middle = context.reader.pointing[len(context.reader.times) // 2]
+        listed = through_beams(listed, beams, float(middle[0]), float(middle[1]))
     _require_consistent(config, output_dir, caltables)
     _require_room(context, output_dir, config)
     reference_antennas(config, context.ms)

@@ -31,8 +31,9 @@ def pointing_report(names: Sequence[str], beams: AntennaBeams, fit: PointingFit 
     -------
     astropy.table.Table
         A row per antenna: ``antenna``; ``east_deg`` and ``north_deg``, by how much it points off;
-        ``error_deg``, by the noise; ``squint_east_deg`` and ``squint_north_deg``, by how much its first
-        receptor (X or R) points off more than its second. Not a number where there are no data.
+        ``error_deg``, by the noise, against the mean of all antennas; ``squint_east_deg`` and
+        ``squint_north_deg``, by how much its first receptor (X or R) points off more than its second. Not a
+        number where the data do not tell.
     """
     n = len(names)
     known = np.ones(n, dtype=bool) if fit is None else fit.known

@@ -166,7 +166,7 @@ def summary_of(
 
 
 def _pointing(report: Table | None) -> dict[str, float | None] | None:
-    """Give how far the antennas point off, degrees; None where they point where they should."""
+    """Give how far the antennas point off, degrees; None if no offsets were kept."""
     if report is None:
         return None
     offsets = np.stack([report["east_deg"], report["north_deg"]])

@@ -235,7 +235,7 @@ class Summary(_Part):
     )
     chi2_untouched_input: float | None = Field(description="The same of the input")
     pointing: PointingOf | None = Field(
-        description="How far the antennas point off; null where they point where they should"
+        description="How far the antennas point off; null if no offsets were kept"
     )
     findings: list[FindingOf] = Field(description="The weightiest first")
     moved_arcsec: EastNorth | None = Field(

@@ -1,4 +1,4 @@
-"""Beams as they are: where each antenna's points, and how wide all of them are, against what is meant."""
+"""Beams as they are: where each antenna's points, against where it is meant to."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ TABLE_STEP = 4e-3
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AntennaBeams:
-    """Pointing offsets of the antennas, and a factor on the width of all beams.
+    """Pointing offsets of the antennas, whose beams are alike.
 
     Parameters
     ----------
     offset_rad : ndarray, shape (nant, 2)
         By how much each antenna points east and north of the pointing centre: direction cosines about it.
-    width : float
-        Width of the beams over that of the nominal one.
     """
 
     offset_rad: Float
-    width: float = 1.0
+
+    @property
+    def common_rad(self) -> Float:
+        """Mean offset, shape (2,): where the beam of an image of all baselines points, to first order."""
+        return np.asarray(self.offset_rad.mean(axis=0))
 
     def voltages(self, beam: AiryBeam, lmn: Float, freq_hz: Float) -> Single:
         """Voltage patterns towards directions about the pointing centre.
@@ -56,9 +58,9 @@ class AntennaBeams:
         # The chord tells small angles to full precision, which the scalar product does not.
         square = ((source[:, None] - axis) ** 2).sum(axis=2)
         sine = np.where(square < 2, np.sqrt(square * (1 - np.minimum(square, 4.0) / 4)), np.nan)
-        table, blockage = _table(beam.blockage_m / beam.diameter_m), beam.diameter_m / self.width
+        table = _table(beam.blockage_m / beam.diameter_m)
         out = np.empty((len(lmn), freq_hz.size, len(axis)), dtype=np.float32)
-        _look_up(table, np.pi * blockage / SPEED_OF_LIGHT * freq_hz, sine, out)
+        _look_up(table, np.pi * beam.diameter_m / SPEED_OF_LIGHT * freq_hz, sine, out)
         return out
 
 

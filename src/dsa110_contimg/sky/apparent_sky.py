@@ -13,7 +13,16 @@ from dsa110_contimg.sky.beam import AiryBeam
 from dsa110_contimg.sky.components import SkyModel
 from dsa110_contimg.sky.directions import angular_separation
 
-__all__ = ["BAND_SAMPLES", "PART", "ApparentSky", "joined", "mean_apparent_flux", "scaled"]
+__all__ = [
+    "BAND_SAMPLES",
+    "PART",
+    "ApparentSky",
+    "joined",
+    "mean_apparent_flux",
+    "response_ratio",
+    "scaled",
+    "through_beams",
+]
 
 #: In the names of the parts of a source that the catalogue lists as one.
 PART = " part "
@@ -111,6 +120,42 @@ def mean_apparent_flux(sky: SkyModel, beam: AiryBeam, pointing: Float, freq_hz: 
         separation = angular_separation(sky.ra_rad, sky.dec_rad, ra, dec)
         total += np.mean(flux * beam.power(separation, freq_hz), axis=1)
     return total / len(pointing)
+
+
+def response_ratio(sky: ApparentSky, beams: AntennaBeams | None, ra_rad: float, dec_rad: float) -> Float:
+    """Response of beams at their common offset over that of the beams that a sky is seen through, shape (n,).
+
+    Parameters
+    ----------
+    sky : ApparentSky
+        Sources, and the beams that they are seen through.
+    beams : AntennaBeams or None
+        Others; none if all antennas point where they should.
+    ra_rad, dec_rad : float
+        Pointing centre, ICRS radians.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        One where they differ by more than a factor of two, as beside a null: nothing can be said there.
+    """
+    lmn, freq = sky.sky.lmn(ra_rad, dec_rad), np.array([sky.freq_hz])
+    had, have = (
+        np.zeros((1, 2)) if which is None else which.common_rad[None] for which in (sky.antenna_beams, beams)
+    )
+    old, new = (AntennaBeams(offset_rad=at).voltages(sky.beam, lmn, freq)[:, 0, 0] ** 2 for at in (had, have))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.nan_to_num(new.astype(np.float64) / old, nan=1.0, posinf=1.0)
+    return np.where((ratio > 0.5) & (ratio < 2.0), ratio, 1.0)
+
+
+def through_beams(sky: ApparentSky, beams: AntennaBeams | None, ra_rad: float, dec_rad: float) -> ApparentSky:
+    """Return a sky seen through other beams of the antennas: its apparent fluxes follow what they share.
+
+    Parameters as of :func:`response_ratio`.
+    """
+    ratio = response_ratio(sky, beams, ra_rad, dec_rad)
+    return replace(sky, antenna_beams=beams, apparent_jy=sky.apparent_jy * ratio)
 
 
 def joined(sky: ApparentSky, more: ApparentSky | None) -> ApparentSky:

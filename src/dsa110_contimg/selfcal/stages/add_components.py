@@ -19,7 +19,7 @@ from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.state import CalState
 from dsa110_contimg.selfcal.trial import better_with, solved_against
 from dsa110_contimg.sky import ApparentSky, SkyModel
-from dsa110_contimg.sky.apparent_sky import BAND_SAMPLES, joined, mean_apparent_flux, scaled
+from dsa110_contimg.sky.apparent_sky import BAND_SAMPLES, joined, mean_apparent_flux, response_ratio, scaled
 
 __all__ = ["add_components", "unlisted_sources"]
 
@@ -158,6 +158,9 @@ def unlisted_sources(
     )
     band = np.linspace(float(freq_hz.min()), float(freq_hz.max()), BAND_SAMPLES)
     through = mean_apparent_flux(sky, model.beam, np.unique(pointing, axis=0), band)
+    middle = pointing[len(pointing) // 2]
+    plain = replace(model, sky=sky, apparent_jy=through, antenna_beams=None)
+    through = through * response_ratio(plain, model.antenna_beams, float(middle[0]), float(middle[1]))
     apparent = pixels[row, column].astype(np.float64)
     seen = through > MIN_BEAM
     outside = float(apparent[~seen].sum())

@@ -21,7 +21,7 @@ from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.state import CalState, FluxScale
 from dsa110_contimg.selfcal.trial import better_with, improvement
 from dsa110_contimg.sky import ApparentSky, radec_from_lm
-from dsa110_contimg.sky.apparent_sky import joined, scaled
+from dsa110_contimg.sky.apparent_sky import joined, scaled, through_beams
 from dsa110_contimg.sky.components import ARCSEC
 
 __all__ = ["flux_scale", "rescaled"]
@@ -74,9 +74,10 @@ def flux_scale(data: CalibrationData, state: CalState, config: SelfCalConfig, lo
             "rescaled to the median catalogue flux and position"
         )
         added = None if state.components is None else _in_place(state.components, measured, data)
-        model = joined(rescaled(catalogue, measured, data.reader.phase_center), added)
         assert state.sky_model is not None
-        model = replace(model, antenna_beams=state.sky_model.antenna_beams)
+        ra, dec = data.reader.pointing[len(data.reader.times) // 2]
+        seen = through_beams(catalogue, state.sky_model.antenna_beams, float(ra), float(dec))
+        model = joined(rescaled(seen, measured, data.reader.phase_center), added)
         trial = better_with(data, state, model, config, log)
         if trial is state:
             break

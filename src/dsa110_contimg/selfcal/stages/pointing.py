@@ -1,7 +1,8 @@
 """Where each antenna points: offsets from the same sums as the gains, kept if held-out data gain by them.
 
 An antenna gain cannot follow what differs across the field. Offsets are fitted to what the sky model leaves
-of the calibrated data, with the beams at the last ones until they stay; then the gains are solved again.
+of the calibrated data, again and again with the beams displaced by those found so far, until they no longer
+change; then the gains are solved again.
 """
 
 from __future__ import annotations
@@ -31,13 +32,17 @@ from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.state import CalState
 from dsa110_contimg.selfcal.trial import better_with
 from dsa110_contimg.sky import AntennaBeams, ApparentSky
+from dsa110_contimg.sky.apparent_sky import response_ratio, through_beams
 
 __all__ = ["gather_pointing", "pointing"]
 
-#: Offsets are fitted again, with the beams at the last ones, at most this often, or until they move by less
-#: than this fraction of the beam's width, rms; and once more with gains solved anew where they moved by the
-#: other one.
+#: Offsets are fitted again, with the beams displaced by the last ones, at most this often, or until they move
+#: by less than this fraction of the beam's width, rms. Where they moved by the other one, all that is done
+#: again after the gains were solved anew, as often at most.
 MOST_ITERATIONS, SETTLED, SETTLED_AGAIN = 4, 4e-3, 0.03
+#: Width of the Gaussian prior on an offset, in units of the beam's width: more than any dish is off. It holds
+#: antennas with hardly any data.
+PRIOR_WIDTH = 0.25
 #: Held-out chi-squared of other sources has to fall by this: noise alone makes it rise.
 LEAST_GAIN = 25.0
 
@@ -52,17 +57,16 @@ def pointing(data: CalibrationData, state: CalState, config: SelfCalConfig, log:
         or held-out sources do not gain by it.
     """
     sky = state.sky_model
-    if (
-        config.pointing == "off"
-        or data.catalog_model is None
-        or sky is None
-        or not state.last.verdict.accepted
-    ):
+    asked = config.pointing != "off" and data.catalog_model is not None
+    if not asked or sky is None or not (state.last.verdict.accepted and state.noise.known):
         return state
+    assert data.catalog_model is not None
     listed = data.catalog_model
     for _ in range(MOST_ITERATIONS):
         beams, fit, step = _settled(data, state, log, listed)
-        if state.pointing is None and fit.gain < LEAST_GAIN:
+        if state.pointing is not None and not fit.gain >= LEAST_GAIN:
+            break
+        if not fit.gain >= LEAST_GAIN:
             error = np.degrees(np.median(fit.error_rad[fit.known])) if fit.known.any() else np.inf
             log.note(
                 "pointing of the antennas: held-out sources are not predicted better with offsets (known to "
@@ -89,17 +93,18 @@ def _with_common_offset(data: CalibrationData, state: CalState, sky: ApparentSky
     to them has none. It shows in the trend of these fluxes against the catalogue's over the field, to which
     each source counts alike.
     """
-    measured, listed, beams = state.measured, data.catalog_model, sky.antenna_beams
-    if beams is None or listed is None or (measured is None and state.flux_scale is None):
+    measured, listed, found = state.measured, data.catalog_model, sky.antenna_beams
+    if found is None or listed is None or state.sky_model is None:
         return sky
+    centre = _centre(data)
     # The fluxes were measured through the beams that the state has.
-    seen = state.sky_model.antenna_beams if state.sky_model else None
-    had = np.zeros(AXES) if seen is None else seen.offset_rad[known].mean(axis=0)
-    own = np.where(known[:, None], beams.offset_rad - beams.offset_rad[known].mean(axis=0), 0.0)
+    before = state.sky_model
+    had = np.zeros(AXES) if before.antenna_beams is None else before.antenna_beams.common_rad
+    mean = np.median(found.offset_rad[known], axis=0)
+    own = np.where(known[:, None], found.offset_rad - mean, 0.0)
     if measured is None:
-        return replace(sky, antenna_beams=replace(beams, offset_rad=np.where(known[:, None], own + had, 0.0)))
-    middle = data.reader.pointing[len(data.reader.times) // 2]
-    centre = (float(middle[0]), float(middle[1]))
+        common = mean if state.flux_scale is None else had
+        return through_beams(before, AntennaBeams(offset_rad=own + common), *centre)
     good = measured.index[measured.good]
     trends = beam_trends(
         measured.ratio[measured.good],
@@ -111,20 +116,19 @@ def _with_common_offset(data: CalibrationData, state: CalState, sky: ApparentSky
     off = np.array([axis.value for axis in trends[1]])
     error = np.array([axis.error for axis in trends[1]])
     told = np.hypot(*off) > TREND_SIGMAS * np.hypot(*error) / np.sqrt(2)
-    common = had + (np.radians(off / 60) if told else 0.0)
-    lmn, freq = sky.sky.select(good).lmn(*centre), np.array([sky.freq_hz])
-    there, here = (AntennaBeams(offset_rad=at[None]).voltages(sky.beam, lmn, freq) for at in (common, had))
-    factor = np.ones(len(sky))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        factor[good] = np.nan_to_num((here / there)[:, 0, 0] ** 2, nan=1.0, posinf=1.0)
-    # Beside a null nothing can be said of what a source is outside the beam.
-    factor = np.where(np.abs(np.log(np.maximum(factor, 1e-9))) < np.log(2.0), factor, 1.0)
-    return replace(
-        sky,
-        sky=replace(sky.sky, flux_jy=sky.sky.flux_jy * factor),
-        apparent_jy=sky.apparent_jy * factor,
-        antenna_beams=replace(beams, offset_rad=np.where(known[:, None], own + common, 0.0)),
-    )
+    beams = AntennaBeams(offset_rad=own + had + (np.radians(off / 60) if told else 0.0))
+    # Sources that were scaled to what was measured of them stay as bright in the data.
+    factor = np.ones(len(before))
+    factor[good] = 1 / response_ratio(before, beams, *centre)[good]
+    moved = through_beams(before, beams, *centre)
+    scaled_sky = replace(moved.sky, flux_jy=moved.sky.flux_jy * factor)
+    return replace(moved, sky=scaled_sky, apparent_jy=moved.apparent_jy * factor)
+
+
+def _centre(data: CalibrationData) -> tuple[float, float]:
+    """Pointing centre of the middle dump, ICRS radians."""
+    ra, dec = data.reader.pointing[len(data.reader.times) // 2]
+    return float(ra), float(dec)
 
 
 def _settled(
@@ -150,9 +154,11 @@ def _settled(
     for _ in range(MOST_ITERATIONS):
         with log.timed("measure"):
             statistics = gather_pointing(data, model, state.weights, state.last.tables, listed)
-            fit = fit_pointing(statistics, state.noise.variance / 2)
+            fit = fit_pointing(
+                statistics, state.noise.variance / 2, PRIOR_WIDTH * sky.beam.fwhm_rad(sky.freq_hz)
+            )
         fits.append(fit)
-        if state.pointing is None and fits[0].gain < LEAST_GAIN:
+        if not fits[0].gain >= LEAST_GAIN:
             break
         offset = np.where(fit.known[:, None], offset + fit.offset_rad, 0.0)
         model = SkyVisibilities(replace(sky, antenna_beams=AntennaBeams(offset_rad=offset)))
@@ -201,11 +207,10 @@ def gather_pointing(
     -------
     PointingStatistics
     """
-    middle = data.reader.pointing[len(data.reader.times) // 2]
     sky = model.sky
-    first = halves(sky, catalogue, (float(middle[0]), float(middle[1])))
+    first = halves(sky, catalogue, _centre(data))
     matter = np.zeros(len(sky), dtype=bool)
-    matter[_told_by(sky, (float(middle[0]), float(middle[1])))] = True
+    matter[_told_by(sky, data.reader.pointing)] = True
     parts = [_selected(sky, first & matter), _selected(sky, ~first & matter)]
     gradients = [BeamGradient(part, axis) for part in parts for axis in range(AXES)]
     statistics = PointingStatistics.empty(len(data.reader.ms.antennas))
@@ -227,11 +232,13 @@ def gather_pointing(
     return statistics
 
 
-def _told_by(sky: ApparentSky, centre: tuple[float, float]) -> Int:
+def _told_by(sky: ApparentSky, pointing: Float) -> Int:
     """Choose the sources that tell where a beam points: the gradients of the others hardly matter."""
-    at = np.array([sky.freq_hz])
-    slopes = [BeamGradient(sky, axis).through_beam(at, *centre)[:, 0] for axis in range(AXES)]
-    return leading(np.sum(np.square(slopes), axis=0))
+    at, power = np.array([sky.freq_hz]), np.zeros(len(sky))
+    for ra, dec in pointing[[0, len(pointing) // 2, -1]]:
+        for axis in range(AXES):
+            power += np.square(BeamGradient(sky, axis).through_beam(at, float(ra), float(dec))[:, 0])
+    return leading(power)
 
 
 def _selected(sky: ApparentSky, chosen: Bool) -> ApparentSky:
