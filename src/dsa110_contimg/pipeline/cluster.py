@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import shutil
@@ -81,6 +82,9 @@ def open_cluster(config: PipelineConfig, shared: Path) -> Iterator[Client]:
             elif not address:
                 require_machine(config)
                 address = stack.enter_context(_closing(_local_cluster(config)))
+            # An earlier client that failed is closed when it is collected: in the middle of the start of this
+            # one, whose lock it waits for, that would never end.
+            gc.collect()
             client = Client(address, timeout=CONNECT_S, set_as_default=False, security=security)
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
