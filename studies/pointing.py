@@ -35,17 +35,17 @@ def main(folder: Path, antennas: int = 96, dumps: int = 24) -> None:
     )
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for error in ERRORS_DEG:
-        name = folder / f"{error:g}"
+        name = folder / f"{1000 * error:.0f}-mdeg"
         options = SimulationConfig(
             channels=16, antennas=antennas, dumps=dumps, seed=11, random_phases=True, pointing_rms=error
         )
         simulate(name.with_suffix(".ms"), options)
         truth = Truth.read(name.with_suffix(".truth.npz"))
-        build_strips("nvss", name.with_suffix(".catalog.ecsv"), name.with_name(f"{error:g}-catalog"))
-        config = SelfCalConfig(catalog_dir=name.with_name(f"{error:g}-catalog"), columns="none")
+        build_strips("nvss", name.with_suffix(".catalog.ecsv"), name.with_name(f"{name.name}-catalog"))
+        config = SelfCalConfig(catalog_dir=name.with_name(f"{name.name}-catalog"), columns="none")
         ms, runs = name.with_suffix(".ms"), []
         for kind in ("off", "auto"):
-            out = name.with_name(f"{error:g}-{kind}")
+            out = name.with_name(f"{name.name}-{kind}")
             runs.append(selfcal_ms(ms, out, config.with_options(pointing=kind)))
         shutil.rmtree(name.with_suffix(".ms"))
         ratios = [r.summary["final"]["thermal_ratio"] for r in runs]

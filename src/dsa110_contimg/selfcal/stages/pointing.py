@@ -100,7 +100,8 @@ def _with_common_offset(data: CalibrationData, state: CalState, sky: ApparentSky
     # The fluxes were measured through the beams that the state has.
     before = state.sky_model
     had = np.zeros(AXES) if before.antenna_beams is None else before.antenna_beams.common_rad
-    mean = np.median(found.offset_rad[known], axis=0)
+    # What scaled sources hide is the mean: beams of all pairs of antennas add up to it. A median is not that.
+    mean = found.offset_rad[known].mean(axis=0)
     own = np.where(known[:, None], found.offset_rad - mean, 0.0)
     if measured is None:
         common = mean if state.flux_scale is None else had
