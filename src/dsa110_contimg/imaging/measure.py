@@ -169,7 +169,16 @@ def mad_rms(image: Image, region: Bool | None = None) -> float:
     values = image.ravel() if region is None else image[region]
     if not values.size:
         return math.nan
-    return float(MAD_TO_SIGMA * np.median(np.abs(values - np.median(values))))
+    return float(MAD_TO_SIGMA * _median(np.abs(values - _median(values))))
+
+
+def _median(values: Image) -> np.float32:
+    """Median of a flat array; numpy's own selects a second time, for what is not a number."""
+    if np.isnan(values.sum()):
+        return np.float32(np.nan)
+    k = values.size // 2
+    parts = np.partition(values, k)
+    return np.float32(parts[k] if values.size % 2 else (parts[:k].max() + parts[k]) / 2)
 
 
 def fit_source(image: Image, x: float, y: float, beam: RestoringBeam, grid: ImageGrid) -> SourceFit:

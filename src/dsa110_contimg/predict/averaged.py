@@ -20,8 +20,6 @@ from dsa110_contimg.predict.direct import (
     GAUSSIAN,
     RESTART,
     TILE,
-    find_delays,
-    form_phasors,
     predict_reference,
     projected_extents,
     sine_cosine,
@@ -285,113 +283,152 @@ def _sum_averaged(
     out: Vis,
 ) -> None:
     nbin, n, nsize = freq.size, lmn.shape[0], sizes.size
+    # Bins from one where phases are formed to the next: what is added up for them stays in the first cache.
+    changes = formed.copy()
+    changes[1:] |= kind[1:] != kind[:-1]
+    starts = np.append(np.flatnonzero(changes), nbin)
     for tile in numba.prange(first_row.size):
         start, rows, of = first_row[tile], n_rows[tile], spectrum[tile]
-        re = np.zeros((nbin, TILE), dtype=np.float32)
-        im = np.zeros((nbin, TILE), dtype=np.float32)
+        re = np.zeros((RESTART, TILE), dtype=np.float32)
+        im = np.zeros((RESTART, TILE), dtype=np.float32)
         sum_re = np.zeros((nbin, TILE), dtype=np.float64)
         sum_im = np.zeros((nbin, TILE), dtype=np.float64)
-        delay = np.zeros(TILE, dtype=np.float64)
-        size = np.zeros(TILE, dtype=np.float64)
+        delay = np.zeros((FLUSH, TILE), dtype=np.float64)
+        size = np.zeros((FLUSH, TILE), dtype=np.float64)
         pr = np.zeros(TILE, dtype=np.float32)
         pi = np.zeros(TILE, dtype=np.float32)
-        dr = np.zeros(TILE, dtype=np.float32)
-        di = np.zeros(TILE, dtype=np.float32)
+        dr = np.zeros((FLUSH, TILE), dtype=np.float32)
+        di = np.zeros((FLUSH, TILE), dtype=np.float32)
+        u = np.zeros(TILE, dtype=np.float32)
+        v = np.zeros(TILE, dtype=np.float32)
+        e = np.zeros(TILE, dtype=np.float32)
+        o = np.zeros(TILE, dtype=np.float32)
+        d = np.zeros(TILE, dtype=np.float32)
         cr = np.zeros(TILE, dtype=np.float32)
         ci = np.zeros(TILE, dtype=np.float32)
         hr = np.zeros(TILE, dtype=np.float32)
         hi = np.zeros(TILE, dtype=np.float32)
-        even = np.zeros((nsize, TILE), dtype=np.float32)
-        odd = np.zeros((nsize, TILE), dtype=np.float32)
-        bent = np.zeros((nsize, TILE), dtype=np.float32)
-        for k in range(n):
-            find_delays(uvw, start, rows, lmn, k, delay)
-            longest = 0.0
-            for r in range(rows):
-                longest = max(longest, abs(delay[r]))
-            for q in range(nsize):
-                if 2 * np.pi * longest * abs(width) * (sizes[q] - 1) / 2 <= SERIES_LIMIT:
-                    # Written out: a loop over the terms within that over rows would not be vectorised.
-                    a0, a1, a2, a3, a4 = series[q, 0]
-                    b0, b1, b2, b3, b4 = series[q, 1]
-                    d0, d1, d2, d3, d4 = series[q, 2]
-                    for r in range(TILE):
-                        y = np.float32(2 * np.pi * width * delay[r])
-                        z = y * y
-                        even[q, r] = a0 + z * (a1 + z * (a2 + z * (a3 + z * a4)))
-                        odd[q, r] = y * (b0 + z * (b1 + z * (b2 + z * (b3 + z * b4))))
-                        bent[q, r] = d0 + z * (d1 + z * (d2 + z * (d3 + z * d4)))
-                else:
-                    # Pairs of channels at equal distance from the centre: j = 1/2, 3/2, ... or 1, 2, ...
-                    whole = sizes[q] % 2
-                    square = np.float32((sizes[q] * sizes[q] - 1) / 12)
-                    for r in range(TILE):
-                        turns = delay[r] * width
-                        ci[r], cr[r] = sine_cosine(np.float32(turns - np.rint(turns)))
-                        first = turns if whole else 0.5 * turns
-                        hi[r], hr[r] = sine_cosine(np.float32(first - np.rint(first)))
-                        even[q, r] = np.float32(whole)
-                        odd[q, r] = np.float32(0)
-                        bent[q, r] = -square * np.float32(whole)
-                    for pair in range(sizes[q] // 2):
-                        j = np.float32(pair + 1.0) if whole else np.float32(pair + 0.5)
-                        for r in range(TILE):
-                            even[q, r] += np.float32(2) * hr[r]
-                            odd[q, r] += np.float32(2) * j * hi[r]
-                            bent[q, r] += np.float32(2) * (j * j - square) * hr[r]
-                            turned = hr[r] * cr[r] - hi[r] * ci[r]
-                            hi[r] = hr[r] * ci[r] + hi[r] * cr[r]
-                            hr[r] = turned
-                    share = np.float32(1.0 / sizes[q])
-                    for r in range(TILE):
-                        even[q, r] *= share
-                        odd[q, r] *= share
-                        bent[q, r] *= share
-            form_phasors(delay, step, dr, di)
-            if k >= points:
+        even = np.zeros((FLUSH, nsize, TILE), dtype=np.float32)
+        odd = np.zeros((FLUSH, nsize, TILE), dtype=np.float32)
+        bent = np.zeros((FLUSH, nsize, TILE), dtype=np.float32)
+        for first in range(0, n, FLUSH):
+            many = min(FLUSH, n - first)
+            of_points = min(many, max(0, points - first))
+            for i in range(many):
+                k = first + i
+                l, m, nm1 = lmn[k, 0], lmn[k, 1], lmn[k, 2]  # noqa: E741
+                longest = 0.0
                 for r in range(rows):
-                    u, v = uvw[start + r, 0], uvw[start + r, 1]
-                    along = u * shape[k, 0] + v * shape[k, 1]
-                    across = u * shape[k, 2] + v * shape[k, 3]
-                    size[r] = GAUSSIAN * (along * along + across * across) / SPEED_OF_LIGHT**2
-            for c in range(nbin):
-                f = freq[c]
-                if formed[c]:
-                    form_phasors(delay, f, pr, pi)
-                q, s, ds, dds = kind[c], moments[of, 0, k, c], moments[of, 1, k, c], moments[of, 2, k, c]
-                if k < points:
-                    # In one loop with the rotation: what is loaded is used for both.
-                    for r in range(TILE):
-                        x, y = pr[r], pi[r]
-                        a, b = s * even[q, r] + dds * bent[q, r], ds * odd[q, r]
-                        re[c, r] += a * x - b * y
-                        im[c, r] += a * y + b * x
-                        pr[r] = x * dr[r] - y * di[r]
-                        pi[r] = x * di[r] + y * dr[r]
-                else:
-                    spread = (sizes[q] * sizes[q] - 1) / 12
+                    t = (
+                        uvw[start + r, 0] * l + uvw[start + r, 1] * m + uvw[start + r, 2] * nm1
+                    ) / SPEED_OF_LIGHT
+                    delay[i, r] = t
+                    longest = max(longest, abs(t))
+                for q in range(nsize):
+                    if 2 * np.pi * longest * abs(width) * (sizes[q] - 1) / 2 <= SERIES_LIMIT:
+                        # Written out: a loop over the terms within that over rows would not be vectorised.
+                        a0, a1, a2, a3, a4 = series[q, 0]
+                        b0, b1, b2, b3, b4 = series[q, 1]
+                        d0, d1, d2, d3, d4 = series[q, 2]
+                        for r in range(TILE):
+                            y = np.float32(2 * np.pi * width * delay[i, r])
+                            z = y * y
+                            even[i, q, r] = a0 + z * (a1 + z * (a2 + z * (a3 + z * a4)))
+                            odd[i, q, r] = y * (b0 + z * (b1 + z * (b2 + z * (b3 + z * b4))))
+                            bent[i, q, r] = d0 + z * (d1 + z * (d2 + z * (d3 + z * d4)))
+                    else:
+                        # Pairs of channels at equal distance from the centre: j = 1/2, 3/2, ... or 1, 2, ...
+                        whole = sizes[q] % 2
+                        square = np.float32((sizes[q] * sizes[q] - 1) / 12)
+                        for r in range(TILE):
+                            turns = delay[i, r] * width
+                            ci[r], cr[r] = sine_cosine(np.float32(turns - np.rint(turns)))
+                            half = turns if whole else 0.5 * turns
+                            hi[r], hr[r] = sine_cosine(np.float32(half - np.rint(half)))
+                            even[i, q, r] = np.float32(whole)
+                            odd[i, q, r] = np.float32(0)
+                            bent[i, q, r] = -square * np.float32(whole)
+                        for pair in range(sizes[q] // 2):
+                            j = np.float32(pair + 1.0) if whole else np.float32(pair + 0.5)
+                            for r in range(TILE):
+                                even[i, q, r] += np.float32(2) * hr[r]
+                                odd[i, q, r] += np.float32(2) * j * hi[r]
+                                bent[i, q, r] += np.float32(2) * (j * j - square) * hr[r]
+                                turned = hr[r] * cr[r] - hi[r] * ci[r]
+                                hi[r] = hr[r] * ci[r] + hi[r] * cr[r]
+                                hr[r] = turned
+                        share = np.float32(1.0 / sizes[q])
+                        for r in range(TILE):
+                            even[i, q, r] *= share
+                            odd[i, q, r] *= share
+                            bent[i, q, r] *= share
+                for r in range(TILE):
+                    turns = delay[i, r] * step
+                    di[i, r], dr[i, r] = sine_cosine(np.float32(turns - np.rint(turns)))
+                if k >= points:
                     for r in range(rows):
-                        # Flux times taper, exp(-size f^2), to second order in the channel.
-                        taper = np.exp(-size[r] * f * f)
-                        first = -2 * size[r] * f * width
-                        second = 0.5 * (first * first - 2 * size[r] * width * width)
-                        mean = np.float32(taper * (s + (s * second + ds * first) * spread))
-                        curve = np.float32(taper * (dds + ds * first + s * second))
-                        a = mean * even[q, r] + curve * bent[q, r]
-                        b = np.float32(taper * (ds + s * first)) * odd[q, r]
-                        re[c, r] += a * pr[r] - b * pi[r]
-                        im[c, r] += a * pi[r] + b * pr[r]
+                        east, north = uvw[start + r, 0], uvw[start + r, 1]
+                        along = east * shape[k, 0] + north * shape[k, 1]
+                        across = east * shape[k, 2] + north * shape[k, 3]
+                        size[i, r] = GAUSSIAN * (along * along + across * across) / SPEED_OF_LIGHT**2
+            for part in range(starts.size - 1):
+                begin, q = starts[part], kind[starts[part]]
+                many_bins = starts[part + 1] - begin
+                for c in range(many_bins):
                     for r in range(TILE):
-                        turned = pr[r] * dr[r] - pi[r] * di[r]
-                        pi[r] = pr[r] * di[r] + pi[r] * dr[r]
-                        pr[r] = turned
-            if k % FLUSH == FLUSH - 1 or k == n - 1:
-                for c in range(nbin):
-                    for r in range(TILE):
-                        sum_re[c, r] += re[c, r]
-                        sum_im[c, r] += im[c, r]
                         re[c, r] = np.float32(0)
                         im[c, r] = np.float32(0)
+                for i in range(of_points):
+                    for r in range(TILE):
+                        turns = delay[i, r] * freq[begin]
+                        pi[r], pr[r] = sine_cosine(np.float32(turns - np.rint(turns)))
+                        # Copied so that all but what is added up stays in registers in the loop over bins.
+                        e[r], o[r], d[r] = even[i, q, r], odd[i, q, r], bent[i, q, r]
+                        u[r], v[r] = dr[i, r], di[i, r]
+                    for c in range(many_bins):
+                        s, ds, dds = (
+                            moments[of, 0, first + i, begin + c],
+                            moments[of, 1, first + i, begin + c],
+                            moments[of, 2, first + i, begin + c],
+                        )
+                        for r in range(TILE):
+                            x, y = pr[r], pi[r]
+                            a, b = s * e[r] + dds * d[r], ds * o[r]
+                            re[c, r] += a * x - b * y
+                            im[c, r] += a * y + b * x
+                            pr[r] = x * u[r] - y * v[r]
+                            pi[r] = x * v[r] + y * u[r]
+                spread = (sizes[q] * sizes[q] - 1) / 12
+                for i in range(of_points, many):
+                    for r in range(TILE):
+                        turns = delay[i, r] * freq[begin]
+                        pi[r], pr[r] = sine_cosine(np.float32(turns - np.rint(turns)))
+                    for c in range(many_bins):
+                        f = freq[begin + c]
+                        s, ds, dds = (
+                            moments[of, 0, first + i, begin + c],
+                            moments[of, 1, first + i, begin + c],
+                            moments[of, 2, first + i, begin + c],
+                        )
+                        for r in range(rows):
+                            # Flux times taper, exp(-size f^2), to second order in the channel.
+                            taper = np.exp(-size[i, r] * f * f)
+                            slope = -2 * size[i, r] * f * width
+                            second = 0.5 * (slope * slope - 2 * size[i, r] * width * width)
+                            mean = np.float32(taper * (s + (s * second + ds * slope) * spread))
+                            curve = np.float32(taper * (dds + ds * slope + s * second))
+                            a = mean * even[i, q, r] + curve * bent[i, q, r]
+                            b = np.float32(taper * (ds + s * slope)) * odd[i, q, r]
+                            re[c, r] += a * pr[r] - b * pi[r]
+                            im[c, r] += a * pi[r] + b * pr[r]
+                        for r in range(TILE):
+                            turned = pr[r] * dr[i, r] - pi[r] * di[i, r]
+                            pi[r] = pr[r] * di[i, r] + pi[r] * dr[i, r]
+                            pr[r] = turned
+                for c in range(many_bins):
+                    for r in range(TILE):
+                        sum_re[begin + c, r] += re[c, r]
+                        sum_im[begin + c, r] += im[c, r]
         for r in range(rows):
             for c in range(nbin):
                 out[start + r, c] = complex(sum_re[c, r], sum_im[c, r])

@@ -26,7 +26,11 @@ from dsa110_contimg.selfcal.calibration_data import CalibrationData, parallel_ha
 from dsa110_contimg.selfcal.data_weights import DataWeights
 from dsa110_contimg.selfcal.findings import TREND_SIGMAS
 from dsa110_contimg.selfcal.heldout_sources import halves
-from dsa110_contimg.selfcal.model_visibilities import BeamGradient, SkyVisibilities, leading
+from dsa110_contimg.selfcal.model_visibilities import (
+    BeamGradient,
+    SkyVisibilities,
+    leading,
+)
 from dsa110_contimg.selfcal.sky_check import beam_trends
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.state import CalState
@@ -45,6 +49,10 @@ MOST_ITERATIONS, SETTLED, SETTLED_AGAIN = 4, 4e-3, 0.03
 PRIOR_WIDTH = 0.25
 #: Held-out chi-squared of other sources has to fall by this: noise alone makes it rise.
 LEAST_GAIN = 25.0
+#: One dump in so many is looked at first, where that leaves `LEAST_DUMPS`: offsets whose squares are there
+#: not this many times what their errors make them cannot lower the chi-squared of all dumps by `LEAST_GAIN`
+#: more than noise raises it.
+LOOKED_AT, LEAST_DUMPS, LEAST_EXCESS = 4, 4, 1.3
 
 
 def pointing(data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog) -> CalState:
@@ -60,17 +68,25 @@ def pointing(data: CalibrationData, state: CalState, config: SelfCalConfig, log:
     asked = config.pointing != "off" and data.catalog_model is not None
     if not asked or sky is None or not (state.last.verdict.accepted and state.noise.known):
         return state
+    assert isinstance(state.model, SkyVisibilities)
     assert data.catalog_model is not None
     listed = data.catalog_model
+    if len(data.reader.times) >= LOOKED_AT * LEAST_DUMPS:
+        seen = _fitted(data, state, log, state.model, listed, every=LOOKED_AT)
+        if not _excess(seen) >= LEAST_EXCESS:
+            log.note(
+                f"pointing of the antennas: one dump in {LOOKED_AT} shows no offsets beyond their errors "
+                f"({_known_to(seen):.3f} deg each): the beams are left as they are"
+            )
+            return state
     for _ in range(MOST_ITERATIONS):
         beams, fit, step = _settled(data, state, log, listed)
         if state.pointing is not None and not fit.gain >= LEAST_GAIN:
             break
         if not fit.gain >= LEAST_GAIN:
-            error = np.degrees(np.median(fit.error_rad[fit.known])) if fit.known.any() else np.inf
             log.note(
                 "pointing of the antennas: held-out sources are not predicted better with offsets (known to "
-                f"{error:.3f} deg each): the beams are left as they are"
+                f"{_known_to(fit):.3f} deg each): the beams are left as they are"
             )
             return state
         assert state.sky_model is not None
@@ -153,11 +169,7 @@ def _settled(
     start = np.zeros((n, AXES)) if sky.antenna_beams is None else sky.antenna_beams.offset_rad
     offset, fits = start, list[PointingFit]()
     for _ in range(MOST_ITERATIONS):
-        with log.timed("measure"):
-            statistics = gather_pointing(data, model, state.weights, state.last.tables, listed)
-            fit = fit_pointing(
-                statistics, state.noise.variance / 2, PRIOR_WIDTH * sky.beam.fwhm_rad(sky.freq_hz)
-            )
+        fit = _fitted(data, state, log, model, listed)
         fits.append(fit)
         if not fits[0].gain >= LEAST_GAIN:
             break
@@ -166,6 +178,33 @@ def _settled(
         if _rms(fit.offset_rad[fit.known]) < SETTLED * sky.beam.fwhm_rad(sky.freq_hz):
             break
     return AntennaBeams(offset_rad=offset), fits[0], _rms((offset - start)[fits[0].known])
+
+
+def _fitted(
+    data: CalibrationData,
+    state: CalState,
+    log: StageLog,
+    model: SkyVisibilities,
+    listed: ApparentSky,
+    every: int = 1,
+) -> PointingFit:
+    """Fit offsets to what a sky model leaves of one dump in `every`."""
+    prior_rad = PRIOR_WIDTH * model.sky.beam.fwhm_rad(model.sky.freq_hz)
+    with log.timed("measure"):
+        statistics = gather_pointing(data, model, state.weights, state.last.tables, listed, every)
+        return fit_pointing(statistics, state.noise.variance / 2, prior_rad)
+
+
+def _excess(fit: PointingFit) -> float:
+    """Mean square of the offsets over their errors: one where there are none, zero where none is known."""
+    if not fit.known.any():
+        return 0.0
+    return float(np.mean(np.square(fit.offset_rad[fit.known] / fit.error_rad[fit.known])))
+
+
+def _known_to(fit: PointingFit) -> float:
+    """Typical error of an offset, degrees."""
+    return float(np.degrees(np.median(fit.error_rad[fit.known]))) if fit.known.any() else np.inf
 
 
 def _rms(values: Float) -> float:
@@ -188,6 +227,7 @@ def gather_pointing(
     weights: DataWeights,
     tables: Sequence[GainTable],
     catalogue: ApparentSky,
+    every: int = 1,
 ) -> PointingStatistics:
     """Gather what a solution for pointing offsets needs in one pass over the data.
 
@@ -203,6 +243,8 @@ def gather_pointing(
         Gains that the data are calibrated with.
     catalogue : ApparentSky
         Whose sources the sky model begins with.
+    every : int, optional
+        Of the dumps only each one of so many.
 
     Returns
     -------
@@ -219,7 +261,11 @@ def gather_pointing(
     for piece in data.blocks("measure the pointing", weights, model):
         block, predicted = piece.block, piece.model
         assert predicted is not None
+        chosen = block.time_index % every == 0
+        if not chosen.any():
+            continue
         vis, weight = parallel_hands(block, *data.corrected(block, piece.touched(piece.weight), tables))
+        weight = np.where(chosen[:, None, None], weight, np.float32(0))
         accumulate_pointing(
             statistics,
             block.time_index,
