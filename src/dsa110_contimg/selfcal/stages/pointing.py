@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dsa110_contimg.array_types import Bool, Float, Int
+from dsa110_contimg.array_types import Bool, Float, Int, Vis
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.calibration.pointing import (
     AXES,
@@ -22,7 +22,7 @@ from dsa110_contimg.calibration.pointing import (
     fit_pointing,
 )
 from dsa110_contimg.config import SelfCalConfig
-from dsa110_contimg.selfcal.calibration_data import CalibrationData, parallel_hands
+from dsa110_contimg.selfcal.calibration_data import CalibrationBlock, CalibrationData, parallel_hands
 from dsa110_contimg.selfcal.data_weights import DataWeights
 from dsa110_contimg.selfcal.findings import TREND_SIGMAS
 from dsa110_contimg.selfcal.heldout_sources import halves
@@ -49,10 +49,10 @@ MOST_ITERATIONS, SETTLED, SETTLED_AGAIN = 4, 4e-3, 0.03
 PRIOR_WIDTH = 0.25
 #: Held-out chi-squared of other sources has to fall by this: noise alone makes it rise.
 LEAST_GAIN = 25.0
-#: One dump in so many is looked at first, where that leaves `LEAST_DUMPS`: offsets whose squares are there
-#: not this many times what their errors make them cannot lower the chi-squared of all dumps by `LEAST_GAIN`
-#: more than noise raises it.
-LOOKED_AT, LEAST_DUMPS, LEAST_EXCESS = 4, 4, 1.3
+#: One block of the data in so many is looked at first, where that leaves `LEAST_BLOCKS`: offsets whose
+#: squares are there not this many times what their errors make them cannot lower the chi-squared of all data
+#: by `LEAST_GAIN` more than noise raises it.
+LOOKED_AT, LEAST_BLOCKS, LEAST_EXCESS = 4, 8, 1.3
 
 
 def pointing(data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog) -> CalState:
@@ -71,11 +71,11 @@ def pointing(data: CalibrationData, state: CalState, config: SelfCalConfig, log:
     assert isinstance(state.model, SkyVisibilities)
     assert data.catalog_model is not None
     listed = data.catalog_model
-    if len(data.reader.times) >= LOOKED_AT * LEAST_DUMPS:
+    if data.n_blocks >= LOOKED_AT * LEAST_BLOCKS:
         seen = _fitted(data, state, log, state.model, listed, every=LOOKED_AT)
         if not _excess(seen) >= LEAST_EXCESS:
             log.note(
-                f"pointing of the antennas: one dump in {LOOKED_AT} shows no offsets beyond their errors "
+                "pointing of the antennas: a part of the data shows no offsets beyond their errors "
                 f"({_known_to(seen):.3f} deg each): the beams are left as they are"
             )
             return state
@@ -188,7 +188,7 @@ def _fitted(
     listed: ApparentSky,
     every: int = 1,
 ) -> PointingFit:
-    """Fit offsets to what a sky model leaves of one dump in `every`."""
+    """Fit offsets to what a sky model leaves of one block of the data in `every`."""
     prior_rad = PRIOR_WIDTH * model.sky.beam.fwhm_rad(model.sky.freq_hz)
     with log.timed("measure"):
         statistics = gather_pointing(data, model, state.weights, state.last.tables, listed, every)
@@ -244,7 +244,7 @@ def gather_pointing(
     catalogue : ApparentSky
         Whose sources the sky model begins with.
     every : int, optional
-        Of the dumps only each one of so many.
+        Only one block of the data in so many.
 
     Returns
     -------
@@ -257,15 +257,18 @@ def gather_pointing(
     parts = [_selected(sky, first & matter), _selected(sky, ~first & matter)]
     gradients = [BeamGradient(part, axis) for part in parts for axis in range(AXES)]
     statistics = PointingStatistics.empty(len(data.reader.ms.antennas))
-    predict = data.in_turn()
+    together = data.in_turn()
+
+    def predict(piece: CalibrationBlock, gradient: BeamGradient) -> Vis:
+        return together(piece, gradient) if every == 1 else data.predict(piece.block, gradient)
+
     for piece in data.blocks("measure the pointing", weights, model):
         block, predicted = piece.block, piece.model
         assert predicted is not None
-        chosen = block.time_index % every == 0
-        if not chosen.any():
+        # Of the windows of the same rows, which come one after the other, not the same each time.
+        if (piece.number + piece.number // every) % every:
             continue
         vis, weight = parallel_hands(block, *data.corrected(block, piece.touched(piece.weight), tables))
-        weight = np.where(chosen[:, None, None], weight, np.float32(0))
         accumulate_pointing(
             statistics,
             block.time_index,
