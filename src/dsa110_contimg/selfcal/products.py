@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from astropy.table import Table
 
 from dsa110_contimg.array_types import Bool, Int, Vis
 from dsa110_contimg.calibration.caltables import write_gain_table
+from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.files import write_table
 from dsa110_contimg.imaging.masks import write_mask
 from dsa110_contimg.imaging.products import write_products
@@ -101,13 +103,31 @@ def write_everything(
         (out / "final-difference.fits").unlink(missing_ok=True)
     made_by = {"imager": imager} if tables else {}
     write_products(out / "final", images, final.cleaned, params.grid, params.reader, **made_by)
-    (out / PICTURE).unlink(missing_ok=True)
+    # Drawing and writing hardly wait for the same.
+    with ThreadPoolExecutor(1) as beside:
+        drawn = beside.submit(_draw_picture, params, initial, final, tables)
+        _apply_to_data(params, data, state)
+        drawn.result()
+    return names
+
+
+def _draw_picture(
+    params: SelfCalParams, initial: CalibratedImage, final: CalibratedImage, tables: Sequence[GainTable]
+) -> None:
+    """Draw the overview; a picture never fails a finished run."""
+    path = params.output_dir / PICTURE
+    path.unlink(missing_ok=True)
     try:
-        save_overview(out / PICTURE, params.grid, initial, final, tables, float(params.reader.times[0]))
+        save_overview(path, params.grid, initial, final, tables, float(params.reader.times[0]))
     except (ValueError, RuntimeError, OSError) as error:
-        # A picture must never fail a finished run.
         logger.warning("no picture: %s", error)
-    if tables and (params.config.columns != "none" or params.config.unsolved == "flag"):
+
+
+def _apply_to_data(params: SelfCalParams, data: CalibrationData, state: CalState) -> None:
+    """Write the columns and flags that were asked for, if a calibration was kept."""
+    if not state.tables:
+        return
+    if params.config.columns != "none" or params.config.unsolved == "flag":
         useless = _write_columns(params, data, state)
         if params.config.unsolved == "flag":
             count = add_flags(params.ms, useless.of_rows)
@@ -118,9 +138,7 @@ def write_everything(
                 "them: left out here, to be left out by others too (unsolved = flag does that in FLAG; "
                 "programs that interpolate the gain tables may carry gains over the gaps)"
             )
-    if tables:
-        _put_back(params, data)
-    return names
+    _put_back(params, data)
 
 
 @dataclass(frozen=True, eq=False)
