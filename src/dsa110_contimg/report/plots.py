@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator
@@ -17,6 +17,9 @@ from numpy.typing import ArrayLike
 from dsa110_contimg.array_types import Float
 
 __all__ = ["SHAPES", "Axis", "Frame", "Marks", "Note", "Plot", "path_of", "shape_path"]
+
+#: Width of a letter or a digit, in the units of a plot.
+LETTER = 7.0
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,11 @@ class Plot:
     group: str = ""
     alts: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # The name of the axis stands beside the longest of its numbers.
+        widest = max((len(text) for _, text in self.y.numbers), default=0)
+        self.frame = replace(self.frame, left=max(self.frame.left, 30 + LETTER * widest))
+
     @property
     def layers(self) -> list[tuple[str, list[Marks]]]:
         """Marks by their group, in the order in which they came."""
@@ -235,10 +243,10 @@ class Plot:
 
 
 def _overlap(one: Note, other: Note) -> bool:
-    """Whether two words touch, if a letter is some six units wide and twelve high."""
+    """Whether two words touch, if a letter is `LETTER` wide and twelve high."""
 
     def ends(note: Note) -> tuple[float, float]:
-        width = 6.5 * len(note.text)
+        width = LETTER * len(note.text)
         return (note.x - width, note.x) if note.anchor == "end" else (note.x, note.x + width)
 
     (a, b), (c, d) = ends(one), ends(other)
