@@ -270,7 +270,7 @@ def _rows_of(gains: Mapping[int, Gains]) -> dict[str, list[NDArray[Any]]]:
 def _copy_subtables(main: Any, path: Path, ms: MeasurementSet, *, one_channel: bool) -> None:
     """Describe antennas, fields and spectral windows as the Measurement Set does."""
     for name in ("ANTENNA", "FIELD", "OBSERVATION", "SPECTRAL_WINDOW"):
-        with open_table(ms.path / name) as source:
+        with open_table(ms.subtable(name)) as source:
             source.copy(str(path / name), deep=True, valuecopy=True).close()
         if name == "SPECTRAL_WINDOW" and one_channel:
             with open_table(path / name, writable=True) as spectral:

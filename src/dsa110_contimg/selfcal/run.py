@@ -155,6 +155,8 @@ def _calibrated(
     """Pass a state through the stages, write the products, sum up."""
     out, config = params.output_dir, params.config
     listed = params.catalog_model
+    for note in params.context.notes:
+        log.note(note)
     if listed is not None:
         log.note(
             f"catalogue model: {len(listed)} {listed.catalog.upper()} sources, "

@@ -482,7 +482,7 @@ def _samples(ms: MeasurementSet) -> int:
     with reading(ms.path) as main:
         ddid = main.getcol("DATA_DESC_ID")
     return sum(
-        int(np.count_nonzero(ddid == w.data_desc_id)) * w.freq_hz.size * len(w.corr_type)
+        int(np.count_nonzero(np.isin(ddid, w.data_desc_ids))) * w.freq_hz.size * len(w.corr_type)
         for w in ms.spectral_windows
     )
 
