@@ -168,12 +168,11 @@ def choose_grid(
     while ducc0.fft.good_size(size) != size:
         size += 2
     if size * cell >= WIDEST:
-        most = int(WIDEST * 0.7 / cell) // 2 * 2
         raise ConfigError(
             f"field of view {math.degrees(min(FIELD_OF_VIEW_FWHM * fwhm_rad, math.pi)):.0f} deg: "
             f"not an L-band dish array, whose primary beam gives the size of the image",
             "image grid",
             f"give --size and --cell: baselines up to {max_baseline_m:.0f} m ask for a cell of "
-            f"{cell / ARCSEC:.3g} arcsec, of which {most} pixels reach 45 deg from the centre",
+            f"{cell / ARCSEC:.3g} arcsec, and size times cell must stay below {math.degrees(WIDEST):.0f} deg",
         )
     return ImageGrid(size, cell, ra_rad, dec_rad)

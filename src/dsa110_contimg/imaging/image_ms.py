@@ -19,7 +19,7 @@ from dsa110_contimg.imaging.backend import (
 )
 from dsa110_contimg.imaging.masks import catalog_mask, read_mask
 from dsa110_contimg.imaging.measure import measure_image, off_source_region
-from dsa110_contimg.imaging.obs_context import ObsContext, open_observation
+from dsa110_contimg.imaging.obs_context import ObsContext, enough_baselines, open_observation
 from dsa110_contimg.imaging.primary_beam import beam_image, correct_for_beam
 from dsa110_contimg.imaging.products import ImageSet, remove_others, write_products
 from dsa110_contimg.imaging.restoring_beam import RestoringBeam
@@ -104,15 +104,15 @@ def image_ms(
         f"imaging {reader.column} with {backend.label}: {grid.size} pixels of {cell_arcsec:.3g} arcsec"
     )
     data = _Visibilities(reader, progress)
-    made = backend.image(
-        ImagingProblem(
-            grid=grid,
-            freq_hz=reader.freq_hz,
-            visibilities=data.read,
-            measurement_set=data.measurement_set,
-            mask_for=mask_for,
-        )
+    problem = ImagingProblem(
+        grid=grid,
+        freq_hz=reader.freq_hz,
+        visibilities=data.read,
+        measurement_set=data.measurement_set,
+        mask_for=mask_for,
     )
+    with enough_baselines(reader):
+        made = backend.image(problem)
     return _write(prefix, context, config, made, data, backend.label)
 
 

@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from dsa110_contimg.config import CleanConfig, ObservationConfig
-from dsa110_contimg.errors import ConfigError, MeasurementSetError, ResourceError, SelectionError
+from dsa110_contimg.errors import (
+    ConfigError,
+    ImagingError,
+    MeasurementSetError,
+    ResourceError,
+    SelectionError,
+)
 from dsa110_contimg.imaging.grid import ImageGrid, choose_grid
+from dsa110_contimg.imaging.restoring_beam import POINT_SPREAD_FUNCTION
 from dsa110_contimg.sky import AiryBeam, ApparentSky, angular_separation, build_catalog_model, choose_beam
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 from dsa110_contimg.sky.components import ARCSEC
 from dsa110_contimg.visibilities import MeasurementSet, VisibilityReader, open_recovered
+from dsa110_contimg.visibilities.columns import column_as_found
 
 __all__ = [
     "BYTES_PER_VISIBILITY",
     "ObsContext",
+    "enough_baselines",
     "grid_for",
     "open_observation",
     "require_memory",
     "require_one_field",
 ]
 
+#: Baselines times dumps that may be too few for an image.
+FEW_TRACKS = 300
 #: Stokes I visibility, weight and imaging weight of one sample.
 BYTES_PER_VISIBILITY = 16
 
@@ -138,7 +150,7 @@ def open_observation(
     cached : bool
         Keep the blocks in memory if they fit into `memory_gb`.
     writable : bool
-        Whether columns are to be written.
+        Whether columns are to be written: what is read then is the column as it was before any run.
     averaged : bool
         Whether visibilities may be averaged before they are imaged: the caller checks that they fit.
 
@@ -158,6 +170,8 @@ def open_observation(
         ms.require_writable()
     if column is None:
         column = "CORRECTED_DATA" if "CORRECTED_DATA" in ms.columns else "DATA"
+    if writable:
+        column = column_as_found(ms, column)
     cache_bytes = int(config.memory_gb * 1e9) if cached else 0
     reader = VisibilityReader(ms, ms.select(field, spw), column, cache_bytes=cache_bytes)
     beam: AiryBeam | None
@@ -252,6 +266,28 @@ def grid_for(reader: VisibilityReader, config: CleanConfig, fwhm_rad: float | No
         )
     size = chosen.size if size is None else size + size % 2
     return ImageGrid(size, cell, *reader.phase_center)
+
+
+@contextmanager
+def enough_baselines(reader: VisibilityReader) -> Iterator[None]:
+    """Say that it is for want of baselines if a point spread function of few has no main lobe.
+
+    Raises
+    ------
+    MeasurementSetError
+        In place of the ImagingError of few baselines.
+    """
+    try:
+        yield
+    except ImagingError as error:
+        if error.where != POINT_SPREAD_FUNCTION or reader.n_baselines * reader.times.size > FEW_TRACKS:
+            raise
+        dumps = f"{reader.times.size} dump{'s' if reader.times.size > 1 else ''}"
+        raise MeasurementSetError(
+            f"{reader.n_baselines} baselines in {dumps} cannot make an image: {error.what}",
+            reader.ms.path,
+            "more antennas or a longer observation are needed",
+        ) from error
 
 
 def require_one_field(reader: VisibilityReader, fwhm_rad: float) -> None:

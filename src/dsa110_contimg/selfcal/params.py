@@ -136,7 +136,14 @@ def check_params(
         # Before anything that a killed run left is put right in it.
         require_own_data(ms_path)
     context = open_observation(
-        ms_path, config, field=config.field, spw=config.spw, cached=True, writable=True, averaged=True
+        ms_path,
+        config,
+        field=config.field,
+        spw=config.spw,
+        column=config.column,
+        cached=True,
+        writable=True,
+        averaged=True,
     )
     initial = _initial_tables(caltables, context.reader, config)
     listed = context.catalog_model() if config.use_nvss_seeding or config.catalog_mask else None
@@ -147,6 +154,14 @@ def check_params(
     _require_consistent(config, output_dir, caltables)
     _require_room(context, output_dir, config)
     reference_antennas(config, context.ms)
+    most = context.reader.most_baselines_of_antenna
+    if most < config.min_baselines:
+        raise ConfigError(
+            f"no antenna has more than {most} baselines, fewer than the {config.min_baselines} asked for: "
+            "all solutions would be flagged",
+            "min_baselines",
+            f"give --min-baselines {most}, or calibrate another array",
+        )
     return SelfCalParams(
         context=context,
         initial=initial,

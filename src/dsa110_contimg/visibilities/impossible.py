@@ -12,6 +12,8 @@ __all__ = ["flag_impossible"]
 #: No sky is so many times the median visibility of a block: what is comes from memory that was never written,
 #: or from a conversion that went wrong.
 BEYOND_ALL_MEASURE = 1e6
+#: Where there are such values, whatever is so many times the median is taken to be of the same making.
+BESIDE_THEM = 30.0
 #: Squares of larger values leave the range of single precision.
 LARGEST = 1e18
 #: Visibilities that tell the median, about.
@@ -37,8 +39,11 @@ def flag_impossible(data: Vis, flag: Bool) -> int:
     step = max(1, flat.size // MEDIAN_OF)
     some = flat[::step][~flagged[::step]]
     amplitude = np.abs(some[np.isfinite(some) & (some != 0)].astype(np.complex128))
-    limit = min(LARGEST, BEYOND_ALL_MEASURE * float(np.median(amplitude))) if amplitude.size else LARGEST
-    return int(_flag_beyond(flat, flagged, np.float32(limit)))
+    typical = float(np.median(amplitude)) if amplitude.size else LARGEST
+    found = int(_flag_beyond(flat, flagged, np.float32(min(LARGEST, BEYOND_ALL_MEASURE * typical))))
+    if found:
+        found += int(_flag_beyond(flat, flagged, np.float32(min(LARGEST, BESIDE_THEM * typical))))
+    return found
 
 
 @numba.njit(parallel=True, cache=True)

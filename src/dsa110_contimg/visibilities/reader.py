@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dsa110_contimg.array_types import Bool, Float, Int, Vis, Weight
 from dsa110_contimg.errors import MeasurementSetError, SelectionError
 from dsa110_contimg.visibilities.antenna_coordinates import AntennaCoordinates
+from dsa110_contimg.visibilities.columns import KEPT
 from dsa110_contimg.visibilities.frames import turned_baselines
 from dsa110_contimg.visibilities.impossible import flag_impossible
 from dsa110_contimg.visibilities.measurement_set import (
@@ -118,6 +119,8 @@ class VisibilityReader:
     n_rows, n_rows_nowhere, n_baselines : int
         Cross-correlation rows selected, those of them whose UVW is zero or not finite, which are left out,
         and how many pairs of antennas they are of.
+    most_baselines_of_antenna : int
+        Baselines of the antenna that has most.
     max_baseline_m : float
         Longest projected baseline in metres.
     length_quantiles_m : ndarray, shape (101,)
@@ -143,7 +146,7 @@ class VisibilityReader:
     ) -> None:
         if column not in ms.columns:
             raise MeasurementSetError(f"no column {column}", ms.path, "choose DATA or calibrate first")
-        if column not in DATA_COLUMNS:
+        if column.removeprefix(KEPT) not in DATA_COLUMNS:
             raise MeasurementSetError(
                 f"{column} holds no visibilities", ms.path, f"choose one of {', '.join(DATA_COLUMNS)}"
             )
@@ -197,7 +200,10 @@ class VisibilityReader:
             self.length_quantiles_m: Float = np.nanquantile(lengths, np.linspace(0, 1, 101))
             pair = np.minimum(antenna1[rows], antenna2[rows]).astype(np.int64) * len(ms.antennas)
             pair += np.maximum(antenna1[rows], antenna2[rows])
-            self.n_baselines = int(np.unique(pair).size)
+            pairs = np.unique(pair)
+            self.n_baselines = int(pairs.size)
+            antennas = np.concatenate(np.divmod(pairs, len(ms.antennas)))
+            self.most_baselines_of_antenna = int(np.bincount(antennas).max())
         self.pointing = pointing_directions(ms, self.times, self.interval_s, self.field_id)
         middle = ms.field(int(self.field_id[self.times.size // 2]))
         self.phase_center = (middle.ra_rad, middle.dec_rad)
