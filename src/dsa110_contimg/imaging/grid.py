@@ -81,7 +81,9 @@ class ImageGrid:
     def lm_to_sky(self, l: ArrayLike, m: ArrayLike) -> tuple[Float, Float]:  # noqa: E741
         """ICRS right ascension in [0, 2 pi) and declination, radians, of direction cosines."""
         ll, mm = np.asarray(l, float), np.asarray(m, float)
-        n = np.sqrt(1 - ll**2 - mm**2)
+        with np.errstate(invalid="ignore"):
+            # The corners of a very wide image lie behind the horizon.
+            n = np.sqrt(1 - ll**2 - mm**2)
         sin0, cos0 = math.sin(self.dec_rad), math.cos(self.dec_rad)
         dec = np.arcsin(mm * cos0 + n * sin0)
         ra = self.ra_rad + np.arctan2(ll, n * cos0 - mm * sin0)
