@@ -253,10 +253,10 @@ def study(of: Observation, folder: Path, catalogs: Path) -> dict[str, object]:
         status, said = outcome(words(run, of, ms, folder, catalogs))
         last = said.strip().splitlines()[-1] if said.strip() else ""
         entry = {"command": run.command, "status": status, "right": right(run, status, said), "last": last}
-        for place in ("seeded", "unseeded"):
-            summary = folder / place / "selfcal_summary.json"
-            if (place == "seeded") == (run.command == "selfcal") and summary.is_file():
-                entry["outcome"] = json.loads(summary.read_text())["status"]
+        place = {"selfcal": "seeded", "no-seed": "unseeded"}.get(run.command, "")
+        summary = folder / place / "selfcal_summary.json"
+        if place and summary.is_file():
+            entry["outcome"] = json.loads(summary.read_text())["status"]
         if run.command == "image" and status == 0 and (folder / "im-image.fits").is_file():
             peak = float(fits.getdata(folder / "im-image.fits").max())
         found["runs"].append(entry)  # type: ignore[attr-defined]
@@ -280,7 +280,7 @@ def page(rows: Sequence[dict[str, object]]) -> str:
         "Small public observations, each put through `image`, `selfcal` with the NVSS sources above 50 mJy,",
         "`selfcal --no-seed`, `rephase` and `revert`. A number in brackets is the exit status: 0 finished,",
         "2 refused in one line. The independent figure is the peak of WSClean's image of the same data, on",
-        "the same pixels at Briggs 0.",
+        "the same pixels at Briggs 0. `tdem` and the ATA's sets are not calibrated: their peaks are of no source.",
         "Origin: test data of rasg-datasets and flint (BSD) and of DP3 (GPL-3).",
         "`python -m studies.other_arrays OUT` writes this page.",
         "",

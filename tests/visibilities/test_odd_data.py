@@ -103,6 +103,14 @@ def test_several_descriptions_of_one_window_are_read_as_one(make_ms, edit):
     np.testing.assert_array_equal(found.data, plain.data)
 
 
+def test_a_storage_manager_that_is_not_there_is_named(make_ms):
+    path = make_ms()
+    described = (path / "table.dat").read_bytes()
+    (path / "table.dat").write_bytes(described.replace(b"StandardStMan", b"CompressStMan"))
+    with pytest.raises(MeasurementSetError, match=r"Shared library.*stored by that library"):
+        open_measurement_set(path)
+
+
 def test_a_reference_table_is_read_and_not_written(make_ms, tmp_path):
     path, few = make_ms(), tmp_path / "few.ms"
     with table(str(path), ack=False) as main:

@@ -85,6 +85,12 @@ LOCK_WAIT_S = 20
 SUBTABLE = "Table: "
 #: What can be done about it: casacore's words seldom tell a file that is cut short or missing from others.
 COPY_AGAIN = "check its files and permissions; if it was copied in part, copy it again"
+#: What casacore says of a column compressed by a library that it does not find.
+NO_LIBRARY = "Shared library"
+STORED_OTHERWISE = (
+    "a column is stored by that library, which is not installed: write the data uncompressed where it is, "
+    "for example with DP3"
+)
 
 
 @dataclass(frozen=True)
@@ -322,7 +328,8 @@ def reading(path: Path | str, kind: type[InputError] = MeasurementSetError) -> I
         if "does not exist" in words and (Path(path) / "table.dat").is_file():
             # What casacore says of one that is there and damaged.
             words = "table.dat is damaged"
-        raise kind(f"cannot be opened ({words})", path, COPY_AGAIN) from None
+        remedy = STORED_OTHERWISE if NO_LIBRARY in words else COPY_AGAIN
+        raise kind(f"cannot be opened ({words})", path, remedy) from None
     with opened:
         try:
             yield opened
