@@ -154,6 +154,9 @@ class SelfCalConfig(ObservationConfig):
     use_nvss_seeding: bool = Field(True, description="Start from the NVSS catalogue")
     field: str | None = Field(None, description="Field name or identifier")
     spw: str | None = Field(None, description="Spectral windows, for example 0,2 or 0~3; all by default")
+    column: Literal["DATA", "CORRECTED_DATA"] = Field(
+        "DATA", description="Column that is calibrated, as it was before any run"
+    )
     solint: str = Field("auto", description="Phase interval: auto, int, scan, inf or seconds")
     amplitude: Literal["auto", "on", "off"] = Field("auto", description="Solve for amplitudes too")
     amplitude_solint: str = Field("auto", description="Amplitude interval: auto, int, scan, inf or seconds")

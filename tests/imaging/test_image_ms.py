@@ -1,16 +1,22 @@
 """Options of the catalogue reach the look-up, whatever the command."""
 
+import shutil
+
 import numpy as np
 import pytest
 from astropy.table import Table
+from casacore.tables import table
 
 from dsa110_contimg.catalogs import build_strips
 from dsa110_contimg.config import ImagingConfig, SimulationConfig
+from dsa110_contimg.errors import MeasurementSetError
 from dsa110_contimg.imaging import read_image
 from dsa110_contimg.imaging.image_ms import image_ms
+from dsa110_contimg.imaging.obs_context import open_observation
 from dsa110_contimg.simulate import simulate
 from dsa110_contimg.visibilities import open_measurement_set
 from tests.arrays import COMPACT
+from tests.selfcal.support import Notes
 
 LIMIT_MJY = 100.0
 IMAGE = {"size": 256, "cell_arcsec": 24.0, "clean_iterations": 0, "nvss_min_mjy": LIMIT_MJY}
@@ -64,3 +70,44 @@ def test_noise_of_single_channels_has_no_sky_in_it(tmp_path):
         thermal = image_ms(ms, tmp_path / f"{channels}", config).metrics.thermal_rms_jy
         made[channels] = thermal * np.sqrt(width_hz)
     assert made[1] == pytest.approx(made[8], rel=0.05)
+
+
+def test_zeros_are_left_out_as_flagged_data_are(small_ms, tmp_path):
+    """A third of the data zero: the image is that of the rest, and the run says so."""
+    images, notes = [], Notes()
+    for kind in ("zero", "flagged"):
+        path = shutil.copytree(small_ms.path, tmp_path / f"{kind}.ms")
+        with table(str(path), readonly=False, ack=False) as main:
+            lost = np.arange(main.nrows()) % 3 == 0
+            name = "DATA" if kind == "zero" else "FLAG"
+            cells = main.getcol(name)
+            cells[lost] = kind == "flagged"
+            main.putcol(name, cells)
+        config = ImagingConfig(size=256, cell_arcsec=12.0, clean_iterations=0)
+        images.append(image_ms(path, tmp_path / kind, config, progress=notes).image)
+    zero, flagged = (read_image(path).image for path in images)
+    np.testing.assert_array_equal(zero, flagged)
+    assert len(notes.about("zeros: ")) == 1
+
+
+def test_data_of_zeros_alone_are_refused(small_ms, tmp_path):
+    path = shutil.copytree(small_ms.path, tmp_path / "zero.ms")
+    with table(str(path), readonly=False, ack=False) as main:
+        main.putcol("DATA", 0 * main.getcol("DATA"))
+    with pytest.raises(MeasurementSetError, match="all visibilities are zeros"):
+        image_ms(path, tmp_path / "im", ImagingConfig(size=256, cell_arcsec=12.0))
+    assert not list(tmp_path.glob("im-*"))
+
+
+def test_a_placeholder_in_pointing_is_ignored(small_ms, tmp_path):
+    path = shutil.copytree(small_ms.path, tmp_path / "pole.ms")
+    config = ImagingConfig(size=256, cell_arcsec=12.0)
+    before = open_observation(path, config)
+    with table(str(path / "POINTING"), readonly=False, ack=False) as sub:
+        cells = sub.getcol("DIRECTION")
+        cells[...] = [0, np.pi / 2]
+        sub.putcol("DIRECTION", cells)
+    after = open_observation(path, config)
+    assert not before.notes
+    assert "POINTING says RA 0.00 Dec +90.00" in after.notes[0]
+    assert abs(after.reader.pointing[0, 1] - after.reader.phase_center[1]) < 0.01

@@ -9,7 +9,7 @@ import pytest
 
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.errors import MeasurementSetError
-from dsa110_contimg.selfcal.broken_data import BrokenDataFinder
+from dsa110_contimg.visibilities.broken_data import BrokenDataFinder
 from tests.selfcal.support import hashed, open_data
 
 ANTENNA, START, N = 5, 3, 30

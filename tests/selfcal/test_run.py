@@ -500,6 +500,7 @@ PROVED_ELSEWHERE = {
     "mask_radius_arcsec",
     "field",
     "spw",
+    "column",
     "combine_spw",
     "combine_scans",
     "max_rounds",

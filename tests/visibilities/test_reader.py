@@ -167,9 +167,9 @@ def test_only_autocorrelations_are_nothing(make_ms, edit):
     path = make_ms()
     with edit(path) as main:
         main.putcol("ANTENNA2", main.getcol("ANTENNA1"))
-    with pytest.raises(SelectionError, match="no cross-correlations"):
+    with pytest.raises(SelectionError, match="holds only autocorrelations"):
         reader(path)
-    with pytest.raises(SelectionError, match="no cross-correlations"):
+    with pytest.raises(SelectionError, match="no rows in the selected fields"):
         reader(make_ms("b.ms"), "1")
 
 
@@ -187,7 +187,7 @@ def test_cells_that_cannot_be_read_are_one_line(make_ms, edit):
         main.addrows(1)
         for name in ("ANTENNA1", "ANTENNA2"):
             main.putcell(name, main.nrows() - 1, 1 if name == "ANTENNA1" else 2)
-    with pytest.raises(MeasurementSetError, match=r"^\S+: rows \d+ to 45 cannot be read") as caught:
+    with pytest.raises(MeasurementSetError, match=r"^\S+: DATA is not filled in all rows") as caught:
         list(reader(path).blocks())
     assert "\n" not in str(caught.value)
 

@@ -37,6 +37,9 @@ __all__ = [
 SUB_BANDS = 16
 #: Least median signal to noise of the gains of the sub-bands.
 MIN_SNR = 2.0
+#: Delays are looked for as far as the nearest sub-bands tell them apart, and no further than so many turns
+#: over the whole band; so many of them at a time.
+MOST_WIDTHS, TRIALS_AT_ONCE = 4096, 256
 #: Trial delays in the width of a fringe.
 TRIALS = 8
 #: Highest degree of the polynomials over frequency.
@@ -88,7 +91,7 @@ def solve_delays_and_bandpass(
     """
     solver, sub_freq_hz = solver.per_spw(), solver.axes.freq_hz
     phases = solver.best("p", "auto")
-    if phases.median_snr < MIN_SNR:
+    if phases.median_snr < MIN_SNR or not np.ptp(sub_freq_hz) > 0:
         return None
     gain, weight = _stacked(phases.table)
     delay = _delays(gain, weight, sub_freq_hz)
@@ -213,7 +216,9 @@ def _stacked(table: GainTable) -> tuple[Complex, Float]:
 def _delays(gain: Complex, weight: Float, freq_hz: Float) -> Float:
     """Delay (nant, 2) at which the gains of all sub-bands add up best; not a number without any."""
     offset = freq_hz - freq_hz.mean()
-    spacing, width = float(np.min(np.diff(np.sort(freq_hz)))), float(np.ptp(freq_hz))
+    width = float(np.ptp(freq_hz))
+    # Frequencies that all but coincide would ask for delays without end.
+    spacing = max(float(np.min(np.diff(np.unique(freq_hz)))), width / MOST_WIDTHS)
     unit = weight * gain / np.abs(gain)
     step = 1 / (TRIALS * width)
     trials = step * np.arange(-np.floor(0.5 / spacing / step), np.floor(0.5 / spacing / step) + 1)
@@ -224,8 +229,12 @@ def _delays(gain: Complex, weight: Float, freq_hz: Float) -> Float:
         return np.asarray((np.abs(np.einsum("skap,stap->ktap", turn, unit)) ** 2).sum(axis=1))
 
     shape = unit.shape[2:]
-    found = power(np.broadcast_to(trials[:, None, None], (trials.size, *shape)))
-    best = trials[np.argmax(found, axis=0)]
+    best, highest = np.zeros(shape), np.full(shape, -np.inf)
+    for some in np.array_split(trials, -(-trials.size // TRIALS_AT_ONCE)):
+        found = power(np.broadcast_to(some[:, None, None], (some.size, *shape)))
+        higher = found.max(axis=0) > highest
+        best = np.where(higher, some[np.argmax(found, axis=0)], best)
+        highest = np.maximum(highest, found.max(axis=0))
     for fine in (step / 4, step / 40, step / 400):
         near = best + fine * np.arange(-5, 6)[:, None, None]
         best = np.take_along_axis(near, np.argmax(power(near), axis=0)[None], axis=0)[0]

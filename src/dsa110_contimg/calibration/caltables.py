@@ -270,7 +270,7 @@ def _rows_of(gains: Mapping[int, Gains]) -> dict[str, list[NDArray[Any]]]:
 def _copy_subtables(main: Any, path: Path, ms: MeasurementSet, *, one_channel: bool) -> None:
     """Describe antennas, fields and spectral windows as the Measurement Set does."""
     for name in ("ANTENNA", "FIELD", "OBSERVATION", "SPECTRAL_WINDOW"):
-        with open_table(ms.path / name) as source:
+        with open_table(ms.subtable(name)) as source:
             source.copy(str(path / name), deep=True, valuecopy=True).close()
         if name == "SPECTRAL_WINDOW" and one_channel:
             with open_table(path / name, writable=True) as spectral:
@@ -289,6 +289,9 @@ def _put_cells(main: Any, name: str, parts: list[NDArray[Any]], order: Int) -> N
 
 def _one_channel(spectral: Any) -> None:
     """Give every spectral window the single channel that the solutions have; CASA aborts on a mismatch."""
+    for name in ("CHAN_FREQ", "CHAN_WIDTH", "EFFECTIVE_BW", "RESOLUTION"):
+        if name in spectral.colnames():
+            _let_shapes_vary(spectral, name)
     for k in range(spectral.nrows()):
         freq = np.asarray(spectral.getcell("CHAN_FREQ", k))
         width = float(np.abs(np.asarray(spectral.getcell("CHAN_WIDTH", k))).sum())
@@ -297,3 +300,16 @@ def _one_channel(spectral: Any) -> None:
             if name in spectral.colnames():
                 spectral.putcell(name, k, np.array([width]))
         spectral.putcell("NUM_CHAN", k, 1)
+
+
+def _let_shapes_vary(spectral: Any, name: str) -> None:
+    """Make a column anew whose cells all have one declared shape, as some writers do."""
+    if "shape" not in spectral.getcoldesc(name):
+        return
+    cells = [np.asarray(spectral.getcell(name, k)) for k in range(spectral.nrows())]
+    keywords = spectral.getcolkeywords(name)
+    spectral.removecols([name])
+    spectral.addcols(makearrcoldesc(name, 0.0, ndim=1, valuetype="double"))
+    for k, cell in enumerate(cells):
+        spectral.putcell(name, k, cell.astype(np.float64))
+    spectral.putcolkeywords(name, keywords)

@@ -201,11 +201,25 @@ def solve_moments(
     prior = np.repeat([prior_flux, prior_position_rad, prior_position_rad], n)
     correlation[np.diag_indices(3 * n)] = 1 + noise.variance / 2 / (prior * scale) ** 2
     # In units of each unknown's own error the matrix is of order one, whatever the fluxes.
-    factor = scipy.linalg.cho_factor(correlation)
+    factor = _factored(correlation)
     change = scipy.linalg.cho_solve(factor, np.concatenate([r0, r1, r2]) / scale) / scale
     variance = np.diag(scipy.linalg.cho_solve(factor, np.eye(3 * n))) / scale**2 * noise.variance / 2
     change = np.where(seen, change, 0.0).reshape(3, n).T
     return change, np.where(seen, np.sqrt(variance), np.inf).reshape(3, n).T
+
+
+def _factored(correlation: Float) -> tuple[Float, bool]:
+    """Cholesky factor of correlations of unit diagonal, as :func:`scipy.linalg.cho_solve` takes it.
+
+    Sums of single precision of sources that few baselines do not tell apart may not be positive definite:
+    what is lost in rounding is put on the diagonal then; such sources stay as they are, with large errors.
+    """
+    try:
+        return scipy.linalg.cho_factor(correlation)  # type: ignore[no-any-return]
+    except np.linalg.LinAlgError:
+        lowest = float(scipy.linalg.eigvalsh(correlation, subset_by_index=[0, 0])[0])
+        lost = 2 * abs(lowest) + len(correlation) * float(np.finfo(np.float32).eps)
+        return scipy.linalg.cho_factor(correlation + lost * np.eye(len(correlation)))  # type: ignore[no-any-return]
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dsa110_contimg.array_types import Float
-from dsa110_contimg.errors import ImagingError
+from dsa110_contimg.errors import ConfigError, ImagingError
 
 __all__ = ["ImageGrid", "choose_grid"]
 
@@ -21,6 +21,8 @@ PIXELS_PER_FRINGE = (5, 4, 3)
 COMFORTABLE_SIZE = 2560
 FIELD_OF_VIEW_FWHM = 1.5
 MIN_SIZE = 512
+#: Direction cosines of a plane image, from edge to edge, stay below this.
+WIDEST = 2.0
 MAX_SIZE = 4096
 
 
@@ -54,8 +56,12 @@ class ImageGrid:
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 2:
             raise ImagingError(f"size {self.size} is not an even number of at least 32", "image grid")
-        if not 0 < self.cell_rad * self.size < 2:
-            raise ImagingError(f"cell of {self.cell_rad} rad does not fit on the sky", "image grid")
+        if not 0 < self.cell_rad * self.size < WIDEST:
+            raise ImagingError(
+                f"{self.size} pixels of {self.cell_rad / ARCSEC:.3g} arcsec do not fit on the sky",
+                "image grid",
+                "lower --size or --cell",
+            )
 
     @property
     def center(self) -> int:
@@ -75,7 +81,9 @@ class ImageGrid:
     def lm_to_sky(self, l: ArrayLike, m: ArrayLike) -> tuple[Float, Float]:  # noqa: E741
         """ICRS right ascension in [0, 2 pi) and declination, radians, of direction cosines."""
         ll, mm = np.asarray(l, float), np.asarray(m, float)
-        n = np.sqrt(1 - ll**2 - mm**2)
+        with np.errstate(invalid="ignore"):
+            # The corners of a very wide image lie behind the horizon.
+            n = np.sqrt(1 - ll**2 - mm**2)
         sin0, cos0 = math.sin(self.dec_rad), math.cos(self.dec_rad)
         dec = np.arcsin(mm * cos0 + n * sin0)
         ra = self.ra_rad + np.arctan2(ll, n * cos0 - mm * sin0)
@@ -114,7 +122,7 @@ def choose_grid(
     max_baseline_m: float,
     freq_lo_hz: float,
     freq_hi_hz: float,
-    fwhm_rad: float,
+    fwhm_rad: float | None,
 ) -> ImageGrid:
     """Grid that samples the synthesised beam and covers the primary beam.
 
@@ -131,14 +139,19 @@ def choose_grid(
         Longest projected baseline.
     freq_lo_hz, freq_hi_hz : float
         Lowest and highest frequency of the data.
-    fwhm_rad : float
-        Width at half maximum of the primary beam at the lowest frequency.
+    fwhm_rad : float or None
+        Width at half maximum of the primary beam at the lowest frequency; None where no beam is known: the
+        image has 512 pixels then.
 
     Raises
     ------
     ImagingError
         If a length or frequency is not positive.
+    ConfigError
+        If the field of view is wider than a plane image can be.
     """
+    if fwhm_rad is None:
+        fwhm_rad = 1e-12
     if not (max_baseline_m > 0 and 0 < freq_lo_hz <= freq_hi_hz and fwhm_rad > 0):
         raise ImagingError(
             f"cannot choose a grid for baseline {max_baseline_m} m, {freq_lo_hz} to {freq_hi_hz} Hz, "
@@ -156,4 +169,12 @@ def choose_grid(
     size += size % 2
     while ducc0.fft.good_size(size) != size:
         size += 2
+    if size * cell >= WIDEST:
+        raise ConfigError(
+            f"field of view {math.degrees(min(FIELD_OF_VIEW_FWHM * fwhm_rad, math.pi)):.0f} deg: "
+            f"not an L-band dish array, whose primary beam gives the size of the image",
+            "image grid",
+            f"give --size and --cell: baselines up to {max_baseline_m:.0f} m ask for a cell of "
+            f"{cell / ARCSEC:.3g} arcsec, and size times cell must stay below {math.degrees(WIDEST):.0f} deg",
+        )
     return ImageGrid(size, cell, ra_rad, dec_rad)

@@ -244,8 +244,10 @@ def _predicted(model: Image, grid: ImageGrid, uvw_m: Float, freq_hz: Float, comm
 
 
 def _degridded(image: Image, uvw_m: Float, freq_hz: Float, common: dict[str, Any]) -> Vis:
-    vis = ducc0.wgridder.dirty2vis(uvw=uvw_m, freq=freq_hz, dirty=image.T, **common)
-    return np.asarray(vis, dtype=np.complex64)
+    # The gridder takes frequencies that rise.
+    order = np.argsort(freq_hz, kind="stable")
+    vis = ducc0.wgridder.dirty2vis(uvw=uvw_m, freq=freq_hz[order], dirty=image.T, **common)
+    return np.asarray(vis[:, np.argsort(order)], dtype=np.complex64)
 
 
 def _require_finite(chunk: StokesI, number: int) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from dsa110_contimg.array_types import Bool, Float
+from dsa110_contimg.array_types import Bool, Float, Int
 from dsa110_contimg.config import ImagingConfig
-from dsa110_contimg.errors import MeasurementSetError
 from dsa110_contimg.imaging.backend import (
     CleanedImage,
     ImagingProblem,
@@ -19,7 +19,7 @@ from dsa110_contimg.imaging.backend import (
 )
 from dsa110_contimg.imaging.masks import catalog_mask, read_mask
 from dsa110_contimg.imaging.measure import measure_image, off_source_region
-from dsa110_contimg.imaging.obs_context import ObsContext, open_observation
+from dsa110_contimg.imaging.obs_context import ObsContext, enough_baselines, open_observation
 from dsa110_contimg.imaging.primary_beam import beam_image, correct_for_beam
 from dsa110_contimg.imaging.products import ImageSet, remove_others, write_products
 from dsa110_contimg.imaging.restoring_beam import RestoringBeam
@@ -27,7 +27,16 @@ from dsa110_contimg.imaging.stokes import StokesI, stokes_i
 from dsa110_contimg.imaging.wsclean.clean import wsclean_input
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.sky.components import ARCSEC
-from dsa110_contimg.visibilities import BoundsEstimator, VisibilityReader, turn_phases
+from dsa110_contimg.visibilities import (
+    Block,
+    BoundsEstimator,
+    BrokenDataFinder,
+    VisibilityReader,
+    impossible_values,
+    nothing_usable,
+    turn_phases,
+    write_selection,
+)
 from dsa110_contimg.visibilities.columns import require_space
 from dsa110_contimg.visibilities.measurement_set import require_outside_tables
 
@@ -84,6 +93,10 @@ def image_ms(
     there = next(p for p in prefix.absolute().parents if p.exists())
     require_space(there, 16 * grid.size**2, "the images")
     mask_for = _mask_rule(context, config)
+    if config.pb_correct:
+        _ = context.beam
+    for note in context.notes:
+        progress.note(note)
     prefix.parent.mkdir(parents=True, exist_ok=True)
     backend = open_backend(config, context.ms.path, grid, prefix)
     cell_arcsec = grid.cell_rad / ARCSEC
@@ -91,15 +104,15 @@ def image_ms(
         f"imaging {reader.column} with {backend.label}: {grid.size} pixels of {cell_arcsec:.3g} arcsec"
     )
     data = _Visibilities(reader, progress)
-    made = backend.image(
-        ImagingProblem(
-            grid=grid,
-            freq_hz=reader.freq_hz,
-            visibilities=data.read,
-            measurement_set=lambda folder: wsclean_input(reader, reader.column, folder),
-            mask_for=mask_for,
-        )
+    problem = ImagingProblem(
+        grid=grid,
+        freq_hz=reader.freq_hz,
+        visibilities=data.read,
+        measurement_set=data.measurement_set,
+        mask_for=mask_for,
     )
+    with enough_baselines(reader):
+        made = backend.image(problem)
     return _write(prefix, context, config, made, data, backend.label)
 
 
@@ -164,11 +177,17 @@ class _Visibilities:
         self._reader, self._progress = reader, progress
         self._by_dump = np.zeros(reader.times.size)
         self._by_channel: dict[int, Float] = {}
+        self._broken: dict[int, Int] = {}
 
     def read(self) -> StokesVisibilities:
         """Read the column once."""
         reader, chunks, noise = self._reader, [], BoundsEstimator(self._reader, self._reader.n_blocks)
-        for block in self._progress.track(reader.blocks(), reader.n_blocks, f"read {reader.column}"):
+        finder = BrokenDataFinder(reader.times.size, len(reader.ms.antennas))
+        blocks = self._progress.track(reader.blocks(), reader.n_blocks, f"read {reader.column}")
+        for number, block in enumerate(blocks):
+            finder.add(number, block)
+            self._broken[number] = finder.places(number)
+            block = self._sound(number, block)
             vis, weight = stokes_i(block.data, block.weight, block.flag, block.spw.parallel)
             hands = list(block.spw.parallel)
             # A missing hand has no weight.
@@ -181,13 +200,32 @@ class _Visibilities:
             np.add.at(self._by_dump, block.time_index, weight.sum(axis=1, dtype=float))
             sums = self._by_channel.setdefault(block.spw.id, np.zeros(block.spw.freq_hz.size))
             sums += weight.sum(axis=0, dtype=float)
-        if not self._by_dump.any():
-            raise MeasurementSetError(
-                "no usable visibility: all are flagged, not finite or without weight",
-                reader.ms.path,
-                f"check FLAG, WEIGHT and the values of {reader.column}",
-            )
+        broken = replace(finder.result(), bursts={})
+        if broken.everything or not self._by_dump.any():
+            raise nothing_usable(reader, all_broken=broken.everything)
+        for line in (*broken.notes(reader.ms.antennas.name), *impossible_values(reader)):
+            self._progress.note(line)
         return StokesVisibilities(chunks, noise.bounds.lowest)
+
+    def _sound(self, number: int, block: Block) -> Block:
+        """Take their weight from broken visibilities."""
+        places = self._broken[number]
+        if not places.size:
+            return block
+        weight, flag = block.weight.copy(), block.flag.copy()
+        weight.reshape(-1)[places], flag.reshape(-1)[places] = 0.0, True
+        return replace(block, weight=weight, flag=flag)
+
+    def measurement_set(self, folder: Path) -> tuple[Path, list[str]]:
+        """Measurement Set for WSClean, and arguments that select its data: a copy where some are left out."""
+        reader = self._reader
+        as_they_are = reader.as_on_disk and not any(places.size for places in self._broken.values())
+        if as_they_are:
+            return wsclean_input(reader, reader.column, folder)
+        copy = folder / "sound.ms"
+        sound = (self._sound(number, block) for number, block in enumerate(reader.blocks()))
+        write_selection(copy, reader, ((block, block.data, block.weight) for block in sound))
+        return copy, ["-field", "0", "-data-column", "DATA"]
 
     def weights(self) -> tuple[Float, Float, Float]:
         """Weights by dump, frequencies in hertz, and weights by frequency; known once they are read."""

@@ -136,7 +136,8 @@ def off_source_region(
     model_image : ndarray, float32, shape (size, size), optional
         Every pixel that is not 0 is a clean component.
     beam : RestoringBeam
-        Three times its major axis is the distance kept.
+        Three times its major axis is the distance kept; across a beam so long that nothing is left then,
+        three times its minor axis.
 
     Returns
     -------
@@ -155,6 +156,12 @@ def off_source_region(
     known = np.isfinite(x) & np.isfinite(y)
     region = np.ones((grid.size, grid.size), np.bool_)
     _cut_discs(region, x[known], y[known], OFF_SOURCE_BEAMS * beam.major_rad / grid.cell_rad)
+    if region.mean() < MIN_OFF_SOURCE:
+        # The beam of few baselines is long: round what is cut, nothing is left beside it.
+        region[:] = True
+        beams = OFF_SOURCE_BEAMS / grid.cell_rad
+        major, minor = beams * beam.major_rad, beams * beam.minor_rad
+        _cut_ellipses(region, x[known], y[known], major, minor, beam.pa_rad)
     if region.mean() < MIN_OFF_SOURCE:
         raise ImagingError(
             f"only {100 * region.mean():.1f} % of the image is off source",
@@ -366,3 +373,15 @@ def _cut_discs(region: Bool, x: Float, y: Float, radius: float) -> None:
             reach = math.sqrt(max(0.0, radius**2 - (j - y[k]) ** 2))
             for i in range(max(0, math.ceil(x[k] - reach)), min(size, math.floor(x[k] + reach) + 1)):
                 region[j, i] = False
+
+
+@numba.njit(nogil=True, cache=True)
+def _cut_ellipses(region: Bool, x: Float, y: Float, major: float, minor: float, pa_rad: float) -> None:
+    size, sin, cos = region.shape[0], math.sin(pa_rad), math.cos(pa_rad)
+    for k in range(len(x)):
+        for j in range(max(0, math.ceil(y[k] - major)), min(size, math.floor(y[k] + major) + 1)):
+            for i in range(max(0, math.ceil(x[k] - major)), min(size, math.floor(x[k] + major) + 1)):
+                # x grows to the west.
+                along, across = -(i - x[k]) * sin + (j - y[k]) * cos, (i - x[k]) * cos + (j - y[k]) * sin
+                if (along / major) ** 2 + (across / minor) ** 2 <= 1:
+                    region[j, i] = False

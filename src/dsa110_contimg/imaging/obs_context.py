@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from dsa110_contimg.config import CleanConfig, ObservationConfig
-from dsa110_contimg.errors import ConfigError, ResourceError, SelectionError
+from dsa110_contimg.errors import (
+    ConfigError,
+    ImagingError,
+    MeasurementSetError,
+    ResourceError,
+    SelectionError,
+)
 from dsa110_contimg.imaging.grid import ImageGrid, choose_grid
+from dsa110_contimg.imaging.restoring_beam import POINT_SPREAD_FUNCTION
 from dsa110_contimg.sky import AiryBeam, ApparentSky, angular_separation, build_catalog_model, choose_beam
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 from dsa110_contimg.sky.components import ARCSEC
 from dsa110_contimg.visibilities import MeasurementSet, VisibilityReader, open_recovered
+from dsa110_contimg.visibilities.columns import column_as_found
 
 __all__ = [
     "BYTES_PER_VISIBILITY",
     "ObsContext",
+    "enough_baselines",
     "grid_for",
     "open_observation",
     "require_memory",
     "require_one_field",
 ]
 
+#: Baselines times dumps that may be too few for an image.
+FEW_TRACKS = 300
 #: Stokes I visibility, weight and imaging weight of one sample.
 BYTES_PER_VISIBILITY = 16
 
@@ -36,18 +49,35 @@ class ObsContext:
     ----------
     reader : VisibilityReader
         The selected data.
-    beam : AiryBeam
-        Primary beam.
+    known_beam : AiryBeam or None
+        Primary beam; None where neither the telescope nor its dish is known.
     grid : ImageGrid
         Grid of images about the phase centre.
     config : ObservationConfig
         The checked options.
+    notes : tuple of str
+        What is worth saying about the data before they are read.
     """
 
     reader: VisibilityReader
-    beam: AiryBeam
+    known_beam: AiryBeam | None
     grid: ImageGrid
     config: ObservationConfig
+    notes: tuple[str, ...] = ()
+
+    @property
+    def beam(self) -> AiryBeam:
+        """Primary beam.
+
+        Raises
+        ------
+        MeasurementSetError
+            If none is known.
+        """
+        if self.known_beam is None:
+            # Says which telescope, and what to do.
+            return _beam_of(self.ms, self.config)
+        return self.known_beam
 
     @property
     def ms(self) -> MeasurementSet:
@@ -120,7 +150,7 @@ def open_observation(
     cached : bool
         Keep the blocks in memory if they fit into `memory_gb`.
     writable : bool
-        Whether columns are to be written.
+        Whether columns are to be written: what is read then is the column as it was before any run.
     averaged : bool
         Whether visibilities may be averaged before they are imaged: the caller checks that they fit.
 
@@ -140,17 +170,67 @@ def open_observation(
         ms.require_writable()
     if column is None:
         column = "CORRECTED_DATA" if "CORRECTED_DATA" in ms.columns else "DATA"
+    if writable:
+        column = column_as_found(ms, column)
     cache_bytes = int(config.memory_gb * 1e9) if cached else 0
     reader = VisibilityReader(ms, ms.select(field, spw), column, cache_bytes=cache_bytes)
-    beam = choose_beam(ms.telescope, ms.antennas.dish_diameter_m, config.dish_diameter_m)
-    fwhm = beam.fwhm_rad(float(reader.freq_hz.min()))
-    require_one_field(reader, fwhm)
+    beam: AiryBeam | None
+    try:
+        beam = _beam_of(ms, config)
+    except MeasurementSetError:
+        beam = None
+    fwhm = None if beam is None else beam.fwhm_rad(float(reader.freq_hz.min()))
+    grid = grid_for(reader, config, fwhm)
+    require_one_field(reader, 2 * grid.half_width_rad if fwhm is None else fwhm)
     if not averaged:
         require_memory(reader, config)
-    return ObsContext(reader=reader, beam=beam, grid=grid_for(reader, config, fwhm), config=config)
+    notes = (*_notes(reader, beam, grid), *_placeholder(reader, beam))
+    return ObsContext(reader=reader, known_beam=beam, grid=grid, config=config, notes=notes)
 
 
-def grid_for(reader: VisibilityReader, config: CleanConfig, fwhm_rad: float) -> ImageGrid:
+def _beam_of(ms: MeasurementSet, config: ObservationConfig) -> AiryBeam:
+    return choose_beam(ms.telescope, ms.antennas.dish_diameter_m, config.dish_diameter_m)
+
+
+def _placeholder(reader: VisibilityReader, beam: AiryBeam | None) -> list[str]:
+    """Ignore a POINTING table, and say so, if it has the dishes always look past what is observed."""
+    if beam is None:
+        # Nothing is asked of it.
+        return []
+    fields = [reader.ms.field(int(f)) for f in reader.field_id]
+    at = reader.pointing
+    off = angular_separation([f.ra_rad for f in fields], [f.dec_rad for f in fields], at[:, 0], at[:, 1])
+    nearest = float(np.min(off))
+    if nearest <= beam.null_rad(float(reader.freq_hz.min()), 2):
+        return []
+    ra, dec = np.degrees(at[0])
+    reader.ignore_pointing()
+    return [
+        f"POINTING says RA {ra:.2f} Dec {dec:+.2f} deg, {np.degrees(nearest):.0f} deg from the phase centre, "
+        "where no beam reaches: ignored"
+    ]
+
+
+def _notes(reader: VisibilityReader, beam: AiryBeam | None, grid: ImageGrid) -> Iterator[str]:
+    """Say what was done about data that are not as they should be."""
+    ms = reader.ms
+    if ms.frames:
+        yield f"phase centres are in {', '.join(ms.frames)}: converted to ICRS"
+    if reader.unweighted:
+        yield (
+            "neither WEIGHT nor WEIGHT_SPECTRUM holds a positive number: "
+            "all visibilities count alike, and their noise is what the data tell"
+        )
+    if reader.n_rows_nowhere:
+        yield f"{reader.n_rows_nowhere} rows whose UVW is zero or not finite are left out"
+    if beam is None:
+        yield (
+            f"no dish is known of telescope {ms.telescope!r}: no primary beam, and an image of {grid.size} "
+            "pixels unless --size says otherwise"
+        )
+
+
+def grid_for(reader: VisibilityReader, config: CleanConfig, fwhm_rad: float | None) -> ImageGrid:
     """Choose the image grid about the phase centre, where the options leave it open.
 
     Parameters
@@ -159,22 +239,24 @@ def grid_for(reader: VisibilityReader, config: CleanConfig, fwhm_rad: float) -> 
         The data.
     config : CleanConfig
         Size and cell, if given.
-    fwhm_rad : float
-        Width of the primary beam at the lowest frequency.
+    fwhm_rad : float or None
+        Width of the primary beam at the lowest frequency, if it is known.
 
     Raises
     ------
     ConfigError
-        If the cell undersamples the longest baseline.
+        If the cell undersamples the longest baseline, or the field of view is too wide to choose them.
     """
-    chosen = choose_grid(
-        *reader.phase_center,
-        max_baseline_m=reader.max_baseline_m,
-        freq_lo_hz=float(reader.freq_hz.min()),
-        freq_hi_hz=float(reader.freq_hz.max()),
-        fwhm_rad=fwhm_rad,
-    )
-    cell = chosen.cell_rad if config.cell_arcsec is None else config.cell_arcsec * ARCSEC
+    size, given = config.size, config.cell_arcsec
+    if size is None or given is None:
+        chosen = choose_grid(
+            *reader.phase_center,
+            max_baseline_m=reader.max_baseline_m,
+            freq_lo_hz=float(reader.freq_hz.min()),
+            freq_hi_hz=float(reader.freq_hz.max()),
+            fwhm_rad=fwhm_rad,
+        )
+    cell = chosen.cell_rad if given is None else given * ARCSEC
     finest = SPEED_OF_LIGHT / float(reader.freq_hz.max()) / reader.max_baseline_m
     if cell > finest / 2:
         raise ConfigError(
@@ -182,8 +264,30 @@ def grid_for(reader: VisibilityReader, config: CleanConfig, fwhm_rad: float) -> 
             "cell_arcsec",
             f"at most {finest / 2 / ARCSEC:.3g} arcsec",
         )
-    size = chosen.size if config.size is None else config.size + config.size % 2
+    size = chosen.size if size is None else size + size % 2
     return ImageGrid(size, cell, *reader.phase_center)
+
+
+@contextmanager
+def enough_baselines(reader: VisibilityReader) -> Iterator[None]:
+    """Say that it is for want of baselines if a point spread function of few has no main lobe.
+
+    Raises
+    ------
+    MeasurementSetError
+        In place of the ImagingError of few baselines.
+    """
+    try:
+        yield
+    except ImagingError as error:
+        if error.where != POINT_SPREAD_FUNCTION or reader.n_baselines * reader.times.size > FEW_TRACKS:
+            raise
+        dumps = f"{reader.times.size} dump{'s' if reader.times.size > 1 else ''}"
+        raise MeasurementSetError(
+            f"{reader.n_baselines} baselines in {dumps} cannot make an image: {error.what}",
+            reader.ms.path,
+            "more antennas or a longer observation are needed",
+        ) from error
 
 
 def require_one_field(reader: VisibilityReader, fwhm_rad: float) -> None:

@@ -16,7 +16,10 @@ from dsa110_contimg.array_types import Float, Image
 from dsa110_contimg.errors import ImagingError
 from dsa110_contimg.imaging.grid import ImageGrid
 
-__all__ = ["RestoringBeam", "add_gaussians", "fit_beam", "restore"]
+__all__ = ["POINT_SPREAD_FUNCTION", "RestoringBeam", "add_gaussians", "fit_beam", "restore"]
+
+#: Where an error of its shape is said to be.
+POINT_SPREAD_FUNCTION = "point spread function"
 
 FWHM_PER_SIGMA = math.sqrt(8 * math.log(2))
 
@@ -71,12 +74,12 @@ def fit_beam(psf: Image, grid: ImageGrid) -> RestoringBeam:
     main = lobes == lobes[grid.center, grid.center]
     if not psf[grid.center, grid.center] > LOBE_CUT or main.sum() < 5:
         raise ImagingError(
-            "main lobe is less than 5 pixels large", "point spread function", "use a smaller cell"
+            "main lobe is less than 5 pixels large", POINT_SPREAD_FUNCTION, "use a smaller cell"
         )
     y, x = np.nonzero(main)
     if min(y.min(), x.min()) < 4 or max(y.max(), x.max()) > grid.size - 5:
         raise ImagingError(
-            "main lobe reaches the border", "point spread function", "use a larger cell or image"
+            "main lobe reaches the border", POINT_SPREAD_FUNCTION, "use a larger cell or image"
         )
     values = psf[main]
     if len(values) < 100:
@@ -97,9 +100,7 @@ def fit_beam(psf: Image, grid: ImageGrid) -> RestoringBeam:
     fit = least_squares(lambda p: np.exp(-p @ basis) - values, first, method="lm").x
     form = 2 * np.array([[fit[0], fit[1]], [fit[1], fit[2]]])
     if not np.isfinite(form).all() or np.linalg.eigvalsh(form)[0] <= 0:
-        raise ImagingError(
-            "main lobe is not like a Gaussian", "point spread function", "check the uv coverage"
-        )
+        raise ImagingError("main lobe is not like a Gaussian", POINT_SPREAD_FUNCTION, "check the uv coverage")
     variances, axes = np.linalg.eigh(np.linalg.inv(form))
     minor, major = FWHM_PER_SIGMA * grid.cell_rad * np.sqrt(variances)
     # x grows to the west, so east is -x.

@@ -17,7 +17,6 @@ from dsa110_contimg.array_types import Bool, Float, Int, Vis, Weight
 from dsa110_contimg.calibration.apply import chain, correct
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.selfcal.block_store import BlockStore
-from dsa110_contimg.selfcal.broken_data import BrokenData, BrokenDataFinder
 from dsa110_contimg.selfcal.data_weights import WILD, Outliers, merged, outliers
 from dsa110_contimg.visibilities import (
     AveragedRows,
@@ -38,6 +37,7 @@ from dsa110_contimg.visibilities import (
     with_partial,
 )
 from dsa110_contimg.visibilities.averaging import MOST_TURNS
+from dsa110_contimg.visibilities.broken_data import BrokenData, BrokenDataFinder
 
 __all__ = [
     "SHORT_BASELINES",

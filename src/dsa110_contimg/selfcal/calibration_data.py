@@ -23,7 +23,6 @@ from dsa110_contimg.selfcal.averaged_data import (
     Averaging,
     read_averaged,
 )
-from dsa110_contimg.selfcal.broken_data import BrokenData, BrokenDataFinder
 from dsa110_contimg.selfcal.data_weights import (
     OUTLIER,
     WILD,
@@ -47,7 +46,10 @@ from dsa110_contimg.visibilities import (
     NoiseScale,
     VisibilityReader,
     dumps_tell_antennas,
+    impossible_values,
+    nothing_usable,
 )
+from dsa110_contimg.visibilities.broken_data import BrokenData, BrokenDataFinder
 
 __all__ = ["CalibrationBlock", "CalibrationData", "Gathered", "sub_band_edges"]
 
@@ -257,11 +259,7 @@ class CalibrationData:
         """
         broken = self.broken
         if broken.everything:
-            raise MeasurementSetError(
-                "no noise can be measured: the visibilities are all zeros, constants or repeated values",
-                self.reader.ms.path,
-                "check DATA and WEIGHT",
-            )
+            raise nothing_usable(self.reader, all_broken=True)
         plain = DataWeights.nominal(len(self.reader.ms.antennas))
         return replace(plain, broken=broken.places).without(broken.silent)
 
@@ -283,7 +281,7 @@ class CalibrationData:
                     places = {number: found.in_bursts(block) for number, block in read}
                     places = {number: of_block for number, of_block in places.items() if of_block.size}
                     found = replace(found, places=merged([found.places, places]))
-        for line in found.notes(antennas.name):
+        for line in (*found.notes(antennas.name), *impossible_values(self.reader)):
             self.log.note(line)
         return found
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from dsa110_contimg.calibration.caltables import read_gain_table
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.config import SelfCalConfig
-from dsa110_contimg.errors import ConfigError, MeasurementSetError, ResourceError
+from dsa110_contimg.errors import ConfigError, ResourceError
 from dsa110_contimg.imaging import ImageGrid
 from dsa110_contimg.imaging.obs_context import ObsContext, open_observation, require_memory
 from dsa110_contimg.progress import Progress
@@ -25,6 +25,7 @@ from dsa110_contimg.visibilities import (
     MeasurementSet,
     VisibilityReader,
     lock_beside,
+    nothing_usable,
     open_measurement_set,
 )
 from dsa110_contimg.visibilities.columns import require_space
@@ -135,7 +136,14 @@ def check_params(
         # Before anything that a killed run left is put right in it.
         require_own_data(ms_path)
     context = open_observation(
-        ms_path, config, field=config.field, spw=config.spw, cached=True, writable=True, averaged=True
+        ms_path,
+        config,
+        field=config.field,
+        spw=config.spw,
+        column=config.column,
+        cached=True,
+        writable=True,
+        averaged=True,
     )
     initial = _initial_tables(caltables, context.reader, config)
     listed = context.catalog_model() if config.use_nvss_seeding or config.catalog_mask else None
@@ -146,6 +154,14 @@ def check_params(
     _require_consistent(config, output_dir, caltables)
     _require_room(context, output_dir, config)
     reference_antennas(config, context.ms)
+    most = context.reader.most_baselines_of_antenna
+    if most < config.min_baselines:
+        raise ConfigError(
+            f"no antenna has more than {most} baselines, fewer than the {config.min_baselines} asked for: "
+            "all solutions would be flagged",
+            "min_baselines",
+            f"give --min-baselines {most}, or calibrate another array",
+        )
     return SelfCalParams(
         context=context,
         initial=initial,
@@ -221,11 +237,7 @@ def _require_room(context: ObsContext, output_dir: Path, config: SelfCalConfig) 
         split_windows=windows if config.use_nvss_seeding else 0,
     )
     if not any(not b.flag[:, :, list(b.spw.parallel)].all() for b in reader.blocks()):
-        raise MeasurementSetError(
-            "no usable visibility in the selection: all are flagged, not finite or without weight",
-            ms.path,
-            "check FLAG, WEIGHT and the values of DATA",
-        )
+        raise nothing_usable(reader)
     require_space(there, 4 * pixels * len(IMAGES), "the images")
     cells = sum(w.freq_hz.size * len(w.corr_type) for w in ms.spectral_windows) * (
         ms.n_rows // len(ms.spectral_windows)

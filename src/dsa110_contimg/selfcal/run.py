@@ -16,6 +16,7 @@ from astropy.table import Table
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.files import write_json
 from dsa110_contimg.imaging.backend import Backend, Embedded, open_backend
+from dsa110_contimg.imaging.obs_context import enough_baselines
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.selfcal import seeded, unseeded
 from dsa110_contimg.selfcal.antenna_report import antenna_report, antenna_verdicts, when_lost
@@ -140,7 +141,7 @@ def _run(params: SelfCalParams, log: StageLog) -> SelfCalResult:
         mask_sources=params.mask_sources,
         averaging=params.averaging,
     )
-    with closing(data):
+    with closing(data), enough_baselines(params.reader):
         return _calibrated(params, data, log, backend, earlier, started)
 
 
@@ -155,6 +156,8 @@ def _calibrated(
     """Pass a state through the stages, write the products, sum up."""
     out, config = params.output_dir, params.config
     listed = params.catalog_model
+    for note in params.context.notes:
+        log.note(note)
     if listed is not None:
         log.note(
             f"catalogue model: {len(listed)} {listed.catalog.upper()} sources, "

@@ -16,6 +16,7 @@ from dsa110_contimg.visibilities.averaging import (
     single_channels,
     with_partial,
 )
+from dsa110_contimg.visibilities.broken_data import BrokenDataFinder, impossible_values, nothing_usable
 from dsa110_contimg.visibilities.columns import (
     ColumnStage,
     add_flags,
@@ -52,6 +53,7 @@ __all__ = [
     "AveragedRows",
     "Block",
     "BoundsEstimator",
+    "BrokenDataFinder",
     "ChannelBins",
     "ColumnStage",
     "Field",
@@ -71,8 +73,10 @@ __all__ = [
     "factor_by_length",
     "factors_of_window",
     "find_narrow",
+    "impossible_values",
     "lock_beside",
     "mean_over_bins",
+    "nothing_usable",
     "open_measurement_set",
     "open_recovered",
     "recover_columns",

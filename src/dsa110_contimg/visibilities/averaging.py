@@ -170,7 +170,7 @@ def factors_of_window(window: SpectralWindow, sub_bands: int = 1) -> tuple[int, 
     """
     freq, n = window.freq_hz, window.freq_hz.size
     step = np.diff(freq)
-    if n < 2 * FEWEST_BINS or not np.allclose(step, step[0], rtol=1e-6, atol=0.0):
+    if n < 2 * FEWEST_BINS or step[0] == 0 or not np.allclose(step, step[0], rtol=1e-6, atol=0.0):
         return (1,)
     widest = min(WIDEST_BIN_HZ, WIDEST_FRACTION * float(freq.min()))
     most = min(

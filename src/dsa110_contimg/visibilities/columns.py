@@ -22,7 +22,7 @@ from casacore.tables import makearrcoldesc
 from numpy.typing import NDArray
 
 from dsa110_contimg.array_types import Bool, Int, Vis
-from dsa110_contimg.errors import ResourceError, StorageError
+from dsa110_contimg.errors import MeasurementSetError, ResourceError, StorageError
 from dsa110_contimg.visibilities.column_removal import finish_removals, interrupted_removals, remove_columns
 from dsa110_contimg.visibilities.lock import lock_beside
 from dsa110_contimg.visibilities.measurement_set import (
@@ -40,6 +40,7 @@ __all__ = [
     "add_flags",
     "add_spectrum_column",
     "back_up_columns",
+    "column_as_found",
     "open_recovered",
     "recover_columns",
     "require_space",
@@ -207,6 +208,29 @@ class ColumnStage:
                 remove_columns(main, [STAGED + n for n in self._names], on_disk=self._flushed)
         with contextlib.suppress(RuntimeError):
             main.close()
+
+
+def column_as_found(ms: MeasurementSet, name: str) -> str:
+    """Return under which name a column lies that was there before anything was committed.
+
+    So that a run that is repeated reads what the first one read.
+
+    Raises
+    ------
+    MeasurementSetError
+        If there was none.
+    """
+    if KEPT + name in ms.columns:
+        return KEPT + name
+    with reading(ms.path) as main:
+        absent = name in _keyword(main, ABSENT)
+    if absent:
+        raise MeasurementSetError(
+            f"{name} was not there before an earlier run wrote it",
+            ms.path,
+            "take it away with contimg revert, or calibrate DATA",
+        )
+    return name
 
 
 def open_recovered(path: Path | str) -> MeasurementSet:
@@ -482,7 +506,7 @@ def _samples(ms: MeasurementSet) -> int:
     with reading(ms.path) as main:
         ddid = main.getcol("DATA_DESC_ID")
     return sum(
-        int(np.count_nonzero(ddid == w.data_desc_id)) * w.freq_hz.size * len(w.corr_type)
+        int(np.count_nonzero(np.isin(ddid, w.data_desc_ids))) * w.freq_hz.size * len(w.corr_type)
         for w in ms.spectral_windows
     )
 

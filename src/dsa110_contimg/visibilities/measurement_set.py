@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from dsa110_contimg.errors import (
     SelectionError,
 )
 from dsa110_contimg.visibilities.column_removal import mend_removals
+from dsa110_contimg.visibilities.frames import CONVERTED, INERTIAL, direction_in_icrs
 
 __all__ = [
     "Antennas",
@@ -84,6 +85,12 @@ LOCK_WAIT_S = 20
 SUBTABLE = "Table: "
 #: What can be done about it: casacore's words seldom tell a file that is cut short or missing from others.
 COPY_AGAIN = "check its files and permissions; if it was copied in part, copy it again"
+#: What casacore says of a column compressed by a library that it does not find.
+NO_LIBRARY = "Shared library"
+STORED_OTHERWISE = (
+    "a column is stored by that library, which is not installed: write the data uncompressed where it is, "
+    "for example with DP3"
+)
 
 
 @dataclass(frozen=True)
@@ -100,12 +107,17 @@ class Antennas:
 
 @dataclass(frozen=True)
 class Field:
-    """One row of FIELD: identifier, name, phase centre in ICRS/J2000 radians."""
+    """One row of FIELD: identifier, name, phase centre in ICRS radians.
+
+    `turn_rad` is the position angle, from north through east, of the north that UVW is about: 0 but for
+    baselines in an old frame.
+    """
 
     id: int
     name: str
     ra_rad: float
     dec_rad: float
+    turn_rad: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -117,11 +129,13 @@ class SpectralWindow:
     id : int
         Row of SPECTRAL_WINDOW.
     data_desc_id : int
-        Row of DATA_DESCRIPTION.
+        Row of DATA_DESCRIPTION; the first of them.
     freq_hz, width_hz : ndarray, shape (nchan,)
         Channel frequencies and (positive) widths in hertz.
     corr_type : tuple of int, length ncorr
         casacore Stokes codes.
+    other_data_desc_ids : tuple of int
+        Further rows of DATA_DESCRIPTION that say the same: some writers make one for each scan.
     """
 
     id: int
@@ -129,6 +143,12 @@ class SpectralWindow:
     freq_hz: Float
     width_hz: Float
     corr_type: tuple[int, ...]
+    other_data_desc_ids: tuple[int, ...] = ()
+
+    @property
+    def data_desc_ids(self) -> tuple[int, ...]:
+        """All rows of DATA_DESCRIPTION it is seen through."""
+        return (self.data_desc_id, *self.other_data_desc_ids)
 
     @property
     def receptors(self) -> tuple[tuple[int, int], ...]:
@@ -174,6 +194,10 @@ class MeasurementSet:
         Columns of the main table.
     n_rows : int
         Rows of the main table.
+    subtables : tuple of (str, Path)
+        Names of the subtables and where they are: not below `path` where that refers to another table.
+    frames : tuple of str
+        Frames other than ICRS and J2000 that phase centres were converted from.
     """
 
     path: Path
@@ -183,6 +207,12 @@ class MeasurementSet:
     spectral_windows: tuple[SpectralWindow, ...]
     columns: frozenset[str]
     n_rows: int
+    subtables: tuple[tuple[str, Path], ...] = ()
+    frames: tuple[str, ...] = ()
+
+    def subtable(self, name: str) -> Path:
+        """Return where a subtable is, or would be."""
+        return dict(self.subtables).get(name, self.path / name)
 
     def select(self, field: str | None = None, spw: str | None = None) -> Selection:
         """Resolve a field and spectral-window selection.
@@ -298,7 +328,8 @@ def reading(path: Path | str, kind: type[InputError] = MeasurementSetError) -> I
         if "does not exist" in words and (Path(path) / "table.dat").is_file():
             # What casacore says of one that is there and damaged.
             words = "table.dat is damaged"
-        raise kind(f"cannot be opened ({words})", path, COPY_AGAIN) from None
+        remedy = STORED_OTHERWISE if NO_LIBRARY in words else COPY_AGAIN
+        raise kind(f"cannot be opened ({words})", path, remedy) from None
     with opened:
         try:
             yield opened
@@ -395,11 +426,11 @@ def _validate(path: Path, main: Any) -> MeasurementSet:
         "dcomplex",
     ):
         raise MeasurementSetError("DATA holds no complex arrays", path, "nothing to calibrate")
-    keywords = main.getkeywords()
+    places = _subtables(main)
     for name, needed in REQUIRED_SUBTABLES.items():
-        if name not in keywords or not (path / name / "table.dat").is_file():
+        if name not in places or not (places[name] / "table.dat").is_file():
             raise MeasurementSetError(f"subtable {name} is missing", path, "not usable without")
-        with reading(path / name) as sub:
+        with reading(places[name]) as sub:
             lacking = [c for c in needed if c not in sub.colnames()]
             if lacking:
                 raise MeasurementSetError(f"{name} lacks {', '.join(lacking)}", path, "not usable without")
@@ -407,15 +438,15 @@ def _validate(path: Path, main: Any) -> MeasurementSet:
                 raise MeasurementSetError(f"subtable {name} has no rows", path, "not usable without")
             # Gain tables get copies of them, columns that are used nowhere else included.
             read_cells(sub, sub.colnames(), last_rows(sub))
-    with reading(path / "OBSERVATION") as sub:
+    with reading(places["OBSERVATION"]) as sub:
         telescope = str(sub.getcell("TELESCOPE_NAME", 0))
-    with reading(path / "ANTENNA") as sub:
+    with reading(places["ANTENNA"]) as sub:
         antennas = Antennas(
             tuple(str(n).strip() or f"#{k}" for k, n in enumerate(sub.getcol("NAME"))),
             np.asarray(sub.getcol("POSITION"), dtype=np.float64),
             np.asarray(sub.getcol("DISH_DIAMETER"), dtype=np.float64),
         )
-    fields = _read_fields(path)
+    fields, frames = _read_fields(places["FIELD"], _frame_of_baselines(main))
     for columns_of, what, n in (
         (("ANTENNA1", "ANTENNA2"), "ANTENNA", len(antennas)),
         (("FIELD_ID",), "FIELD", len(fields)),
@@ -431,45 +462,68 @@ def _validate(path: Path, main: Any) -> MeasurementSet:
         telescope,
         antennas,
         fields,
-        _read_spectral_windows(path, main),
+        _read_spectral_windows(path, places, main),
         columns,
         int(main.nrows()),
+        tuple(sorted(places.items())),
+        frames,
     )
 
 
-def _read_fields(path: Path) -> tuple[Field, ...]:
+def _subtables(main: Any) -> dict[str, Path]:
+    """Say where the subtables are: a table that refers to another one has none of its own."""
+    keywords = {name: main.getkeyword(name) for name in main.keywordnames() if name not in main.colnames()}
+    return {
+        name: Path(value.removeprefix(SUBTABLE))
+        for name, value in keywords.items()
+        if isinstance(value, str) and value.startswith(SUBTABLE)
+    }
+
+
+def _frame_of_baselines(main: Any) -> str:
+    return str(main.getcolkeywords("UVW").get("MEASINFO", {}).get("Ref", "J2000"))
+
+
+def _read_fields(path: Path, of_baselines: str) -> tuple[tuple[Field, ...], tuple[str, ...]]:
+    """Read the fields, and name the frames that they were converted from.
+
+    Old data may be in B1950, half a degree from where a catalogue in ICRS would look.
+    """
     fields = []
-    with reading(path / "FIELD") as sub:
-        _refuse_other_frames(sub, path)
-        for k in range(sub.nrows()):
+    with reading(path) as sub:
+        frames = _frames_of_rows(sub)
+        other = sorted(set(frames) - INERTIAL - set(CONVERTED))
+        if other:
+            raise MeasurementSetError(
+                f"phase centres are in {', '.join(other)}, which cannot be converted",
+                path,
+                "convert them to J2000 or ICRS: CASA's phaseshift and fixvis do it",
+            )
+        for k, frame in enumerate(frames):
             # Stored as (1, 2), sometimes (2, 1); further rows are polynomial terms.
-            direction = np.asarray(sub.getcell("PHASE_DIR", k), dtype=np.float64)
-            ra, dec = direction.reshape(-1)[:2]
-            fields.append(Field(k, str(sub.getcell("NAME", k)), float(np.mod(ra, 2 * np.pi)), float(dec)))
-    return tuple(fields)
+            direction = np.asarray(sub.getcell("PHASE_DIR", k), dtype=np.float64).reshape(-1)
+            ra, dec, turn = direction_in_icrs(float(direction[0]), float(direction[1]), frame)
+            turn = turn if of_baselines in CONVERTED else 0.0
+            fields.append(Field(k, str(sub.getcell("NAME", k)), ra, dec, turn))
+    return tuple(fields), tuple(sorted(set(frames) - INERTIAL))
 
 
-def _refuse_other_frames(sub: Any, path: Path) -> None:
-    """Old data may be in B1950, half a degree from where a catalogue in ICRS would look."""
+def _frames_of_rows(sub: Any) -> list[str]:
+    """Frame of the phase centre of each row of FIELD."""
     info = sub.getcolkeywords("PHASE_DIR").get("MEASINFO", {})
-    frames = {str(info.get("Ref", "J2000"))}
     if "VarRefCol" in info and info["VarRefCol"] in sub.colnames():
         codes = dict(zip(info.get("TabRefCodes", []), info.get("TabRefTypes", []), strict=True))
-        frames = {str(codes.get(c, c)) for c in sub.getcol(info["VarRefCol"])}
-    other = sorted(frames - {"J2000", "ICRS"})
-    if other:
-        raise MeasurementSetError(
-            f"phase centres are in {', '.join(other)}", f"{path}/FIELD", "convert them to J2000 or ICRS"
-        )
+        return [str(codes.get(c, c)) for c in sub.getcol(info["VarRefCol"])]
+    return [str(info.get("Ref", "J2000"))] * int(sub.nrows())
 
 
-def _read_spectral_windows(path: Path, main: Any) -> tuple[SpectralWindow, ...]:
+def _read_spectral_windows(path: Path, places: Mapping[str, Path], main: Any) -> tuple[SpectralWindow, ...]:
     used = sorted({int(d) for d in np.unique(main.getcol("DATA_DESC_ID"))})
     windows: list[SpectralWindow] = []
     with (
-        reading(path / "DATA_DESCRIPTION") as description,
-        reading(path / "SPECTRAL_WINDOW") as spectral,
-        reading(path / "POLARIZATION") as polarization,
+        reading(places["DATA_DESCRIPTION"]) as description,
+        reading(places["SPECTRAL_WINDOW"]) as spectral,
+        reading(places["POLARIZATION"]) as polarization,
     ):
         for d in used:
             if not 0 <= d < description.nrows():
@@ -493,21 +547,29 @@ def _read_spectral_windows(path: Path, main: Any) -> tuple[SpectralWindow, ...]:
             if window.freq_hz.size == 0 or not np.all(window.freq_hz > 0):
                 raise MeasurementSetError(
                     f"spectral window {spw} has channels without a frequency",
-                    f"{path}/SPECTRAL_WINDOW",
+                    places["SPECTRAL_WINDOW"],
                     "fill CHAN_FREQ",
                 )
             unknown = [c for c in corr_type if c not in RECEPTORS]
             if unknown or not window.parallel:
                 raise MeasurementSetError(
                     f"correlation types {list(corr_type)} are not RR..LL or XX..YY",
-                    f"{path}/POLARIZATION",
+                    places["POLARIZATION"],
                     "linear or circular receptors are needed",
                 )
-            if any(w.id == spw for w in windows):
+            again = next((k for k, w in enumerate(windows) if w.id == spw), None)
+            if again is None:
+                windows.append(window)
+                continue
+            first = windows[again]
+            if first.corr_type != corr_type:
                 raise MeasurementSetError(
-                    f"spectral window {spw} appears under several DATA_DESC_IDs", path, "split it first"
+                    f"spectral window {spw} appears with several sets of correlations "
+                    f"(DATA_DESC_ID {first.data_desc_id} and {d})",
+                    path,
+                    "split off the rows of one of them",
                 )
-            windows.append(window)
+            windows[again] = replace(first, other_data_desc_ids=(*first.other_data_desc_ids, d))
     return tuple(windows)
 
 
@@ -584,12 +646,13 @@ def require_own_data(path: Path) -> None:
         parts = [Path(name).resolve() for name in opened.partnames()]
         managers = opened.getdminfo().values()
     parts += [Path(str(m["SPEC"]["FORWARDTABLE"])) for m in managers if "FORWARDTABLE" in m.get("SPEC", {})]
-    others = [str(part) for part in parts if part != path.resolve()]
+    others = list(dict.fromkeys(str(part) for part in parts if part != path.resolve()))
     if others:
+        what = "a multi-MS (concatenated)" if len(parts) > 1 else "a reference table"
         raise ReferenceTableError(
-            f"refers to the data of {', '.join(others[:3])}, which are not written to through it",
+            f"{what}: its data are those of {', '.join(others[:3])}, which are not written to through it",
             path,
-            "use those, or give a copy of its own: casacore.tables.table(PATH).copy(COPY, deep=True)",
+            "use those, or a copy with data of its own, as CASA's split or contimg rephase make it",
         )
 
 

@@ -10,6 +10,7 @@ from astropy.time import Time
 from astropy.utils import iers
 
 from dsa110_contimg.array_types import Float, Int
+from dsa110_contimg.visibilities.frames import INERTIAL
 from dsa110_contimg.visibilities.measurement_set import MeasurementSet, reading
 
 __all__ = ["TRANSIT_TELESCOPES", "celestial_to_terrestrial", "meridian_direction", "pointing_directions"]
@@ -62,7 +63,9 @@ def meridian_direction(
     return float(np.mod(np.arctan2(y, x), 2 * np.pi)), float(np.arcsin(np.clip(z, -1, 1)))
 
 
-def pointing_directions(ms: MeasurementSet, times_s: Float, interval_s: Float, field_id: Int) -> Float:
+def pointing_directions(
+    ms: MeasurementSet, times_s: Float, interval_s: Float, field_id: Int, *, recorded: bool = True
+) -> Float:
     """Pointing centre of each dump.
 
     The POINTING table decides where it has rows of those times; else a transit
@@ -77,6 +80,8 @@ def pointing_directions(ms: MeasurementSet, times_s: Float, interval_s: Float, f
         Dumps, seconds (MJD UTC).
     field_id : ndarray of int, shape (ntime,)
         Their fields.
+    recorded : bool
+        Whether the POINTING table is believed.
 
     Returns
     -------
@@ -84,9 +89,9 @@ def pointing_directions(ms: MeasurementSet, times_s: Float, interval_s: Float, f
         Right ascension and declination, ICRS radians.
     """
     fields = np.array([(ms.field(int(f)).ra_rad, ms.field(int(f)).dec_rad) for f in field_id])
-    recorded = _recorded(ms, times_s, interval_s)
-    if recorded is not None:
-        return recorded
+    table = _recorded(ms, times_s, interval_s) if recorded else None
+    if table is not None:
+        return table
     one_centre = len(np.unique(fields, axis=0)) == 1
     if ms.telescope.strip().upper() in TRANSIT_TELESCOPES and one_centre:
         x, y, _ = ms.antennas.position_m[np.isfinite(ms.antennas.position_m).all(axis=1)].mean(axis=0)
@@ -99,7 +104,7 @@ def pointing_directions(ms: MeasurementSet, times_s: Float, interval_s: Float, f
 
 def _recorded(ms: MeasurementSet, times_s: Float, interval_s: Float) -> Float | None:
     """Directions from the POINTING table; None where it says nothing of these times."""
-    path = ms.path / "POINTING"
+    path = ms.subtable("POINTING")
     if not (path / "table.dat").is_file():
         return None
     with reading(path) as sub:
@@ -109,7 +114,7 @@ def _recorded(ms: MeasurementSet, times_s: Float, interval_s: Float) -> Float | 
         rows = np.flatnonzero(antenna == antenna[0])
         stamp = sub.getcol("TIME")[rows]
         reference = sub.getcolkeywords("DIRECTION").get("MEASINFO", {}).get("Ref", "J2000")
-        if reference not in ("J2000", "ICRS"):
+        if reference not in INERTIAL:
             return None
         direction = np.array([np.asarray(sub.getcell("DIRECTION", int(r))).reshape(-1)[:2] for r in rows])
     order = np.argsort(stamp)

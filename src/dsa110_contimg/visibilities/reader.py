@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from dsa110_contimg.array_types import Bool, Float, Int, Vis, Weight
 from dsa110_contimg.errors import MeasurementSetError, SelectionError
 from dsa110_contimg.visibilities.antenna_coordinates import AntennaCoordinates
+from dsa110_contimg.visibilities.columns import KEPT
+from dsa110_contimg.visibilities.frames import turned_baselines
+from dsa110_contimg.visibilities.impossible import flag_impossible
 from dsa110_contimg.visibilities.measurement_set import (
     MeasurementSet,
     Selection,
@@ -23,6 +26,7 @@ from dsa110_contimg.visibilities.measurement_set import (
 )
 from dsa110_contimg.visibilities.pointing import pointing_directions
 from dsa110_contimg.visibilities.rephase import move_uvw
+from dsa110_contimg.visibilities.weights import choose_weights
 
 if TYPE_CHECKING:
     from dsa110_contimg.visibilities.averaging import ChannelBins
@@ -31,6 +35,8 @@ __all__ = ["Block", "VisibilityReader"]
 
 
 DATA_COLUMNS = ("DATA", "CORRECTED_DATA", "MODEL_DATA")
+#: Rows in which it is looked whether a column is filled, about.
+PROBED = 64
 #: Time stamps closer than this are one dump, seconds.
 TIME_TOLERANCE_S = 1e-3
 #: A block holds data, corrected data, model, weights and flags: bytes per visibility and correlation.
@@ -58,8 +64,8 @@ class Block:
     data : ndarray of complex64, shape (nrow, nchan, ncorr)
         Visibilities.
     flag : ndarray of bool, shape (nrow, nchan, ncorr)
-        True where not to be used: FLAG, FLAG_ROW, data or baseline not
-        finite, or of no weight.
+        True where not to be used: FLAG, FLAG_ROW, data not finite or
+        beyond all measure, baseline unknown, or of no weight.
     weight : ndarray of float32, shape (nrow, nchan, ncorr)
         Inverse variances up to one common scale; zero where flagged.
     bins : ChannelBins or None
@@ -110,8 +116,11 @@ class VisibilityReader:
     phase_center : (float, float)
         Common centre for images: the phase centre of the data, of the middle
         dump where there are several. ICRS radians.
-    n_rows : int
-        Cross-correlation rows selected.
+    n_rows, n_rows_nowhere, n_baselines : int
+        Cross-correlation rows selected, those of them whose UVW is zero or not finite, which are left out,
+        and how many pairs of antennas they are of.
+    most_baselines_of_antenna : int
+        Baselines of the antenna that has most.
     max_baseline_m : float
         Longest projected baseline in metres.
     length_quantiles_m : ndarray, shape (101,)
@@ -137,7 +146,7 @@ class VisibilityReader:
     ) -> None:
         if column not in ms.columns:
             raise MeasurementSetError(f"no column {column}", ms.path, "choose DATA or calibrate first")
-        if column not in DATA_COLUMNS:
+        if column.removeprefix(KEPT) not in DATA_COLUMNS:
             raise MeasurementSetError(
                 f"{column} holds no visibilities", ms.path, f"choose one of {', '.join(DATA_COLUMNS)}"
             )
@@ -149,6 +158,7 @@ class VisibilityReader:
         self.seconds = 0.0
         self.passes = self.bytes_read = 0
         self._buffers: dict[str, NDArray[Any]] = {}
+        self._impossible: dict[int, int] = {}
         self._antenna_uv: Float | None = None
         with reading(ms.path) as main:
             antenna1 = main.getcol("ANTENNA1")
@@ -156,19 +166,17 @@ class VisibilityReader:
             field = main.getcol("FIELD_ID")
             ddid = main.getcol("DATA_DESC_ID")
             stamp = main.getcol("TIME")
-            chosen_ddid = [ms.spectral_window(s).data_desc_id for s in selection.spw_ids]
-            use = (antenna1 != antenna2) & np.isin(field, selection.field_ids) & np.isin(ddid, chosen_ddid)
-            if not use.any():
-                raise SelectionError(
-                    "no cross-correlations in the selected fields and spectral windows",
-                    ms.path,
-                    "choose others with --field and --spw",
-                )
-            rows = np.flatnonzero(use)
+            chosen_ddid = [d for s in selection.spw_ids for d in ms.spectral_window(s).data_desc_ids]
+            chosen = np.isin(field, selection.field_ids) & np.isin(ddid, chosen_ddid)
+            rows = np.flatnonzero(chosen & (antenna1 != antenna2))
+            if not rows.size:
+                raise _nothing_selected(ms, antenna1 == antenna2, chosen)
+            _require_filled(ms, main, column, rows)
             # What a file that was cut short lacks is its end: said now, not after an hour of reading.
             ends = [int(rows[ddid[rows] == d][-1]) for d in np.unique(ddid[rows])]
             weight = "WEIGHT_SPECTRUM" if "WEIGHT_SPECTRUM" in ms.columns else "WEIGHT"
             read_cells(main, ("UVW", column, "FLAG", "FLAG_ROW", weight), ends)
+            self._weights = choose_weights(main, rows)
             stamps = np.unique(stamp[rows])
             first = np.concatenate([[True], np.diff(stamps) > TIME_TOLERANCE_S])
             self.times: Float = stamps[first]
@@ -180,10 +188,22 @@ class VisibilityReader:
             self.field_id: Int = field[rows][representative].astype(np.int64)
             self.interval_s: Float = main.getcol("INTERVAL")[rows][representative].astype(np.float64)
             uvw = main.getcol("UVW")[rows]
+            self.n_rows_nowhere = int(np.count_nonzero(_nowhere(uvw)))
+            if self.n_rows_nowhere == rows.size:
+                raise MeasurementSetError(
+                    f"no baseline has a length: UVW is zero or not finite in all {rows.size} rows",
+                    ms.path,
+                    "fill UVW from the antennas' positions, as CASA's fixvis does",
+                )
             self.max_baseline_m = float(np.sqrt(np.nanmax(uvw[:, 0] ** 2 + uvw[:, 1] ** 2)))
             lengths = np.sqrt((uvw**2).sum(axis=1))
             self.length_quantiles_m: Float = np.nanquantile(lengths, np.linspace(0, 1, 101))
-            self._has_weight_spectrum = "WEIGHT_SPECTRUM" in ms.columns and _usable_spectrum(main, rows)
+            pair = np.minimum(antenna1[rows], antenna2[rows]).astype(np.int64) * len(ms.antennas)
+            pair += np.maximum(antenna1[rows], antenna2[rows])
+            pairs = np.unique(pair)
+            self.n_baselines = int(pairs.size)
+            antennas = np.concatenate(np.divmod(pairs, len(ms.antennas)))
+            self.most_baselines_of_antenna = int(np.bincount(antennas).max())
         self.pointing = pointing_directions(ms, self.times, self.interval_s, self.field_id)
         middle = ms.field(int(self.field_id[self.times.size // 2]))
         self.phase_center = (middle.ra_rad, middle.dec_rad)
@@ -204,7 +224,7 @@ class VisibilityReader:
             per_row = window.freq_hz.size * len(window.corr_type) * BYTES_PER_SAMPLE
             size = max(1, self._block_bytes // per_row)
             for field_id in self.selection.field_ids:
-                mine = rows[(ddid == window.data_desc_id) & (field == field_id)]
+                mine = rows[np.isin(ddid, window.data_desc_ids) & (field == field_id)]
                 plan.extend(
                     (mine[start : start + size], field_id, window) for start in range(0, mine.size, size)
                 )
@@ -239,9 +259,9 @@ class VisibilityReader:
             with reading(self.ms.path) as main:
                 for rows, field_id, window in self._plan:
                     if window.id == self.selection.spw_ids[0]:
-                        source = _RowSource(main, rows, window.data_desc_id)
-                        uvw = np.array(source.column("UVW"), dtype=np.float64)
-                        known = np.isfinite(uvw).all(axis=1)
+                        source = _RowSource(main, rows, window)
+                        uvw = turned_baselines(source.column("UVW"), self.ms.field(field_id).turn_rad)
+                        known = ~_nowhere(uvw)
                         first, second = (source.column(f"ANTENNA{k}")[known] for k in (1, 2))
                         moved, _ = self.moved(uvw[known], field_id, self.phase_center)
                         found.add(self._slot_of_row[rows[known]], first, second, moved)
@@ -302,7 +322,7 @@ class VisibilityReader:
             self._cache = kept
 
     def _read(self, main: Any, rows: Int, field_id: int, window: SpectralWindow) -> Block:
-        source = _RowSource(main, rows, window.data_desc_id, self._buffers)
+        source = _RowSource(main, rows, window, self._buffers)
         expected = (rows.size, window.freq_hz.size, len(window.corr_type))
         data = source.cells(self.column, expected[1:], np.complex64)
         if data.shape != expected:
@@ -312,21 +332,17 @@ class VisibilityReader:
                 self.ms.path,
                 "repair the table",
             )
-        if self._has_weight_spectrum:
-            weight = source.cells("WEIGHT_SPECTRUM", expected[1:], np.float32).copy()
-        else:
-            per_row = np.asarray(source.column("WEIGHT"), dtype=np.float32)
-            weight = np.repeat(per_row[:, None, :], window.freq_hz.size, axis=1)
+        antenna1, antenna2 = (np.asarray(source.column(f"ANTENNA{k}"), dtype=np.int64) for k in (1, 2))
+        weight = self._read_weights(source, window, rows.size)
         flag = source.cells("FLAG", expected[1:], np.bool_).copy()
         flag |= np.asarray(source.column("FLAG_ROW"), dtype=bool)[:, None, None]
-        flag |= ~np.isfinite(data)
         with np.errstate(invalid="ignore"):
             flag |= ~((weight > 0) & np.isfinite(weight))
-        uvw = np.array(source.column("UVW"), dtype=np.float64)
-        nowhere = ~np.isfinite(uvw).all(axis=1)
+        self._impossible[int(rows[0])] = flag_impossible(np.ascontiguousarray(data), flag)
+        uvw = np.array(turned_baselines(source.column("UVW"), self.ms.field(field_id).turn_rad), np.float64)
+        nowhere = _nowhere(uvw)
         uvw[nowhere], flag[nowhere] = 0.0, True
         weight[flag] = 0.0
-        antenna1, antenna2 = (np.asarray(source.column(f"ANTENNA{k}"), dtype=np.int64) for k in (1, 2))
         self.bytes_read += source.bytes_read
         return Block(
             rows,
@@ -341,12 +357,82 @@ class VisibilityReader:
             weight,
         )
 
+    def _read_weights(self, source: _RowSource, window: SpectralWindow, n_rows: int) -> Weight:
+        """Weights of some rows in the unit that is common to all; ones where there are none."""
+        shape = (window.freq_hz.size, len(window.corr_type))
+        weight: Weight
+        if self._weights.name == "WEIGHT_SPECTRUM":
+            weight = source.cells("WEIGHT_SPECTRUM", shape, np.float32).copy()
+        elif self._weights.name:
+            per_row = np.asarray(source.column("WEIGHT"), dtype=np.float32)
+            weight = np.repeat(per_row[:, None, :], shape[0], axis=1)
+        else:
+            weight = np.ones((n_rows, *shape), dtype=np.float32)
+        if self._weights.scale != 1.0:
+            weight *= np.float32(self._weights.scale)
+        return weight
+
+    @property
+    def unweighted(self) -> bool:
+        """Whether the data come without weights: all count alike, and the noise is what the data tell."""
+        return not self._weights.name
+
+    def ignore_pointing(self) -> None:
+        """Do not believe the POINTING table, whose directions may be placeholders."""
+        self.pointing = pointing_directions(
+            self.ms, self.times, self.interval_s, self.field_id, recorded=False
+        )
+
+    @property
+    def as_on_disk(self) -> bool:
+        """Whether another program that reads the Measurement Set finds the same values, weights and axes."""
+        plain = self._weights.name != "" and self._weights.scale == 1.0 and not self.n_impossible
+        return plain and not self.ms.frames and not self.n_rows_nowhere
+
+    @property
+    def n_impossible(self) -> int:
+        """Unflagged visibilities beyond all measure in what was read so far; they are left out."""
+        return sum(self._impossible.values())
+
+
+def _nothing_selected(ms: MeasurementSet, auto: Bool, chosen: Bool) -> SelectionError:
+    """Make the error for a selection without cross-correlations."""
+    if auto.all():
+        return SelectionError(
+            f"holds only autocorrelations ({auto.size} rows)",
+            ms.path,
+            "an image needs the correlations between antennas: take the data from before they were split off",
+        )
+    if chosen.any():
+        return SelectionError(
+            "holds only autocorrelations in the selected fields and spectral windows",
+            ms.path,
+            "choose others with --field and --spw",
+        )
+    return SelectionError(
+        "no rows in the selected fields and spectral windows", ms.path, "choose others with --field and --spw"
+    )
+
+
+def _require_filled(ms: MeasurementSet, main: Any, column: str, rows: Int) -> None:
+    """Raise MeasurementSetError if cells of a column were never written."""
+    probe = np.unique(np.concatenate([rows[:: max(1, rows.size // PROBED)], rows[-1:]]))
+    if all(main.iscelldefined(column, int(row)) for row in probe):
+        return
+    remedy = "fill it" if column == "DATA" else "image another with --column DATA, or fill it"
+    raise MeasurementSetError(f"{column} is not filled in all rows", ms.path, remedy)
+
+
+def _nowhere(uvw_m: Float) -> Bool:
+    """Rows whose baseline is not known: two antennas are never at the same place."""
+    return np.asarray(~np.isfinite(uvw_m).all(axis=1) | (uvw_m == 0).all(axis=1))
+
 
 class _RowSource:
     """Columns of a set of rows: one slice where they are nearly contiguous, a row selection otherwise."""
 
     def __init__(
-        self, main: Any, rows: Int, data_desc_id: int, buffers: dict[str, NDArray[Any]] | None = None
+        self, main: Any, rows: Int, window: SpectralWindow, buffers: dict[str, NDArray[Any]] | None = None
     ) -> None:
         self._buffers = {} if buffers is None else buffers
         first, span = int(rows[0]), int(rows[-1] - rows[0] + 1)
@@ -354,7 +440,9 @@ class _RowSource:
         self.bytes_read = 0
         if span == rows.size:
             self._table, self._start, self._count = main, first, span
-        elif span <= 1.25 * rows.size and np.all(main.getcol("DATA_DESC_ID", first, span) == data_desc_id):
+        elif span <= 1.25 * rows.size and np.all(
+            np.isin(main.getcol("DATA_DESC_ID", first, span), window.data_desc_ids)
+        ):
             # Autocorrelations in between: cheaper to read than to step over. Rows of another window may
             # have another shape.
             self._table, self._start, self._count = main, first, span
@@ -387,11 +475,3 @@ class _RowSource:
     def _picked(self, values: NDArray[Any]) -> NDArray[Any]:
         self.bytes_read += values.nbytes
         return np.asarray(values if self._pick is None else values[self._pick])
-
-
-def _usable_spectrum(main: Any, rows: Int) -> bool:
-    """WEIGHT_SPECTRUM counts only where its cells are defined and not all zero."""
-    probe = rows[:: max(1, rows.size // 64)]
-    return all(main.iscelldefined("WEIGHT_SPECTRUM", int(r)) for r in probe) and any(
-        np.any(np.asarray(main.getcell("WEIGHT_SPECTRUM", int(r))) > 0) for r in probe
-    )

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from casacore.tables import default_ms_subtable
 
 from dsa110_contimg.array_types import Vis, Weight
 from dsa110_contimg.errors import ResourceError
 from dsa110_contimg.files import replacing_folder
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.visibilities.columns import add_spectrum_column, require_space
+from dsa110_contimg.visibilities.frames import INERTIAL, turned_baselines
 from dsa110_contimg.visibilities.lock import lock_beside
 from dsa110_contimg.visibilities.measurement_set import (
+    SUBTABLE,
     first_line,
     open_measurement_set,
     open_table,
+    require_own_data,
     require_whole,
 )
 from dsa110_contimg.visibilities.reader import Block, VisibilityReader
@@ -76,7 +81,9 @@ def rephase_measurement_set(
     there = next(p for p in target.absolute().parents if p.exists())
     require_space(there, sum(f.stat().st_size for f in source.rglob("*") if f.is_file()), "the copy")
     fields = list(field_ids) if field_ids is not None else [f.id for f in ms.fields]
-    center = center or VisibilityReader(ms, ms.select(",".join(map(str, fields)))).phase_center
+    # Also says what is wrong with the data before anything is copied.
+    found = VisibilityReader(ms, ms.select(",".join(map(str, fields)))).phase_center
+    center = center or found
     target.parent.mkdir(parents=True, exist_ok=True)
     with lock_beside(target, "contimg rephase", progress):
         _require_absent(target)
@@ -128,9 +135,7 @@ def write_selection(
                 if n == "DATA" or not ("complex" in kind or n.endswith("_SPECTRUM"))
             ]
             # A query on a table of chosen rows: their order is kept.
-            main.selectrows(rows).query(columns=",".join(names)).copy(
-                str(target), deep=True, valuecopy=True
-            ).close()
+            _deep_copy(main, main.selectrows(rows).query(columns=",".join(names)), target)
         with open_table(target, writable=True) as main:
             add_spectrum_column(main, "WEIGHT_SPECTRUM", "float")
             for block, vis, weight in visibilities:
@@ -144,6 +149,7 @@ def write_selection(
                 part.putcol("FLAG", weight == 0)
                 part.putcol("FLAG_ROW", (weight == 0).all(axis=(1, 2)))
             main.putcol("FIELD_ID", np.zeros(main.nrows(), dtype=np.int32))
+            _to_j2000(main, "UVW")
         _one_field(target, reader, reader.phase_center)
     except RuntimeError as error:
         raise ResourceError(f"writing failed ({first_line(error)})", target, "check the disk") from error
@@ -158,10 +164,33 @@ def _copy(source: Path, target: Path, fields: Sequence[int] | None, column: str 
         ]
         where = "" if fields is None else f"FIELD_ID in [{','.join(map(str, fields))}]"
         part = main if fields is None and column is None else main.query(where, columns=",".join(names))
-        part.copy(str(target), deep=True, valuecopy=True).close()
+        _deep_copy(main, part, target)
     if column not in (None, "DATA"):
         with open_table(target, writable=True) as copied:
             copied.renamecol(column, "DATA")
+
+
+def _deep_copy(main: Any, part: Any, target: Path) -> None:
+    """Copy rows and columns of a main table, with values of its own: of a concatenation even a copy forwards.
+
+    What is written to a column that is forwarded to other tables lands in those.
+    """
+    forwarded = {
+        name
+        for manager in main.getdminfo().values()
+        if str(manager["TYPE"]).startswith("ForwardColumn")
+        for name in manager["COLUMNS"]
+    }
+    managers: dict[str, Any] = {}
+    if forwarded:
+        there = part.getdminfo()
+        names = [n for m in there.values() for n in m["COLUMNS"] if n in forwarded]
+        kept = [m for m in there.values() if not forwarded.intersection(m["COLUMNS"])]
+        own = {"TYPE": "StandardStMan", "NAME": "own", "SPEC": {}, "COLUMNS": names}
+        managers = {f"*{k + 1}": m for k, m in enumerate([*kept, own])}
+    part.copy(str(target), deep=True, valuecopy=True, dminfo=managers).close()
+    if forwarded:
+        require_own_data(target)
 
 
 def _require_absent(target: Path) -> None:
@@ -174,13 +203,24 @@ def _move(path: Path, reader: VisibilityReader, center: tuple[float, float], pro
         columns = [c for c in COLUMNS if c in main.colnames()]
         for rows, field_id, window in progress.track(reader.row_sets(), reader.n_blocks, "rephase"):
             part = main.selectrows(rows)
-            uvw, path_m = reader.moved(part.getcol("UVW"), field_id, center)
+            turn = reader.ms.field(field_id).turn_rad
+            uvw, path_m = reader.moved(turned_baselines(part.getcol("UVW"), turn), field_id, center)
             part.putcol("UVW", uvw)
             if path_m.any():
                 for column in columns:
                     vis = np.asarray(part.getcol(column), dtype=np.complex64)
                     part.putcol(column, turn_phases(vis, path_m, window.freq_hz))
         main.putcol("FIELD_ID", np.zeros(main.nrows(), dtype=np.int32))
+        _to_j2000(main, "UVW")
+
+
+def _to_j2000(opened: Any, name: str) -> None:
+    """Say that a column's directions, which are written in ICRS, are no more in an old frame."""
+    info = dict(opened.getcolkeywords(name).get("MEASINFO", {}))
+    if info and ("VarRefCol" in info or info.get("Ref") not in INERTIAL | {"ITRF"}):
+        for key in ("VarRefCol", "TabRefTypes", "TabRefCodes"):
+            info.pop(key, None)
+        opened.putcolkeyword(name, "MEASINFO", info | {"Ref": "J2000"})
 
 
 def _one_field(path: Path, reader: VisibilityReader, center: tuple[float, float]) -> None:
@@ -188,11 +228,16 @@ def _one_field(path: Path, reader: VisibilityReader, center: tuple[float, float]
         for name in ("PHASE_DIR", "DELAY_DIR", "REFERENCE_DIR"):
             if name in sub.colnames():
                 sub.putcell(name, 0, np.array([center]))
+                _to_j2000(sub, name)
         if "NUM_POLY" in sub.colnames():
             sub.putcell("NUM_POLY", 0, 0)
         sub.putcell("NAME", 0, reader.field_name)
         if sub.nrows() > 1:
             sub.removerows(list(range(1, sub.nrows())))
+    if not (path / "POINTING" / "table.dat").is_file():
+        default_ms_subtable("POINTING", str(path / "POINTING")).close()
+        with open_table(path, writable=True) as main:
+            main.putkeyword("POINTING", SUBTABLE + str(path / "POINTING"))
     with open_table(path / "POINTING", writable=True) as sub:
         if sub.nrows():
             return

@@ -84,9 +84,10 @@ def wsclean_input(reader: VisibilityReader, column: str, folder: Path) -> tuple[
         Measurement Set, and arguments that select its data.
     """
     ms, selection = reader.ms, reader.selection
-    windows = [ms.spectral_window(s).data_desc_id for s in selection.spw_ids]
+    windows = [d for s in selection.spw_ids for d in ms.spectral_window(s).data_desc_ids]
     # WSClean counts what it calls spws in DATA_DESCRIPTION.
-    spws = ["-spws", ",".join(map(str, windows))] if len(windows) < len(ms.spectral_windows) else []
+    some = len(selection.spw_ids) < len(ms.spectral_windows)
+    spws = ["-spws", ",".join(map(str, windows))] if some else []
     centres = {(ms.field(f).ra_rad, ms.field(f).dec_rad) for f in selection.field_ids}
     if len(centres) == 1:
         fields = ",".join(map(str, selection.field_ids))

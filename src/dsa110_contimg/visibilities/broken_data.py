@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsa110_contimg.array_types import Bool, Float, Int, Vis
-from dsa110_contimg.selfcal.data_weights import Outliers
-from dsa110_contimg.visibilities import Block
+from dsa110_contimg.errors import MeasurementSetError
+from dsa110_contimg.visibilities.reader import Block, VisibilityReader
 
-__all__ = ["KINDS", "BrokenData", "BrokenDataFinder"]
+__all__ = ["KINDS", "BrokenData", "BrokenDataFinder", "impossible_values", "nothing_usable"]
 
 #: A channel of a dump in which the median baseline has so many times the power that it has in the median dump
 #: is full of interference: no sky changes so on all baselines. With fewer dumps there is no median.
@@ -51,7 +51,7 @@ class BrokenData:
         By spectral window: dumps and channels that are full of interference, shape (ntime, nchan).
     """
 
-    places: Outliers
+    places: Mapping[int, Int]
     silent: Bool
     by_baseline: Int
     everything: bool
@@ -177,6 +177,36 @@ class BrokenDataFinder:
             everything=bool(self._used.any() and not self._sound.any()),
             bursts=self._bursts(),
         )
+
+
+def nothing_usable(reader: VisibilityReader, *, all_broken: bool = False) -> MeasurementSetError:
+    """Make the error for a selection without a usable visibility.
+
+    Parameters
+    ----------
+    reader : VisibilityReader
+        The data.
+    all_broken : bool
+        Whether what is not flagged is zeros, constants or repeated values.
+    """
+    if all_broken:
+        return MeasurementSetError(
+            f"nothing in {reader.column} is sky or noise: all visibilities are zeros, constants or repeated",
+            reader.ms.path,
+            f"fill {reader.column}, or choose another column with --column",
+        )
+    beyond = f", {reader.n_impossible} beyond all measure" if reader.n_impossible else ""
+    return MeasurementSetError(
+        f"no usable visibility: all are flagged, not finite or without weight{beyond}",
+        reader.ms.path,
+        f"check FLAG, WEIGHT and the values of {reader.column}",
+    )
+
+
+def impossible_values(reader: VisibilityReader) -> list[str]:
+    """Say how many values beyond all measure were left out, as far as data were read; no line for none."""
+    n = reader.n_impossible
+    return [f"values that no receiver makes: {n} visibilities left out"] if n else []
 
 
 @numba.njit(parallel=True, cache=True)
