@@ -9,8 +9,9 @@ import numpy as np
 
 from dsa110_contimg.config import CleanConfig, ObservationConfig
 from dsa110_contimg.errors import ConfigError, ResourceError, SelectionError
+from dsa110_contimg.imaging.beam_choice import beam_of_observation
 from dsa110_contimg.imaging.grid import ImageGrid, choose_grid
-from dsa110_contimg.sky import AiryBeam, ApparentSky, angular_separation, build_catalog_model, choose_beam
+from dsa110_contimg.sky import ApparentSky, PrimaryBeam, angular_separation, build_catalog_model
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 from dsa110_contimg.sky.components import ARCSEC
 from dsa110_contimg.visibilities import MeasurementSet, VisibilityReader, open_recovered
@@ -36,18 +37,21 @@ class ObsContext:
     ----------
     reader : VisibilityReader
         The selected data.
-    beam : AiryBeam
+    beam : PrimaryBeam
         Primary beam.
     grid : ImageGrid
         Grid of images about the phase centre.
     config : ObservationConfig
         The checked options.
+    beam_notes : tuple of str
+        What is to be known of the choice of the beam.
     """
 
     reader: VisibilityReader
-    beam: AiryBeam
+    beam: PrimaryBeam
     grid: ImageGrid
     config: ObservationConfig
+    beam_notes: tuple[str, ...] = ()
 
     @property
     def ms(self) -> MeasurementSet:
@@ -142,12 +146,13 @@ def open_observation(
         column = "CORRECTED_DATA" if "CORRECTED_DATA" in ms.columns else "DATA"
     cache_bytes = int(config.memory_gb * 1e9) if cached else 0
     reader = VisibilityReader(ms, ms.select(field, spw), column, cache_bytes=cache_bytes)
-    beam = choose_beam(ms.telescope, ms.antennas.dish_diameter_m, config.dish_diameter_m)
+    beam, notes = beam_of_observation(reader, config)
     fwhm = beam.fwhm_rad(float(reader.freq_hz.min()))
     require_one_field(reader, fwhm)
     if not averaged:
         require_memory(reader, config)
-    return ObsContext(reader=reader, beam=beam, grid=grid_for(reader, config, fwhm), config=config)
+    grid = grid_for(reader, config, fwhm)
+    return ObsContext(reader=reader, beam=beam, grid=grid, config=config, beam_notes=notes)
 
 
 def grid_for(reader: VisibilityReader, config: CleanConfig, fwhm_rad: float) -> ImageGrid:

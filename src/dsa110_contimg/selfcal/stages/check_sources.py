@@ -57,7 +57,7 @@ def check_sources(data: CalibrationData, state: CalState, config: SelfCalConfig,
         listed.beam.fwhm_rad(listed.freq_hz) / 2,
         listed.freq_hz / listed.sky.reference_freq_hz,
     )
-    findings = findings_of(check, moved, half_power, ratio)
+    findings = findings_of(check, moved, half_power, ratio, listed.beam)
     if state.input_score is not None:
         before, after = state.input_score.chi2_heldout, state.last.chi2_heldout
         findings = weightiest_first((*unexplained(check, before, after), *findings))
