@@ -136,7 +136,7 @@ def solved_with_width(
         trial = run_stages(stages, moved, state, config, log)
         alike = trial
         if trial.outcome is None and bool(trial.bandpass) != bool(best.bandpass):
-            # A bandpass takes up what a wrong beam changes over frequency: with it or without, but both alike.
+            # A bandpass takes up what a wrong beam changes over frequency: both with it or both without.
             spectral = config.with_options(spectral="bandpass" if best.bandpass else "off")
             alike = run_stages(stages, moved, state, spectral, log)
         better = alike.outcome is None and alike.last.verdict.accepted and improvement(best, alike) > 1

@@ -281,10 +281,10 @@ def _displacements(check: SkyCheck, half_power_rad: float) -> list[Finding]:
     rotation, stretch, shear = check.rotation_deg, check.stretch, check.shear
     sheared = shear.beyond(0, SIGNIFICANT)
     if sheared and shear.value * half_power_rad > DISPLACED:
-        arcsec = shear.value * half_power_rad / ARCSEC
+        arcsec, error = (x * half_power_rad / ARCSEC for x in (shear.value, shear.error))
         text = (
-            f"held-out sources are displaced by up to {arcsec:.1f} arcsec at half power, in one direction "
-            "otherwise than across it: the ionosphere, or refraction"
+            f"held-out sources are displaced by up to {arcsec:.1f} +- {error:.1f} arcsec at half power, in "
+            "one direction otherwise than across it: the ionosphere, or refraction"
         )
         found.append(Finding("sheared", text))
     of_shear = sheared and not _is_pure(check) and check.agreeing_fraction > STAY
@@ -295,10 +295,10 @@ def _displacements(check: SkyCheck, half_power_rad: float) -> list[Finding]:
         )
         found.append(Finding("rotated", text, "refused"))
     if stretch.beyond(0, SIGNIFICANT) and abs(stretch.value) * half_power_rad > DISPLACED:
-        arcsec = stretch.value * half_power_rad / ARCSEC
+        arcsec, error = (x * half_power_rad / ARCSEC for x in (stretch.value, stretch.error))
         text = (
-            f"held-out sources lie further out than the catalogue has them, by {arcsec:+.1f} arcsec at half "
-            "power: refraction, or a wrong frequency"
+            f"held-out sources lie further {'out' if arcsec > 0 else 'in'} than the catalogue has them, by "
+            f"{abs(arcsec):.1f} +- {error:.1f} arcsec at half power: refraction, or a wrong frequency"
         )
         found.append(Finding("stretched", text))
     return found
@@ -322,7 +322,7 @@ def wrong_width(width: Estimate) -> bool:
 
 def absurd_width(width: Estimate) -> bool:
     """Whether a width is so far off that something else is wrong."""
-    return bool(abs(np.log(width.value)) > ABSURD_WIDTH)
+    return bool(np.isfinite(width.value) and abs(np.log(width.value)) > ABSURD_WIDTH)
 
 
 def size_of_beam(beam: PrimaryBeam) -> str:

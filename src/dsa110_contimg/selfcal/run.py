@@ -40,7 +40,7 @@ from dsa110_contimg.selfcal.summary import Figures, summary_of
 from dsa110_contimg.sky.telescopes import contradiction, mixed_dishes
 from dsa110_contimg.visibilities import recover_columns
 
-__all__ = ["SelfCalResult", "selfcal_ms"]
+__all__ = ["SelfCalResult", "notes_before", "selfcal_ms"]
 
 #: What time is charged to: `gather` makes the statistics, `solve` chooses and solves on them, `measure` is
 #: for noise, fluxes and positions.
@@ -162,7 +162,7 @@ def _calibrated(
             f"catalogue model: {len(listed)} {listed.catalog.upper()} sources, "
             f"{listed.apparent_jy.sum():.3f} Jy apparent, the brightest {listed.apparent_jy[0]:.3f} Jy"
         )
-    state = CalState(weights=data.nominal_weights(), findings=_before(params, log))
+    state = CalState(weights=data.nominal_weights(), findings=notes_before(params, log))
     if listed is not None and config.solve_beam_width:
         measured = (*seeded.SOLVE, flux_scale)
         params, data, state = solved_with_width(measured, params, data, state, log)
@@ -203,7 +203,7 @@ def _work(data: CalibrationData, log: StageLog) -> dict[str, int]:
     }
 
 
-def _before(params: SelfCalParams, log: StageLog) -> tuple[Finding, ...]:
+def notes_before(params: SelfCalParams, log: StageLog) -> tuple[Finding, ...]:
     """Say what speaks against an observation before anything is solved."""
     config, antennas = params.config, params.ms.antennas
     if params.catalog_model is None:

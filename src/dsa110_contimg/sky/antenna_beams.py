@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dsa110_contimg.array_types import Float, Single
+from dsa110_contimg.array_types import Bool, Float, Single
 from dsa110_contimg.sky.beam import PrimaryBeam
 
 __all__ = ["AntennaBeams"]
@@ -20,9 +20,12 @@ class AntennaBeams:
     ----------
     offset_rad : ndarray, shape (nant, 2)
         By how much each antenna points east and north of the pointing centre: direction cosines about it.
+    known : ndarray of bool, shape (nant,), optional
+        Antennas of which that is known; the others are taken to point where they should. All by default.
     """
 
     offset_rad: Float
+    known: Bool | None = None
 
     @property
     def common_rad(self) -> Float:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from dsa110_contimg.array_types import Float, Int, Single
 from dsa110_contimg.errors import InputError
-from dsa110_contimg.sky.beam import chords
+from dsa110_contimg.sky.beam import UNIFORM_NULLS, UNIFORM_WIDTH, chords
 
 __all__ = ["FileBeam", "read_beam_file"]
 
@@ -110,12 +110,11 @@ class FileBeam:
         return self.width * self._fwhm[nearest] / freq_hz
 
     def null_rad(self, freq_hz: float, order: int = 1) -> float:
-        """Radius within which all of the grid is; the first null of a uniform aperture as wide."""
-        if order == 1:
-            return 1.220 / 1.029 * self.fwhm_rad(freq_hz)
+        """Radius of the null of a uniform aperture as wide, radians; not beyond the corners of the grid."""
         ny, nx = self.spline.shape[1:]
         corner = np.maximum(self.origin, [nx - 1, ny - 1] - self.origin) * np.abs(self.step_rad)
-        return float(min(np.hypot(*corner) * self.width * self.freq_hz[-1] / freq_hz, np.pi / 2))
+        reach = np.hypot(*corner) * self.width * self.freq_hz[-1] / freq_hz
+        return float(min(UNIFORM_NULLS[order] / UNIFORM_WIDTH * self.fwhm_rad(freq_hz), reach, np.pi / 2))
 
     def widened(self, factor: float) -> Self:
         """Return the same beam, wider by a factor."""
