@@ -136,7 +136,9 @@ def _ended(data: CalibrationData, state: CalState, config: SelfCalConfig, log: S
     against = next((f for f in state.findings if f.status), None)
     if against is None:
         return state
-    if against.kind in ("sky", "few", "recovered") and state.sky_check is not None:
+    check = state.sky_check
+    untold = check is not None and not np.isfinite(check.beam_width.value)
+    if against.kind in ("sky", "few", "recovered") or (against.kind == "beam_width" and untold):
         of_beam = _through_another_beam(data, state, config, log)
         if of_beam is not None:
             others = [f for f in state.findings if f is not against and not follows_from(of_beam, f)]
@@ -212,8 +214,8 @@ def _through_another_beam(
 ) -> Finding | None:
     """Say that the sky is the catalogue's through a beam of quite another width; None if it is not."""
     listed, check = data.catalog_model, state.sky_check
-    assert listed is not None
-    assert check is not None
+    if listed is None or check is None:
+        return None
     middle = data.reader.pointing[len(data.reader.times) // 2]
     best, name = abs(np.log(np.clip(np.nan_to_num(check.phased.value), 1e-3, 1e3))), None
     said = ""
