@@ -77,6 +77,7 @@ NOT_RUN = {
     "contimg score full-out": "of that observation",
     "contimg simulate transit.ms": "takes minutes",
     "contimg catalog build nvss transit.catalog.ecsv": "of that observation",
+    "contimg selfcal obs.ms out-file": "needs a cube of the beam; tests/selfcal/stages/test_beam_width.py",
     "contimg compare": "every arm is a process of its own; tests/compare/test_run.py",
     "contimg study": "takes half an hour; tests/compare/test_study.py",
     "contimg compile": "compiles for a minute and a half; tests/cli/test_kernels.py",

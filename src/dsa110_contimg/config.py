@@ -90,6 +90,15 @@ class SeedConfig(Settings):
     dish_diameter_m: float | None = Field(
         None, gt=0, description="Effective dish diameter in m; from the telescope's name if not given"
     )
+    beam: Literal["auto", "airy", "gaussian", "cosine"] = Field(
+        "auto",
+        description="Form of the primary beam: of a uniform aperture, a Gaussian, of a cosine taper; auto: "
+        "that of the telescope",
+    )
+    beam_file: Path | None = Field(
+        None, description="FITS cube of the primary beam (axes RA, DEC or L, M; FREQ) in place of a formula"
+    )
+    beam_file_kind: Literal["power", "voltage"] = Field("power", description="What that cube holds")
     catalog_dir: Path = Field(Path("state/catalogs"), description="Folder of the catalogue strips")
 
 
@@ -177,6 +186,11 @@ class SelfCalConfig(ObservationConfig):
     )
     pointing_file: Path | None = Field(
         None, description="Pointing offsets to begin with in a seeded run: pointing.ecsv of another one"
+    )
+    solve_beam_width: bool = Field(
+        False,
+        description="Correct the width of the primary beam by up to half where held-out sources and channels "
+        "gain by it; else a wrong one is reported",
     )
     pointing: Literal["auto", "off"] = Field(
         "auto", description="Solve for the antennas' pointing where held-out data gain by it"
@@ -461,6 +475,18 @@ class SimulationConfig(Settings):
     lost_spws: int = Field(0, ge=0, description="Spectral windows that are flagged altogether")
     rfi: float = Field(0.0, ge=0, le=1, description="Fraction of visibilities with unflagged interference")
     beam_width: float = Field(1.0, ge=0.2, le=5, description="True width of all beams over the nominal one")
+    beam: Literal["auto", "airy", "gaussian", "cosine"] = Field(
+        "auto", description="True form of the primary beam; auto: that of the telescope"
+    )
+    beam_ellipticity: float = Field(
+        1.0, ge=0.5, le=2, description="Width of all beams from east to west over that from north to south"
+    )
+    squint_deg: float = Field(
+        0.0, description="By how many degrees the first receptor of all antennas points east of the second"
+    )
+    pointing_drift: float = Field(
+        0.0, ge=0, description="Change of pointing errors over the observation in degrees rms and axis"
+    )
     dish_m: float | None = Field(
         None, gt=0, description="DISH_DIAMETER in metres that is written in place of the true one"
     )
@@ -486,6 +512,10 @@ class SimulationConfig(Settings):
     refraction_arcsec: float = Field(
         0.0,
         description="Outward shift in arcsec of a source at half power; it grows linearly from the centre",
+    )
+    refraction_shear_arcsec: float = Field(
+        0.0,
+        description="The same, but outward north and south of the centre and inward east and west of it",
     )
     noise_spread: float = Field(
         0.0, ge=0, le=2, description="Scatter of log10 of the antennas' noise power, rms"

@@ -16,6 +16,8 @@ from dsa110_contimg.selfcal.findings import (
     weightiest_first,
 )
 from dsa110_contimg.selfcal.sky_check import FEWEST_SOURCES, Estimate, SkyCheck
+from dsa110_contimg.simulate.elliptical_beam import EllipticalBeam
+from dsa110_contimg.sky import AiryBeam, GaussianBeam
 
 ARCSEC = np.pi / 180 / 3600
 HALF_POWER = np.radians(1.5)
@@ -69,6 +71,10 @@ SOME = {"n_agreeing": int(100 * (rules.FEW_AGREE + rules.MANY_AGREE) / 2)}
 OFF = 2 * rules.BEAM_CENTRE * np.degrees(HALF_POWER) * 60
 AIMED = {"pointing_arcmin": (Estimate(OFF, 0.5), Estimate(0.0, 0.5))}
 TURN = np.degrees(3 * rules.DISPLACED / HALF_POWER)
+STRETCHED = (
+    f"out than the catalogue has them, by 9.0 +- {1e-5 * HALF_POWER / ARCSEC:.1f} arcsec at half power"
+)
+SHEARED = f"by up to 9.0 +- {1e-5 * HALF_POWER / ARCSEC:.1f} arcsec at half power"
 WIDER, ABSURD = np.exp(1.5 * rules.BEAM_WIDTH), np.exp(1.5 * rules.ABSURD_WIDTH)
 
 
@@ -86,8 +92,9 @@ WIDER, ABSURD = np.exp(1.5 * rules.BEAM_WIDTH), np.exp(1.5 * rules.ABSURD_WIDTH)
         ("input", "no_improvement", {"phased_input": 1.2}, "phases of the input"),
         ("rotated", "refused", {"rotation_deg": Estimate(TURN, TURN / 100)}, "rotated"),
         ("rotated", "refused", {"rotation_deg": Estimate(-TURN, TURN / 100)}, "rotated"),
-        ("stretched", "", {"stretch": Estimate(3 * rules.DISPLACED / HALF_POWER, 1e-6)}, "refraction"),
-        ("sheared", "", {"shear": Estimate(3 * rules.DISPLACED / HALF_POWER, 1e-6)}, "ionosphere"),
+        ("stretched", "", {"stretch": Estimate(3 * rules.DISPLACED / HALF_POWER, 1e-5)}, STRETCHED),
+        ("stretched", "", {"stretch": Estimate(-3 * rules.DISPLACED / HALF_POWER, 1e-6)}, "further in than"),
+        ("sheared", "", {"shear": Estimate(3 * rules.DISPLACED / HALF_POWER, 1e-5)}, SHEARED),
         ("shifted", "refused", AIMED | SOME, "phase centre"),
         ("beam_centre", "", AIMED, "pointing"),
         ("beam_width", "", {"beam_width": Estimate(WIDER, 1e-3)}, "DISH_DIAMETER"),
@@ -105,6 +112,24 @@ def test_each_kind_with_its_verdict(kind, status, values, says):
     assert says in said[kind].text
     assert "\n" not in said[kind].text
     assert not said[kind].text.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("beam", "width", "words"),
+    [
+        (AiryBeam(4.65), 1.1, "10 +- 1 % wider than that of a dish of 4.65 m: check DISH_DIAMETER, or give "),
+        (AiryBeam(4.65), 1.1, "--dish-diameter-m 4.23; --solve-beam-width corrects it"),
+        (GaussianBeam(25.0), 0.8, "20 +- 1 % narrower than that of a dish of 25 m"),
+        (GaussianBeam(25.0), 0.8, "--dish-diameter-m 31.2; --solve"),
+        (AiryBeam(4.65), 2.0, "--dish-diameter-m 2.33"),
+        (EllipticalBeam(AiryBeam(4.65), 1.2), 1.1, "wider than that of the beam file: check the beam file"),
+    ],
+)
+def test_a_wrong_beam_is_told_with_the_diameter_to_give(beam, width, words):
+    check = changed(beam_width=Estimate(width, 0.01))
+    (said,) = findings_of(check, STILL, HALF_POWER, 1.0, beam)
+    assert words in said.text
+    assert ("--solve-beam-width" in said.text) == (said.status == "")
 
 
 @pytest.mark.parametrize(

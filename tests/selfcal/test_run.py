@@ -454,6 +454,7 @@ CHANGES = {
     "seed_min_apparent_mjy": 50.0,
     "spectral_index": 0.5,
     "dish_diameter_m": 5.5,
+    "beam": "gaussian",
     "solint": "inf",
     "amplitude": "off",
     "amplitude_solint": "int",
@@ -489,6 +490,10 @@ def test_every_option_changes_something(option, ms, config, tmp_path, finished):
 
 #: Proved in other tests, or without effect on this one-window, one-scan, one-field observation.
 PROVED_ELSEWHERE = {
+    # stages/test_beam_width.py
+    "solve_beam_width",
+    "beam_file",
+    "beam_file_kind",
     "pointing",
     "pointing_file",
     "memory_gb",

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from casacore.tables import table
+from scipy.special import j1
 
 from dsa110_contimg.catalogs import build_strips
 from dsa110_contimg.config import SimulationConfig
@@ -12,7 +13,7 @@ from dsa110_contimg.simulate import Truth, simulate
 from dsa110_contimg.simulate.array import apparent_direction, celestial_to_terrestrial, uvw_of_antennas
 from dsa110_contimg.simulate.observe import STREAMS
 from dsa110_contimg.simulate.population import write_catalog
-from dsa110_contimg.sky import SkyModel, angular_separation
+from dsa110_contimg.sky import SkyModel, angular_separation, radec_from_lm
 from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set
 
 SMALL = SimulationConfig(antennas=6, dumps=3, channels=4, min_mjy=200.0)
@@ -310,16 +311,55 @@ def test_interference_hits_the_fraction_asked_for_and_is_not_flagged(tmp_path):
     assert not seen.flag.any()
 
 
-@pytest.mark.parametrize("options", [{"pointing_rms": 0.2}, {"beam_scatter": 0.1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pointing_rms": 0.2},
+        {"beam_scatter": 0.1},
+        {"pointing_rms": 0.1, "pointing_drift": 0.3},
+        {"squint_deg": 0.2},
+        {"pointing_rms": 0.1, "beam_ellipticity": 1.3, "beam_width": 1.1},
+        {"pointing_rms": 0.1, "beam": "cosine"},
+    ],
+)
 def test_each_antenna_has_a_beam_of_its_own(tmp_path, options):
-    """One source: its visibility is its flux times the two voltage beams."""
-    sky = SkyModel.points(np.array([RA]), np.array([DEC + np.radians(0.8)]), np.array([1e4]))
-    seen = Simulated(tmp_path / "obs.ms", SMALL.with_options(drift=False, **options, **PERFECT), sky)
-    receivers = seen.truth.instrument
-    voltage = receivers.amplitude_beams(seen.truth.beam, sky.ra_rad, sky.dec_rad, (RA, DEC), seen.freq)[:, 0]
-    expected = 1e4 * voltage[seen.a1] * voltage[seen.a2]
-    np.testing.assert_allclose(np.abs(seen.data[:, :, 0]), expected, rtol=1e-3)
-    assert voltage.std(axis=0).min() > 0.01
+    """One source: its visibility is its flux times the two voltage beams, as the formulas have them."""
+    sky = SkyModel.points(np.array([RA + 0.01]), np.array([DEC + np.radians(0.8)]), np.array([1e4]))
+    config = SMALL.with_options(drift=False, dumps=3, **options, **PERFECT)
+    seen = Simulated(tmp_path / "obs.ms", config, sky)
+    told, ratio = seen.saved, options.get("beam_ellipticity", 1.0)
+    t = np.searchsorted(told["times_s"], seen.time)
+    source = sky.lmn(RA, DEC)[0] + [0, 0, 1]
+    for receptor in range(2):
+        off = told["pointing_rad"] + (np.arange(3) / 2 - 0.5)[:, None, None] * told["drift_rad"]
+        off = off + np.array([(0.5 - receptor) * float(told["squint_rad"]), 0.0])
+        axis = np.concatenate(
+            [np.sin(off), np.sqrt(1 - (np.sin(off) ** 2).sum(axis=-1, keepdims=True))], axis=-1
+        )
+        # East and north of an axis, to the first order in how far it is off, which the second is far below.
+        l, m = np.moveaxis(source[:2] - axis[..., :2], -1, 0)  # noqa: E741
+        sine = np.hypot(l / np.sqrt(ratio), m * np.sqrt(ratio))[..., None]
+        x = np.pi * told["beam_m"][0] / told["width"][:, None] * sine * seen.freq / 299792458
+        u = 1.189 * x / (np.pi * 1.029)
+        voltage = np.cos(np.pi * u) / (1 - 4 * u**2) if options.get("beam") == "cosine" else 2 * j1(x) / x
+        expected = 1e4 * voltage[t, seen.a1] * voltage[t, seen.a2]
+        np.testing.assert_allclose(np.abs(seen.data[:, :, receptor]), expected, rtol=1e-3)
+    apart = np.abs(seen.data[:, :, 0] / seen.data[:, :, 1] - 1).max()
+    assert (apart > 0.03) if "squint_deg" in options else (apart < 1e-5)
+    assert voltage.std(axis=1).min() > 0.01 or "squint_deg" in options
+    if "pointing_drift" in options:
+        assert np.abs(voltage[2] - voltage[0]).max() > 0.03
+    again = Truth.read(seen.path.with_suffix(".truth.npz")).beam
+    assert again == seen.truth.beam
+    assert again.form == options.get("beam", "airy")
+
+
+def test_a_truth_that_an_older_simulator_wrote_is_read(tmp_path, quiet):
+    old = {k: v for k, v in quiet.saved.items() if k not in ("shear", "squint_rad", "drift_rad")}
+    np.savez(tmp_path / "old.npz", **{k: v for k, v in old.items() if k not in ("beam_form", "beam_ratio")})
+    truth = Truth.read(tmp_path / "old.npz")
+    assert truth.beam == quiet.truth.beam
+    assert truth.instrument.same_beams
 
 
 def test_equal_beams_by_antenna_are_the_nominal_one(tmp_path, quiet):
@@ -400,6 +440,11 @@ WITH = {
         ("gain_jump_deg", 60.0),
         ("gain_jumps", 0.8),
         ("beam_width", 1.1),
+        ("beam", "cosine"),
+        ("beam_ellipticity", 1.1),
+        ("squint_deg", 0.1),
+        ("pointing_drift", 0.1),
+        ("refraction_shear_arcsec", 30.0),
         ("dish_m", 25.0),
         ("dead_fraction", 0.3),
         ("dead_time_fraction", 0.9),
@@ -485,6 +530,7 @@ UNTOUCHED = {
     "noise_spread": ("gain", "flux_jy", "catalog"),
     "ionosphere_deg": ("gain", "flux_jy", "catalog"),
     "refraction_arcsec": ("gain", "flux_jy", "ra_rad", "catalog"),
+    "pointing_drift": ("gain", "pointing_rad", "flux_jy", "catalog"),
     "double_jy": ("gain",),
     "bright_error": ("gain", "flux_jy", "ra_rad"),
 }
@@ -500,7 +546,7 @@ def test_streams_are_independent(noisy, tmp_path, name):
         else:
             np.testing.assert_array_equal(changed.saved[kept], noisy.saved[kept])
     # The noise, too, where the definition covers the option.
-    own = ("noise_spread", "ionosphere_deg", "zeros", "stuck")
+    own = ("noise_spread", "ionosphere_deg", "zeros", "stuck", "pointing_drift")
     if name not in ("bad", "rfi", "pointing_rms", "beam_scatter", *own):
         noise = noisy.data - reproduced(noisy)
         np.testing.assert_allclose(changed.data - reproduced(changed), noise, atol=1e-3)
@@ -718,6 +764,15 @@ def test_refraction_stretches_the_sky_and_not_the_truth(tmp_path):
         assert shift == pytest.approx(120 * part, rel=1e-3)
         np.testing.assert_array_equal(truth.seen_sky.dec_rad[1:], truth.sky.dec_rad[1:])
         assert truth.sky.dec_rad[0] == DEC + part * half
+
+
+def test_sheared_refraction_is_outward_one_way_and_inward_the_other(tmp_path):
+    half = 1.029 * 299792458 / 1405e6 / 4.65 / 2
+    ra, dec = radec_from_lm(np.array([half, 0.0]), np.array([0.0, half]), RA, DEC)
+    config = SMALL.with_options(drift=False, refraction_shear_arcsec=60.0, **PERFECT)
+    truth = Simulated(tmp_path / "obs.ms", config, SkyModel.points(ra, dec, np.full(2, 1e3))).truth
+    moved = (truth.seen_sky.lmn(RA, DEC) - truth.sky.lmn(RA, DEC))[:2, :2]
+    np.testing.assert_allclose(np.degrees(moved) * 3600, [[-60, 0], [0, 60]], atol=1e-3)
 
 
 def test_wider_beams_are_those_of_smaller_dishes_under_the_same_sky(tmp_path, quiet):

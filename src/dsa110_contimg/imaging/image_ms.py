@@ -103,6 +103,9 @@ def image_ms(
     progress.note(
         f"imaging {reader.column} with {backend.label}: {grid.size} pixels of {cell_arcsec:.3g} arcsec"
     )
+    if config.pb_correct or config.catalog_mask:
+        for text in context.beam_notes:
+            progress.note(text)
     data = _Visibilities(reader, progress)
     problem = ImagingProblem(
         grid=grid,

@@ -17,9 +17,10 @@ from dsa110_contimg.errors import (
     ResourceError,
     SelectionError,
 )
+from dsa110_contimg.imaging.beam_choice import beam_of_observation
 from dsa110_contimg.imaging.grid import ImageGrid, choose_grid
 from dsa110_contimg.imaging.restoring_beam import POINT_SPREAD_FUNCTION
-from dsa110_contimg.sky import AiryBeam, ApparentSky, angular_separation, build_catalog_model, choose_beam
+from dsa110_contimg.sky import ApparentSky, PrimaryBeam, angular_separation, build_catalog_model
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 from dsa110_contimg.sky.components import ARCSEC
 from dsa110_contimg.visibilities import MeasurementSet, VisibilityReader, open_recovered
@@ -49,7 +50,7 @@ class ObsContext:
     ----------
     reader : VisibilityReader
         The selected data.
-    known_beam : AiryBeam or None
+    known_beam : PrimaryBeam or None
         Primary beam; None where neither the telescope nor its dish is known.
     grid : ImageGrid
         Grid of images about the phase centre.
@@ -57,16 +58,19 @@ class ObsContext:
         The checked options.
     notes : tuple of str
         What is worth saying about the data before they are read.
+    beam_notes : tuple of str
+        What is to be known of the choice of the beam, where it is used.
     """
 
     reader: VisibilityReader
-    known_beam: AiryBeam | None
+    known_beam: PrimaryBeam | None
     grid: ImageGrid
     config: ObservationConfig
     notes: tuple[str, ...] = ()
+    beam_notes: tuple[str, ...] = ()
 
     @property
-    def beam(self) -> AiryBeam:
+    def beam(self) -> PrimaryBeam:
         """Primary beam.
 
         Raises
@@ -76,7 +80,7 @@ class ObsContext:
         """
         if self.known_beam is None:
             # Says which telescope, and what to do.
-            return _beam_of(self.ms, self.config)
+            return beam_of_observation(self.reader, self.config)[0]
         return self.known_beam
 
     @property
@@ -174,25 +178,33 @@ def open_observation(
         column = column_as_found(ms, column)
     cache_bytes = int(config.memory_gb * 1e9) if cached else 0
     reader = VisibilityReader(ms, ms.select(field, spw), column, cache_bytes=cache_bytes)
-    beam: AiryBeam | None
-    try:
-        beam = _beam_of(ms, config)
-    except MeasurementSetError:
-        beam = None
+    beam, of_beam = _beam_if_known(reader, config)
     fwhm = None if beam is None else beam.fwhm_rad(float(reader.freq_hz.min()))
     grid = grid_for(reader, config, fwhm)
     require_one_field(reader, 2 * grid.half_width_rad if fwhm is None else fwhm)
     if not averaged:
         require_memory(reader, config)
-    notes = (*_notes(reader, beam, grid), *_placeholder(reader, beam))
-    return ObsContext(reader=reader, known_beam=beam, grid=grid, config=config, notes=notes)
+    placeholder = _placeholder(reader, beam)
+    if placeholder:
+        # How a beam lies on the sky depends on where it points.
+        beam, of_beam = _beam_if_known(reader, config)
+    notes = (*_notes(reader, beam, grid), *placeholder)
+    return ObsContext(
+        reader=reader, known_beam=beam, grid=grid, config=config, notes=notes, beam_notes=of_beam
+    )
 
 
-def _beam_of(ms: MeasurementSet, config: ObservationConfig) -> AiryBeam:
-    return choose_beam(ms.telescope, ms.antennas.dish_diameter_m, config.dish_diameter_m)
+def _beam_if_known(
+    reader: VisibilityReader, config: ObservationConfig
+) -> tuple[PrimaryBeam | None, tuple[str, ...]]:
+    """Choose the beam, with notes on it; none where neither the telescope nor its dish is known."""
+    try:
+        return beam_of_observation(reader, config)
+    except MeasurementSetError:
+        return None, ()
 
 
-def _placeholder(reader: VisibilityReader, beam: AiryBeam | None) -> list[str]:
+def _placeholder(reader: VisibilityReader, beam: PrimaryBeam | None) -> list[str]:
     """Ignore a POINTING table, and say so, if it has the dishes always look past what is observed."""
     if beam is None:
         # Nothing is asked of it.
@@ -211,7 +223,7 @@ def _placeholder(reader: VisibilityReader, beam: AiryBeam | None) -> list[str]:
     ]
 
 
-def _notes(reader: VisibilityReader, beam: AiryBeam | None, grid: ImageGrid) -> Iterator[str]:
+def _notes(reader: VisibilityReader, beam: PrimaryBeam | None, grid: ImageGrid) -> Iterator[str]:
     """Say what was done about data that are not as they should be."""
     ms = reader.ms
     if ms.frames:

@@ -7,7 +7,7 @@ from scipy.ndimage import map_coordinates
 
 from dsa110_contimg.array_types import Float, Image
 from dsa110_contimg.imaging.grid import ImageGrid
-from dsa110_contimg.sky import AiryBeam, angular_separation
+from dsa110_contimg.sky import PrimaryBeam, lmn_from_radec
 
 __all__ = ["PB_LIMIT", "beam_image", "correct_for_beam"]
 
@@ -21,7 +21,7 @@ BANDS = 16
 
 def beam_image(
     grid: ImageGrid,
-    beam: AiryBeam,
+    beam: PrimaryBeam,
     pointing: Float,
     time_weight: Float,
     freq_hz: Float,
@@ -33,7 +33,7 @@ def beam_image(
     ----------
     grid : ImageGrid
         Grid of the image.
-    beam : AiryBeam
+    beam : PrimaryBeam
         Primary beam.
     pointing : ndarray, shape (ntime, 2)
         Where the dishes pointed at each dump, ICRS radians.
@@ -57,8 +57,8 @@ def beam_image(
     places, which = np.unique(pointing, axis=0, return_inverse=True)
     share = np.bincount(which.ravel(), weights=time_weight, minlength=len(places))
     for (ra0, dec0), part in zip(places, share, strict=True):
-        separation = angular_separation(ra.ravel(), dec.ravel(), ra0, dec0)
-        total += part * (beam.power(separation, middle) @ weight)
+        towards = lmn_from_radec(ra.ravel(), dec.ravel(), float(ra0), float(dec0))
+        total += part * (beam.power_towards(towards, middle) @ weight)
     total /= share.sum() * weight.sum()
     step = (COARSE - 1) / (grid.size - 1)
     rows, columns = np.mgrid[: grid.size, : grid.size] * step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -189,6 +190,14 @@ class CalibrationData:
         if self._averaging is not None:
             # Read twice, for averages and for columns: the memory is for the averages.
             reader.cached = False
+
+    def with_catalogue(
+        self, catalog_model: ApparentSky | None, mask_sources: ApparentSky | None
+    ) -> CalibrationData:
+        """Return the same data with another catalogue model; it shares, and does not own, their averages."""
+        other = copy(self)
+        other.catalog_model, other.mask_sources = catalog_model, mask_sources
+        return other
 
     @property
     def averaged(self) -> AveragedData | None:

@@ -8,21 +8,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from dsa110_contimg.calibration.phase_gradient import PhaseGradient
-from dsa110_contimg.selfcal.sky_check import FEWEST_SOURCES, MANY_AGREE, SIGNIFICANT, SkyCheck
+from dsa110_contimg.selfcal.sky_check import FEWEST_SOURCES, MANY_AGREE, SIGNIFICANT, Estimate, SkyCheck
+from dsa110_contimg.sky import PrimaryBeam
+from dsa110_contimg.sky.beam import RoundBeam
 from dsa110_contimg.sky.components import ARCSEC
 
 __all__ = [
     "INFORMATION",
     "Finding",
+    "absurd_width",
     "coherent",
     "findings_of",
     "follows_from",
+    "size_of_beam",
     "unexplained",
     "weightiest_first",
+    "wrong_width",
 ]
 
 #: Kinds of findings that say what was done; all others speak against a result.
-INFORMATION = frozenset({"moved", "position", "scale", "extrapolated", "noise"})
+INFORMATION = frozenset({"beam_corrected", "moved", "position", "scale", "extrapolated", "noise"})
 #: Held-out sources have their catalogue flux within this, or within three errors of it.
 RECOVERED_RANGE = (0.8, 1.2)
 #: Below this fraction of it, and below the range by three errors, the sky is another one.
@@ -68,7 +73,7 @@ class Finding:
     ----------
     kind : str
         One word for programs: sky, recovered, input, few, rotated, stretched, sheared, shifted, beam_width,
-        beam_centre, time, frequency, extrapolated, position, scale, untouched, noise.
+        beam_centre, beam_corrected, time, frequency, extrapolated, position, scale, untouched, noise.
     text : str
         What was found, the likely cause and what to do, without a full stop.
     status : str
@@ -87,7 +92,11 @@ def coherent(gradient: PhaseGradient | None) -> bool:
 
 
 def findings_of(
-    check: SkyCheck, gradient: PhaseGradient | None, half_power_rad: float, frequency_ratio: float
+    check: SkyCheck,
+    gradient: PhaseGradient | None,
+    half_power_rad: float,
+    frequency_ratio: float,
+    beam: PrimaryBeam | None = None,
 ) -> tuple[Finding, ...]:
     """Say what speaks against a run.
 
@@ -101,6 +110,8 @@ def findings_of(
         Radius of half power of the assumed beam.
     frequency_ratio : float
         Frequency of the data over that of the catalogue.
+    beam : PrimaryBeam, optional
+        The assumed beam, for the diameter to give in place of its.
 
     Returns
     -------
@@ -111,7 +122,7 @@ def findings_of(
         *_sky(check),
         *_shift(check, gradient, half_power_rad),
         *_displacements(check, half_power_rad),
-        *_beam(check),
+        *_beam(check, beam),
         *_start(check),
         *_agreement(check),
         *_trends(check),
@@ -270,10 +281,10 @@ def _displacements(check: SkyCheck, half_power_rad: float) -> list[Finding]:
     rotation, stretch, shear = check.rotation_deg, check.stretch, check.shear
     sheared = shear.beyond(0, SIGNIFICANT)
     if sheared and shear.value * half_power_rad > DISPLACED:
-        arcsec = shear.value * half_power_rad / ARCSEC
+        arcsec, error = (x * half_power_rad / ARCSEC for x in (shear.value, shear.error))
         text = (
-            f"held-out sources are displaced by up to {arcsec:.1f} arcsec at half power, in one direction "
-            "otherwise than across it: the ionosphere, or refraction"
+            f"held-out sources are displaced by up to {arcsec:.1f} +- {error:.1f} arcsec at half power, in "
+            "one direction otherwise than across it: the ionosphere, or refraction"
         )
         found.append(Finding("sheared", text))
     of_shear = sheared and not _is_pure(check) and check.agreeing_fraction > STAY
@@ -284,10 +295,10 @@ def _displacements(check: SkyCheck, half_power_rad: float) -> list[Finding]:
         )
         found.append(Finding("rotated", text, "refused"))
     if stretch.beyond(0, SIGNIFICANT) and abs(stretch.value) * half_power_rad > DISPLACED:
-        arcsec = stretch.value * half_power_rad / ARCSEC
+        arcsec, error = (x * half_power_rad / ARCSEC for x in (stretch.value, stretch.error))
         text = (
-            f"held-out sources lie further out than the catalogue has them, by {arcsec:+.1f} arcsec at half "
-            "power: refraction, or a wrong frequency"
+            f"held-out sources lie further {'out' if arcsec > 0 else 'in'} than the catalogue has them, by "
+            f"{abs(arcsec):.1f} +- {error:.1f} arcsec at half power: refraction, or a wrong frequency"
         )
         found.append(Finding("stretched", text))
     return found
@@ -304,15 +315,38 @@ def _start(check: SkyCheck) -> list[Finding]:
     return []
 
 
-def _beam(check: SkyCheck) -> list[Finding]:
+def wrong_width(width: Estimate) -> bool:
+    """Whether a beam's width over that assumed is another one beyond doubt, and by more than matters."""
+    return width.beyond(1, TREND_SIGMAS) and bool(abs(np.log(width.value)) > BEAM_WIDTH)
+
+
+def absurd_width(width: Estimate) -> bool:
+    """Whether a width is so far off that something else is wrong."""
+    return bool(np.isfinite(width.value) and abs(np.log(width.value)) > ABSURD_WIDTH)
+
+
+def size_of_beam(beam: PrimaryBeam) -> str:
+    """Name a beam by its size."""
+    return f"a dish of {beam.diameter_m:.3g} m" if isinstance(beam, RoundBeam) else "the beam file"
+
+
+def _beam(check: SkyCheck, beam: PrimaryBeam | None) -> list[Finding]:
     width = check.beam_width
-    if not (width.beyond(1, TREND_SIGMAS) and abs(np.log(width.value)) > BEAM_WIDTH):
+    if not wrong_width(width):
         return []
-    text = (
-        f"the fluxes of held-out sources ask for a beam {width.value:.2f} +- {width.error:.2f} times as wide "
-        f"as assumed: check DISH_DIAMETER, or give --dish-diameter-m {1 / width.value:.2f} times what it was"
-    )
-    return [Finding("beam_width", text, "refused" if abs(np.log(width.value)) > ABSURD_WIDTH else "")]
+    percent = abs(100 * (width.value - 1))
+    wider = f"{percent:.0f} +- {100 * width.error:.0f} % {'wider' if width.value > 1 else 'narrower'}"
+    if isinstance(beam, RoundBeam):
+        remedy = f"check DISH_DIAMETER, or give --dish-diameter-m {beam.diameter_m / width.value:.3g}"
+    elif beam is not None:
+        remedy = "check the beam file"
+    else:
+        remedy = f"check DISH_DIAMETER, or give --dish-diameter-m {1 / width.value:.2f} times what it was"
+    than = "assumed" if beam is None else f"that of {size_of_beam(beam)}"
+    if not absurd_width(width):
+        remedy += "; --solve-beam-width corrects it"
+    text = f"by the fluxes of held-out sources the beam is {wider} than {than}: {remedy}"
+    return [Finding("beam_width", text, "refused" if absurd_width(width) else "")]
 
 
 def _trends(check: SkyCheck) -> list[Finding]:

@@ -19,7 +19,7 @@ from dsa110_contimg.selfcal.averaged_data import BYTES_PER_SCATTERED, Averaging,
 from dsa110_contimg.selfcal.memory import require_available_memory, sub_bands_of_window
 from dsa110_contimg.selfcal.naming import COLUMNS, IMAGES
 from dsa110_contimg.selfcal.pointing_report import read_pointing
-from dsa110_contimg.sky import ApparentSky
+from dsa110_contimg.sky import ApparentSky, PrimaryBeam
 from dsa110_contimg.sky.apparent_sky import through_beams
 from dsa110_contimg.visibilities import (
     MeasurementSet,
@@ -31,7 +31,7 @@ from dsa110_contimg.visibilities import (
 from dsa110_contimg.visibilities.columns import require_space
 from dsa110_contimg.visibilities.measurement_set import require_outside_tables, require_own_data
 
-__all__ = ["SelfCalParams", "averaging_of", "check_params", "owned", "reference_antennas"]
+__all__ = ["SelfCalParams", "averaging_of", "check_params", "owned", "reference_antennas", "with_beam"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -146,11 +146,7 @@ def check_params(
         averaged=True,
     )
     initial = _initial_tables(caltables, context.reader, config)
-    listed = context.catalog_model() if config.use_nvss_seeding or config.catalog_mask else None
-    if listed is not None and config.pointing_file is not None:
-        beams = read_pointing(config.pointing_file, context.ms.antennas.name)
-        middle = context.reader.pointing[len(context.reader.times) // 2]
-        listed = through_beams(listed, beams, float(middle[0]), float(middle[1]))
+    listed = _listed(context, config)
     _require_consistent(config, output_dir, caltables)
     _require_room(context, output_dir, config)
     reference_antennas(config, context.ms)
@@ -169,6 +165,28 @@ def check_params(
         mask_sources=listed if config.catalog_mask else None,
         config=config,
         output_dir=output_dir,
+    )
+
+
+def _listed(context: ObsContext, config: SelfCalConfig) -> ApparentSky | None:
+    """Look the field up, and at it through the beams as they are known; None if nothing asks for it."""
+    listed = context.catalog_model() if config.use_nvss_seeding or config.catalog_mask else None
+    if listed is None or config.pointing_file is None:
+        return listed
+    beams = read_pointing(config.pointing_file, context.ms.antennas.name)
+    middle = context.reader.pointing[len(context.reader.times) // 2]
+    return through_beams(listed, beams, float(middle[0]), float(middle[1]))
+
+
+def with_beam(params: SelfCalParams, beam: PrimaryBeam) -> SelfCalParams:
+    """Return what a run needs with another beam: what the catalogue lists is looked up anew."""
+    context, config = replace(params.context, known_beam=beam), params.config
+    listed = _listed(context, config)
+    return replace(
+        params,
+        context=context,
+        catalog_model=listed if config.use_nvss_seeding else None,
+        mask_sources=listed if config.catalog_mask else None,
     )
 
 

@@ -36,7 +36,9 @@ def pointing_report(names: Sequence[str], beams: AntennaBeams, fit: PointingFit 
         number where the data do not tell.
     """
     n = len(names)
-    known = np.ones(n, dtype=bool) if fit is None else fit.known
+    known = np.ones(n, dtype=bool) if beams.known is None else beams.known
+    if fit is not None:
+        known = fit.known
     error, squint = np.full(n, np.nan), np.full((n, 2), np.nan)
     if fit is not None:
         error = np.degrees(fit.error_rad.max(axis=1))
@@ -63,7 +65,8 @@ def read_pointing(path: Path, names: Sequence[str]) -> AntennaBeams:
     path : Path
         ECSV file.
     names : sequence of str
-        Antennas; one that the file does not list, or has no offset of, points where it should.
+        Antennas; one that the file does not list, or has no offset of, is taken to point where it should, and
+        is not known.
 
     Returns
     -------
@@ -86,7 +89,8 @@ def read_pointing(path: Path, names: Sequence[str]) -> AntennaBeams:
         raise InputError(
             "none of the antennas is in it", path, "give that of an observation of the same array"
         )
-    offset = np.nan_to_num(np.array([of.get(name, (0.0, 0.0)) for name in names]))
+    listed = np.array([of.get(name, (np.nan, np.nan)) for name in names])
+    offset = np.nan_to_num(listed)
     if not np.abs(offset).max() < 10:
         raise InputError("offsets of more than 10 deg", path, "give pointing.ecsv of a run")
-    return AntennaBeams(offset_rad=np.radians(offset))
+    return AntennaBeams(offset_rad=np.radians(offset), known=np.isfinite(listed).all(axis=1))

@@ -20,6 +20,7 @@ from dsa110_contimg.imaging.obs_context import enough_baselines
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.selfcal import seeded, unseeded
 from dsa110_contimg.selfcal.antenna_report import antenna_report, antenna_verdicts, when_lost
+from dsa110_contimg.selfcal.beam_width import solved_with_width
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.findings import Finding
 from dsa110_contimg.selfcal.image_state import image_state
@@ -34,12 +35,13 @@ from dsa110_contimg.selfcal.source_report import source_report
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.stages import run_stages
 from dsa110_contimg.selfcal.stages.acceptance import not_worse_as_delivered
+from dsa110_contimg.selfcal.stages.flux_scale import flux_scale
 from dsa110_contimg.selfcal.state import CalState
 from dsa110_contimg.selfcal.summary import Figures, summary_of
-from dsa110_contimg.sky.beam import contradiction
+from dsa110_contimg.sky.telescopes import contradiction, mixed_dishes
 from dsa110_contimg.visibilities import recover_columns
 
-__all__ = ["SelfCalResult", "selfcal_ms"]
+__all__ = ["SelfCalResult", "notes_before", "selfcal_ms"]
 
 #: What time is charged to: `gather` makes the statistics, `solve` chooses and solves on them, `measure` is
 #: for noise, fluxes and positions.
@@ -163,9 +165,14 @@ def _calibrated(
             f"catalogue model: {len(listed)} {listed.catalog.upper()} sources, "
             f"{listed.apparent_jy.sum():.3f} Jy apparent, the brightest {listed.apparent_jy[0]:.3f} Jy"
         )
-    stages = unseeded.STAGES if listed is None else seeded.STAGES
-    state = CalState(weights=data.nominal_weights(), findings=_before(params, log))
-    state = run_stages(stages, data, state, config, log)
+    state = CalState(weights=data.nominal_weights(), findings=notes_before(params, log))
+    if listed is not None and config.solve_beam_width:
+        measured = (*seeded.SOLVE, flux_scale)
+        params, data, state = solved_with_width(measured, params, data, state, log)
+        state = run_stages(seeded.JUDGE, data, state, config, log)
+    else:
+        stages = unseeded.STAGES if listed is None else seeded.STAGES
+        state = run_stages(stages, data, state, config, log)
     state, final = _final_image(data, state, config, log, backend)
     reports = {
         QUALITY: _source_report(data, state, log),
@@ -199,11 +206,22 @@ def _work(data: CalibrationData, log: StageLog) -> dict[str, int]:
     }
 
 
-def _before(params: SelfCalParams, log: StageLog) -> tuple[Finding, ...]:
+def notes_before(params: SelfCalParams, log: StageLog) -> tuple[Finding, ...]:
     """Say what speaks against an observation before anything is solved."""
-    antennas = params.ms.antennas
-    text = contradiction(params.ms.telescope, antennas.dish_diameter_m, params.config.dish_diameter_m)
-    if not text or params.catalog_model is None:
+    config, antennas = params.config, params.ms.antennas
+    if params.catalog_model is None:
+        if config.pointing_file is not None:
+            log.note(f"{config.pointing_file} has no effect: without a catalogue no beam is looked through")
+        return ()
+    for text in params.context.beam_notes:
+        log.note(text)
+    if config.beam_file is not None:
+        return ()
+    mixed = mixed_dishes(antennas.dish_diameter_m, config.dish_diameter_m)
+    if mixed:
+        log.note(mixed)
+    text = contradiction(params.ms.telescope, antennas.dish_diameter_m, config.dish_diameter_m)
+    if not text:
         return ()
     log.note(text)
     return (Finding("dish", text),)

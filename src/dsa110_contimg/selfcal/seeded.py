@@ -17,7 +17,7 @@ from dsa110_contimg.selfcal.stages.reweight import reweight, reweight_antennas
 from dsa110_contimg.selfcal.stages.split_bright import split_bright
 from dsa110_contimg.selfcal.state import CalState
 
-__all__ = ["STAGES", "improve_sky_model", "settle_weights"]
+__all__ = ["JUDGE", "SOLVE", "STAGES", "improve_sky_model", "settle_weights"]
 
 #: Images are searched for what the catalogue does not list at most this often.
 MOST_SEARCHES = 3
@@ -57,12 +57,14 @@ def settle_weights(data: CalibrationData, state: CalState, config: SelfCalConfig
     return flux_scale(data, weighed, config, log)
 
 
-#: The job, from the data to a verdict.
-STAGES: tuple[Stage, ...] = (
+#: From the data to a first solution, and from there to a verdict.
+SOLVE: tuple[Stage, ...] = (
     split_bright,
     bandpass,
     reweight,
     require_signal,
+)
+JUDGE: tuple[Stage, ...] = (
     improve_sky_model,
     settle_bandpass,
     settle_weights,
@@ -71,3 +73,5 @@ STAGES: tuple[Stage, ...] = (
     acceptance,
     conclude,
 )
+#: The job, from the data to a verdict.
+STAGES: tuple[Stage, ...] = (*SOLVE, *JUDGE)

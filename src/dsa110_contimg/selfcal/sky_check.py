@@ -9,7 +9,7 @@ import numpy as np
 
 from dsa110_contimg.array_types import Bool, Float, Int
 from dsa110_contimg.calibration.gains import GainTable
-from dsa110_contimg.sky import AiryBeam
+from dsa110_contimg.sky import PrimaryBeam
 from dsa110_contimg.sky.components import ARCSEC
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "beam_trends",
     "check_sky",
     "displacement",
+    "width_misfit",
 ]
 
 #: Catalogue fluxes scatter by so much, one source against another: errors, resolution and variability.
@@ -208,14 +209,14 @@ class SkyCheck:
         return bool(self.recovered.error * SIGNIFICANT < 1)
 
 
-def check_sky(found: HeldoutSources, beam: AiryBeam, freq_hz: float) -> SkyCheck:
+def check_sky(found: HeldoutSources, beam: PrimaryBeam, freq_hz: float) -> SkyCheck:
     """Sum up what held-out sources say.
 
     Parameters
     ----------
     found : HeldoutSources
         Of :func:`~dsa110_contimg.selfcal.heldout_sources.measure_heldout_sources`.
-    beam : AiryBeam
+    beam : PrimaryBeam
         Beam that is assumed.
     freq_hz : float
         Middle of the band.
@@ -309,7 +310,7 @@ def _trend(values: Sequence[Float], weight: Float) -> Estimate:
 
 
 def beam_trends(
-    ratio: Float, error: Float, lm: Float, beam: AiryBeam, freq_hz: float
+    ratio: Float, error: Float, lm: Float, beam: PrimaryBeam, freq_hz: float
 ) -> tuple[Estimate, tuple[Estimate, Estimate], Estimate]:
     """Fit width and centre of the beam to fluxes over the catalogue's.
 
@@ -319,7 +320,7 @@ def beam_trends(
         Flux over that of the catalogue, and its error.
     lm : ndarray, shape (n, 2)
         Direction cosines from the centre of the beam that is assumed.
-    beam : AiryBeam
+    beam : PrimaryBeam
         That beam.
     freq_hz : float
         Frequency.
@@ -343,16 +344,14 @@ def beam_trends(
     half_power_rad = beam.fwhm_rad(freq_hz) / 2
     x = lm / half_power_rad
     radius = np.hypot(*x.T)
-    used = (radius < OUTERMOST) & (ratio > 3 * error) & (ratio > 0)
+    used = _tells_width(ratio, error, radius)
     if np.count_nonzero(used) < FEWEST_SOURCES:
         return Estimate(), (Estimate(), Estimate()), Estimate()
-    distance = radius[used] * half_power_rad
     design = np.stack([np.ones(int(used.sum())), radius[used] ** 2, *x[used].T], axis=1)
     sigma = np.hypot(error[used] / ratio[used], CATALOG_SCATTER)
-    assumed, width = np.log(beam.power(distance, freq_hz).reshape(-1)), 1.0
+    assumed, width = _log_response(beam, lm[used], freq_hz, 1.0), 1.0
     for _ in range(WIDTH_STEPS):
-        wider = np.log(np.maximum(beam.power(distance / width, freq_hz).reshape(-1), 1e-6))
-        left = np.log(ratio[used]) - (wider - assumed)
+        left = np.log(ratio[used]) - (_log_response(beam, lm[used], freq_hz, width) - assumed)
         solution, uncertain = _robust_fit(design, left, 1 / sigma**2)
         slope = float(solution[1]) / np.log(2.0) * width**2
         width = float(np.clip(width / np.sqrt(np.clip(1 - slope, 0.5, 2.0)), *WIDTH_RANGE))
@@ -366,6 +365,36 @@ def beam_trends(
         ),
         Estimate(central, float(central * uncertain[0])),
     )
+
+
+def _tells_width(ratio: Float, error: Float, radius: Float) -> Bool:
+    """Choose the sources that tell the width, by their distance in units of the radius of half power."""
+    return np.asarray((radius < OUTERMOST) & (ratio > 3 * error) & (ratio > 0))
+
+
+def _log_response(beam: PrimaryBeam, lm: Float, freq_hz: float, wider: float) -> Float:
+    """Logarithm of the power of a beam that is wider by a factor, shape (n,)."""
+    l, m = lm.T / wider  # noqa: E741
+    towards = np.stack([l, m, np.sqrt(1 - l**2 - m**2) - 1], axis=1)
+    return np.asarray(np.log(np.maximum(beam.power_towards(towards, freq_hz).reshape(-1), 1e-6)))
+
+
+def width_misfit(
+    ratio: Float, error: Float, lm: Float, beam: PrimaryBeam, freq_hz: float, width: float
+) -> float:
+    """Chi-squared of fluxes over the catalogue's through a beam that is wider by a factor.
+
+    Parameters as of :func:`beam_trends`. A common factor is left open, and no source counts for more than
+    three errors.
+    """
+    error = np.hypot(error / np.maximum(ratio, 1e-9), CATALOG_SCATTER)
+    used = _tells_width(ratio, ratio * error, np.hypot(*lm.T) / (beam.fwhm_rad(freq_hz) / 2))
+    if not used.any():
+        return float("nan")
+    change = _log_response(beam, lm[used], freq_hz, width) - _log_response(beam, lm[used], freq_hz, 1.0)
+    left = np.log(ratio[used]) - change
+    left -= np.median(left)
+    return float(np.minimum((left / error[used]) ** 2, CLIP**2).sum())
 
 
 def displacement(shift: Float, error: Float, lm: Float) -> tuple[Estimate, Estimate, Estimate]:

@@ -17,12 +17,13 @@ from dsa110_contimg.selfcal.data_weights import DataWeights, Outliers
 from dsa110_contimg.selfcal.findings import Finding
 from dsa110_contimg.selfcal.imaging import CalibratedImage
 from dsa110_contimg.selfcal.model_visibilities import ModelVisibilities, SkyVisibilities
-from dsa110_contimg.selfcal.sky_check import HeldoutSources, SkyCheck
+from dsa110_contimg.selfcal.sky_check import Estimate, HeldoutSources, SkyCheck
 from dsa110_contimg.selfcal.source_measurement import SourceMeasurement
-from dsa110_contimg.sky import ApparentSky
+from dsa110_contimg.sky import ApparentSky, PrimaryBeam
+from dsa110_contimg.sky.beam import RoundBeam
 from dsa110_contimg.visibilities import NoiseBounds, NoiseScale
 
-__all__ = ["CalState", "FluxScale", "MeasuredNoise", "Outcome", "Round", "Scale", "Verdict"]
+__all__ = ["BeamWidth", "CalState", "FluxScale", "MeasuredNoise", "Outcome", "Round", "Scale", "Verdict"]
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,29 @@ class FluxScale:
     offset_arcsec: tuple[float, float]
 
 
+@dataclass(frozen=True)
+class BeamWidth:
+    """Width of the beam that was found and is used.
+
+    Attributes
+    ----------
+    width : Estimate
+        Over that of the beam that was assumed.
+    assumed : PrimaryBeam
+        That beam.
+    """
+
+    width: Estimate
+    assumed: PrimaryBeam
+
+    @property
+    def remedy(self) -> str:
+        """What to give for the next observation; empty for a beam without a diameter."""
+        if not isinstance(self.assumed, RoundBeam):
+            return ""
+        return f"; --dish-diameter-m {self.assumed.diameter_m / self.width.value:.3g} says so beforehand"
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MeasuredNoise:
     """Noise of what a model leaves after gains.
@@ -199,6 +223,8 @@ class CalState:
         What flux scale and position were off by, if the sky model was rescaled.
     pointing : PointingFit or None
         The newest solution for the antennas' pointing, if one was kept: the sky model has the offsets.
+    beam_width : BeamWidth or None
+        Width of the beam, if another one than that assumed is used.
     heldout : HeldoutSources or None
         Sources measured with gains from others.
     sky_check : SkyCheck or None
@@ -243,6 +269,7 @@ class CalState:
     measured: SourceMeasurement | None = None
     flux_scale: FluxScale | None = None
     pointing: PointingFit | None = None
+    beam_width: BeamWidth | None = None
     heldout: HeldoutSources | None = None
     sky_check: SkyCheck | None = None
     moved: PhaseGradient | None = None

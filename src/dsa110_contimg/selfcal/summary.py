@@ -18,13 +18,15 @@ from dsa110_contimg.calibration.gains import phase_scatter_deg, typical_amplitud
 from dsa110_contimg.imaging import ImageMetrics
 from dsa110_contimg.selfcal.antenna_report import antenna_verdicts
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
-from dsa110_contimg.selfcal.findings import coherent
+from dsa110_contimg.selfcal.findings import coherent, wrong_width
 from dsa110_contimg.selfcal.imaging import CalibratedImage, measure, metrics_dict, region_for
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
 from dsa110_contimg.selfcal.naming import ANTENNAS, IMAGES, MASK, PICTURE, POINTING, QUALITY, STAGES
 from dsa110_contimg.selfcal.params import SelfCalParams
 from dsa110_contimg.selfcal.sky_check import Estimate
 from dsa110_contimg.selfcal.state import CalState, Round
+from dsa110_contimg.sky import FileBeam
+from dsa110_contimg.sky.beam import RoundBeam
 from dsa110_contimg.visibilities import NoiseBounds, NoiseScale
 
 __all__ = ["Figures", "summary_of"]
@@ -121,6 +123,7 @@ def summary_of(
         "chi2_untouched": _finite(state.untouched[0]) if state.untouched else None,
         "chi2_untouched_input": _finite(state.untouched[1]) if state.untouched else None,
         "pointing": _pointing(figures.reports[POINTING]),
+        "beam": _beam(params, state),
         "findings": [asdict(f) for f in state.findings],
         "moved_arcsec": _moved(state),
         "flux_scale": state.scale.of_input if state.scale else None,
@@ -178,6 +181,27 @@ def _pointing(report: Table | None) -> dict[str, float | None] | None:
         "error_deg": _finite(np.nanmedian(report["error_deg"]))
         if np.isfinite(report["error_deg"]).any()
         else None,
+    }
+
+
+def _beam(params: SelfCalParams, state: CalState) -> dict[str, Any] | None:
+    """Give the beam, its width as measured, and the diameter to give for it; None in an unseeded run."""
+    if params.catalog_model is None:
+        return None
+    beam, found = params.context.beam, state.beam_width
+    measured = Estimate() if state.sky_check is None else state.sky_check.beam_width
+    if found is not None:
+        measured = found.width
+    assumed = beam if found is None else found.assumed
+    size = assumed.diameter_m if isinstance(assumed, RoundBeam) else None
+    told = size is not None and (found is not None or wrong_width(measured))
+    return {
+        "form": beam.form,
+        "file": str(beam.path.absolute()) if isinstance(beam, FileBeam) else None,
+        "diameter_m": size,
+        "width": [_finite(measured.value), _finite(measured.error)],
+        "width_used": found.width.value if found is not None else 1.0,
+        "diameter_to_give_m": _finite(size / measured.value) if told and size is not None else None,
     }
 
 

@@ -92,6 +92,19 @@ class PointingOf(_Part):
     )
 
 
+class BeamOf(_Part):
+    """The primary beam that the catalogue was looked at through."""
+
+    form: Literal["airy", "gaussian", "cosine", "file"] = Field(description="Form of the beam")
+    file: str | None = Field(description="Path of the beam file; null for a formula")
+    diameter_m: float | None = Field(description="Effective diameter that was assumed, m; null for a file")
+    width: Pair = Field(description="Width of the beam over that assumed, by sources' fluxes, and its error")
+    width_used: float = Field(description="Width that was used over that assumed; 1 unless it was solved for")
+    diameter_to_give_m: float | None = Field(
+        description="Effective diameter of that width, m, where it is another one beyond doubt; else null"
+    )
+
+
 class FindingOf(_Part):
     """Something that speaks against the sky, the beam, the data or the start of a run."""
 
@@ -234,6 +247,7 @@ class Summary(_Part):
         description="Chi-squared of the delivered calibration on data that no step has used"
     )
     chi2_untouched_input: float | None = Field(description="The same of the input")
+    beam: BeamOf | None = Field(description="The primary beam; null in an unseeded run")
     pointing: PointingOf | None = Field(
         description="How far the antennas point off; null if no offsets were kept"
     )

@@ -10,9 +10,8 @@ import numpy as np
 from dsa110_contimg.array_types import Bool, Complex, Float, Int
 from dsa110_contimg.config import SimulationConfig
 from dsa110_contimg.errors import InputError
-from dsa110_contimg.sky import AiryBeam, lmn_from_radec, radec_from_lm
+from dsa110_contimg.sky import PrimaryBeam, lmn_from_radec, radec_from_lm
 from dsa110_contimg.sky.components import ARCSEC
-from dsa110_contimg.sky.directions import angular_separation
 
 __all__ = ["Instrument", "draw_instrument"]
 
@@ -57,6 +56,13 @@ class Instrument:
         cosine in the middle of the band; they fall with frequency.
     stretch : ndarray, shape ()
         Distances from the field's centre are seen longer by this fraction.
+    shear : ndarray, shape ()
+        Those northward longer by this fraction, those eastward shorter.
+    drift_rad : ndarray, shape (nant, 2)
+        Change of the pointing errors from the first to the last dump, at an even pace; in the middle they are
+        `pointing_rad`.
+    squint_rad : ndarray, shape ()
+        By how much the first receptor points east of the second, each half of it off.
     """
 
     gain: Complex
@@ -74,12 +80,22 @@ class Instrument:
     noise: Float
     ionosphere: Float
     stretch: Float
+    shear: Float
+    drift_rad: Float
+    squint_rad: Float
 
     @property
     def same_beams(self) -> bool:
-        """True if all antennas see the sky through the nominal beam, and through one ionosphere."""
-        alike = not self.pointing_rad.any() and bool((self.width == 1).all())
-        return alike and not self.ionosphere.any()
+        """True if all receivers see the sky through the nominal beam, and through one ionosphere."""
+        off = self.pointing_rad.any() or self.drift_rad.any() or bool(self.squint_rad)
+        return not off and bool((self.width == 1).all()) and not self.ionosphere.any()
+
+    def axes_rad(self, dump: int, receptor: int) -> Float:
+        """How far the beams of a receptor are off eastward and northward in a dump, radians, (nant, 2)."""
+        n_times = self.gain.shape[0]
+        part = dump / (n_times - 1) - 0.5 if n_times > 1 else 0.0
+        squint = np.array([(0.5 - receptor) * float(self.squint_rad), 0.0])
+        return np.asarray(self.pointing_rad + part * self.drift_rad + squint)
 
     @property
     def lost(self) -> Bool:
@@ -113,13 +129,20 @@ class Instrument:
         return np.asarray(self.ionosphere[dump] @ lmn_from_radec(ra_rad, dec_rad, *pointing)[:, :2].T)
 
     def amplitude_beams(
-        self, beam: AiryBeam, ra_rad: Float, dec_rad: Float, pointing: tuple[float, float], freq_hz: Float
+        self,
+        beam: PrimaryBeam,
+        ra_rad: Float,
+        dec_rad: Float,
+        pointing: tuple[float, float],
+        freq_hz: Float,
+        dump: int,
+        receptor: int = 0,
     ) -> Float:
         """Voltage beams by antenna, negative in the first sidelobe.
 
         Parameters
         ----------
-        beam : AiryBeam
+        beam : PrimaryBeam
             Nominal beam.
         ra_rad, dec_rad : ndarray, shape (n,)
             Sources, ICRS radians.
@@ -127,16 +150,18 @@ class Instrument:
             Where the dishes mean to point, ICRS radians.
         freq_hz : ndarray, shape (nchan,)
             Channels.
+        dump, receptor : int
+            Which.
 
         Returns
         -------
         ndarray, shape (nant, n, nchan)
         """
         beams = []
-        for (east, north), width in zip(self.pointing_rad, self.width, strict=True):
+        for (east, north), width in zip(self.axes_rad(dump, receptor), self.width, strict=True):
             ra, dec = radec_from_lm(np.sin(east), np.sin(north), *pointing)
-            own = AiryBeam(beam.diameter_m / width, beam.blockage_m / width)
-            beams.append(own.voltage(angular_separation(ra_rad, dec_rad, ra, dec), freq_hz))
+            towards = lmn_from_radec(ra_rad, dec_rad, float(ra), float(dec))
+            beams.append(beam.widened(float(width)).voltage_towards(towards, freq_hz))
         return np.array(beams)
 
 
@@ -208,6 +233,9 @@ def draw_instrument(
         10 ** (0.5 * config.noise_spread * streams["noise_spread"].standard_normal(n_antennas)),
         _ionosphere(streams["ionosphere"], np.radians(config.ionosphere_deg), shape, half_power_rad),
         np.asarray(config.refraction_arcsec * ARCSEC / half_power_rad),
+        np.asarray(config.refraction_shear_arcsec * ARCSEC / half_power_rad),
+        np.radians(config.pointing_drift) * streams["pointing_drift"].standard_normal((n_antennas, 2)),
+        np.asarray(np.radians(config.squint_deg)),
     )
 
 

@@ -22,12 +22,13 @@ from dsa110_contimg.simulate.array import (
     uvw_of_antennas,
 )
 from dsa110_contimg.simulate.catalog_faults import error_size, require_catalog_error_fits
+from dsa110_contimg.simulate.elliptical_beam import EllipticalBeam
 from dsa110_contimg.simulate.instrument import Instrument, draw_instrument
 from dsa110_contimg.simulate.population import write_catalog
 from dsa110_contimg.simulate.scene import build_scene
 from dsa110_contimg.simulate.truth import Truth
 from dsa110_contimg.simulate.writer import Layout, MeasurementSetWriter
-from dsa110_contimg.sky import AiryBeam, SkyModel, beam_for_antenna
+from dsa110_contimg.sky import PrimaryBeam, SkyModel, choose_beam
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 from dsa110_contimg.visibilities.lock import lock_beside
 
@@ -67,6 +68,7 @@ STREAMS = (
     "noise_spread",
     "ionosphere",
     "weights",
+    "pointing_drift",
 )
 #: So many sources, the brightest apparent ones, are seen through each antenna's own beam.
 OWN_BEAM_SOURCES = 300
@@ -133,7 +135,8 @@ def simulate(
             _observe(temporary, config, array, truth, streams, progress or LogProgress())
             stem = out.with_suffix("")
             truth.write(stem.with_name(stem.name + ".truth.npz"))
-            reach = float(np.degrees(_reach(config, truth.freq_hz, array))) + MARGIN_DEG
+            wider = max(1.0, config.beam_width)
+            reach = float(np.degrees(_reach(config, truth.freq_hz, array, wider))) + MARGIN_DEG
             if config.catalog_error == "shift":
                 reach += error_size(config) / 3600
             write_catalog(
@@ -150,15 +153,16 @@ def _require_absent(out: Path) -> None:
         raise ResourceError("is there already", out, "choose another name or remove it")
 
 
-def _reach(config: SimulationConfig, freq_hz: Float, array: Array) -> float:
+def _reach(config: SimulationConfig, freq_hz: Float, array: Array, wider: float = 1.0) -> float:
     """How far from the centre sources are drawn: the second null at either end of the drift, radians.
 
-    That of the nominal beam, so that `beam_width` leaves the sky as it is.
+    That of the nominal beam, so that `beam_width` leaves the sky as it is; or of one wider by a factor: so
+    far the catalogue is complete.
     """
     half = SIDEREAL_RATE * config.dumps * config.dump_s / 2 * np.cos(np.radians(config.dec))
     drift = np.radians(half) if config.drift else 0.0
-    beam = beam_for_antenna(array.telescope, array.dish_m)
-    return float(min(beam.null_rad(float(freq_hz.min()), order=2) + drift, np.radians(89.0)))
+    beam = choose_beam(array.telescope, np.array([array.dish_m]))
+    return float(min(beam.widened(wider).null_rad(float(freq_hz.min()), order=2) + drift, np.radians(89.0)))
 
 
 def _truth(
@@ -176,8 +180,10 @@ def _truth(
     pointing = centre
     if config.drift:
         pointing = np.array([meridian_pointing(t / 86400.0, transit, ra, dec) for t in times])
-    nominal = beam_for_antenna(array.telescope, array.dish_m)
-    beam = AiryBeam(nominal.diameter_m / config.beam_width, nominal.blockage_m / config.beam_width)
+    nominal = choose_beam(array.telescope, np.array([array.dish_m]), form=config.beam)
+    beam: PrimaryBeam = nominal.widened(config.beam_width)
+    if config.beam_ellipticity != 1:
+        beam = EllipticalBeam(nominal.widened(config.beam_width), config.beam_ellipticity)
     mid = float(freq.min() + freq.max()) / 2
     scene = build_scene(config, streams, ra, dec, _reach(config, freq, array), beam, mid, sky)
     return Truth(
@@ -244,10 +250,11 @@ def _observe(
                 gain = receivers.gain[t] * receivers.bandpass[window] * alive[:, None]
                 turned = gain[:, first] * np.conj(gain[:, second])
                 burst = receivers.rfi_phase[t] * alive
-                seen += (burst[first] * np.conj(burst[second]))[:, None] * receivers.rfi_jy[t, window]
+                bursts = (burst[first] * np.conj(burst[second]))[:, None] * receivers.rfi_jy[t, window]
+                seen += bursts[:, :, None]
                 # The receivers' own power in the autocorrelations.
-                seen[auto] += config.sefd_jy * (receivers.noise**2)[first[auto], None]
-                vis = (seen[:, :, None] * turned.transpose(1, 0, 2)).astype(np.complex64)
+                seen[auto] += config.sefd_jy * (receivers.noise**2)[first[auto], None, None]
+                vis = (seen * turned.transpose(1, 0, 2)).astype(np.complex64)
                 shape = (pairs[0].size, config.channels, 2)
                 for part in (vis.real, vis.imag):
                     part += scale[:, None, None] * noise.standard_normal(shape, dtype=np.float32)[kept]
@@ -312,28 +319,38 @@ class _SkyAt:
             self.own[bright[sky.is_point[bright]][:OWN_BEAM_SOURCES]] = True
 
     def visibilities(self, window: int, uvw: Float, first: Int, second: Int) -> Complex:
-        """Predict a spectral window without receivers, shape (nbl, nchan), in jansky."""
+        """Predict a spectral window without receivers, in jansky.
+
+        Shape (nbl, nchan, 2), or (nbl, nchan, 1) where both receptors see the same.
+        """
         freq = self.truth.freq_hz[window]
         flux, sky = self.truth.apparent_flux(freq, self.dump), self.truth.sky
         rest = ~self.own
         shape = (sky.major_rad[rest], sky.minor_rad[rest], sky.pa_rad[rest])
         vis = predict_components(uvw, freq, self.lmn[rest], flux[rest], *shape).astype(np.complex128)
         if not self.own.any():
-            return vis
+            return vis[:, :, None]
+        receptors = range(2 if self.truth.instrument.squint_rad else 1)
+        return vis[:, :, None] + np.stack([self._own(freq, first, second, p) for p in receptors], axis=2)
+
+    def _own(self, freq: Float, first: Int, second: Int, receptor: int) -> Complex:
+        """Predict the sources that a receptor sees through each antenna's own beam, shape (nbl, nchan)."""
+        sky = self.truth.sky
         chosen = sky.select(self.own)
         pointing = (float(self.truth.pointing[self.dump, 0]), float(self.truth.pointing[self.dump, 1]))
         amplitude = self.truth.instrument.amplitude_beams(
-            self.truth.beam, chosen.ra_rad, chosen.dec_rad, pointing, freq
+            self.truth.beam, chosen.ra_rad, chosen.dec_rad, pointing, freq, self.dump, receptor
         )
         turns = self.antenna_uvw @ self.lmn[self.own].T / SPEED_OF_LIGHT
         # A gain's phase turns a voltage the other way: V = g_i conj(g_j).
         screen = self.truth.instrument.ionosphere_phase(self.dump, chosen.ra_rad, chosen.dec_rad, pointing)
         middle = (self.truth.freq_hz.min() + self.truth.freq_hz.max()) / 2
         flux = chosen.flux_at(freq)
+        vis = np.zeros((first.size, freq.size), dtype=np.complex128)
         for c, hertz in enumerate(freq):
             voltage = amplitude[:, :, c] * np.exp(1j * (2 * np.pi * hertz * turns - screen * middle / hertz))
             matrix = (np.conj(voltage) * flux[:, c]) @ voltage.T
-            vis[:, c] += matrix[first, second]
+            vis[:, c] = matrix[first, second]
         return vis
 
 

@@ -14,7 +14,7 @@ from dsa110_contimg.errors import InputError
 from dsa110_contimg.simulate.catalog_faults import with_bright_errors, with_catalog_fault
 from dsa110_contimg.simulate.population import draw_sky, with_catalog_errors
 from dsa110_contimg.sky import (
-    AiryBeam,
+    PrimaryBeam,
     SkyModel,
     angular_separation,
     catalogued_sky,
@@ -67,7 +67,7 @@ def build_scene(
     ra_rad: float,
     dec_rad: float,
     radius_rad: float,
-    beam: AiryBeam,
+    beam: PrimaryBeam,
     freq_hz: float,
     given: SkyModel | None = None,
 ) -> Scene:
@@ -81,7 +81,7 @@ def build_scene(
         Random numbers by subject.
     ra_rad, dec_rad, radius_rad : float
         Centre of the field in the middle of the observation, and how far the sky reaches, ICRS radians.
-    beam : AiryBeam
+    beam : PrimaryBeam
         Primary beam, which apparent fluxes are meant through.
     freq_hz : float
         Frequency of apparent fluxes: the middle of the band.
@@ -103,8 +103,8 @@ def build_scene(
     n = len(base)
 
     def apparent(sky: SkyModel) -> Float:
-        distance = angular_separation(sky.ra_rad, sky.dec_rad, ra_rad, dec_rad)
-        return np.asarray(sky.flux_at(np.array([freq_hz])) * beam.power(distance, freq_hz))[:, 0]
+        response = beam.power_towards(sky.lmn(ra_rad, dec_rad), freq_hz)
+        return np.asarray(sky.flux_at(np.array([freq_hz])) * response)[:, 0]
 
     # Every source draws for every fate, so that one fraction does not shift the others.
     missing = streams["missing"].uniform(size=n) < config.missing

@@ -11,9 +11,11 @@ import numpy as np
 from dsa110_contimg.array_types import Complex, Float
 from dsa110_contimg.errors import InputError
 from dsa110_contimg.files import replacing
+from dsa110_contimg.simulate.elliptical_beam import EllipticalBeam
 from dsa110_contimg.simulate.instrument import Instrument
 from dsa110_contimg.simulate.scene import Scene
-from dsa110_contimg.sky import AiryBeam, SkyModel, angular_separation, radec_from_lm
+from dsa110_contimg.sky import PrimaryBeam, SkyModel, radec_from_lm
+from dsa110_contimg.sky.beam import FORMS, AiryBeam, RoundBeam
 
 __all__ = ["Truth"]
 
@@ -38,7 +40,7 @@ class Truth:
         Phase centres of the dumps, alike.
     middle : ndarray, shape (2,)
         Pointing in the middle of the observation.
-    beam : AiryBeam
+    beam : PrimaryBeam
         Common beam of the dishes, of their true width.
     instrument : Instrument
         The receivers.
@@ -51,7 +53,7 @@ class Truth:
     pointing: Float
     phase_centre: Float
     middle: Float
-    beam: AiryBeam
+    beam: PrimaryBeam
     instrument: Instrument
     scene: Scene
 
@@ -67,13 +69,13 @@ class Truth:
 
     @property
     def seen_sky(self) -> SkyModel:
-        """True sky where refraction shows it, stretched about the middle; what lies far off stays."""
-        sky, stretch = self.sky, float(self.instrument.stretch)
-        if stretch == 0:
+        """True sky where refraction shows it, distorted about the middle; what lies far off stays."""
+        sky, stretch, shear = self.sky, float(self.instrument.stretch), float(self.instrument.shear)
+        if stretch == 0 and shear == 0:
             return sky
         middle = (float(self.middle[0]), float(self.middle[1]))
         l, m, _ = sky.lmn(*middle).T  # noqa: E741
-        ra, dec = radec_from_lm((1 + stretch) * l, (1 + stretch) * m, *middle)
+        ra, dec = radec_from_lm((1 + stretch - shear) * l, (1 + stretch + shear) * m, *middle)
         near = np.array([kind != "far" for kind in self.scene.sky_kind])
         return replace(sky, ra_rad=np.where(near, ra, sky.ra_rad), dec_rad=np.where(near, dec, sky.dec_rad))
 
@@ -93,8 +95,8 @@ class Truth:
             Jansky.
         """
         ra, dec = self.middle if dump is None else self.pointing[dump]
-        separation = angular_separation(self.sky.ra_rad, self.sky.dec_rad, ra, dec)
-        return np.asarray(self.sky.flux_at(freq_hz) * self.beam.power(separation, freq_hz))
+        response = self.beam.power_towards(self.sky.lmn(float(ra), float(dec)), freq_hz)
+        return np.asarray(self.sky.flux_at(freq_hz) * response)
 
     def write(self, path: Path) -> None:
         """Write ``OUT.truth.npz``, beside and renamed; :meth:`read` brings it back."""
@@ -104,7 +106,7 @@ class Truth:
             "pointing": self.pointing,
             "phase_centre": self.phase_centre,
             "middle": self.middle,
-            "beam_m": np.array([self.beam.diameter_m, self.beam.blockage_m]),
+            **_beam_values(self.beam),
             "sky_entry": self.scene.sky_entry,
             "sky_kind": np.array(self.scene.sky_kind, dtype=str),
             "catalog_kind": np.array(self.scene.catalog_kind, dtype=str),
@@ -129,6 +131,7 @@ class Truth:
         try:
             with np.load(path, allow_pickle=False) as saved:
                 v = dict(saved)
+            v = _of_older(v) | v
             skies = [
                 SkyModel(
                     tuple(str(name) for name in v[prefix + "name"]),
@@ -150,7 +153,7 @@ class Truth:
                 v["pointing"],
                 v["phase_centre"],
                 v["middle"],
-                AiryBeam(*(float(x) for x in v["beam_m"])),
+                _beam_from(v),
                 Instrument(*(v[name] for name in INSTRUMENT)),
                 scene,
             )
@@ -159,3 +162,34 @@ class Truth:
             raise InputError(
                 f"cannot be read as the truth of a simulation ({text})", path, "give OUT.truth.npz"
             ) from None
+
+
+def _beam_values(beam: PrimaryBeam) -> dict[str, Any]:
+    """Say what a beam is made of."""
+    ratio = beam.ratio if isinstance(beam, EllipticalBeam) else 1.0
+    base = beam.round_beam if isinstance(beam, EllipticalBeam) else beam
+    if not isinstance(base, RoundBeam):
+        raise TypeError(f"a truth of a beam of form {base.form} cannot be written")
+    blockage = base.blockage_m if isinstance(base, AiryBeam) else 0.0
+    return {
+        "beam_m": np.array([base.diameter_m, blockage]),
+        "beam_form": np.array(base.form),
+        "beam_ratio": np.array(ratio),
+    }
+
+
+def _beam_from(values: dict[str, Any]) -> PrimaryBeam:
+    diameter, blockage = (float(x) for x in values["beam_m"])
+    form = str(values.get("beam_form", AiryBeam.form))
+    base = AiryBeam(diameter, blockage) if form == AiryBeam.form else FORMS[form](diameter)
+    ratio = float(values.get("beam_ratio", 1.0))
+    return base if ratio == 1 else EllipticalBeam(base, ratio)
+
+
+def _of_older(values: dict[str, Any]) -> dict[str, Any]:
+    """Give what an older simulator, which did not know of it, left as it is in every truth."""
+    return {
+        "shear": np.zeros(()),
+        "squint_rad": np.zeros(()),
+        "drift_rad": np.zeros_like(values["pointing_rad"]),
+    }

@@ -9,9 +9,8 @@ import numpy as np
 
 from dsa110_contimg.array_types import Float
 from dsa110_contimg.sky.antenna_beams import AntennaBeams
-from dsa110_contimg.sky.beam import AiryBeam
+from dsa110_contimg.sky.beam import PrimaryBeam
 from dsa110_contimg.sky.components import SkyModel
-from dsa110_contimg.sky.directions import angular_separation
 
 __all__ = [
     "BAND_SAMPLES",
@@ -38,7 +37,7 @@ class ApparentSky:
     ----------
     sky : SkyModel
         The sources outside the beam; of a catalogue model the brightest apparent first.
-    beam : AiryBeam
+    beam : PrimaryBeam
         Primary beam.
     apparent_jy : ndarray, shape (n,)
         Apparent flux density in jansky, mean over the band and the dumps: what
@@ -54,7 +53,7 @@ class ApparentSky:
     """
 
     sky: SkyModel
-    beam: AiryBeam
+    beam: PrimaryBeam
     apparent_jy: Float
     freq_hz: float
     catalog: str
@@ -79,8 +78,8 @@ class ApparentSky:
         ndarray, shape (n, nchan)
             Apparent flux density in jansky.
         """
-        separation = angular_separation(self.sky.ra_rad, self.sky.dec_rad, ra_rad, dec_rad)
-        return np.asarray(self.sky.flux_at(freq_hz) * self.beam.power(separation, freq_hz))
+        response = self.beam.power_towards(self.sky.lmn(ra_rad, dec_rad), freq_hz)
+        return np.asarray(self.sky.flux_at(freq_hz) * response)
 
     def write(self, prefix: Path) -> list[Path]:
         """Write the apparent fluxes as ``PREFIX-seed.txt`` (WSClean) and ``PREFIX-seed.reg`` (DS9)."""
@@ -95,14 +94,14 @@ class ApparentSky:
         return np.asarray(self.apparent_jy * ratio**self.sky.spectral_index)
 
 
-def mean_apparent_flux(sky: SkyModel, beam: AiryBeam, pointing: Float, freq_hz: Float) -> Float:
+def mean_apparent_flux(sky: SkyModel, beam: PrimaryBeam, pointing: Float, freq_hz: Float) -> Float:
     """Flux through the beam, mean over pointings and frequencies.
 
     Parameters
     ----------
     sky : SkyModel
         Sources.
-    beam : AiryBeam
+    beam : PrimaryBeam
         Primary beam.
     pointing : ndarray, shape (ntime, 2)
         Right ascension and declination, ICRS radians.
@@ -117,8 +116,7 @@ def mean_apparent_flux(sky: SkyModel, beam: AiryBeam, pointing: Float, freq_hz: 
     total = np.zeros(len(sky))
     flux = sky.flux_at(freq_hz)
     for ra, dec in pointing:
-        separation = angular_separation(sky.ra_rad, sky.dec_rad, ra, dec)
-        total += np.mean(flux * beam.power(separation, freq_hz), axis=1)
+        total += np.mean(flux * beam.power_towards(sky.lmn(float(ra), float(dec)), freq_hz), axis=1)
     return total / len(pointing)
 
 

@@ -11,7 +11,7 @@ from dsa110_contimg.array_types import Float
 from dsa110_contimg.catalogs import bright_sources, query_cone
 from dsa110_contimg.errors import SeedError
 from dsa110_contimg.sky.apparent_sky import BAND_SAMPLES, ApparentSky, mean_apparent_flux
-from dsa110_contimg.sky.beam import AiryBeam
+from dsa110_contimg.sky.beam import PrimaryBeam
 from dsa110_contimg.sky.components import ARCSEC, SkyModel
 from dsa110_contimg.sky.directions import angular_separation
 
@@ -21,7 +21,7 @@ __all__ = ["build_catalog_model", "catalog_sky", "catalogued_sky", "far_bright_s
 def build_catalog_model(
     pointing: Float,
     freq_hz: Float,
-    beam: AiryBeam,
+    beam: PrimaryBeam,
     *,
     catalog: str = "nvss",
     catalog_dir: Path | None = None,
@@ -43,7 +43,7 @@ def build_catalog_model(
         declination, ICRS radians.
     freq_hz : ndarray, shape (nchan,)
         All channel frequencies of the observation in hertz.
-    beam : AiryBeam
+    beam : PrimaryBeam
         Primary beam.
     catalog : str
         Catalogue to look up.

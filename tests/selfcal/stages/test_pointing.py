@@ -8,7 +8,7 @@ import pytest
 from astropy.table import Table
 
 from dsa110_contimg.errors import InputError
-from dsa110_contimg.selfcal.pointing_report import read_pointing
+from dsa110_contimg.selfcal.pointing_report import pointing_report, read_pointing
 from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.simulate import Truth
 from dsa110_contimg.visibilities import open_measurement_set
@@ -127,6 +127,11 @@ def test_offsets_are_those_of_antennas_by_name(tmp_path):
     Table({"antenna": ["b", "a"], "east_deg": [0.1, 0.2], "north_deg": [0.0, np.nan]}).write(path)
     beams = read_pointing(path, ["a", "c"])
     np.testing.assert_allclose(np.degrees(beams.offset_rad), [[0.2, 0.0], [0.0, 0.0]])
+    # Of neither is known where it points: a table says so.
+    assert beams.known.tolist() == [False, False]
+    both = read_pointing(path, ["b", "c"])
+    table = pointing_report(["b", "c"], both, None)
+    np.testing.assert_array_equal(table["east_deg"], [0.1, np.nan])
     with pytest.raises(InputError, match="none of the antennas"):
         read_pointing(path, ["x"])
     Table({"antenna": ["a"], "east_deg": [100.0], "north_deg": [0.0]}).write(path, overwrite=True)
