@@ -101,7 +101,7 @@ def build_strips(
     Parameters
     ----------
     catalog : str
-        ``"nvss"`` or ``"first"``.
+        Name of a survey.
     source : str or Path
         Catalogue file in any form that `dsa110_contimg.catalogs.column_families` reads.
     catalog_dir : str or Path, optional
@@ -228,7 +228,8 @@ def _rows_between(table: Table, survey: Survey, low: float, high: float) -> Floa
     dec = np.asarray(table["dec_deg"])
     below = dec < high if high in STRIP_EDGES[:-1] else dec <= high
     rows = np.flatnonzero((dec >= low) & below)
-    columns = [(rows + 1).astype(np.float64), *(np.asarray(table[name])[rows] for name in survey.units)]
+    number = table.meta["rows"][rows] if "rows" in table.meta else rows
+    columns = [(number + 1).astype(np.float64), *(np.asarray(table[name])[rows] for name in survey.units)]
     return np.stack(columns, axis=1)
 
 
