@@ -160,6 +160,8 @@ def _calibrated(
             f"catalogue model: {len(listed)} {listed.catalog.upper()} sources, "
             f"{listed.apparent_jy.sum():.3f} Jy apparent, the brightest {listed.apparent_jy[0]:.3f} Jy"
         )
+        for told in (*listed.notes, *([listed.spectra.sentence()] if listed.spectra else [])):
+            log.note(told)
     stages = unseeded.STAGES if listed is None else seeded.STAGES
     state = CalState(weights=data.nominal_weights(), findings=_before(params, log))
     state = run_stages(stages, data, state, config, log)
