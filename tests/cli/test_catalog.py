@@ -122,7 +122,7 @@ def test_query_refuses_unknown_forms_and_places(
         err = run(capfd, *words, "--out", tmp_path / "none" / f"a.{suffix}", status=2)
         assert "cannot be written" in err
         assert err.count("\n") == 1
-    assert "unknown catalogue 'sumss'" in run(capfd, *words, "--catalog", "sumss", status=2)
+    assert "unknown catalogue 'vlssr'" in run(capfd, *words, "--catalog", "vlssr", status=2)
     assert "catalog build first" in run(capfd, *words, "--catalog", "merged", status=2)
 
 
@@ -146,7 +146,7 @@ def test_build_from_a_url_and_again_without_it(capfd: pytest.CaptureFixture[str]
     assert "checksum" in run(capfd, *words, "--sha256", "0" * 64, status=2)
     local = ("build", "nvss", tmp_path / "www" / "nvss.csv.gz", "--sha256", digest)
     assert "for a local file" in run(capfd, *local, status=2)
-    assert "unknown catalogue 'wenss'" in run(capfd, "build", "wenss", "a.fits", status=2)
+    assert "unknown catalogue 'vlssr'" in run(capfd, "build", "vlssr", "a.fits", status=2)
 
 
 @pytest.mark.shared_data

@@ -110,17 +110,14 @@ def not_covered(
     strips, without : list
         The strips that it touches, and the numbers of those that are not there.
     """
-    missing = _missing(bounding_box(ra_deg, dec_deg, radius_deg), strips, without)
-    for circle in dict.fromkeys(strip.circle for strip in strips):
-        if circle is not None and circle.separation(ra_deg, dec_deg) + radius_deg > circle.radius_deg + 1e-6:
-            missing.append(
-                f"the list covers {circle.radius_deg:g} deg about RA {circle.ra_deg:g} "
-                f"Dec {circle.dec_deg:g} only"
-            )
+    missing = [
+        f"the list covers {circle.radius_deg:g} deg about RA {circle.ra_deg:g} Dec {circle.dec_deg:g} only"
+        for circle in dict.fromkeys(strip.circle for strip in strips)
+        if circle is not None and circle.separation(ra_deg, dec_deg) + radius_deg > circle.radius_deg + 1e-6
+    ]
+    missing = missing or _missing(bounding_box(ra_deg, dec_deg, radius_deg), strips, without)
     cover = Cover(tuple(strips))
-    if missing or not survey.irregular or any(strip.circle for strip in strips):
-        return missing
-    if any(strip.covers for strip in strips):
+    if missing or not survey.irregular or any(strip.covers for strip in strips):
         return missing
     footprint = cover.footprint or Footprint(1, ())
     reach = math.degrees(math.sqrt(4 * math.pi / 12) / footprint.nside)
