@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from dsa110_contimg.catalogs import build_strips, cover_of, query_cone, require_strips
-from dsa110_contimg.catalogs.surveys import SURVEYS
+from dsa110_contimg.catalogs.surveys import CHOICES, SURVEYS
+from dsa110_contimg.config import CatalogName
 from dsa110_contimg.errors import CatalogCoverageError, CatalogMissingError, InputError
 
 EVERYWHERE = (0.0, 360.0, -90.0, 90.0)
@@ -17,6 +19,10 @@ EVERYWHERE = (0.0, 360.0, -90.0, 90.0)
 def write(path: Path, sources: list[tuple[float, float, float]]) -> Path:
     path.write_text("\n".join(["ra_deg,dec_deg,flux_mjy", *(f"{a},{d},{f}" for a, d, f in sources), ""]))
     return path
+
+
+def test_every_survey_can_be_asked_for() -> None:
+    assert get_args(CatalogName) == CHOICES
 
 
 @pytest.fixture(scope="module")

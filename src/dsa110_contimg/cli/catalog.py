@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from rich.table import Table
@@ -20,6 +20,9 @@ from dsa110_contimg.cli.terminal import (
 from dsa110_contimg.config import CatalogName
 from dsa110_contimg.errors import CatalogMissingError, InputError, ResourceError
 from dsa110_contimg.files import replacing, write_table
+
+if TYPE_CHECKING:
+    from dsa110_contimg.catalogs import StripInfo
 
 __all__ = ["catalog_app"]
 
@@ -224,6 +227,7 @@ def catalog_info(
                         "catalog": s.catalog,
                         "dec_deg": [s.dec_min, s.dec_max],
                         "ra_deg": [s.ra_min, s.ra_max],
+                        "covers": list(s.covers),
                         "n_sources": s.n_sources,
                         "faintest_mjy": plain(s.faintest_mjy),
                         "completeness_mjy": s.completeness_mjy,
@@ -244,7 +248,7 @@ def catalog_info(
         table.add_row(
             s.path.name,
             f"{s.dec_min:+.2f} .. {s.dec_max:+.2f}",
-            "by map" if s.footprint is not None else f"{s.ra_min:.2f} .. {s.ra_max:.2f}",
+            _ra_cell(s),
             str(s.n_sources),
             f"{s.faintest_mjy:.3g}",
             "-" if s.completeness_mjy is None else f"{s.completeness_mjy:.3g}",
@@ -259,6 +263,13 @@ def catalog_info(
         typer.echo(line)
         for note in sorted({note for s in strips if s.catalog == name for note in s.notes}):
             typer.echo(f"{name}: {note}")
+
+
+def _ra_cell(strip: StripInfo) -> str:
+    """Say which right ascensions a strip covers."""
+    if strip.circle is not None:
+        return f"{strip.circle.radius_deg:g} deg about {strip.circle.ra_deg:.2f} {strip.circle.dec_deg:+.2f}"
+    return "by map" if strip.footprint is not None else f"{strip.ra_min:.2f} .. {strip.ra_max:.2f}"
 
 
 @catalog_app.command("migrate")
