@@ -81,16 +81,19 @@ def test_an_index_from_the_file_is_taken(tmp_path):
 
 def test_a_circle_that_holds_the_main_beam_is_enough_and_what_is_beyond_is_told(tmp_path):
     null = float(np.degrees(DISH.null_rad(0.98 * 1.4e9)))
-    source = write(tmp_path / "n.csv", ["101.5,45,1000"])
+    source = write(tmp_path / "n.csv", ["101.5,45,1000", f"101.5,{45 + null + 0.5},90000"])
     build_strips("nvss", source, tmp_path, covers=(101.5, 45.0, null + 0.01))
     seed = model(tmp_path, 1400.0)
+    assert "nvss2" not in seed.sky.name
     assert len(seed.notes) == 1
     assert "the catalogue ends inside the cone" in seed.notes[0]
     build_strips("nvss", source, tmp_path, covers=(101.5, 45.0, null - 0.05))
     with pytest.raises(CatalogCoverageError, match="the list covers"):
         model(tmp_path, 1400.0)
     build_strips("nvss", source, tmp_path, covers=(101.5, 45.0, 20.0))
-    assert model(tmp_path, 1400.0).notes == ()
+    whole = model(tmp_path, 1400.0)
+    assert whole.notes == ()
+    assert "nvss2" in whole.sky.name
 
 
 def test_what_is_beyond_is_as_much_as_drawn_skies_have_there(tmp_path):

@@ -101,6 +101,8 @@ def build_catalog_model(
         )
         if left_out.fraction > 0:
             notes.append(left_out.sentence())
+            # What a list happens to hold beyond what it is complete for is no model of the sky there.
+            rows = rows[cover.holds(np.asarray(rows["ra_deg"]), np.asarray(rows["dec_deg"]))]
     if index_from == "catalogs":
         indices = source_indices(rows, middle, *cone, catalog_dir, spectral_index)
     else:
