@@ -92,6 +92,12 @@ NOT_RUN = {
     "install -m 0644": "changes the machine",
     "timeout 5 sh -c": "for a mount that is dead",
 }
+#: Files of surveys that the documents name; their layouts are those of tests/catalogs/test_surveys.py.
+SURVEY_FILES = (
+    *("sumss.tsv", "racs_low.csv", "racs_mid.csv", "CIRADA_VLASS2QLv2_table1_components.csv.gz"),
+    *("TGSSADR1_7sigma_catalog.tsv", "LoTSS_DR2_v110_masked.srl.fits", "GLEAM_EGC_v2.fits", "wenss.tsv"),
+    "field.csv",
+)
 #: An entry of the list of VLA calibrators, as the observatory hands it out.
 CALIBRATORS = """IAU NAME EQUINOX  PC RA(hh,mm,ss)    DEC(ddd,mm,ss)   POS.REF ALT.NAME
 
@@ -193,7 +199,7 @@ def prepared(tmp_path_factory) -> Path:
         listed = folder / "obs.catalog.ecsv"
         build_strips("nvss", listed, folder / "state" / "catalogs")
         # What a file is, is seen from its content, whatever its name.
-        for name in ("heasarc_nvss.tdat.gz", "NVSS.fits", "mysky.csv"):
+        for name in ("heasarc_nvss.tdat.gz", "NVSS.fits", "mysky.csv", *SURVEY_FILES):
             shutil.copy(listed, folder / name)
         drawn = draw(300_000, dec_min=50.0)
         near = np.hypot((drawn.ra_deg - ra) * np.cos(np.radians(dec)), drawn.dec_deg - dec) < 4

@@ -44,6 +44,23 @@ AGES_S = {"h": 3600.0, "d": 86400.0}
 DEPTH_UNITS = {"Jy": 1.0, "mJy": 1e-3, "uJy": 1e-6, "sigma": 1.0}
 
 
+#: What `catalog` may be: the surveys, and two ways to choose among those built.
+CatalogName = Literal[
+    "nvss",
+    "first",
+    "sumss",
+    "racs-low",
+    "racs-mid",
+    "vlass",
+    "tgss",
+    "lotss",
+    "gleam",
+    "wenss",
+    "merged",
+    "auto",
+]
+
+
 class CleanConfig(Settings):
     """Options of every image."""
 
@@ -76,17 +93,27 @@ class CleanConfig(Settings):
 class SeedConfig(Settings):
     """Options of the sky that is taken from the catalogue."""
 
-    catalog: Literal["nvss", "first", "merged"] = Field(
+    catalog: CatalogName = Field(
         "nvss",
-        description="Catalogue to look the field up in; merged: NVSS with the positions of FIRST",
+        description="Catalogue to look the field up in; auto: of those built that cover the field the one "
+        "nearest in frequency; merged: that one with the positions of the sharpest",
     )
     nvss_min_mjy: float = Field(
-        1.0, ge=0, description="Faintest catalogue flux in mJy; below 2 the whole of NVSS"
+        1.0,
+        ge=0,
+        description="Faintest flux in mJy at the catalogue's frequency; below 2 the whole of NVSS",
     )
     seed_min_apparent_mjy: float = Field(
         1.0, ge=0, description="Faintest flux in mJy as seen through the primary beam"
     )
-    spectral_index: float = Field(-0.75, ge=-5, le=5, description="Spectral index of catalogue sources")
+    spectral_index: float = Field(
+        -0.75, ge=-5, le=5, description="Spectral index of catalogue sources of which no better is known"
+    )
+    index_from: Literal["catalogs", "assumed"] = Field(
+        "catalogs",
+        description="Spectral index of each source: from two catalogues that list it, else from the file, "
+        "else the median of the field; or the assumed one for all",
+    )
     dish_diameter_m: float | None = Field(
         None, gt=0, description="Effective dish diameter in m; from the telescope's name if not given"
     )

@@ -269,8 +269,8 @@ def test_progress_follows_the_file_and_the_strips(tmp_path: Path) -> None:
 
 
 def test_unknown_catalogue_and_missing_source(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="unknown catalogue 'vlass'"):
-        build_strips("vlass", tmp_path / "a.csv", tmp_path)
+    with pytest.raises(InputError, match="unknown catalogue 'vlssr'"):
+        build_strips("vlssr", tmp_path / "a.csv", tmp_path)
     with pytest.raises(CatalogMissingError):
         build_strips("nvss", tmp_path / "a.csv", tmp_path)
 

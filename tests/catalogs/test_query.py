@@ -289,8 +289,8 @@ def test_bad_arguments(sky: Sky, arguments: tuple[float, ...], where: str) -> No
 
 
 def test_unknown_catalogue(sky: Sky) -> None:
-    with pytest.raises(InputError, match="unknown catalogue 'sumss'"):
-        query_cone("sumss", 0.0, 0.0, 1.0, catalog_dir=sky.directory)
+    with pytest.raises(InputError, match="unknown catalogue 'vlssr'"):
+        query_cone("vlssr", 0.0, 0.0, 1.0, catalog_dir=sky.directory)
 
 
 def test_users_import_path() -> None:

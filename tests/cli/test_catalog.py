@@ -122,7 +122,7 @@ def test_query_refuses_unknown_forms_and_places(
         err = run(capfd, *words, "--out", tmp_path / "none" / f"a.{suffix}", status=2)
         assert "cannot be written" in err
         assert err.count("\n") == 1
-    assert "unknown catalogue 'sumss'" in run(capfd, *words, "--catalog", "sumss", status=2)
+    assert "unknown catalogue 'vlssr'" in run(capfd, *words, "--catalog", "vlssr", status=2)
     assert "catalog build first" in run(capfd, *words, "--catalog", "merged", status=2)
 
 
@@ -146,7 +146,7 @@ def test_build_from_a_url_and_again_without_it(capfd: pytest.CaptureFixture[str]
     assert "checksum" in run(capfd, *words, "--sha256", "0" * 64, status=2)
     local = ("build", "nvss", tmp_path / "www" / "nvss.csv.gz", "--sha256", digest)
     assert "for a local file" in run(capfd, *local, status=2)
-    assert "unknown catalogue 'wenss'" in run(capfd, "build", "wenss", "a.fits", status=2)
+    assert "unknown catalogue 'vlssr'" in run(capfd, "build", "vlssr", "a.fits", status=2)
 
 
 @pytest.mark.shared_data
@@ -167,3 +167,37 @@ def test_calibrator(capfd: pytest.CaptureFixture[str], shared_data: Path, tmp_pa
 def test_migrate(capfd: pytest.CaptureFixture[str], strips: Path) -> None:
     assert run(capfd, "migrate", "--catalog-dir", strips) == "0 strips rewritten\n"
     assert json.loads(run(capfd, "migrate", "--catalog-dir", strips, "--json")) == {"migrated": []}
+
+
+def test_a_declared_circle_is_shown_and_one_declaration_is_enough(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.csv").write_text("ra_deg,dec_deg,flux_mjy\n150,-55,9\n")
+    where = ("--catalog-dir", tmp_path / "cat")
+    circle = ("--covers", "150", "-55", "6")
+    run(capfd, "build", "sumss", tmp_path / "a.csv", *circle, *where)
+    assert "6 deg about 150.00 -55.00" in run(capfd, "info", *where)
+    told = json.loads(run(capfd, "info", *where, "--json"))
+    assert {tuple(strip["covers"]) for strip in told["strips"]} == {(150.0, -55.0, 6.0)}
+    found = json.loads(
+        run(
+            capfd,
+            "query",
+            "--ra",
+            "150",
+            "--dec",
+            "-55",
+            "--radius",
+            "5",
+            "--catalog",
+            "auto",
+            *where,
+            "--json",
+        )
+    )
+    assert (found["catalog"], found["n_sources"]) == ("sumss", 1)
+    assert any("nearest to 1400 MHz" in note for note in found["notes"])
+    box = ("--covers-box", "140", "160", "-60", "-50")
+    assert "give one of them" in run(
+        capfd, "build", "sumss", tmp_path / "a.csv", *circle, *box, *where, status=2
+    )

@@ -501,6 +501,8 @@ PROVED_ELSEWHERE = {
     "use_nvss_seeding",
     "catalog",
     "catalog_dir",
+    # tests/sky/test_seed_spectra.py
+    "index_from",
     "average",
     "mask_radius_arcsec",
     "field",

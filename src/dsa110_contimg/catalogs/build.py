@@ -16,7 +16,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -27,6 +27,7 @@ from astropy.table import Table
 
 from dsa110_contimg.array_types import Float
 from dsa110_contimg.catalogs.column_families import read_catalog
+from dsa110_contimg.catalogs.cone_coverage import bounding_box
 from dsa110_contimg.catalogs.coverage import Coverage, Footprint, measure_coverage
 from dsa110_contimg.catalogs.strips import (
     FORMAT_VERSION,
@@ -91,6 +92,8 @@ def build_strips(
     catalog_dir: str | Path | None = None,
     dec_range: tuple[float, float] | None = None,
     progress: Progress | None = None,
+    *,
+    covers: Sequence[float] = (),
 ) -> BuildReport:
     """Build the strips of a catalogue from a catalogue file.
 
@@ -101,7 +104,7 @@ def build_strips(
     Parameters
     ----------
     catalog : str
-        ``"nvss"`` or ``"first"``.
+        Name of a survey.
     source : str or Path
         Catalogue file in any form that `dsa110_contimg.catalogs.column_families` reads.
     catalog_dir : str or Path, optional
@@ -110,6 +113,9 @@ def build_strips(
         Lowest and highest declination (deg) to take from the file.
     progress : Progress, optional
         Follows the reading of the file and the writing of the strips.
+    covers : sequence of float, optional
+        Which part of the sky the file is complete for, degrees: RA, Dec and radius of a circle; or lowest and
+        highest RA, lowest and highest Dec of a box. Measured from the sources if not given.
 
     Returns
     -------
@@ -132,13 +138,17 @@ def build_strips(
         raise InputError(
             f"the declination range {low:g} to {high:g} is empty or outside -90..90", "dec_range"
         )
+    covers = _checked_covers(covers)
     digest = _sha256(source)
-    existing = _strips_from(directory, catalog, digest)
+    existing = _strips_from(directory, catalog, digest, covers)
     kept = _kept(existing, low, high)
     built: list[StripInfo] = []
     if kept is None:
         table = read_catalog(source, catalog, progress)
-        outline, footprint = _outline(survey, table, source)
+        if covers:
+            outline, footprint = _declared(covers), None
+        else:
+            outline, footprint = _outline(survey, table, source)
         wanted = _pieces(outline, low, high)
         if not wanted:
             raise InputError(
@@ -152,11 +162,13 @@ def build_strips(
             "source_name": source.name,
             "source_sha256": digest,
             "notes": json.dumps(table.meta["notes"]),
+            "declared": str(bool(covers) or "coverage" in table.meta),
+            "covers": json.dumps(covers),
         }
         kept = []
         with _lock(directory, catalog):
             # What another process has finished meanwhile need not be done again.
-            existing = _strips_from(directory, catalog, digest)
+            existing = _strips_from(directory, catalog, digest, covers)
             todo = (progress or LogProgress()).track(list(wanted.items()), len(wanted), "writing strips")
             for strip, piece in todo:
                 old = existing.get(strip)
@@ -228,7 +240,8 @@ def _rows_between(table: Table, survey: Survey, low: float, high: float) -> Floa
     dec = np.asarray(table["dec_deg"])
     below = dec < high if high in STRIP_EDGES[:-1] else dec <= high
     rows = np.flatnonzero((dec >= low) & below)
-    columns = [(rows + 1).astype(np.float64), *(np.asarray(table[name])[rows] for name in survey.units)]
+    number = table.meta["rows"][rows] if "rows" in table.meta else rows
+    columns = [(number + 1).astype(np.float64), *(np.asarray(table[name])[rows] for name in survey.units)]
     return np.stack(columns, axis=1)
 
 
@@ -244,14 +257,43 @@ def _sha256(source: Path) -> str:
         raise ResourceError(f"cannot be read ({error.strerror})", source, "check its permissions") from error
 
 
-def _strips_from(directory: Path, catalog: str, digest: str) -> dict[int, StripInfo]:
-    """Return the usable strips, by number, that were built from the file with this hash."""
+def _checked_covers(covers: Sequence[float]) -> tuple[float, ...]:
+    """Refuse a declared coverage that is no piece of sky."""
+    values = tuple(float(value) for value in covers)
+    if not values:
+        return ()
+    if len(values) == 3:
+        fits = 0 <= values[0] <= 360 and abs(values[1]) <= 90 and 0 < values[2] <= 180
+        form = "RA 0..360, Dec -90..90, a radius above 0"
+    else:
+        fits = len(values) == 4 and all(0 <= value <= 360 for value in values[:2])
+        fits = fits and values[0] != values[1] and -90 <= values[2] < values[3] <= 90
+        form = "RA from and to (0..360), Dec from and to (-90..90, ascending)"
+    if not fits:
+        raise InputError(
+            f"the coverage {' '.join(f'{value:g}' for value in values)} is not a piece of sky", "covers", form
+        )
+    return values
+
+
+def _declared(covers: tuple[float, ...]) -> Coverage:
+    """Return the box that a declared coverage fills or fits into."""
+    return bounding_box(*covers) if len(covers) == 3 else Coverage(*covers)
+
+
+def _strips_from(
+    directory: Path, catalog: str, digest: str, covers: tuple[float, ...]
+) -> dict[int, StripInfo]:
+    """Return the usable strips, by number, that were built from the file with this hash, for this sky."""
     found = {}
     for strip in range(len(STRIP_EDGES) - 1):
         path = strip_path(directory, catalog, strip)
         # A strip that cannot be read is rebuilt, which is the remedy anyway.
         with suppress(CatalogFormatError):
-            if path.exists() and (info := read_strip_info(path)).source_sha256 == digest:
+            if not path.exists():
+                continue
+            info = read_strip_info(path)
+            if info.source_sha256 == digest and info.covers == covers:
                 found[strip] = info
     return found
 

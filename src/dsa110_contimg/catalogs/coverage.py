@@ -34,7 +34,7 @@ from dsa110_contimg.array_types import Bool, Float, Int
 from dsa110_contimg.catalogs.healpix import cell_centres, cell_of, cells_near, neighbours
 from dsa110_contimg.errors import CatalogFormatError
 
-__all__ = ["Coverage", "Footprint", "measure_coverage"]
+__all__ = ["Circle", "Coverage", "Footprint", "measure_coverage"]
 
 
 LARGEST_RA_GAP_DEG = 30.0
@@ -69,6 +69,39 @@ class Coverage:
         """Length of the RA interval, in degrees."""
         width = self.ra_max - self.ra_min
         return width if 0.0 <= width <= 360.0 else width % 360.0
+
+    def holds(self, ra_deg: Float, dec_deg: Float) -> Bool:
+        """Return which directions (degrees, shape (n,)) are covered."""
+        inside = (dec_deg >= self.dec_min) & (dec_deg <= self.dec_max)
+        if self.ra_width < 360.0:
+            inside &= (ra_deg - self.ra_min) % 360.0 <= self.ra_width
+        return np.asarray(inside)
+
+
+@dataclass(frozen=True)
+class Circle:
+    """A circle on the sky.
+
+    Attributes
+    ----------
+    ra_deg, dec_deg, radius_deg : float
+        Centre and radius in degrees.
+    """
+
+    ra_deg: float
+    dec_deg: float
+    radius_deg: float
+
+    def separation(self, ra_deg: Float | float, dec_deg: Float | float) -> Float:
+        """Return distances of directions from the centre, degrees."""
+        dec0, dec = np.radians(self.dec_deg), np.radians(dec_deg)
+        across = np.sin(np.radians(np.subtract(ra_deg, self.ra_deg)) / 2) ** 2
+        haversine = np.sin((dec - dec0) / 2) ** 2 + np.cos(dec0) * np.cos(dec) * across
+        return np.asarray(np.degrees(2 * np.arcsin(np.sqrt(np.clip(haversine, 0.0, 1.0)))))
+
+    def holds(self, ra_deg: Float, dec_deg: Float) -> Bool:
+        """Return which directions (degrees, shape (n,)) lie inside."""
+        return np.asarray(self.separation(ra_deg, dec_deg) <= self.radius_deg)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""NVSS with FIRST in its place where FIRST sees more.
+"""One survey with a sharper one in its place where that sees more: NVSS with FIRST, and any such pair.
 
 NVSS (45 arcsec beam) has the total flux, FIRST (5 arcsec) the positions and the structure, but resolves
 extended emission out. So within FIRST's footprint
@@ -9,45 +9,64 @@ extended emission out. So within FIRST's footprint
 with
   FIRST's flux; unless it is probably a sidelobe.
 
+The same holds for any two surveys of which one is sharper; its fluxes, where they count, are carried to the
+frequency of the other with a spectral index.
+
 Outside the footprint NVSS stands alone, even where some FIRST components still lie: a source at the edge may
 miss others. No flux is counted twice, and the sum over the entries of an NVSS source is its NVSS flux.
 """
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from astropy import units as u
 from scipy.spatial import cKDTree
 
-from dsa110_contimg.array_types import Float, Int
-from dsa110_contimg.catalogs.coverage import Footprint
-from dsa110_contimg.catalogs.surveys import COLUMN_UNITS, SURVEYS
+from dsa110_contimg.array_types import Bool, Float, Int
+from dsa110_contimg.catalogs.surveys import COLUMN_UNITS, SURVEYS, Survey
 
-__all__ = ["FIRST_ID_OFFSET", "LARGEST_RADIUS_DEG", "Columns", "associate", "merge_nvss_first"]
+__all__ = [
+    "FIRST_ID_OFFSET",
+    "LARGEST_RADIUS_DEG",
+    "Columns",
+    "Holds",
+    "associate",
+    "merge_nvss_first",
+    "merge_surveys",
+]
 
 #: Columns of one shape (n,), each with its unit.
 Columns = dict[str, tuple[Float, u.UnitBase | None]]
 
-#: A component belongs to an NVSS source within half a beam and half the source's deconvolved width (FWHM):
-#: the lobes of an equal double of separation s, fitted by one Gaussian of FWHM 1.18 s, lie at 0.42 FWHM.
-HALF_BEAM_ARCSEC = SURVEYS["nvss"].beam_arcsec / 2
-#: Wider NVSS sources are cut off here.
+
+class Holds(Protocol):
+    """A part of the sky."""
+
+    def holds(self, ra_deg: Float, dec_deg: Float) -> Bool:
+        """Return which directions (degrees, shape (n,)) are in it."""
+
+
+#: Wider sources are cut off here.
 LARGEST_RADIUS_DEG = 180.0 / 3600.0
-#: FIRST-only components more probably sidelobes than this are left out.
+#: Components alone that are probably sidelobes than this are left out.
 SIDELOBE_PROBABILITY = 0.1
-#: Identifiers of entries from FIRST begin above those of NVSS.
+#: Identifiers of entries from FIRST, or another sharper survey, begin above those of NVSS.
 FIRST_ID_OFFSET = 10_000_000
 
 
-def associate(nvss: Columns, first: Columns) -> Int:
+def associate(nvss: Columns, first: Columns, beam_arcsec: float = SURVEYS["nvss"].beam_arcsec) -> Int:
     """Return for each FIRST component the row of the NVSS source it lies in, or -1; shape (n_first,).
 
-    Of several NVSS sources it takes the nearest in units of their radii.
+    Of several NVSS sources it takes the nearest in units of their radii. It belongs to one within half a beam
+    and half the source's deconvolved width (FWHM): the lobes of an equal double of separation s, fitted by
+    one Gaussian of FWHM 1.18 s, lie at 0.42 FWHM.
     """
     owner = np.full(len(first["ra_deg"][0]), -1, dtype=np.int64)
     if not len(owner) or not len(nvss["ra_deg"][0]):
         return owner
-    radius = np.radians((HALF_BEAM_ARCSEC + nvss["major_arcsec"][0] / 2) / 3600.0)
+    radius = np.radians((beam_arcsec / 2 + nvss["major_arcsec"][0] / 2) / 3600.0)
     radius = np.minimum(radius, np.radians(LARGEST_RADIUS_DEG))
     reach = 2 * np.sin(radius.max() / 2) * (1 + 1e-9)
     trees = cKDTree(_unit_vectors(first)), cKDTree(_unit_vectors(nvss))
@@ -60,52 +79,70 @@ def associate(nvss: Columns, first: Columns) -> Int:
     return owner
 
 
-def merge_nvss_first(nvss: Columns, first: Columns, footprint: Footprint) -> Columns:
-    """Merge NVSS sources with FIRST components.
+def merge_nvss_first(nvss: Columns, first: Columns, footprint: Holds) -> Columns:
+    """Merge NVSS sources with FIRST components: `merge_surveys` of these two."""
+    return merge_surveys(SURVEYS["nvss"], SURVEYS["first"], nvss, first, footprint)
+
+
+def merge_surveys(
+    base: Survey,
+    sharp: Survey,
+    sources: Columns,
+    components: Columns,
+    footprint: Holds,
+    spectral_index: float = 0.0,
+) -> Columns:
+    """Merge the sources of a survey with the components of a sharper one.
 
     Parameters
     ----------
-    nvss, first : dict
-        ``source_id`` and the columns of each survey, each an array of shape (n,) and its unit.
-    footprint : Footprint
-        Where FIRST is complete.
+    base, sharp : Survey
+        The survey that fluxes are of, and the one that positions are of.
+    sources, components : dict
+        ``source_id`` and the columns of each, each an array of shape (n,) and its unit.
+    footprint : Holds
+        Where the sharper one is complete.
+    spectral_index : float
+        Carries fluxes of components that belong to no source to the frequency of the base.
 
     Returns
     -------
     dict
-        ``source_id`` (that of NVSS, or `FIRST_ID_OFFSET` plus that of FIRST), the columns that all catalogues
-        have, and ``nvss_id``, ``first_id`` (-1: none) and ``n_components`` (entries that share the
-        NVSS source).
+        ``source_id`` (that of the base, or `FIRST_ID_OFFSET` plus that of the sharper), the columns that all
+        catalogues have, and an identifier of each survey (``nvss_id``, ``first_id``; -1: none) and
+        ``n_components`` (entries that share the source).
     """
-    owner = associate(nvss, first)
-    covered = footprint.holds(nvss["ra_deg"][0], nvss["dec_deg"][0])
+    owner = associate(sources, components, base.beam_arcsec)
+    covered = footprint.holds(sources["ra_deg"][0], sources["dec_deg"][0])
     owned = owner >= 0
     used = np.append(covered, False)[owner]  # an owner of -1 takes the last
-    alone = ~owned & footprint.holds(first["ra_deg"][0], first["dec_deg"][0])
-    alone &= ~(first["sidelobe_probability"][0] > SIDELOBE_PROBABILITY)
-    n_nvss = len(covered)
-    components = np.bincount(owner[used], minlength=n_nvss)
-    sums = np.bincount(owner[used], weights=first["flux_mjy"][0][used], minlength=n_nvss)
+    alone = ~owned & footprint.holds(components["ra_deg"][0], components["dec_deg"][0])
+    if "sidelobe_probability" in components:
+        alone &= ~(components["sidelobe_probability"][0] > SIDELOBE_PROBABILITY)
+    n_base = len(covered)
+    count = np.bincount(owner[used], minlength=n_base)
+    sums = np.bincount(owner[used], weights=components["flux_mjy"][0][used], minlength=n_base)
     # Components without any flux to share by share alike.
     share = np.where(
         sums[owner[used]] > 0,
-        first["flux_mjy"][0][used] / np.where(sums[owner[used]] > 0, sums[owner[used]], 1.0),
-        1.0 / np.maximum(components[owner[used]], 1),
+        components["flux_mjy"][0][used] / np.where(sums[owner[used]] > 0, sums[owner[used]], 1.0),
+        1.0 / np.maximum(count[owner[used]], 1),
     )
-    kept = components == 0
+    kept = count == 0
+    carried = (base.freq_hz / sharp.freq_hz) ** spectral_index
     merged: Columns = {}
     for name, unit in COLUMN_UNITS.items():
-        of_first = first[name][0][used]
+        of_sharp, of_alone = components[name][0][used], components[name][0][alone]
         if name in ("flux_mjy", "flux_err_mjy"):
-            of_first = share * nvss[name][0][owner[used]]
-        merged[name] = (np.concatenate([nvss[name][0][kept], of_first, first[name][0][alone]]), unit)
-    nvss_id, first_id = nvss["source_id"][0], first["source_id"][0]
+            of_sharp, of_alone = share * sources[name][0][owner[used]], carried * of_alone
+        merged[name] = (np.concatenate([sources[name][0][kept], of_sharp, of_alone]), unit)
+    base_id, sharp_id = sources["source_id"][0], components["source_id"][0]
     none, none_kept = np.full(alone.sum(), -1.0), np.full(kept.sum(), -1.0)
     identifiers = {
-        "source_id": [nvss_id[kept], FIRST_ID_OFFSET + first_id[used], FIRST_ID_OFFSET + first_id[alone]],
-        "nvss_id": [nvss_id[kept], nvss_id[owner[used]], none],
-        "first_id": [none_kept, first_id[used], first_id[alone]],
-        "n_components": [np.ones(kept.sum()), components[owner[used]].astype(float), np.ones(alone.sum())],
+        "source_id": [base_id[kept], FIRST_ID_OFFSET + sharp_id[used], FIRST_ID_OFFSET + sharp_id[alone]],
+        f"{base.name}_id": [base_id[kept], base_id[owner[used]], none],
+        f"{sharp.name}_id": [none_kept, sharp_id[used], sharp_id[alone]],
+        "n_components": [np.ones(kept.sum()), count[owner[used]].astype(float), np.ones(alone.sum())],
     }
     ids = {name: (np.concatenate(parts), None) for name, parts in identifiers.items()}
     return {"source_id": ids.pop("source_id"), **merged, **ids}

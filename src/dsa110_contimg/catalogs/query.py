@@ -11,15 +11,17 @@ import threading
 from collections import OrderedDict
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy import units as u
 from astropy.table import Column, Table
 
 from dsa110_contimg.array_types import Float
-from dsa110_contimg.catalogs.coverage import Coverage, Footprint
-from dsa110_contimg.catalogs.healpix import cells_in_cone, cells_near
-from dsa110_contimg.catalogs.merge import LARGEST_RADIUS_DEG, Columns, merge_nvss_first
+from dsa110_contimg.catalogs.choice import choose_pair, choose_survey, surveys_built
+from dsa110_contimg.catalogs.cone_coverage import Cover, bounding_box, coverage_remedy, not_covered
+from dsa110_contimg.catalogs.healpix import cells_in_cone
+from dsa110_contimg.catalogs.merge import LARGEST_RADIUS_DEG, Columns, merge_surveys
 from dsa110_contimg.catalogs.strips import (
     STRIP_EDGES,
     StripInfo,
@@ -29,7 +31,7 @@ from dsa110_contimg.catalogs.strips import (
     strip_path,
     strip_paths,
 )
-from dsa110_contimg.catalogs.surveys import CATALOGS, SURVEYS, Survey
+from dsa110_contimg.catalogs.surveys import CHOICES, SURVEYS, Survey, survey_named
 from dsa110_contimg.errors import (
     CatalogCoverageError,
     CatalogFormatError,
@@ -38,19 +40,18 @@ from dsa110_contimg.errors import (
 )
 
 __all__ = [
+    "cover_of",
     "query_cone",
     "query_first_sources",
+    "query_listed",
     "query_merged_nvss_first_sources",
     "query_nvss_sources",
     "require_strips",
 ]
 
 
-#: Slack (deg) for rounding in the comparison of edges; a ten-thousandth of the best position error in NVSS.
-EDGE_TOLERANCE_DEG = 1e-8
-
-#: Strips kept open in each thread: all of two surveys.
-OPEN_STRIPS = 40
+#: Strips kept open in each thread: all of a few surveys.
+OPEN_STRIPS = 64
 
 
 def query_nvss_sources(
@@ -100,13 +101,18 @@ def query_cone(
     min_flux_mjy: float | None = None,
     max_sources: int | None = None,
     catalog_dir: str | Path | None = None,
+    *,
+    freq_hz: float | None = None,
+    required_deg: float | None = None,
+    spectral_index: float = -0.75,
 ) -> Table:
     """Return the sources of a catalogue in a cone, brightest first.
 
     Parameters
     ----------
     catalog : str
-        ``"nvss"``, ``"first"`` or ``"merged"`` (see `dsa110_contimg.catalogs.merge`).
+        Name of a survey; ``"merged"`` (see `dsa110_contimg.catalogs.merge`); or ``"auto"``, the survey that
+        fits the frequency best (see `dsa110_contimg.catalogs.choice`).
     ra_deg, dec_deg : float
         Centre, ICRS degrees; RA from -360 to 360.
     radius_deg : float
@@ -117,48 +123,59 @@ def query_cone(
         Of the sources inside the cone, keep only so many of the brightest.
     catalog_dir : str or Path, optional
         Directory of the strips; `default_catalog_dir` if not given.
+    freq_hz : float, optional
+        Frequency in hertz by which ``"auto"`` and ``"merged"`` choose; without it ``"merged"`` is NVSS with
+        FIRST, and ``"auto"`` chooses for 1.4 GHz. Fluxes are those of the survey all the same.
+    required_deg : float, optional
+        Radius about the centre that has to be covered where the coverage of the strips was declared: the
+        cone is cut to it. The whole cone if not given, and where it was not declared.
+    spectral_index : float
+        Carries fluxes between the frequencies of two merged surveys.
 
     Returns
     -------
     Table
         Shape (n_sources,): ``source_id``, the columns of `dsa110_contimg.catalogs.column_families` with their
-        units, and ``separation_deg`` from the centre. ``meta`` holds ``catalog``, ``catalog_hash`` (SHA-256
-        over the names and source hashes of the strips used), ``n_strips``, ``strips`` (file names),
-        ``faintest_mjy`` (of these strips), ``notes`` (what to know of the rows) and the parameters of the
-        query; for ``"merged"`` also
-        ``first_fraction``, how much of the cone FIRST covers.
+        units, and ``separation_deg`` from the centre. ``meta`` holds ``catalog`` (the survey chosen, or
+        ``"merged"``), ``surveys`` (whose fluxes, and whose positions if others), ``freq_hz`` (of the fluxes),
+        ``catalog_hash`` (SHA-256 over the names and source hashes of the strips used), ``n_strips``,
+        ``strips`` (file names), ``faintest_mjy`` (of these strips), ``notes`` (what to know of the rows), the
+        parameters of the query and, where there was a choice, ``choice``: why; for ``"merged"`` also
+        ``first_fraction`` (or that of another survey), how much of the cone the sharper one covers.
 
     Raises
     ------
     CatalogMissingError
         No strip of this catalogue is in the directory.
     CatalogCoverageError
-        Any part of the cone is not covered; of ``"merged"``, by NVSS.
+        Any part of the cone, or of ``required_deg``, is not covered; of ``"merged"``, by the survey of the
+        fluxes.
     CatalogFormatError
         A strip is damaged.
     InputError
         An argument is out of range.
     """
-    if catalog not in CATALOGS:
-        raise InputError(f"unknown catalogue {catalog!r}", remedy=f"known: {', '.join(CATALOGS)}")
+    if catalog not in CHOICES:
+        raise InputError(f"unknown catalogue {catalog!r}", remedy=f"known: {', '.join(CHOICES)}")
     ra_deg = _checked(ra_deg, dec_deg, radius_deg, min_flux_mjy, max_sources)
     directory = Path(catalog_dir or default_catalog_dir())
-    extra = {}
-    if catalog == "merged":
-        # FIRST components of sources just inside the rim may lie outside, and the other way round.
+    required = (radius_deg, radius_deg if required_deg is None else min(required_deg, radius_deg))
+    extra: dict[str, Any] = {}
+    base, sharp, reason = _chosen(catalog, ra_deg, dec_deg, required, directory, freq_hz)
+    if sharp is not None:
+        # Components of sources just inside the rim may lie outside, and the other way round.
         wide = min(90.0, radius_deg + LARGEST_RADIUS_DEG)
-        rows, strips = _rows_in_cone(SURVEYS["nvss"], ra_deg, dec_deg, wide, directory, required=radius_deg)
-        components, others = _rows_in_cone(SURVEYS["first"], ra_deg, dec_deg, wide, directory, required=None)
-        footprint = _footprint(others)
-        rows = merge_nvss_first(rows, components, footprint)
+        rows, strips = _rows_in_cone(base, ra_deg, dec_deg, wide, directory, required=required)
+        components, others = _rows_in_cone(sharp, ra_deg, dec_deg, wide, directory, required=None)
+        cover = Cover(tuple(others))
+        rows = merge_surveys(base, sharp, rows, components, cover, spectral_index)
         strips = strips + others
-        extra["first_fraction"] = footprint.fraction(ra_deg, dec_deg, radius_deg)
+        extra[f"{sharp.name}_fraction"] = cover.fraction(ra_deg, dec_deg, radius_deg)
     else:
-        rows, strips = _rows_in_cone(
-            SURVEYS[catalog], ra_deg, dec_deg, radius_deg, directory, required=radius_deg
-        )
+        rows, strips = _rows_in_cone(base, ra_deg, dec_deg, radius_deg, directory, required=required)
+    if reason:
+        extra["choice"] = reason
     table = _cut(rows, ra_deg, dec_deg, radius_deg, min_flux_mjy, max_sources)
-    fingerprint = "\n".join(f"{info.path.name}:{info.source_sha256}" for info in strips)
     faintest = min((info.faintest_mjy for info in strips if info.n_sources), default=math.nan)
     notes = sorted({note for info in strips for note in info.notes})
     if min_flux_mjy is not None and min_flux_mjy < faintest:
@@ -167,8 +184,10 @@ def query_cone(
             f"{faintest:.3g} mJy"
         )
     table.meta.update(
-        catalog=catalog,
-        catalog_hash=hashlib.sha256(fingerprint.encode()).hexdigest(),
+        catalog=catalog if catalog == "merged" else base.name,
+        surveys=[base.name, *([sharp.name] if sharp else [])],
+        freq_hz=base.freq_hz,
+        catalog_hash=_hash_of(strips),
         n_strips=len(strips),
         strips=[info.path.name for info in strips],
         faintest_mjy=faintest,
@@ -189,7 +208,7 @@ def require_strips(catalog: str, catalog_dir: str | Path | None = None) -> None:
     Parameters
     ----------
     catalog : str
-        One of `CATALOGS`; of "merged", both have to be there.
+        One of `CHOICES`; of "merged", two have to be there.
     catalog_dir : str or Path, optional
         `default_catalog_dir` if not given.
 
@@ -201,10 +220,16 @@ def require_strips(catalog: str, catalog_dir: str | Path | None = None) -> None:
         A strip is damaged.
     """
     directory = Path(catalog_dir or default_catalog_dir())
-    for needed in ("nvss", "first") if catalog == "merged" else (catalog,):
-        strips = strip_paths(directory, needed)
+    built = [survey.name for survey in surveys_built(directory)]
+    needed: tuple[str, ...] = (catalog,)
+    if catalog == "auto":
+        needed = tuple(built) or ("nvss",)
+    elif catalog == "merged":
+        needed = tuple(built) if len(built) > 1 else ("nvss", "first")
+    for name in needed:
+        strips = strip_paths(directory, name)
         if not strips:
-            raise _no_strips(needed, directory)
+            raise _no_strips(name, directory)
         for path in strips:
             read_strip_info(path)
 
@@ -224,15 +249,37 @@ def _rows_in_cone(
     radius_deg: float,
     directory: Path,
     *,
-    required: float | None,
+    required: tuple[float, float] | None,
 ) -> tuple[Columns, list[StripInfo]]:
     """Return the rows of the cells that a cone touches, and the strips used.
 
-    A cone of the radius ``required`` about the same centre must be covered; None: nothing must, so long as
-    the catalogue has any strip.
+    A cone of the first radius of ``required`` about the same centre must be covered, or of the second where
+    coverage was declared; None: nothing must, so long as the catalogue has any strip.
     """
-    cone = _bounding_box(ra_deg, dec_deg, radius_deg)
     cells = cells_in_cone(ra_deg, dec_deg, radius_deg)
+    strips, without = _strips_of_cone(survey, ra_deg, dec_deg, radius_deg, directory)
+    infos = [strip.info for strip in strips]
+    if required is not None:
+        missing = _lacking(survey, ra_deg, dec_deg, required, infos, without)
+        if missing:
+            enough = required[Cover(tuple(infos)).declared]
+            raise CatalogCoverageError(
+                f"the cone of {enough:g} deg about RA {ra_deg:.4f} Dec {dec_deg:.4f} is not covered: "
+                + ", ".join(missing),
+                directory.absolute(),
+                coverage_remedy(survey, bounding_box(ra_deg, dec_deg, radius_deg)),
+            )
+    names = ["source_id", *survey.units]
+    rows = np.concatenate([np.zeros((0, len(names))), *(strip.read(cells) for strip in strips)])
+    units = {"source_id": None, **survey.units}
+    return {name: (rows[:, k], units[name]) for k, name in enumerate(names)}, infos
+
+
+def _strips_of_cone(
+    survey: Survey, ra_deg: float, dec_deg: float, radius_deg: float, directory: Path
+) -> tuple[list[_Strip], list[int]]:
+    """Return the strips that a cone touches, from south to north, and the numbers of those not there."""
+    cone = bounding_box(ra_deg, dec_deg, radius_deg)
     strips: list[_Strip] = []
     without: list[int] = []
     for number, (low, high) in enumerate(pairwise(STRIP_EDGES)):
@@ -245,39 +292,87 @@ def _rows_in_cone(
             strips.append(strip)
     if not strips and not any(directory.glob(f"{survey.name}_dec*.sqlite3")):
         raise _no_strips(survey.name, directory)
-    infos = [strip.info for strip in strips]
-    if required is not None:
-        missing = _missing(_bounding_box(ra_deg, dec_deg, required), infos, without)
-        footprint = _footprint(infos) if survey.irregular else None
-        if not missing and footprint is not None:
-            reach = math.degrees(math.sqrt(4 * math.pi / 12) / footprint.nside)
-            wanted = cells_near(ra_deg, dec_deg, min(180.0, required + reach), footprint.nside)
-            outside = ~np.isin(wanted, footprint.cells)
-            if outside.any():
-                missing = [
-                    f"{100 * outside.mean():.0f} % of it or its rim lie outside the survey's footprint"
-                ]
-        if missing:
-            raise CatalogCoverageError(
-                f"the cone of {required:g} deg about RA {ra_deg:.4f} Dec {dec_deg:.4f} is not covered: "
-                + ", ".join(missing),
-                directory.absolute(),
-                _coverage_remedy(survey, cone),
-            )
-    names = ["source_id", *survey.units]
-    rows = np.concatenate([np.zeros((0, len(names))), *(strip.read(cells) for strip in strips)])
-    units = {"source_id": None, **survey.units}
-    return {name: (rows[:, k], units[name]) for k, name in enumerate(names)}, infos
+    return strips, without
 
 
-def _footprint(strips: list[StripInfo]) -> Footprint:
-    """Join the footprints of neighbouring strips."""
-    parts = [strip.footprint for strip in strips if strip.footprint is not None]
-    if not parts:
-        return Footprint(1, ())
-    nside = parts[0].nside
-    cells = np.unique(np.concatenate([part.cells for part in parts if part.nside == nside]))
-    return Footprint.from_cells(nside, cells)
+def _lacking(
+    survey: Survey,
+    ra_deg: float,
+    dec_deg: float,
+    required: tuple[float, float],
+    infos: list[StripInfo],
+    without: list[int],
+) -> list[str]:
+    """Describe what strips lack: what was declared to end is cut there, what merely ends is refused."""
+    enough = required[Cover(tuple(infos)).declared]
+    return not_covered(survey, ra_deg, dec_deg, enough, infos, without)
+
+
+def query_listed(
+    catalog: str, ra_deg: float, dec_deg: float, radius_deg: float, catalog_dir: str | Path | None = None
+) -> Table:
+    """Return whatever of a cone (degrees) a survey's strips list, covered or not, as `query_cone` does."""
+    directory = Path(catalog_dir or default_catalog_dir())
+    ra_deg = _checked(ra_deg, dec_deg, radius_deg, None, None)
+    survey = survey_named(catalog)
+    rows, strips = _rows_in_cone(survey, ra_deg, dec_deg, radius_deg, directory, required=None)
+    table = _cut(rows, ra_deg, dec_deg, radius_deg, None, None)
+    table.meta["catalog_hash"] = _hash_of(strips)
+    return table
+
+
+def _hash_of(strips: list[StripInfo]) -> str:
+    fingerprint = "\n".join(f"{info.path.name}:{info.source_sha256}" for info in strips)
+    return hashlib.sha256(fingerprint.encode()).hexdigest()
+
+
+def cover_of(
+    catalog: str, ra_deg: float, dec_deg: float, radius_deg: float, catalog_dir: str | Path | None = None
+) -> Cover:
+    """Return what of a cone (degrees) a survey's strips cover.
+
+    Raises
+    ------
+    CatalogMissingError
+        No strip of this survey is in the directory.
+    CatalogFormatError
+        A strip is damaged.
+    """
+    directory = Path(catalog_dir or default_catalog_dir())
+    strips, _ = _strips_of_cone(survey_named(catalog), ra_deg % 360.0, dec_deg, radius_deg, directory)
+    return Cover(tuple(strip.info for strip in strips))
+
+
+def _chosen(
+    catalog: str,
+    ra_deg: float,
+    dec_deg: float,
+    required: tuple[float, float],
+    directory: Path,
+    freq_hz: float | None,
+) -> tuple[Survey, Survey | None, str]:
+    """Say whose fluxes are taken, whose positions if others, and why where that was a choice."""
+    if catalog in SURVEYS:
+        return SURVEYS[catalog], None, ""
+    if catalog == "merged" and freq_hz is None:
+        return SURVEYS["nvss"], SURVEYS["first"], ""
+    frequency = SURVEYS["nvss"].freq_hz if freq_hz is None else freq_hz
+    radius_deg = required[0]
+
+    def lacks(survey: Survey) -> list[str]:
+        strips, without = _strips_of_cone(survey, ra_deg, dec_deg, radius_deg, directory)
+        return _lacking(survey, ra_deg, dec_deg, required, [strip.info for strip in strips], without)
+
+    def overlap(survey: Survey) -> float:
+        return cover_of(survey.name, ra_deg, dec_deg, radius_deg, directory).fraction(
+            ra_deg, dec_deg, radius_deg
+        )
+
+    built = surveys_built(directory)
+    if catalog == "auto":
+        survey, reason = choose_survey(built, frequency, lacks, directory)
+        return survey, None, reason
+    return choose_pair(built, frequency, lacks, overlap, directory)
 
 
 class _Strip:
@@ -359,64 +454,6 @@ def _checked(
     if max_sources is not None and max_sources < 1:
         raise InputError(f"the largest number of sources is {max_sources}", "max_sources", "give 1 or more")
     return float(ra_deg) % 360.0 % 360.0  # twice, as -1e-20 % 360 is 360
-
-
-def _bounding_box(ra_deg: float, dec_deg: float, radius_deg: float) -> Coverage:
-    """Return the smallest box in RA and Dec that holds the cone."""
-    low, high = dec_deg - radius_deg, dec_deg + radius_deg
-    if low <= -90.0 + EDGE_TOLERANCE_DEG or high >= 90.0 - EDGE_TOLERANCE_DEG:  # the cone holds a pole
-        return Coverage(0.0, 360.0, max(low, -90.0), min(high, 90.0))
-    ratio = math.sin(math.radians(radius_deg)) / math.cos(math.radians(dec_deg))
-    # The tangent meridian: asin(sin r / cos dec), which r / cos dec falls short of.
-    half_width = math.degrees(math.asin(min(1.0, ratio)))
-    return Coverage((ra_deg - half_width) % 360.0, (ra_deg + half_width) % 360.0, low, high)
-
-
-def _not_covered(part: Coverage, covered: Coverage | None) -> list[str]:
-    """Describe what of ``part`` is not covered; nothing where ``part`` only touches the strip."""
-    dec = f"Dec {part.dec_min:.2f} to {part.dec_max:.2f}"
-    if part.dec_max - part.dec_min <= EDGE_TOLERANCE_DEG:
-        return []
-    if covered is None:
-        return [f"{dec} has no strip"]
-    missing = []
-    if covered.dec_min > part.dec_min + EDGE_TOLERANCE_DEG:
-        missing.append(f"Dec {part.dec_min:.2f} to {min(covered.dec_min, part.dec_max):.2f} is missing")
-    if covered.dec_max < part.dec_max - EDGE_TOLERANCE_DEG:
-        missing.append(f"Dec {max(covered.dec_max, part.dec_min):.2f} to {part.dec_max:.2f} is missing")
-    offset = (part.ra_min - covered.ra_min + EDGE_TOLERANCE_DEG) % 360.0
-    if covered.ra_width < 360.0 and offset + part.ra_width > covered.ra_width + 2 * EDGE_TOLERANCE_DEG:
-        missing.append(
-            f"{dec} is there for RA {covered.ra_min:.2f} to {covered.ra_max:.2f} only, "
-            f"not for all of {part.ra_min:.2f} to {part.ra_max:.2f}"
-        )
-    return missing
-
-
-def _missing(cone: Coverage, strips: list[StripInfo], without: list[int]) -> list[str]:
-    """Describe what of a box the strips do not cover, from south to north."""
-    by_edge: dict[float, Coverage | None] = {STRIP_EDGES[number]: None for number in without}
-    for info in strips:
-        low = max(edge for edge in STRIP_EDGES if edge <= max(info.dec_min, STRIP_EDGES[0]))
-        # An irregular survey is judged by its map.
-        whole = Coverage(0.0, 360.0, -90.0, 90.0)
-        by_edge[low] = info.coverage if info.footprint is None else whole
-    missing = []
-    for low, high in pairwise(STRIP_EDGES):
-        if low in by_edge and low <= cone.dec_max and high >= cone.dec_min:
-            part = Coverage(cone.ra_min, cone.ra_max, max(low, cone.dec_min), min(high, cone.dec_max))
-            missing += _not_covered(part, by_edge[low])
-    return missing
-
-
-def _coverage_remedy(survey: Survey, cone: Coverage) -> str:
-    remedy = (
-        f"build it with `contimg catalog build {survey.name} SOURCE` from a file that covers it, "
-        "or ask for less"
-    )
-    if cone.dec_min < survey.dec_min:
-        remedy += f" (the survey ends at Dec {survey.dec_min:g})"
-    return remedy
 
 
 def _cut(

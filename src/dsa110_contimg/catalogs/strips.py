@@ -34,7 +34,7 @@ import numpy as np
 
 from dsa110_contimg.array_types import Float, Int
 from dsa110_contimg.catalogs.completeness import completeness_limit
-from dsa110_contimg.catalogs.coverage import Coverage, Footprint
+from dsa110_contimg.catalogs.coverage import Circle, Coverage, Footprint
 from dsa110_contimg.catalogs.healpix import NSIDE, cell_of
 from dsa110_contimg.catalogs.surveys import Survey
 from dsa110_contimg.errors import CatalogFormatError, ResourceError
@@ -85,6 +85,11 @@ class StripInfo:
         Of an irregular survey: the covered cells of this strip and its surroundings.
     notes : tuple of str
         What a user of its fluxes and sizes should know.
+    declared : bool
+        The coverage was declared, by the file or when it was built, not measured from the sources.
+    covers : tuple of float
+        As it was declared when it was built: RA, Dec and radius of a circle, or RA and Dec between which;
+        empty if it was not.
     """
 
     path: Path
@@ -102,6 +107,13 @@ class StripInfo:
     source_coverage: Coverage
     footprint: Footprint | None = None
     notes: tuple[str, ...] = ()
+    declared: bool = False
+    covers: tuple[float, ...] = ()
+
+    @property
+    def circle(self) -> Circle | None:
+        """The circle that was declared, if one was."""
+        return Circle(*self.covers) if len(self.covers) == 3 else None
 
     @property
     def coverage(self) -> Coverage:
@@ -252,6 +264,8 @@ def read_strip_info(path: Path, database: sqlite3.Connection | None = None) -> S
             source_coverage=outline,
             footprint=Footprint.from_text(meta["footprint"]) if "footprint" in meta else None,
             notes=tuple(json.loads(meta.get("notes", "[]"))),
+            declared=meta.get("declared") == "True",
+            covers=tuple(json.loads(meta.get("covers", "[]"))),
         )
     except (sqlite3.Error, KeyError, ValueError) as error:
         raise CatalogFormatError("is not a readable catalogue strip", path, rebuild) from error

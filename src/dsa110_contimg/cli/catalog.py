@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from rich.table import Table
@@ -17,8 +17,12 @@ from dsa110_contimg.cli.terminal import (
     print_result,
     print_table,
 )
+from dsa110_contimg.config import CatalogName
 from dsa110_contimg.errors import CatalogMissingError, InputError, ResourceError
 from dsa110_contimg.files import replacing, write_table
+
+if TYPE_CHECKING:
+    from dsa110_contimg.catalogs import StripInfo
 
 __all__ = ["catalog_app"]
 
@@ -29,6 +33,8 @@ CatalogDir = Annotated[
     typer.Option("--catalog-dir", help="Folder of the catalogue strips", show_default="state/catalogs"),
 ]
 
+#: All surveys: what `--catalog` of the other commands takes, less its two ways to choose among them.
+NAMES = get_args(CatalogName)[:-2]
 #: Forms of `contimg catalog query --out`, by the ending of the file's name.
 FORMS = {
     ".ecsv": "ECSV",
@@ -44,12 +50,22 @@ SPECTRAL_INDEX = -0.75
 
 @catalog_app.command("build")
 def catalog_build(
-    catalog: Annotated[str, typer.Argument(help="Catalogue: nvss, first, or calibrators (the VLA's list)")],
+    catalog: Annotated[
+        str, typer.Argument(help=f"Catalogue: {', '.join(NAMES)}, or calibrators (the VLA's list)")
+    ],
     source: Annotated[
         str, typer.Argument(help="File or URL: FITS, VOTable, TDAT, TSV, CSV or ECSV, plain or gzipped")
     ],
     dec_range: Annotated[
         tuple[float, float] | None, typer.Option(help="Declinations to build, degrees", metavar="LO HI")
+    ] = None,
+    covers: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(help="The file covers this circle only, degrees", metavar="RA DEC RADIUS"),
+    ] = None,
+    covers_box: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(help="The file covers this box only, degrees", metavar="RA_LO RA_HI DEC_LO DEC_HI"),
     ] = None,
     sha256: Annotated[str | None, typer.Option(help="Checksum that a fetched file must have")] = None,
     timeout: Annotated[float, typer.Option(help="Longest silence of a server in seconds", min=0.1)] = 30.0,
@@ -58,13 +74,13 @@ def catalog_build(
     quiet: QuietFlag = False,
 ) -> None:
     """Build declination strips from a catalogue file."""
-    from dsa110_contimg.catalogs import SURVEYS, build_strips, default_catalog_dir
+    from dsa110_contimg.catalogs import build_strips, default_catalog_dir
     from dsa110_contimg.catalogs.calibrators import build_calibrators
     from dsa110_contimg.catalogs.download import fetch, is_url
 
     folder = catalog_dir or default_catalog_dir()
-    if catalog not in (*SURVEYS, "calibrators"):
-        raise InputError(f"unknown catalogue {catalog!r}", remedy=f"known: {', '.join(SURVEYS)}, calibrators")
+    if catalog not in (*NAMES, "calibrators"):
+        raise InputError(f"unknown catalogue {catalog!r}", remedy=f"known: {', '.join(NAMES)}, calibrators")
     progress = TerminalProgress(quiet)
     if is_url(source):
         path = fetch(source, folder / "downloads", sha256=sha256, timeout_s=timeout, progress=progress)
@@ -77,7 +93,9 @@ def catalog_build(
         found = {"catalog": catalog, "table": str(made), "n_calibrators": count}
         print_result(found, [f"{made}: {count} calibrators"], as_json, quiet)
         return
-    report = build_strips(catalog, path, folder, dec_range, progress)
+    if covers is not None and covers_box is not None:
+        raise InputError("is given beside --covers-box", "--covers", "give one of them")
+    report = build_strips(catalog, path, folder, dec_range, progress, covers=covers or covers_box or ())
     values = {
         "catalog": report.catalog,
         "catalog_dir": str(folder),
@@ -101,7 +119,10 @@ def catalog_query(
     dec: Annotated[float, typer.Option(help="Declination in degrees")],
     radius: Annotated[float, typer.Option(help="Radius in degrees")],
     min_mjy: Annotated[float | None, typer.Option(help="Faintest flux in mJy")] = None,
-    catalog: Annotated[str, typer.Option(help="Catalogue: nvss, first or merged")] = "nvss",
+    catalog: Annotated[str, typer.Option(help=f"Catalogue: {', '.join(NAMES)}, merged or auto")] = "nvss",
+    freq_mhz: Annotated[
+        float | None, typer.Option(help="Frequency in MHz by which merged and auto choose", min=1.0)
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="File: .ecsv, .fits, .vot or .xml (VOTable), .reg (DS9), .txt (WSClean)"),
@@ -115,7 +136,13 @@ def catalog_query(
     if out is not None and out.suffix not in FORMS:
         known = ", ".join(f"{suffix} ({form})" for suffix, form in FORMS.items())
         raise InputError(f"the ending {out.suffix!r} names no form", out, f"known: {known}")
-    rows = query_cone(catalog, ra, dec, radius, min_flux_mjy=min_mjy, catalog_dir=catalog_dir)
+    frequency = None if freq_mhz is None else freq_mhz * 1e6
+    rows = query_cone(
+        catalog, ra, dec, radius, min_flux_mjy=min_mjy, catalog_dir=catalog_dir, freq_hz=frequency
+    )
+    catalog = str(rows.meta["catalog"])
+    if "choice" in rows.meta:
+        rows.meta["notes"].append(rows.meta["choice"])
     if out is not None:
         _write(rows, catalog, out)
     if as_json:
@@ -200,6 +227,7 @@ def catalog_info(
                         "catalog": s.catalog,
                         "dec_deg": [s.dec_min, s.dec_max],
                         "ra_deg": [s.ra_min, s.ra_max],
+                        "covers": list(s.covers),
                         "n_sources": s.n_sources,
                         "faintest_mjy": plain(s.faintest_mjy),
                         "completeness_mjy": s.completeness_mjy,
@@ -220,7 +248,7 @@ def catalog_info(
         table.add_row(
             s.path.name,
             f"{s.dec_min:+.2f} .. {s.dec_max:+.2f}",
-            "by map" if s.footprint is not None else f"{s.ra_min:.2f} .. {s.ra_max:.2f}",
+            _ra_cell(s),
             str(s.n_sources),
             f"{s.faintest_mjy:.3g}",
             "-" if s.completeness_mjy is None else f"{s.completeness_mjy:.3g}",
@@ -235,6 +263,13 @@ def catalog_info(
         typer.echo(line)
         for note in sorted({note for s in strips if s.catalog == name for note in s.notes}):
             typer.echo(f"{name}: {note}")
+
+
+def _ra_cell(strip: StripInfo) -> str:
+    """Say which right ascensions a strip covers."""
+    if strip.circle is not None:
+        return f"{strip.circle.radius_deg:g} deg about {strip.circle.ra_deg:.2f} {strip.circle.dec_deg:+.2f}"
+    return "by map" if strip.footprint is not None else f"{strip.ra_min:.2f} .. {strip.ra_max:.2f}"
 
 
 @catalog_app.command("migrate")

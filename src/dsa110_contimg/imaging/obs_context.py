@@ -125,6 +125,7 @@ class ObsContext:
             min_mjy=config.nvss_min_mjy if min_mjy is None else min_mjy,
             min_apparent_mjy=config.seed_min_apparent_mjy if min_apparent_mjy is None else min_apparent_mjy,
             spectral_index=config.spectral_index,
+            index_from=config.index_from,
         )
 
 

@@ -165,6 +165,8 @@ def _calibrated(
             f"catalogue model: {len(listed)} {listed.catalog.upper()} sources, "
             f"{listed.apparent_jy.sum():.3f} Jy apparent, the brightest {listed.apparent_jy[0]:.3f} Jy"
         )
+        for told in (*listed.notes, *([listed.spectra.sentence()] if listed.spectra else [])):
+            log.note(told)
     state = CalState(weights=data.nominal_weights(), findings=notes_before(params, log))
     if listed is not None and config.solve_beam_width:
         measured = (*seeded.SOLVE, flux_scale)

@@ -40,8 +40,9 @@ def source_report(catalogue: ApparentSky, model: ApparentSky, measured: SourceMe
     -------
     astropy.table.Table
         A row per source: the model (``name``, ``ra_deg``, ``dec_deg``, ``flux_jy`` at
-        `reference_freq_hz` of the metadata, ``spectral_index``, ``major_arcsec``, ``minor_arcsec``,
-        ``pa_deg``, ``apparent_jy``), then ``catalog_apparent_jy``; measured over
+        `reference_freq_hz` of the metadata, ``spectral_index``, its ``index_error`` and where it is from,
+        ``index_from``: two catalogues, ``file``, ``median`` of two, ``assumed``; ``major_arcsec``,
+        ``minor_arcsec``, ``pa_deg``, ``apparent_jy``), then ``catalog_apparent_jy``; measured over
         catalogue flux ``ratio`` and ``ratio_error``, ``shift_east_arcsec``, ``shift_north_arcsec``
         and ``shift_error_arcsec``, not a number where nothing was measured; and
         ``verdict``: agrees, brighter, fainter, missing, moved, faint where the
@@ -76,6 +77,8 @@ def source_report(catalogue: ApparentSky, model: ApparentSky, measured: SourceMe
     whole = {name.rpartition(PART)[0] for name in np.asarray(sky.name)[parts]}
     verdict[parts] = "part"
     verdict[: len(catalogue)][[name in whole for name in catalogue.sky.name]] = "split"
+    spectra = catalogue.spectra
+    origin, error = ({}, {}) if spectra is None else (spectra.origin, spectra.error)
     table = Table(
         {
             "name": list(sky.name),
@@ -83,6 +86,12 @@ def source_report(catalogue: ApparentSky, model: ApparentSky, measured: SourceMe
             "dec_deg": np.degrees(sky.dec_rad),
             "flux_jy": sky.flux_jy,
             "spectral_index": sky.spectral_index,
+            "index_error": [error.get(name.partition(PART)[0], np.nan) for name in sky.name],
+            "index_from": [
+                # The few brightest of the sky have published ones; what CLEAN found has none.
+                origin.get(name.partition(PART)[0], "published" if k < len(catalogue) else "assumed")
+                for k, name in enumerate(sky.name)
+            ],
             "major_arcsec": sky.major_rad / ARCSEC,
             "minor_arcsec": sky.minor_rad / ARCSEC,
             "pa_deg": np.degrees(sky.pa_rad),

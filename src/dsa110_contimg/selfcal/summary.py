@@ -117,6 +117,8 @@ def summary_of(
         "catalog": catalogue.catalog if catalogue else None,
         "nvss_min_mjy": config.nvss_min_mjy if catalogue else None,
         "n_seeds": len(catalogue) if catalogue else 0,
+        "seed_spectra": catalogue.spectra.for_summary() if catalogue and catalogue.spectra else None,
+        "seed_notes": list(catalogue.notes) if catalogue else [],
         "seed_flux_jy": float(catalogue.apparent_jy.sum()) if catalogue else 0.0,
         "anchor": _flux_scale(state),
         "heldout_sources": _heldout(state),

@@ -209,6 +209,18 @@ class Work(_Part):
     griddings: Count = Field(description="Transforms between images and visibilities")
 
 
+class SeedSpectraOf(_Part):
+    """How catalogue fluxes were carried to the observed frequency."""
+
+    surveys: list[str] = Field(description="Whose fluxes and, of a merged catalogue, whose positions")
+    catalog_mhz: float = Field(description="Frequency of the catalogue's fluxes")
+    observed_mhz: float = Field(description="Middle of the observed band")
+    indices: dict[str, int] = Field(
+        description="Sources by where their spectral index is from: two catalogues, file, median, assumed"
+    )
+    message: str = Field(description="The same in a line")
+
+
 class Provenance(_Part):
     """What the result was made by and from."""
 
@@ -233,11 +245,17 @@ class Summary(_Part):
     )
     message: str = Field(description="The reason in one line")
     seeded: bool = Field(description="Whether the sky was taken from the catalogue")
-    catalog: Literal["nvss", "first", "merged"] | None = Field(
-        description="Which catalogue; null if unseeded"
+    catalog: str | None = Field(
+        description="Which catalogue, of those that `--catalog` names, auto being resolved; null if unseeded"
     )
     nvss_min_mjy: float | None = Field(description="Faintest catalogue flux, mJy; null if unseeded")
     n_seeds: Count = Field(description="Catalogue sources in the sky model")
+    seed_spectra: SeedSpectraOf | None = Field(
+        description="How catalogue fluxes were carried to the observed frequency; null if unseeded"
+    )
+    seed_notes: list[str] = Field(
+        description="Why this catalogue, where that was a choice; what it leaves out"
+    )
     seed_flux_jy: float = Field(description="Their apparent flux together, jansky")
     anchor: Scale | None = Field(description="First rescaling of the sky model; null if nothing was rescaled")
     heldout_sources: HeldoutSources | None = Field(

@@ -11,6 +11,7 @@ from dsa110_contimg.array_types import Float
 from dsa110_contimg.sky.antenna_beams import AntennaBeams
 from dsa110_contimg.sky.beam import PrimaryBeam
 from dsa110_contimg.sky.components import SkyModel
+from dsa110_contimg.sky.seed_spectra import SeedSpectra
 
 __all__ = [
     "BAND_SAMPLES",
@@ -50,6 +51,10 @@ class ApparentSky:
         Hash of the strips that were used.
     antenna_beams : AntennaBeams or None
         Where the antennas' own beams point, if that is not where the pointing centre is.
+    spectra : SeedSpectra or None
+        Where the spectral indices of catalogue sources come from.
+    notes : tuple of str
+        What to know of the catalogue: why this one, what it does not cover.
     """
 
     sky: SkyModel
@@ -59,6 +64,8 @@ class ApparentSky:
     catalog: str
     catalog_hash: str
     antenna_beams: AntennaBeams | None = None
+    spectra: SeedSpectra | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.sky)

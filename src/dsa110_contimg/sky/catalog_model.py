@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from dsa110_contimg.array_types import Float
-from dsa110_contimg.catalogs import bright_sources, query_cone
+from dsa110_contimg.catalogs import bright_sources, cover_of, query_cone
 from dsa110_contimg.errors import SeedError
 from dsa110_contimg.sky.apparent_sky import BAND_SAMPLES, ApparentSky, mean_apparent_flux
 from dsa110_contimg.sky.beam import PrimaryBeam
 from dsa110_contimg.sky.components import ARCSEC, SkyModel
 from dsa110_contimg.sky.directions import angular_separation
+from dsa110_contimg.sky.seed_spectra import SeedSpectra, SourceIndices, source_indices
+from dsa110_contimg.sky.uncovered import uncovered_flux
 
 __all__ = ["build_catalog_model", "catalog_sky", "catalogued_sky", "far_bright_sources"]
 
@@ -28,13 +32,15 @@ def build_catalog_model(
     min_mjy: float | None = None,
     min_apparent_mjy: float = 1.0,
     spectral_index: float = -0.75,
+    index_from: Literal["catalogs", "assumed"] = "catalogs",
 ) -> ApparentSky:
     """Look a field up and keep what the telescope sees of it.
 
     The cone reaches out to the second null of the beam at the lowest
     frequency, wherever the beam went; very bright sources beyond it are
     considered as well. All are judged by their apparent flux, mean over band
-    and dumps.
+    and dumps. Of a catalogue whose coverage was declared the cone is cut to
+    it, so long as it holds the main beam, out to the first null.
 
     Parameters
     ----------
@@ -54,7 +60,10 @@ def build_catalog_model(
     min_apparent_mjy : float
         Faintest apparent flux density in millijansky.
     spectral_index : float
-        Index given to catalogue sources, whose spectra are not known.
+        Index given to catalogue sources whose spectra are not known.
+    index_from : str
+        ``catalogs``: indices are those that two of the catalogues at hand tell, where they do
+        (`dsa110_contimg.sky.seed_spectra`); ``assumed``: all are given `spectral_index`.
 
     Returns
     -------
@@ -72,15 +81,37 @@ def build_catalog_model(
     ra_rad, dec_rad = (float(x) for x in np.atleast_2d(pointing)[len(np.atleast_2d(pointing)) // 2])
     travelled = float(angular_separation(centres[:, 0], centres[:, 1], ra_rad, dec_rad).max())
     radius_deg = min(89.0, float(np.degrees(beam.null_rad(low, order=2) + travelled)))
+    middle = (low + high) / 2
+    cone = (float(np.degrees(ra_rad)) % 360, float(np.degrees(dec_rad)), radius_deg)
     rows = query_cone(
         catalog,
-        float(np.degrees(ra_rad)) % 360,
-        float(np.degrees(dec_rad)),
-        radius_deg,
+        *cone,
         min_flux_mjy=min_mjy,
         catalog_dir=catalog_dir,
+        freq_hz=middle,
+        required_deg=float(np.degrees(beam.null_rad(low) + travelled)),
+        spectral_index=spectral_index,
     )
+    surveys, catalog = tuple(rows.meta["surveys"]), str(rows.meta["catalog"])
+    notes = [rows.meta["choice"]] if "choice" in rows.meta else []
+    cover = cover_of(surveys[0], *cone, catalog_dir)
+    if cover.declared:
+        left_out = uncovered_flux(
+            cover, centres, np.radians(radius_deg), beam, middle, min_apparent_mjy * 1e-3, spectral_index
+        )
+        if left_out.fraction > 0:
+            notes.append(left_out.sentence())
+            # What a list happens to hold beyond what it is complete for is no model of the sky there.
+            rows = rows[cover.holds(np.asarray(rows["ra_deg"]), np.asarray(rows["dec_deg"]))]
+    if index_from == "catalogs":
+        indices = source_indices(rows, middle, *cone, catalog_dir, spectral_index)
+    else:
+        indices = SourceIndices(
+            np.full(len(rows), spectral_index), np.full(len(rows), np.nan), ("assumed",) * len(rows)
+        )
     sky = catalog_sky(rows, catalog, spectral_index)
+    sky = replace(sky, spectral_index=indices.index)
+    origin = dict(zip(sky.name, zip(indices.origin, indices.error, strict=True), strict=True))
     # Inside the cone the catalogue itself lists them.
     sky = SkyModel.concatenate([sky, far_bright_sources(ra_rad, dec_rad, np.radians(radius_deg))])
     # The mean over the band: its middle may be the one place where a null hides a source.
@@ -96,15 +127,31 @@ def build_catalog_model(
             f"RA {np.degrees(ra_rad) % 360:.4f} Dec {np.degrees(dec_rad):+.4f}",
             "lower the flux limit or run with --no-seed",
         )
-    catalog_hash = str(rows.meta.get("catalog_hash", ""))
+    chosen = sky.select(order)
+    of_catalog = [name for name in chosen.name if name in origin]
     return ApparentSky(
-        sky=sky.select(order),
+        sky=chosen,
         beam=beam,
         apparent_jy=apparent[order],
-        freq_hz=(low + high) / 2,
+        freq_hz=middle,
         catalog=catalog,
-        catalog_hash=catalog_hash,
+        catalog_hash=_hash_of(str(rows.meta["catalog_hash"]), indices.hashes),
+        spectra=SeedSpectra(
+            surveys,
+            sky.reference_freq_hz,
+            middle,
+            {name: origin[name][0] for name in of_catalog},
+            {name: float(origin[name][1]) for name in of_catalog},
+        ),
+        notes=tuple(notes),
     )
+
+
+def _hash_of(catalog_hash: str, others: tuple[str, ...]) -> str:
+    """Join the hashes of what fluxes and indices come from."""
+    if not others:
+        return catalog_hash
+    return hashlib.sha256("\n".join((catalog_hash, *others)).encode()).hexdigest()
 
 
 def catalogued_sky(
@@ -132,7 +179,7 @@ def catalogued_sky(
     """
     ra, dec, radius = (float(np.degrees(x)) for x in (ra_rad, dec_rad, radius_rad))
     rows = query_cone(catalog, ra % 360, dec, radius, min_flux_mjy=min_mjy, catalog_dir=catalog_dir)
-    return catalog_sky(rows, catalog, spectral_index)
+    return catalog_sky(rows, str(rows.meta["catalog"]), spectral_index)
 
 
 def catalog_sky(rows: Any, catalog: str, spectral_index: float) -> SkyModel:
@@ -151,7 +198,8 @@ def catalog_sky(rows: Any, catalog: str, spectral_index: float) -> SkyModel:
     -------
     SkyModel
     """
-    return _sky_model(rows, [f"{catalog}{int(k)}" for k in rows["source_id"]], spectral_index)
+    names = [f"{catalog}{int(k)}" for k in rows["source_id"]]
+    return replace(_sky_model(rows, names, spectral_index), reference_freq_hz=float(rows.meta["freq_hz"]))
 
 
 def far_bright_sources(ra_rad: float, dec_rad: float, radius_rad: float) -> SkyModel:
