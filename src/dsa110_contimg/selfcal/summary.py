@@ -113,6 +113,7 @@ def summary_of(
         "message": "; ".join(filter(None, [state.outcome.message, gained, noise["note"]])),
         "seeded": catalogue is not None,
         "catalog": catalogue.catalog if catalogue else None,
+        "model": asdict(catalogue.own_model) if catalogue and catalogue.own_model else None,
         "nvss_min_mjy": config.nvss_min_mjy if catalogue else None,
         "n_seeds": len(catalogue) if catalogue else 0,
         "seed_flux_jy": float(catalogue.apparent_jy.sum()) if catalogue else 0.0,

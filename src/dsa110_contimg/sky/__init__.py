@@ -12,15 +12,18 @@ from dsa110_contimg.sky.beam import AiryBeam, beam_for_antenna, choose_beam
 from dsa110_contimg.sky.catalog_model import build_catalog_model, catalogued_sky, far_bright_sources
 from dsa110_contimg.sky.components import SkyModel
 from dsa110_contimg.sky.directions import angular_separation, lmn_from_radec, radec_from_lm
+from dsa110_contimg.sky.own_model import add_own_model, build_own_model
 
 __all__ = [
     "AiryBeam",
     "AntennaBeams",
     "ApparentSky",
     "SkyModel",
+    "add_own_model",
     "angular_separation",
     "beam_for_antenna",
     "build_catalog_model",
+    "build_own_model",
     "catalogued_sky",
     "choose_beam",
     "far_bright_sources",

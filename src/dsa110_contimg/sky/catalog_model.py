@@ -28,6 +28,8 @@ def build_catalog_model(
     min_mjy: float | None = None,
     min_apparent_mjy: float = 1.0,
     spectral_index: float = -0.75,
+    frame: str = "ICRS",
+    phase_center: tuple[float, float] | None = None,
 ) -> ApparentSky:
     """Look a field up and keep what the telescope sees of it.
 
@@ -55,6 +57,10 @@ def build_catalog_model(
         Faintest apparent flux density in millijansky.
     spectral_index : float
         Index given to catalogue sources, whose spectra are not known.
+    frame : str
+        Frame of the observation's directions, ICRS or J2000: a catalogue's are not told from them.
+    phase_center : (float, float), optional
+        Phase centre of the observation, radians.
 
     Returns
     -------
@@ -104,6 +110,10 @@ def build_catalog_model(
         freq_hz=(low + high) / 2,
         catalog=catalog,
         catalog_hash=catalog_hash,
+        pointing=np.atleast_2d(np.asarray(pointing, dtype=np.float64)),
+        band_hz=(low, high),
+        frame=frame,
+        phase_center=phase_center,
     )
 
 
