@@ -127,6 +127,30 @@ class SeedConfig(Settings):
     )
     beam_file_kind: Literal["power", "voltage"] = Field("power", description="What that cube holds")
     catalog_dir: Path = Field(Path("state/catalogs"), description="Folder of the catalogue strips")
+    model: Path | None = Field(
+        None,
+        description="Model of the sky to start from instead of the catalogue: a component list of WSClean or "
+        "DP3, selfcal-seed.txt, CSV, ECSV, or a FITS image in Jy/pixel",
+    )
+    model_fluxes: Literal["true", "apparent"] | None = Field(
+        None,
+        description="Fluxes of that model: true, or apparent, as seen through the primary beam; to be said "
+        "unless the file says it",
+    )
+    model_adds: bool = Field(
+        False, description="Add that model to the catalogue, in place of its sources within a beam"
+    )
+
+    def needs_catalog(self) -> bool:
+        """Whether sources are looked up in a catalogue."""
+        return self.model is None or self.model_adds
+
+    @model_validator(mode="after")
+    def _own_model(self) -> Self:
+        if self.model is None and (self.model_adds or self.model_fluxes is not None):
+            option = "model_adds" if self.model_adds else "model_fluxes"
+            raise ValueError(f"{option} is given without a model")
+        return self
 
 
 class BackendConfig(CleanConfig):

@@ -14,6 +14,7 @@
     │   │   └── SelectionError               a field or spectral window that is not there
     │   ├── CalTableError                    an initial calibration table
     │   ├── SeedError                        no sky model could be made from the catalogue
+    │   │   └── SkyModelError                a file that holds a model of the sky cannot be used
     │   └── ResourceError                    disk, memory, permission, lock
     │       ├── PathOutsideMountError        a path that the container does not see
     │       └── StorageError                 the disk is full, read-only or does not answer
@@ -60,6 +61,7 @@ __all__ = [
     "ResourceError",
     "SeedError",
     "SelectionError",
+    "SkyModelError",
     "StorageError",
     "UnforeseenError",
     "WSCleanError",
@@ -136,6 +138,10 @@ class CalTableError(InputError):
 
 class SeedError(InputError):
     """No sky model could be made from the catalogue."""
+
+
+class SkyModelError(SeedError):
+    """A file that holds a model of the sky cannot be read, or not be predicted exactly."""
 
 
 class ResourceError(InputError):

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import shutil
@@ -30,6 +31,7 @@ from dsa110_contimg.errors import (
     SelectionError,
 )
 from dsa110_contimg.imaging import read_image
+from dsa110_contimg.imaging.obs_context import open_observation
 from dsa110_contimg.progress import LogProgress
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.naming import SUMMARY
@@ -494,6 +496,9 @@ PROVED_ELSEWHERE = {
     "solve_beam_width",
     "beam_file",
     "beam_file_kind",
+    "model",
+    "model_fluxes",
+    "model_adds",
     "pointing",
     "pointing_file",
     "memory_gb",
@@ -605,7 +610,7 @@ def test_real_field_from_raw_units(ngc5921_raw, ngc5921_caltables, shared_data, 
     assert abs(dec - 4.975) * 3600 < 12
     assert min(i["solved_fraction"] for i in result.summary["iterations"]) >= 0.95
     # The 4.03 Jy source stands in the first null of the beam.
-    seeds = (tmp_path / "out" / "selfcal-seed.txt").read_text().splitlines()[1:]
+    seeds = (tmp_path / "out" / "selfcal-seed.txt").read_text().splitlines()[2:]
     null = [line.split(",") for line in seeds if line.split(",")[2].startswith("15:2")]
     assert len(null) == len(seeds)
     assert all(float(s[4]) < 0.02 for s in null if abs(float(s[4]) - 0.0757) > 0.01 and float(s[4]) < 0.03)
@@ -880,3 +885,48 @@ def test_zeros_for_part_of_the_time_are_left_out(ms, config, finished, tmp_path)
         now = main.getcol("FLAG")
     assert now[mine].all()
     np.testing.assert_array_equal(now[~mine], found[~mine])
+
+
+def test_the_list_that_a_run_writes_is_a_model_of_the_next(ms, config, tmp_path, finished):
+    """The same calibration as from the catalogue, of which nothing is there any more."""
+    text = finished[1] / "selfcal-seed.txt"
+    options = config.with_options(model=text, catalog_dir=tmp_path / "none")
+    summary = selfcal_ms(ms, tmp_path / "out", options).summary
+    listed = finished[2].summary
+    assert (summary["status"], summary["catalog"], listed["model"]) == ("improved", "model", None)
+    said = summary["model"]
+    assert (said["kind"], said["fluxes"], said["adds"]) == ("component list", "apparent", False)
+    assert said["sha256"] == hashlib.sha256(text.read_bytes()).hexdigest()
+    assert said["n_seen"] == summary["n_seeds"] == listed["n_seeds"]
+    assert summary["seed_flux_jy"] == pytest.approx(listed["seed_flux_jy"], rel=1e-5)
+    for key in ("thermal_ratio", "flux_ratio"):
+        assert summary["final"][key] == pytest.approx(listed["final"][key], rel=0.01)
+    gains = [
+        read_gain_table(out / summary["gaintables"][-1]).gains[0] for out in (tmp_path / "out", finished[1])
+    ]
+    both = ~(gains[0].flag | gains[1].flag)
+    assert np.abs(gains[0].gain / gains[1].gain - 1)[both].max() < 0.01
+
+
+def test_a_model_is_added_to_the_catalogue_or_stands_alone(ms, config, tmp_path, finished):
+    lines = (finished[1] / "selfcal-seed.txt").read_text().splitlines()
+    (tmp_path / "few.txt").write_text("\n".join([lines[0], *lines[2:5]]) + "\n")
+    few = config.with_options(model=tmp_path / "few.txt", model_fluxes="apparent")
+    with_others = open_observation(ms, few.with_options(model_adds=True)).catalog_model()
+    alone, listed = (open_observation(ms, c).catalog_model() for c in (few, config))
+    assert (len(alone), with_others.own_model.n_replaced, len(with_others)) == (3, 3, len(listed))
+    true = open_observation(ms, few.with_options(model_fluxes="true")).catalog_model()
+    assert 0 < true.apparent_jy.sum() < 0.999 * alone.apparent_jy.sum()
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"model_adds": True}, "model_adds is given without a model"),
+        ({"model_fluxes": "true"}, "model_fluxes is given without a model"),
+        ({"model": "m.txt", "use_nvss_seeding": False}, "is given where nothing starts from it"),
+    ],
+)
+def test_options_of_a_model_without_effect_are_refused(ms, config, tmp_path, options, what):
+    with pytest.raises(ConfigError, match=what):
+        selfcal_ms(ms, tmp_path / "out", config.with_options(**options))

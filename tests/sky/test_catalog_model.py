@@ -1,5 +1,6 @@
 """The seed: real NVSS about NGC 5921, and made-up skies for every option."""
 
+import re
 import shutil
 
 import numpy as np
@@ -16,6 +17,7 @@ from dsa110_contimg.sky import (
     build_catalog_model,
     far_bright_sources,
 )
+from dsa110_contimg.sky.apparent_sky import mean_apparent_flux
 
 RA, DEC = np.radians(15 * (15 + 22 / 60)), np.radians(5 + 4 / 60)
 FREQ = 1.4134e9 + 24.4e3 * np.arange(5)
@@ -181,11 +183,18 @@ def test_limits_hold_for_every_source(made):
     assert {5.0, 100.0} <= set(np.round(1e3 * seed.sky.flux_jy, 6))
 
 
-def test_written_seed_carries_apparent_fluxes_at_the_reference_frequency(made, tmp_path):
+def test_written_seed_carries_apparent_fluxes_and_spectra(made, tmp_path):
     seed = seed_of(made)
     text, region = seed.write(tmp_path / "field")
     assert (text.name, region.name) == ("field-seed.txt", "field-seed.reg")
-    values = np.array([float(line.split(",")[4]) for line in text.read_text().splitlines()[1:]])
-    at_middle = values * (seed.freq_hz / 1.4e9) ** seed.sky.spectral_index
-    np.testing.assert_allclose(at_middle, seed.apparent_jy, rtol=1e-6)
+    rows = [line for line in text.read_text().splitlines()[1:] if not line.startswith("#")]
+    freq = np.linspace(*seed.band_hz, 7)
+    y = freq / np.mean(seed.band_hz) - 1
+    for k, row in enumerate(rows):
+        flux, terms = re.search(r"([^,]+),\[(.*?)\],false,", row).groups()
+        found = float(flux) + sum(float(c) * y ** (i + 1) for i, c in enumerate(terms.split(",")))
+        one = seed.sky.select([k])
+        exact = [mean_apparent_flux(one, seed.beam, seed.pointing, np.array([f]))[0] for f in freq]
+        np.testing.assert_allclose(found, exact, atol=1e-6 * seed.apparent_jy[0])
+    assert len(rows) == len(seed)
     assert region.read_text().count("# text=") == len(seed)

@@ -20,11 +20,19 @@ from dsa110_contimg.errors import (
 from dsa110_contimg.imaging.beam_choice import beam_of_observation
 from dsa110_contimg.imaging.grid import ImageGrid, choose_grid
 from dsa110_contimg.imaging.restoring_beam import POINT_SPREAD_FUNCTION
-from dsa110_contimg.sky import ApparentSky, PrimaryBeam, angular_separation, build_catalog_model
+from dsa110_contimg.sky import (
+    ApparentSky,
+    PrimaryBeam,
+    add_own_model,
+    angular_separation,
+    build_catalog_model,
+    build_own_model,
+)
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 from dsa110_contimg.sky.components import ARCSEC
 from dsa110_contimg.visibilities import MeasurementSet, VisibilityReader, open_recovered
 from dsa110_contimg.visibilities.columns import column_as_found
+from dsa110_contimg.visibilities.phase_frame import phase_frame
 
 __all__ = [
     "BYTES_PER_VISIBILITY",
@@ -95,7 +103,9 @@ class ObsContext:
         min_mjy: float | None = None,
         min_apparent_mjy: float | None = None,
     ) -> ApparentSky:
-        """Look the field up in a catalogue, as the options say.
+        """Look the field up in a catalogue, or take a model of one's own, as the options say.
+
+        Limits on the flux are those of catalogue sources: of a model of one's own all components count.
 
         Parameters
         ----------
@@ -112,11 +122,26 @@ class ObsContext:
         ------
         SeedError
             If no source passes the limits.
+        SkyModelError
+            If a model of one's own cannot be used.
         CatalogError
             If the catalogue is missing or does not cover the field.
         """
-        config = self.config
-        return build_catalog_model(
+        config, own = self.config, None
+        if config.model is not None:
+            own = build_own_model(
+                config.model,
+                self.reader.pointing,
+                self.reader.freq_hz,
+                self.beam,
+                self.reader.phase_center,
+                fluxes=config.model_fluxes,
+                spectral_index=config.spectral_index,
+                frame=phase_frame(self.ms.path),
+            )
+            if not config.model_adds:
+                return own
+        listed = build_catalog_model(
             self.reader.pointing,
             self.reader.freq_hz,
             self.beam,
@@ -126,7 +151,13 @@ class ObsContext:
             min_apparent_mjy=config.seed_min_apparent_mjy if min_apparent_mjy is None else min_apparent_mjy,
             spectral_index=config.spectral_index,
             index_from=config.index_from,
+            frame=phase_frame(self.ms.path),
+            phase_center=self.reader.phase_center,
         )
+        if own is None:
+            return listed
+        resolution = SPEED_OF_LIGHT / float(self.reader.freq_hz.max()) / self.reader.max_baseline_m
+        return add_own_model(own, listed, resolution)
 
 
 def open_observation(
@@ -170,6 +201,8 @@ def open_observation(
     """
     if config.mask_radius_arcsec is not None and not config.catalog_mask:
         raise ConfigError("is given without a catalogue mask", "mask_radius_arcsec", "add --catalog-mask")
+    if config.model is not None and not (config.catalog_mask or getattr(config, "use_nvss_seeding", False)):
+        raise ConfigError("is given where nothing starts from it", "model", "add --catalog-mask, or --seed")
     ms = open_recovered(ms_path)
     if writable:
         ms.require_writable()

@@ -104,7 +104,10 @@ class Driver:
         # Workers elsewhere have another working directory.
         tables = config.caltable_dir and config.caltable_dir.absolute()
         self.config = config.with_options(
-            threads=local_threads(config), catalog_dir=config.catalog_dir.absolute(), caltable_dir=tables
+            threads=local_threads(config),
+            catalog_dir=config.catalog_dir.absolute(),
+            model=config.model and config.model.absolute(),
+            caltable_dir=tables,
         )
         self.caltables = caltables
         folders = {"state": state.path.parent, "products": self.outdir}

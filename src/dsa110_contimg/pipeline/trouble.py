@@ -37,7 +37,7 @@ class Trouble:
 
 def seeds(config: PipelineConfig) -> bool:
     """Whether any observation is seeded, so that the catalogue has to be there."""
-    return config.use_nvss_seeding and config.rollout > 0
+    return config.use_nvss_seeding and config.rollout > 0 and config.needs_catalog()
 
 
 def catalogue_trouble(config: PipelineConfig) -> Trouble | None:

@@ -100,7 +100,7 @@ def predict_averaged(
     freq = np.ascontiguousarray(freq_hz, dtype=np.float64)
     sizes, kind = np.unique(count, return_inverse=True)
     step, formed = where_formed(freq, windows or (nbin,))
-    shape = projected_extents(n, major_rad, minor_rad, pa_rad)
+    shape = projected_extents(lmn, major_rad, minor_rad, pa_rad)
     extended = np.zeros(n, dtype=bool) if major_rad is None else major_rad > 0
     moments = np.asarray(moments_jy, dtype=np.float32).reshape(-1, 3, n, nbin)
     if extended.any():
@@ -233,7 +233,7 @@ def predict_samples(
             spectrum,
             np.ascontiguousarray(lmn.T),
             flux_jy,
-            np.ascontiguousarray(projected_extents(len(lmn), major_rad, minor_rad, pa_rad).T),
+            np.ascontiguousarray(projected_extents(lmn, major_rad, minor_rad, pa_rad).T),
             bool((major_rad > 0).any()),
             out,
         )
@@ -254,7 +254,8 @@ def _sum_samples(
                 sine, cosine = sine_cosine(np.float32(turns - np.rint(turns)))
                 f = flux[of, k]
                 if extended:
-                    along, across = u * shape[0, k] + v * shape[1, k], u * shape[2, k] + v * shape[3, k]
+                    along = u * shape[0, k] + v * shape[1, k] + w * shape[2, k]
+                    across = u * shape[3, k] + v * shape[4, k] + w * shape[5, k]
                     f *= np.float32(np.exp(-GAUSSIAN * (along * along + across * across)))
                 re += f * cosine
                 im += f * sine
@@ -367,9 +368,9 @@ def _sum_averaged(
                     di[i, r], dr[i, r] = sine_cosine(np.float32(turns - np.rint(turns)))
                 if k >= points:
                     for r in range(rows):
-                        east, north = uvw[start + r, 0], uvw[start + r, 1]
-                        along = east * shape[k, 0] + north * shape[k, 1]
-                        across = east * shape[k, 2] + north * shape[k, 3]
+                        east, north, up = uvw[start + r, 0], uvw[start + r, 1], uvw[start + r, 2]
+                        along = east * shape[k, 0] + north * shape[k, 1] + up * shape[k, 2]
+                        across = east * shape[k, 3] + north * shape[k, 4] + up * shape[k, 5]
                         size[i, r] = GAUSSIAN * (along * along + across * across) / SPEED_OF_LIGHT**2
             for part in range(starts.size - 1):
                 begin, q = starts[part], kind[starts[part]]

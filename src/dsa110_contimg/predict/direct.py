@@ -48,7 +48,8 @@ def predict_components(
     flux_jy : ndarray, shape (n, nchan) or (nspectrum, n, nchan)
         Apparent Stokes I flux density in jansky.
     major_rad, minor_rad, pa_rad : ndarray, shape (n,), optional
-        Gaussian full widths and position angles in radians; zero widths are points.
+        Gaussian full widths and position angles in radians, the angles as of :func:`projected_extents`;
+        zero widths are points.
     spectrum : ndarray of int, shape (nrow,), optional
         Which of several fluxes holds for each row; the first by default.
 
@@ -84,7 +85,7 @@ def predict_components(
     step, restart = rotation(freq)
     tiles = tiles_of(len(uvw), spectrum)
     flux = np.asarray(flux_jy, dtype=np.float32).reshape(-1, len(lmn), freq.size)
-    shape = projected_extents(len(lmn), major_rad, minor_rad, pa_rad)
+    shape = projected_extents(lmn, major_rad, minor_rad, pa_rad)
     is_extended = np.zeros(len(lmn), dtype=bool) if major_rad is None else major_rad > 0
     extended, point = np.flatnonzero(is_extended), np.flatnonzero(~is_extended)
     if point.size:
@@ -146,19 +147,36 @@ def rotation(freq_hz: Float) -> tuple[float, int]:
 
 
 def projected_extents(
-    n: int, major_rad: Float | None, minor_rad: Float | None, pa_rad: Float | None
+    lmn: Float, major_rad: Float | None, minor_rad: Float | None, pa_rad: Float | None
 ) -> Float:
-    """Project n Gaussians along u and v: the full width at the position angle, and that across it.
+    """Project n Gaussians along u, v and w: the full width at the position angle, and that across it.
+
+    A Gaussian lies in the plane that touches the sky at its centre: a baseline sees it as long as it is
+    along two directions in that plane. The first ones are the l and m axes of the phase centre, turned to
+    there along a great circle; the position angle counts from the second towards the first.
+
+    Parameters
+    ----------
+    lmn : ndarray, shape (n, 3)
+        Direction cosines l, m and n - 1.
+    major_rad, minor_rad, pa_rad : ndarray, shape (n,) or None
+        Full widths and position angles.
 
     Returns
     -------
-    ndarray, shape (n, 4)
-        Factors of u and v for the one, and for the other; zero where nothing is given.
+    ndarray, shape (n, 6)
+        Factors of u, v and w for the one, and for the other; zero where nothing is given.
     """
-    if major_rad is None or minor_rad is None or pa_rad is None:
-        return np.zeros((n, 4))
-    sine, cosine = np.sin(pa_rad), np.cos(pa_rad)
-    return np.stack([major_rad * sine, major_rad * cosine, minor_rad * cosine, -minor_rad * sine], axis=1)
+    n = len(lmn)
+    if major_rad is None or minor_rad is None or pa_rad is None or not (major_rad > 0).any():
+        return np.zeros((n, 6))
+    l, m = lmn[:, 0], lmn[:, 1]  # noqa: E741
+    share = 1.0 / np.maximum(lmn[:, 2] + 2.0, 1e-12)
+    east = np.stack([1 - l * l * share, -l * m * share, -l], axis=1)
+    north = np.stack([-l * m * share, 1 - m * m * share, -m], axis=1)
+    sine, cosine = np.sin(pa_rad)[:, None], np.cos(pa_rad)[:, None]
+    along, across = east * sine + north * cosine, east * cosine - north * sine
+    return np.concatenate([major_rad[:, None] * along, minor_rad[:, None] * across], axis=1)
 
 
 def predict_reference(
@@ -176,13 +194,12 @@ def predict_reference(
     """
     wavenumber = freq_hz[None, :] / SPEED_OF_LIGHT
     out = np.zeros((len(uvw_m), len(freq_hz)), dtype=np.complex128)
+    extents = projected_extents(lmn, major_rad, minor_rad, pa_rad)
     for k in range(len(lmn)):
         delay = uvw_m @ lmn[k]
         term = flux_jy[k][None, :] * np.exp(2j * np.pi * delay[:, None] * wavenumber)
-        if major_rad is not None and minor_rad is not None and pa_rad is not None and major_rad[k] > 0:
-            s, c = np.sin(pa_rad[k]), np.cos(pa_rad[k])
-            along = (uvw_m[:, 0] * s + uvw_m[:, 1] * c) * major_rad[k]
-            across = (uvw_m[:, 0] * c - uvw_m[:, 1] * s) * minor_rad[k]
+        if major_rad is not None and major_rad[k] > 0:
+            along, across = uvw_m @ extents[k, :3], uvw_m @ extents[k, 3:]
             term *= np.exp(-GAUSSIAN * (along**2 + across**2)[:, None] * wavenumber**2)
         out += term
     return out
@@ -328,9 +345,9 @@ def _sum_gaussians(
             find_delays(uvw, start, rows, lmn, k, delay)
             form_phasors(delay, step, dr, di)
             for r in range(rows):
-                u, v = uvw[start + r, 0], uvw[start + r, 1]
-                along = u * shape[k, 0] + v * shape[k, 1]
-                across = u * shape[k, 2] + v * shape[k, 3]
+                u, v, w = uvw[start + r, 0], uvw[start + r, 1], uvw[start + r, 2]
+                along = u * shape[k, 0] + v * shape[k, 1] + w * shape[k, 2]
+                across = u * shape[k, 3] + v * shape[k, 4] + w * shape[k, 5]
                 width[r] = GAUSSIAN * (along * along + across * across) / SPEED_OF_LIGHT**2
                 # exp(-width f^2) by second-order recurrence along evenly spaced channels.
                 ratio2[r] = np.exp(-2.0 * width[r] * step * step)

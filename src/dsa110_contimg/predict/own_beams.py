@@ -103,7 +103,7 @@ def predict_own_beams(
         voltage * root[:, :, None],
         common_jy.astype(np.float32),
         np.where(flux_jy.mean(axis=1) < 0, -1, 1).astype(np.float32),
-        np.ascontiguousarray(projected_extents(n, major_rad, minor_rad, pa_rad)),
+        np.ascontiguousarray(projected_extents(lmn, major_rad, minor_rad, pa_rad)),
         major_rad > 0,
         out,
     )
@@ -172,9 +172,9 @@ def _sum_differences(
                     form_phasors(delay, freq[c], pr, pi)
                 if extended[k]:
                     for r in range(rows):
-                        u, v = uvw[start + r, 0], uvw[start + r, 1]
-                        along = u * shape[k, 0] + v * shape[k, 1]
-                        across = u * shape[k, 2] + v * shape[k, 3]
+                        u, v, w = uvw[start + r, 0], uvw[start + r, 1], uvw[start + r, 2]
+                        along = u * shape[k, 0] + v * shape[k, 1] + w * shape[k, 2]
+                        across = u * shape[k, 3] + v * shape[k, 4] + w * shape[k, 5]
                         square = (along * along + across * across) * (freq[c] / SPEED_OF_LIGHT) ** 2
                         taper[r] = np.exp(-GAUSSIAN * square)
                 of, seen, size = voltage[k, c], common[k, c], kind[c]

@@ -287,6 +287,7 @@ def _provenance(provenance: dict[str, Any], products: RunProducts) -> list[tuple
         "initial tables": ", ".join(tables) or ("none" if provenance else None),
         "hash of the data": provenance.get("data_hash"),
         "catalogue": products.summary.get("catalog"),
+        "model of one's own": (products.summary.get("model") or {}).get("file"),
         "hash of the catalogue model": provenance.get("catalog_hash"),
         "made by contimg": provenance.get("version"),
     }

@@ -211,7 +211,7 @@ def _add_sources(
     sky = sources.sky
     l, m = grid.sky_to_lm(sky.ra_rad, sky.dec_rad)  # noqa: E741
     seen = np.isfinite(l)
-    shape = (sky.major_rad[seen], sky.minor_rad[seen], sky.pa_rad[seen])
+    shape = tuple(of_all[seen] for of_all in sky.shape_about(grid.ra_rad, grid.dec_rad))
     return add_gaussians(image, grid, l[seen], m[seen], flux_jy[seen], cleaned.beam, *shape)
 
 

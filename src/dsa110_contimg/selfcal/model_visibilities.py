@@ -126,8 +126,7 @@ class SkyVisibilities:
             return self.of_same_rows([block], reader)[0]
         sky, field = self.sky.sky, reader.ms.field(block.field_id)
         flux, pointing = self.fluxes(block, reader)
-        lmn = sky.lmn(field.ra_rad, field.dec_rad)
-        shape = (sky.major_rad, sky.minor_rad, sky.pa_rad)
+        lmn, shape = sky.lmn(field.ra_rad, field.dec_rad), sky.shape_about(field.ra_rad, field.dec_rad)
         freq_hz = block.spw.freq_hz
         predicted = predict_components(block.uvw_m, freq_hz, lmn, flux, *shape, pointing)
         self._add_own_beams(predicted, block, reader, freq_hz, np.ones(freq_hz.size, dtype=np.int64), 0.0)
@@ -157,10 +156,7 @@ class SkyVisibilities:
             return None
         both = joined(mine, others)
         sky = both.sky
-        where = np.stack(
-            [sky.ra_rad, sky.dec_rad, sky.spectral_index, sky.major_rad, sky.minor_rad, sky.pa_rad], axis=1
-        )
-        _, first, which = np.unique(where, axis=0, return_index=True, return_inverse=True)
+        _, first, which = np.unique(sky.traits(), axis=0, return_index=True, return_inverse=True)
         sign = np.repeat([1.0, -1.0], [len(mine), len(others)])
         change = np.zeros((2, first.size))
         for k, flux in enumerate((sky.flux_jy, both.apparent_jy)):
@@ -190,7 +186,7 @@ class SkyVisibilities:
         """
         sky, first, bins = self.sky.sky, blocks[0], [b.bins for b in blocks if b.bins is not None]
         field = reader.ms.field(first.field_id)
-        lmn, shape = sky.lmn(field.ra_rad, field.dec_rad), (sky.major_rad, sky.minor_rad, sky.pa_rad)
+        lmn, shape = sky.lmn(field.ra_rad, field.dec_rad), sky.shape_about(field.ra_rad, field.dec_rad)
         spectra = [self._of_window(b.window, reader) for b in bins]
         used, pointing = self._pointings_of(first, reader)
         freq, count = np.concatenate([b.spw.freq_hz for b in blocks]), np.concatenate([b.count for b in bins])
@@ -208,7 +204,7 @@ class SkyVisibilities:
         out = [np.ascontiguousarray(part) for part in np.split(together, edges, axis=1)]
         for block, of_block, spectrum, predicted in zip(blocks, bins, spectra, out, strict=True):
             if of_block.partial is not None:
-                single = self._single_channels(block, of_block, spectrum, used[pointing], lmn)
+                single = self._single_channels(block, of_block, spectrum, used[pointing], lmn, shape)
                 add_partial(predicted, of_block.partial, single)
         return out
 
@@ -236,8 +232,8 @@ class SkyVisibilities:
         for number, (sign, seen) in enumerate(self.seen_by_own):
             beams, sky = seen.antenna_beams, seen.sky.select(self._follow(number, pointings))
             assert beams is not None
-            lmn, shape = sky.lmn(field.ra_rad, field.dec_rad), (sky.major_rad, sky.minor_rad, sky.pa_rad)
-            flux = sign * sky.flux_at(freq_hz)
+            lmn, shape = sky.lmn(field.ra_rad, field.dec_rad), sky.shape_about(field.ra_rad, field.dec_rad)
+            flux = sign * replace(seen, sky=sky).unattenuated_flux(freq_hz)
             for k in np.unique(which):
                 rows = np.flatnonzero(which == k)
                 about = sky.lmn(*pointings[k])
@@ -269,21 +265,26 @@ class SkyVisibilities:
                 own, common = (
                     b.voltages(seen.beam, about, freq)[:, 0] for b in (seen.antenna_beams, nominal)
                 )
-                power += np.square(seen.sky.flux_at(freq) * own * (own - common)).mean(axis=1)
+                power += np.square(seen.unattenuated_flux(freq) * own * (own - common)).mean(axis=1)
             self._followed[number] = leading(power)
         return self._followed[number]
 
     def _single_channels(
-        self, block: Block, bins: ChannelBins, spectra: _Spectra, pointing: Int, lmn: Float
+        self,
+        block: Block,
+        bins: ChannelBins,
+        spectra: _Spectra,
+        pointing: Int,
+        lmn: Float,
+        shape: tuple[Float, Float, Float],
     ) -> Callable[[Int, Int], Vis]:
         """Give what predicts single channels of rows."""
-        sky, freq_hz = self.sky.sky, bins.window.freq_hz
+        freq_hz = bins.window.freq_hz
         flux = spectra.by_channel().reshape(-1, len(lmn))
 
         def single(row: Int, channel: Int) -> Vis:
-            spectrum, shape = pointing[row] * freq_hz.size + channel, (sky.major_rad, sky.minor_rad)
-            at = block.uvw_m[row], freq_hz[channel]
-            return predict_samples(*at, spectrum, lmn, flux, *shape, sky.pa_rad)
+            at = block.uvw_m[row], freq_hz[channel], pointing[row] * freq_hz.size + channel
+            return predict_samples(*at, lmn, flux, *shape)
 
         return single
 

@@ -161,6 +161,10 @@ def _calibrated(
     for note in params.context.notes:
         log.note(note)
     if listed is not None:
+        if listed.own_model is not None:
+            log.note(listed.own_model.text())
+            for note in listed.own_model.notes:
+                log.note(f"warning: {note}")
         log.note(
             f"catalogue model: {len(listed)} {listed.catalog.upper()} sources, "
             f"{listed.apparent_jy.sum():.3f} Jy apparent, the brightest {listed.apparent_jy[0]:.3f} Jy"

@@ -115,6 +115,7 @@ def summary_of(
         "message": "; ".join(filter(None, [state.outcome.message, gained, noise["note"]])),
         "seeded": catalogue is not None,
         "catalog": catalogue.catalog if catalogue else None,
+        "model": asdict(catalogue.own_model) if catalogue and catalogue.own_model else None,
         "nvss_min_mjy": config.nvss_min_mjy if catalogue else None,
         "n_seeds": len(catalogue) if catalogue else 0,
         "seed_spectra": catalogue.spectra.for_summary() if catalogue and catalogue.spectra else None,

@@ -236,6 +236,20 @@ class Provenance(_Part):
     catalog_hash: str | None = Field(description="Hash of the catalogue's rows; null without a catalogue")
 
 
+class OwnModelOf(_Part):
+    """A model of the sky of the user's own (``--model``)."""
+
+    file: str = Field(description="Absolute path")
+    kind: str = Field(description="Format, in words")
+    sha256: str = Field(description="Hash of the file")
+    fluxes: Literal["true", "apparent"] = Field(description="Before the primary beam, or through it")
+    n_components: Count = Field(description="Components in the file")
+    n_seen: Count = Field(description="Those that reach the receiver")
+    adds: bool = Field(description="Whether it was added to the catalogue's sources")
+    n_replaced: Count = Field(description="Catalogue sources that were left out, as the model has them")
+    notes: list[str] = Field(description="What of the model is not predicted")
+
+
 class Summary(_Part):
     """What ``selfcal_summary.json`` holds. It is written last: where it is, the run has finished."""
 
@@ -246,7 +260,11 @@ class Summary(_Part):
     message: str = Field(description="The reason in one line")
     seeded: bool = Field(description="Whether the sky was taken from the catalogue")
     catalog: str | None = Field(
-        description="Which catalogue, of those that `--catalog` names, auto being resolved; null if unseeded"
+        description="Which catalogue, of those that `--catalog` names, auto being resolved; model for one "
+        "of the user's own, with a plus between them for both; null if unseeded"
+    )
+    model: OwnModelOf | None = Field(
+        None, description="The model of the user's own; null where the sky is the catalogue's alone"
     )
     nvss_min_mjy: float | None = Field(description="Faintest catalogue flux, mJy; null if unseeded")
     n_seeds: Count = Field(description="Catalogue sources in the sky model")

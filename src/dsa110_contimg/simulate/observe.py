@@ -308,7 +308,7 @@ class _SkyAt:
         centre = (float(truth.phase_centre[dump, 0]), float(truth.phase_centre[dump, 1]))
         self.antenna_uvw = uvw_of_antennas(array.position_m, mjd, *centre)
         sky = truth.seen_sky
-        self.lmn = sky.lmn(*centre)
+        self.lmn, self.shape = sky.lmn(*centre), sky.shape_about(*centre)
         if config.differential_aberration:
             self.lmn = seen_lmn(mjd, sky.ra_rad, sky.dec_rad, *centre)
         self.own = np.zeros(len(sky), dtype=bool)
@@ -324,10 +324,12 @@ class _SkyAt:
         Shape (nbl, nchan, 2), or (nbl, nchan, 1) where both receptors see the same.
         """
         freq = self.truth.freq_hz[window]
-        flux, sky = self.truth.apparent_flux(freq, self.dump), self.truth.sky
+        flux = self.truth.apparent_flux(freq, self.dump)
         rest = ~self.own
-        shape = (sky.major_rad[rest], sky.minor_rad[rest], sky.pa_rad[rest])
-        vis = predict_components(uvw, freq, self.lmn[rest], flux[rest], *shape).astype(np.complex128)
+        major, minor, pa = (of_all[rest] for of_all in self.shape)
+        vis = predict_components(uvw, freq, self.lmn[rest], flux[rest], major, minor, pa).astype(
+            np.complex128
+        )
         if not self.own.any():
             return vis[:, :, None]
         receptors = range(2 if self.truth.instrument.squint_rad else 1)

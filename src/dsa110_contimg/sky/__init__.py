@@ -13,6 +13,7 @@ from dsa110_contimg.sky.beam_file import FileBeam, read_beam_file
 from dsa110_contimg.sky.catalog_model import build_catalog_model, catalogued_sky, far_bright_sources
 from dsa110_contimg.sky.components import SkyModel
 from dsa110_contimg.sky.directions import angular_separation, lmn_from_radec, radec_from_lm
+from dsa110_contimg.sky.own_model import add_own_model, build_own_model
 from dsa110_contimg.sky.telescopes import beam_for_antenna, choose_beam
 
 __all__ = [
@@ -24,9 +25,11 @@ __all__ = [
     "GaussianBeam",
     "PrimaryBeam",
     "SkyModel",
+    "add_own_model",
     "angular_separation",
     "beam_for_antenna",
     "build_catalog_model",
+    "build_own_model",
     "catalogued_sky",
     "choose_beam",
     "far_bright_sources",

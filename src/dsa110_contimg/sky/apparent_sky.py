@@ -11,12 +11,14 @@ from dsa110_contimg.array_types import Float
 from dsa110_contimg.sky.antenna_beams import AntennaBeams
 from dsa110_contimg.sky.beam import PrimaryBeam
 from dsa110_contimg.sky.components import SkyModel
+from dsa110_contimg.sky.directions import in_frame
 from dsa110_contimg.sky.seed_spectra import SeedSpectra
 
 __all__ = [
     "BAND_SAMPLES",
     "PART",
     "ApparentSky",
+    "OwnModel",
     "joined",
     "mean_apparent_flux",
     "response_ratio",
@@ -28,6 +30,56 @@ __all__ = [
 PART = " part "
 #: Frequencies over the band at which a source's apparent flux is averaged.
 BAND_SAMPLES = 9
+#: Apparent fluxes over the band are told by those at so many frequencies; more where a source far out goes
+#: through several sidelobes. They are met within this part of the brightest source's.
+SPECTRUM_NODES, SPECTRUM_ERROR = (6, 12, 20), 1e-7
+#: Where the beam lets less of a source through its flux before the beam cannot be told from that behind it.
+LEAST_RESPONSE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnModel:
+    """What a model of one's own was.
+
+    Attributes
+    ----------
+    file : str
+        Absolute path.
+    kind : str
+        Format, in words.
+    sha256 : str
+        Hash of the file.
+    fluxes : str
+        ``true``, or ``apparent``: they already hold the primary beam.
+    n_components : int
+        Components in the file.
+    n_seen : int
+        Those that reach the receiver.
+    adds : bool
+        Whether the catalogue's sources were taken too.
+    n_replaced : int
+        Sources of the catalogue that were left out, as the model has them.
+    notes : tuple of str
+        What of the model is not predicted.
+    """
+
+    file: str
+    kind: str
+    sha256: str
+    fluxes: str
+    n_components: int
+    n_seen: int
+    adds: bool = False
+    n_replaced: int = 0
+    notes: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """Say in one line what the model was."""
+        adds = f", added to the catalogue in place of {self.n_replaced} of its sources" if self.adds else ""
+        return (
+            f"model of the sky: {self.kind} {self.file}, {self.n_seen} of its {self.n_components} components "
+            f"seen, fluxes {self.fluxes}{adds}, SHA-256 {self.sha256[:16]}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +107,17 @@ class ApparentSky:
         Where the spectral indices of catalogue sources come from.
     notes : tuple of str
         What to know of the catalogue: why this one, what it does not cover.
+    pointing : ndarray, shape (ntime, 2), optional
+        Pointing centres over which apparent fluxes are means; where there are
+        sources whose fluxes already hold the beam, it is needed.
+    band_hz : (float, float), optional
+        Lowest and highest frequency of the observation.
+    own_model : OwnModel or None
+        The model of one's own that the sources were taken from, where they were not all the catalogue's.
+    frame : str
+        Frame of the observation's phase centres, and of the sources: ICRS or J2000.
+    phase_center : (float, float), optional
+        Phase centre of the observation, radians.
     """
 
     sky: SkyModel
@@ -66,6 +129,11 @@ class ApparentSky:
     antenna_beams: AntennaBeams | None = None
     spectra: SeedSpectra | None = None
     notes: tuple[str, ...] = ()
+    pointing: Float | None = None
+    band_hz: tuple[float, float] | None = None
+    own_model: OwnModel | None = None
+    frame: str = "ICRS"
+    phase_center: tuple[float, float] | None = None
 
     def __len__(self) -> int:
         return len(self.sky)
@@ -86,19 +154,101 @@ class ApparentSky:
             Apparent flux density in jansky.
         """
         response = self.beam.power_towards(self.sky.lmn(ra_rad, dec_rad), freq_hz)
+        apparent = self.sky.apparent
+        if apparent.any():
+            mean = self._mean_response(freq_hz)
+            # Where the beam never looks nothing is known but the flux that was given.
+            share = np.divide(response[apparent], mean, out=np.ones_like(mean), where=mean > 0)
+            response[apparent] = share
         return np.asarray(self.sky.flux_at(freq_hz) * response)
+
+    def unattenuated_flux(self, freq_hz: Float) -> Float:
+        """Flux of each source before the beam, shape (n, nchan), in jansky.
+
+        Zero for sources whose fluxes already hold the beam where that lets too little through to tell.
+        """
+        flux, apparent = self.sky.flux_at(freq_hz), self.sky.apparent
+        if apparent.any():
+            mean = self._mean_response(freq_hz)
+            flux[apparent] = np.divide(
+                flux[apparent], mean, out=np.zeros_like(mean), where=mean > LEAST_RESPONSE
+            )
+        return np.asarray(flux)
+
+    def _mean_response(self, freq_hz: Float) -> Float:
+        """Response of the beam, mean over pointings, to sources whose fluxes hold it, shape (m, nchan)."""
+        assert self.pointing is not None
+        seen = self.sky.select(self.sky.apparent)
+        centres, count = np.unique(self.pointing, axis=0, return_counts=True)
+        total = np.zeros((len(seen), np.size(freq_hz)))
+        for (ra, dec), times in zip(centres, count, strict=True):
+            total += times * self.beam.power_towards(seen.lmn(float(ra), float(dec)), freq_hz)
+        return np.asarray(total / count.sum())
 
     def write(self, prefix: Path) -> list[Path]:
         """Write the apparent fluxes as ``PREFIX-seed.txt`` (WSClean) and ``PREFIX-seed.reg`` (DS9)."""
         paths = [prefix.with_name(prefix.name + "-seed.txt"), prefix.with_name(prefix.name + "-seed.reg")]
-        self.sky.write_wsclean(paths[0], self.apparent_at_reference())
+        sky = self.apparent_sky()
+        # Programs that read such lists take them for J2000.
+        ra, dec = in_frame(sky.ra_rad, sky.dec_rad, self.frame, "J2000")
+        replace(sky, ra_rad=ra, dec_rad=dec).write_wsclean(paths[0], centre=self.phase_center)
         self.sky.write_ds9(paths[1], self.apparent_jy)
         return paths
 
-    def apparent_at_reference(self) -> Float:
-        """Apparent fluxes carried by the spectral index to the model's reference frequency, shape (n,)."""
-        ratio = self.sky.reference_freq_hz / self.freq_hz
-        return np.asarray(self.apparent_jy * ratio**self.sky.spectral_index)
+    def apparent_sky(self) -> SkyModel:
+        """Components as the telescope sees them, without any beam: fluxes and spectra that hold it.
+
+        The spectra are polynomials through the apparent fluxes, means over the dumps, at some frequencies of
+        the band, so many that fluxes between them are met within `SPECTRUM_ERROR` of the brightest: beyond
+        the band they mean nothing.
+
+        Returns
+        -------
+        SkyModel
+            With its fluxes at the middle of the band.
+        """
+        if self.pointing is None or self.band_hz is None:
+            raise ValueError("pointing and band are not known")
+        low, high = self.band_hz
+        middle, half = (low + high) / 2, (high - low) / 2
+        most = max(SPECTRUM_NODES) if half > 0 else 1
+        powers = np.zeros((len(self), most))
+        left = np.arange(len(self))
+        for n in SPECTRUM_NODES if half > 0 else (1,):
+            part = replace(self, sky=self.sky.select(left))
+            places = np.cos(np.pi * (np.arange(n) + 0.5) / n)
+            between = np.cos(np.pi * np.arange(n + 1) / n)
+            flux = part._mean_apparent(middle + half * np.append(places, between))
+            found = np.linalg.solve(np.vander(places, n, increasing=True), flux[:, :n].T).T
+            powers[left, :n] = found
+            off = np.abs(found @ np.vander(between, n, increasing=True).T - flux[:, n:]).max(axis=1)
+            left = left[off > SPECTRUM_ERROR * np.abs(self.apparent_jy).max(initial=0.0)]
+            if not left.size:
+                break
+        # A source right in a null at the middle of the band still has a spectrum.
+        least = np.maximum(np.abs(powers).max(axis=1), 1e-30) * 1e-9
+        at_middle = np.where(np.abs(powers[:, 0]) < least, least, powers[:, 0])
+        scale = (middle / half) ** np.arange(most) if half > 0 else np.ones(1)
+        terms = (powers * scale)[:, 1:] / at_middle[:, None]
+        everywhere = np.ones(len(self), dtype=bool)
+        return replace(
+            self.sky,
+            flux_jy=at_middle,
+            spectral_index=terms[:, 0] if most > 1 else np.zeros(len(self)),
+            reference_freq_hz=middle,
+            curvature=terms[:, 1:] if most > 2 else None,
+            is_linear=everywhere,
+            is_apparent=everywhere,
+        )
+
+    def _mean_apparent(self, freq_hz: Float) -> Float:
+        """Apparent fluxes, means over the pointings, shape (n, nchan)."""
+        assert self.pointing is not None
+        pointing, count = np.unique(self.pointing, axis=0, return_counts=True)
+        total = np.zeros((len(self.sky), freq_hz.size))
+        for at, times in zip(pointing, count, strict=True):
+            total += times * self.apparent_flux(freq_hz, *at)
+        return np.asarray(total / count.sum())
 
 
 def mean_apparent_flux(sky: SkyModel, beam: PrimaryBeam, pointing: Float, freq_hz: Float) -> Float:
@@ -124,7 +274,7 @@ def mean_apparent_flux(sky: SkyModel, beam: PrimaryBeam, pointing: Float, freq_h
     flux = sky.flux_at(freq_hz)
     for ra, dec in pointing:
         total += np.mean(flux * beam.power_towards(sky.lmn(float(ra), float(dec)), freq_hz), axis=1)
-    return total / len(pointing)
+    return np.where(sky.apparent, flux.mean(axis=1), total / len(pointing))
 
 
 def response_ratio(sky: ApparentSky, beams: AntennaBeams | None, ra_rad: float, dec_rad: float) -> Float:

@@ -33,6 +33,8 @@ def build_catalog_model(
     min_apparent_mjy: float = 1.0,
     spectral_index: float = -0.75,
     index_from: Literal["catalogs", "assumed"] = "catalogs",
+    frame: str = "ICRS",
+    phase_center: tuple[float, float] | None = None,
 ) -> ApparentSky:
     """Look a field up and keep what the telescope sees of it.
 
@@ -64,6 +66,10 @@ def build_catalog_model(
     index_from : str
         ``catalogs``: indices are those that two of the catalogues at hand tell, where they do
         (`dsa110_contimg.sky.seed_spectra`); ``assumed``: all are given `spectral_index`.
+    frame : str
+        Frame of the observation's directions, ICRS or J2000: a catalogue's are not told from them.
+    phase_center : (float, float), optional
+        Phase centre of the observation, radians.
 
     Returns
     -------
@@ -144,6 +150,10 @@ def build_catalog_model(
             {name: float(origin[name][1]) for name in of_catalog},
         ),
         notes=tuple(notes),
+        pointing=np.atleast_2d(np.asarray(pointing, dtype=np.float64)),
+        band_hz=(low, high),
+        frame=frame,
+        phase_center=phase_center,
     )
 
 

@@ -11,7 +11,7 @@ from dsa110_contimg.catalogs import Cover
 from dsa110_contimg.catalogs.cone_coverage import cone_samples
 from dsa110_contimg.catalogs.source_counts import counts_above, flux_above
 from dsa110_contimg.sky.beam import PrimaryBeam
-from dsa110_contimg.sky.directions import angular_separation
+from dsa110_contimg.sky.directions import lmn_from_radec
 
 __all__ = ["Uncovered", "uncovered_flux"]
 
@@ -93,8 +93,8 @@ def uncovered_flux(
     response = np.zeros(int(outside.sum()))
     ra_rad, dec_rad = np.radians(ra[outside]), np.radians(dec[outside])
     for at_ra, at_dec in pointing:
-        separation = angular_separation(ra_rad, dec_rad, at_ra, at_dec)
-        response += beam.power(separation, freq_hz)[:, 0] / len(pointing)
+        lmn = lmn_from_radec(ra_rad, dec_rad, float(at_ra), float(at_dec))
+        response += beam.power_towards(lmn, freq_hz)[:, 0] / len(pointing)
     # From a flux at 1.4 GHz to an apparent one at the observed frequency.
     carried = response * (freq_hz / COUNTS_HZ) ** spectral_index
     n_sources = flux = squared = 0.0

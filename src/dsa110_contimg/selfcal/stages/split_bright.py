@@ -15,7 +15,7 @@ from dsa110_contimg.selfcal.source_measurement import fit_sources
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.state import CalState
 from dsa110_contimg.selfcal.trial import better_with, improvement
-from dsa110_contimg.sky import ApparentSky, SkyModel, radec_from_lm
+from dsa110_contimg.sky import ApparentSky, radec_from_lm
 from dsa110_contimg.sky.apparent_sky import PART, joined
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 from dsa110_contimg.sky.components import ARCSEC
@@ -161,12 +161,14 @@ def _pair(listed: ApparentSky, which: int, fit: DoubleFit, sign: float, data: Ca
     share = np.array([fit.share, 1 - fit.share])
     places = lm + np.stack([(1 - fit.share) * apart, -fit.share * apart])
     ra, dec = radec_from_lm(places[:, 0], places[:, 1], *centre)
-    two = SkyModel.points(
-        ra,
-        dec,
-        float(one.sky.flux_jy[0]) * share,
-        spectral_index=float(one.sky.spectral_index[0]),
-        reference_freq_hz=one.sky.reference_freq_hz,
-        prefix=f"{one.sky.name[0]}{PART}",
+    two = replace(
+        one.sky.select(np.zeros(2, dtype=int)),
+        name=tuple(f"{one.sky.name[0]}{PART}{k}" for k in range(2)),
+        ra_rad=ra,
+        dec_rad=dec,
+        flux_jy=float(one.sky.flux_jy[0]) * share,
+        major_rad=np.zeros(2),
+        minor_rad=np.zeros(2),
+        pa_rad=np.zeros(2),
     )
     return replace(one, sky=two, apparent_jy=float(one.apparent_jy[0]) * share)

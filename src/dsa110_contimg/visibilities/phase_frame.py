@@ -1,0 +1,24 @@
+"""Which frame of the sky the directions of a Measurement Set are in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dsa110_contimg.visibilities.measurement_set import reading
+
+__all__ = ["phase_frame"]
+
+
+def phase_frame(ms_path: Path) -> str:
+    """Name the frame of the phase centres as they are used: J2000, or ICRS, which others are converted to.
+
+    They are told apart by 20 milliarcseconds, which matters where model visibilities of two programs are
+    compared and nowhere else.
+    """
+    with reading(ms_path / "FIELD") as sub:
+        info = sub.getcolkeywords("PHASE_DIR").get("MEASINFO", {})
+        frames = {str(info.get("Ref", "J2000"))}
+        if "VarRefCol" in info and info["VarRefCol"] in sub.colnames():
+            codes = dict(zip(info.get("TabRefCodes", []), info.get("TabRefTypes", []), strict=True))
+            frames = {str(codes.get(code, code)) for code in sub.getcol(info["VarRefCol"])}
+    return "J2000" if frames == {"J2000"} else "ICRS"
