@@ -13,17 +13,24 @@ transients, and how much besides. Measurement Sets are removed.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from astropy.table import Table
 
-from dsa110_contimg.array_types import Float
+from dsa110_contimg.array_types import Float, Int
 from dsa110_contimg.catalogs import build_strips
-from dsa110_contimg.config import SelfCalConfig, SimulationConfig
+from dsa110_contimg.config import PipelineConfig, SelfCalConfig, SimulationConfig
+from dsa110_contimg.files import write_json
+from dsa110_contimg.pipeline.lightcurves import LightCurves
+from dsa110_contimg.pipeline.measured_sources import FORCED
+from dsa110_contimg.pipeline.quality import judge
 from dsa110_contimg.selfcal.naming import SUMMARY
 from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.simulate import Truth, simulate
@@ -172,14 +179,139 @@ def prepare(folder: Path, field: Field) -> None:
         shutil.rmtree(folder / "rest.ms")
 
 
+def take_in(folder: Path) -> dict[str, list[str]]:
+    """Judge all runs as the pipeline does, and take them into the light curves; return names by verdict."""
+    found: dict[str, list[str]] = {}
+    (folder / "lightcurves.sqlite3").unlink(missing_ok=True)
+    with LightCurves(folder / "lightcurves.sqlite3") as curves:
+        for run in sorted(path.parent for path in folder.glob(f"run*/{SUMMARY}")):
+            quality = judge(json.loads((run / SUMMARY).read_text()), PipelineConfig()).quality
+            curves.take_in(run, identity=run.name, run_id="1", name=run.name, verdict=quality)
+            found.setdefault(quality, []).append(run.name)
+    return found
+
+
+def evaluate(folder: Path, field: Field) -> dict[str, Any]:
+    """Hold the light curves against the truth."""
+    verdicts = take_in(folder)
+    with LightCurves(folder / "lightcurves.sqlite3", readonly=True) as curves:
+        listed, new = curves.sources("catalogue", 3), curves.sources("new")
+        observations = [o for o in curves.observations() if o["counts"]]
+        light = [curves.curve(int(k)) for k in listed["id"]]
+        flashes = [curves.curve(int(k)) for k in new["id"]]
+    days = [int(o["name"][3:]) for o in observations]
+    is_of = _matched(field.sky, listed)
+    varies = field.varies[is_of]
+    found = np.asarray(listed["probability"]) < 1 / len(listed)
+    constant = varies == 0
+    pulls = []
+    for curve in (c for c, still in zip(light, constant, strict=True) if still):
+        n = curve.mjd.size
+        mean = np.average(curve.flux_jy, weights=1 / curve.error_jy**2)
+        pull = (curve.flux_jy - mean) / curve.error_jy * (n / (n - 1)) ** 0.5
+        away = np.full(n, _distance(curve.source))
+        # By what the source has in the mean: the noise of a flux decides on its own place otherwise.
+        ratio = np.full(n, float(np.mean(curve.flux_jy / curve.stat_error_jy)))
+        pulls.append(np.stack([pull, ratio, away]))
+    pull, snr, distance = np.concatenate(pulls, axis=1)
+    n = np.asarray(listed["n"])[constant]
+    chi2 = float((np.asarray(listed["eta"])[constant] * (n - 1)).sum() / (n - 1).sum())
+    bins = {
+        f"{low:g} to {high:g} sigma": _width(pull[(snr >= low) & (snr < high)])
+        for low, high in ((0, 7), (7, 12), (12, 20), (20, 40), (40, 100), (100, 1e5))
+    }
+    rings = {
+        f"{low:g} to {high:g} deg": _width(pull[(distance >= low) & (distance < high)])
+        for low, high in ((0, 0.5), (0.5, 1), (1, 1.5), (1.5, 3))
+    }
+    variables = [
+        {
+            "amplitude": float(varies[k]),
+            "mean_snr": float(np.mean(light[k].flux_jy / light[k].stat_error_jy)),
+            "eta": float(listed["eta"][k]),
+            "found": bool(found[k]),
+            "modulation": float(listed["intrinsic"][k]),
+            "true_modulation": _modulation(field.factor[is_of[k], days]),
+        }
+        for k in np.flatnonzero(varies > 0)
+    ]
+    transients = [_transient(field, k, new, flashes, days) for k in np.flatnonzero(np.isnan(field.varies))]
+    real = sum(len(t["days_found"]) for t in transients)
+    return {
+        "transits": sum(map(len, verdicts.values())),
+        "verdicts": verdicts | {"good": len(verdicts.get("good", []))},
+        "constant_sources": int(constant.sum()),
+        "reduced_chi_squared": chi2,
+        "pull_width_all": _width(pull),
+        "pull_width_by_signal_to_noise": bins,
+        "pull_width_by_distance": rings,
+        "variables": sorted(variables, key=lambda v: v["amplitude"]),
+        "constant_called_variable": int((found & constant).sum()),
+        "expected_by_chance": 1.0,
+        "transients": transients,
+        "new_detections": int(np.sum(new["n_detected"])),
+        "false_detections": int(np.sum(new["n_detected"])) - real,
+        "false_expected": float(sum(o["false_new_expected"] or 0 for o in observations)),
+        "new_sources_found_twice": int(np.sum(np.asarray(new["n_detected"]) > 1)),
+    }
+
+
+def _matched(sky: SkyModel, table: Table) -> Int:
+    """Return the sources of the sky that lie nearest to those of a table."""
+    ra, dec = np.radians(table["ra_deg"]), np.radians(table["dec_deg"])
+    away = [angular_separation(sky.ra_rad, sky.dec_rad, *at) for at in zip(ra, dec, strict=True)]
+    return np.array([int(np.argmin(a)) for a in away])
+
+
+def _distance(source: dict[str, Any]) -> float:
+    ra, dec = np.radians(source["ra_deg"]), np.radians(source["dec_deg"])
+    return float(np.degrees(angular_separation(np.array([ra]), np.array([dec]), RA, DEC))[0])
+
+
+def _width(pull: Float) -> dict[str, float]:
+    """Return the standard deviation of pulls, and its error by their number."""
+    error = float(1 / np.sqrt(2 * max(pull.size, 1)))
+    return {"width": float(np.std(pull)), "error": error, "n": int(pull.size)}
+
+
+def _modulation(factor: Float) -> float:
+    return float(np.std(factor, ddof=1) / np.mean(factor))
+
+
+def _transient(field: Field, k: int, new: Table, flashes: list[Any], days: list[int]) -> dict[str, Any]:
+    """Say on which days a transient was there, and on which it was found."""
+    on = [day for day in days if field.factor[k, day] > 0]
+    place = field.sky.ra_rad[k], field.sky.dec_rad[k]
+    ra, dec = np.radians(np.asarray(new["ra_deg"])), np.radians(np.asarray(new["dec_deg"]))
+    near = np.flatnonzero(angular_separation(ra, dec, *place) < np.radians(40 / 3600)) if len(new) else []
+    found, ratios = [], []
+    truth = field.sky.flux_at(np.array([1.405e9]))[k, 0]
+    for n in near:
+        curve = flashes[int(n)]
+        for day, method, flux in zip(curve.observation, curve.method, curve.flux_jy, strict=True):
+            if method != FORCED:
+                found.append(int(day[3:]))
+                ratios.append(float(flux / truth))
+    return {
+        "sigma": TRANSIENTS_SIGMA[k - int(np.isfinite(field.varies).sum())],
+        "days_there": on,
+        "days_found": sorted(set(found) & set(on)),
+        "days_found_when_not_there": sorted(set(found) - set(on)),
+        "mean_flux_over_truth": float(np.mean(ratios)) if ratios else None,
+    }
+
+
 def main(folder: Path, transits: int = 60, minutes: float = 1e9) -> None:
-    """Make what is missing, as far as the time allows."""
+    """Make what is missing, as far as the time allows, and hold it against the truth."""
     begun, field = time.monotonic(), field_of(60)
     prepare(folder, field)
     for day in range(transits):
         if time.monotonic() - begun > 60 * minutes:
             break
         run_day(folder, day, field)
+    result = evaluate(folder, field)
+    write_json(folder / "result.json", result)
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

@@ -399,6 +399,9 @@ class PipelineConfig(SelfCalConfig, ImagingConfig):
     )
     metrics_address: str = Field("127.0.0.1", description="Address on which it finds them")
     metrics_file: Path | None = Field(None, description="Text file of the metrics, renewed at every change")
+    light_curves: bool = Field(
+        True, description="Take what each observation measured into the light curves, beside the state file"
+    )
     index_s: float = Field(
         60.0,
         ge=0,

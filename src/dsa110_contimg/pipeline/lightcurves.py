@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ import numpy as np
 from astropy.table import Table
 
 from dsa110_contimg.array_types import Float, Int
-from dsa110_contimg.errors import InputError, ResourceError
+from dsa110_contimg.errors import ImagingError, InputError, ResourceError
 from dsa110_contimg.imaging import read_image
 from dsa110_contimg.imaging.detection import forced_peaks
 from dsa110_contimg.pipeline.ensemble import FEWEST, ensemble_scale
@@ -24,6 +25,8 @@ from dsa110_contimg.pipeline.variability import SUMS, sums_of, variability
 from dsa110_contimg.selfcal.naming import SOURCES
 
 __all__ = ["COUNTING", "LightCurve", "LightCurves", "Measured"]
+
+logger = logging.getLogger(__name__)
 
 #: Verdicts of the pipeline with which an observation counts.
 COUNTING = ("good",)
@@ -280,9 +283,14 @@ class LightCurves:
 
     def _with_forced(self, fluxes: MeasuredSources, ids: Int, folder: Path) -> tuple[MeasuredSources, Int]:
         """Look for known new sources where this observation did not find them, in its difference image."""
+        image = folder / "final-difference.fits"
         try:
-            difference = read_image(folder / "final-difference.fits")
-        except (FileNotFoundError, InputError):
+            difference = read_image(image) if image.is_file() else None
+        except ImagingError as error:
+            # What was measured counts all the same.
+            logger.warning("%s", error)
+            difference = None
+        if difference is None:
             return fluxes, ids
         grid, here = difference.grid, set(ids.tolist())
         half = 0.72 * math.degrees(grid.size * grid.cell_rad)
