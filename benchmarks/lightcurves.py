@@ -1,11 +1,11 @@
 """Light curves of very many sources: how long one takes, and the ranking of all.
 
-    python -m benchmarks.lightcurves FOLDER [SOURCES] [OBSERVATIONS]
+    python -m benchmarks.lightcurves FOLDER [SOURCES] [OBSERVATIONS] [MINUTES]
 
 Fills a file of light curves with synthetic fluxes, 100,000 sources in 1,000 observations unless said, in the
 order of its table, which is that of the sources. Times the light curve of sources drawn at random, the search
-for a place, and the ranking of all, and tells the largest memory of the process. The file is kept, and used
-again by the same command.
+for a place, and the ranking of all, and tells the largest memory of the process. Filling ends
+after MINUTES, if given; the same command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -22,20 +22,26 @@ from dsa110_contimg.pipeline.lightcurves import ZONE_DEG, LightCurves
 from dsa110_contimg.pipeline.variability import SUMS, sums_of
 
 
-def fill(path: Path, sources: int, observations: int) -> None:
-    """Write the file; one source in twenty varies by a fifth."""
-    rng = np.random.default_rng(1)
-    db = open_database(path)
+def fill(path: Path, sources: int, observations: int, minutes: float) -> int:
+    """Write what is missing; one source in twenty varies by a fifth. Return how many there are."""
+    began, db = time.monotonic(), open_database(path)
     db.execute("PRAGMA synchronous=OFF")
+    there = int(db.execute("SELECT COUNT(*) FROM source").fetchone()[0])
     db.execute("BEGIN")
     db.executemany(
-        "INSERT INTO observation (id, identity, run_id, name, folder, mjd, verdict, counts, ensemble,"
-        " ensemble_error) VALUES (?, ?, '1', ?, '', ?, 'good', 1, 1.0, 0.002)",
+        "INSERT OR IGNORE INTO observation (id, identity, run_id, name, folder, mjd, verdict, counts,"
+        " ensemble, ensemble_error) VALUES (?, ?, '1', ?, '', ?, 'good', 1, 1.0, 0.002)",
         [(k, f"o{k}", f"o{k}", 60000.0 + k) for k in range(1, observations + 1)],
     )
-    ra, dec = rng.uniform(0, 360, sources), np.degrees(np.arcsin(rng.uniform(0, 1, sources)))
     names = ", ".join(SUMS)
-    for k in range(sources):
+    for k in range(there, sources):
+        if k % 500 == 0:
+            db.execute("COMMIT")
+            db.execute("BEGIN")
+            if time.monotonic() - began > 60 * minutes:
+                break
+        rng = np.random.default_rng([1, k])
+        ra, dec = rng.uniform(0, 360), float(np.degrees(np.arcsin(rng.uniform(0, 1))))
         base = float(10 ** rng.uniform(-2, 0))
         error = np.full(observations, 0.05 * base)
         flux = base * (1 + 0.2 * (k % 20 == 0) * rng.standard_normal(observations))
@@ -44,7 +50,7 @@ def fill(path: Path, sources: int, observations: int) -> None:
         db.execute(
             f"INSERT INTO source (id, name, kind, ra_deg, dec_deg, zone, catalog_flux_jy, {names})"
             " VALUES (?, ?, 'catalogue', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (k + 1, f"s{k}", ra[k], dec[k], int(dec[k] // ZONE_DEG), base, *sums),
+            (k + 1, f"s{k}", ra, dec, int(dec // ZONE_DEG), base, *sums),
         )
         db.executemany(
             "INSERT INTO measurement VALUES (?, ?, ?, ?, 0.0, 'image', '')",
@@ -52,21 +58,18 @@ def fill(path: Path, sources: int, observations: int) -> None:
                 [k + 1] * observations, range(1, observations + 1), flux.tolist(), error.tolist(), strict=True
             ),
         )
-        if k % 2000 == 1999:
-            db.execute("COMMIT")
-            db.execute("BEGIN")
+        there = k + 1
     db.execute("COMMIT")
     db.close()
+    return there
 
 
-def main(folder: Path, sources: int = 100_000, observations: int = 1_000) -> None:
+def main(folder: Path, sources: int = 100_000, observations: int = 1_000, minutes: float = 1e9) -> None:
     """Fill the file if need be, time, and print."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"lightcurves-{sources}-{observations}.sqlite3"
-    if not path.exists():
-        began = time.perf_counter()
-        fill(path, sources, observations)
-        print(f"filled in {time.perf_counter() - began:.0f} s, {path.stat().st_size / 1e9:.2f} GB")
+    sources = fill(path, sources, observations, minutes)
+    print(f"{sources} sources, {sources * observations} fluxes, {path.stat().st_size / 1e9:.2f} GB")
     rng = np.random.default_rng(2)
     with LightCurves(path, readonly=True) as curves:
         seconds, finding = [], []

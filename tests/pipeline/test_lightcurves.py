@@ -15,11 +15,14 @@ from dsa110_contimg.cli.main import main
 from dsa110_contimg.errors import InputError
 from dsa110_contimg.pipeline import lightcurve_file
 from dsa110_contimg.pipeline.lightcurve_file import open_database
-from dsa110_contimg.pipeline.lightcurve_updates import LightCurveWriter
+from dsa110_contimg.pipeline.lightcurve_updates import LightCurveWriter, varying_sources
 from dsa110_contimg.pipeline.lightcurves import LightCurves
 from dsa110_contimg.pipeline.state import State
 from dsa110_contimg.pipeline.variability import SUMS, sums_of
+from dsa110_contimg.report import Limits
+from dsa110_contimg.report.index import render_index
 from tests.pipeline.light import FLUX, N_SOURCES, PLACES, write_sources
+from tests.report.html_check import checked
 
 NEW = (150.3, 54.2, 0.02)
 
@@ -217,6 +220,18 @@ def test_the_commands(filled, tmp_path, capsys, monkeypatch):
     assert main(["variables", "--database", str(filled), "--out", str(tmp_path / "v.txt")]) == 2
     monkeypatch.delenv("CONTIMG_STATE_FILE", raising=False)
     assert main(["variables"]) == 2
+
+
+def test_the_page_of_all_observations_shows_what_varies(filled, tmp_path):
+    found = varying_sources(filled.with_name("state.sqlite3"))
+    assert found == []
+    (tmp_path / "lightcurves.sqlite3").write_bytes(filled.read_bytes())
+    found = varying_sources(tmp_path / "pipeline.sqlite3")
+    assert (found[0].name, found[-1].name) == ("s30", "new0")
+    page = render_index(tmp_path, [], Limits(3, 0.1, 1), varying=found)
+    assert "Light curve of s30: 20 fluxes" in page
+    assert "found in 2 of 2 observations" in page
+    checked(page)
 
 
 def done(name, run_id, quality="good"):

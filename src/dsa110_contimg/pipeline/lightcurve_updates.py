@@ -7,21 +7,57 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dsa110_contimg.errors import ContimgError
 from dsa110_contimg.pipeline.lightcurves import LightCurves
 from dsa110_contimg.pipeline.observation import Observation
 from dsa110_contimg.pipeline.state import State
+from dsa110_contimg.report import Varying
 
-__all__ = ["LightCurveWriter", "database_of"]
+__all__ = ["LightCurveWriter", "database_of", "varying_sources"]
 
 logger = logging.getLogger(__name__)
 
 NAME = "lightcurves.sqlite3"
+#: On the page of all observations are so many variables, and so many new sources.
+MOST_SHOWN = 6
 
 
 def database_of(state_file: Path) -> Path:
     """Return the file of light curves beside a state file."""
     return state_file.with_name(NAME)
+
+
+def varying_sources(state_file: Path) -> list[Varying]:
+    """Return what varies most beside a state file, and what is new; nothing, after a warning, in trouble."""
+    path, found = database_of(state_file), list[Varying]()
+    if not path.is_file():
+        return found
+    try:
+        with LightCurves(path, readonly=True) as curves:
+            listed, new = curves.sources("catalogue", 3), curves.sources("new")
+            expected = sum(o["false_new_expected"] or 0.0 for o in curves.observations() if o["counts"])
+            varies = listed[np.asarray(listed["probability"]) < 1 / max(len(listed), 1)]
+            for row in varies[np.argsort(-np.asarray(varies["eta"]))][:MOST_SHOWN]:
+                said = f"eta {row['eta']:.3g}, intrinsic modulation {row['intrinsic']:.3f}, {row['n']} fluxes"
+                found.append(_varying(curves, row, said))
+            for row in new[np.argsort(-np.asarray(new["peak_sigma"]))][:MOST_SHOWN]:
+                said = (
+                    f"new, found in {row['n_detected']} of {row['n']} observations, {row['peak_sigma']:.1f} "
+                    f"sigma at the most; {expected:.1f} detections of all are expected to be false"
+                )
+                found.append(_varying(curves, row, said))
+    except Exception as error:
+        _warn("the page of all observations", error)
+    return found
+
+
+def _varying(curves: LightCurves, row: Any, said: str) -> Varying:
+    curve = curves.curve(int(row["id"]))
+    return Varying(
+        name=str(row["name"]), said=said, mjd=curve.mjd, flux_jy=curve.flux_jy, error_jy=curve.error_jy
+    )
 
 
 class LightCurveWriter:
@@ -58,10 +94,11 @@ class LightCurveWriter:
             return taken
         try:
             with LightCurves(self.path) as curves:
-                known, published = curves.known(), state.published_runs()
+                # By run: an observation that was renamed since is not another one.
+                known, published = set(curves.known().values()), state.published_runs()
                 for observation in state.observations("done", "queued", "running", "failed"):
                     run_id = published.get(observation.id)
-                    if run_id is None or known.get(_identity(observation)) == run_id:
+                    if run_id is None or run_id in known:
                         continue
                     record = state.record_of(run_id)
                     if record is None:
@@ -86,8 +123,10 @@ class LightCurveWriter:
 
 
 def _identity(observation: Observation) -> str:
-    """Return what tells an observation from all others: of the data, else its folder."""
-    return observation.identity or str(observation.folder)
+    """Return what tells an observation from all others, as the state does: by name and data, else folder."""
+    if not observation.identity:
+        return str(observation.folder)
+    return f"{observation.name} {observation.identity}"
 
 
 def _warn(name: str, error: Exception) -> None:
