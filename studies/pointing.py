@@ -69,7 +69,7 @@ def _off(run: SelfCalResult, truth: Truth) -> tuple[str, str]:
 
 def _outer(run: SelfCalResult, truth: Truth) -> float:
     """Robust scatter of measured over catalogue flux of bright sources on the slope of the beam."""
-    table = Table.read(run.output_dir / "seed_quality.ecsv")
+    table = Table.read(run.output_dir / "sources.ecsv")
     middle = truth.pointing[len(truth.pointing) // 2]
     away = angular_separation(np.radians(table["ra_deg"]), np.radians(table["dec_deg"]), *middle)
     power = truth.beam.power(away, truth.freq_hz.mean())[:, 0]

@@ -269,7 +269,7 @@ def products_page() -> str:
             "## Of contimg selfcal { #selfcal }\n",
             rows("file | holds", *((f"`{name}`", meaning) for name, meaning in files.items())),
             "What the summary says key by key: [summary](summary.md).\n",
-            "### seed_quality.ecsv\n",
+            "### sources.ecsv\n",
             columns_in(source_report) + "\n",
             "### antennas.ecsv\n",
             columns_in(antenna_report) + "\n",

@@ -246,6 +246,12 @@ class SelfCalConfig(ObservationConfig):
     pointing: Literal["auto", "off"] = Field(
         "auto", description="Solve for the antennas' pointing where held-out data gain by it"
     )
+    pointing_error_deg: float | None = Field(
+        None,
+        ge=0,
+        description="Error of the dishes' common pointing along each axis in degrees, for the errors of "
+        "fluxes; measured if not given",
+    )
     average: Literal["auto", "always", "never"] = Field(
         "auto", description="Average channels for solving and imaging: auto, from 4 million visibilities on"
     )
@@ -461,6 +467,9 @@ class PipelineConfig(SelfCalConfig, ImagingConfig):
     )
     metrics_address: str = Field("127.0.0.1", description="Address on which it finds them")
     metrics_file: Path | None = Field(None, description="Text file of the metrics, renewed at every change")
+    light_curves: bool = Field(
+        True, description="Take what each observation measured into the light curves, beside the state file"
+    )
     index_s: float = Field(
         60.0,
         ge=0,
@@ -504,6 +513,9 @@ class SimulationConfig(Settings):
     low_mhz: float = Field(1311.25, gt=0, description="Lower edge of the band in MHz")
     high_mhz: float = Field(1498.75, gt=0, description="Upper edge of the band in MHz")
     sefd_jy: float = Field(6500.0, ge=0, description="System equivalent flux density in Jy; 0 is noiseless")
+    transit: int = Field(
+        0, ge=0, description="Which transit of the field is observed, sidereal days after the first"
+    )
     differential_aberration: bool = Field(
         False, description="Aberration stretches the field by up to 1e-4, as in nature; imagers leave it out"
     )

@@ -24,6 +24,7 @@ from dsa110_contimg.errors import ConfigError, EngineError, ResourceError, Stora
 from dsa110_contimg.pipeline import job as jobs
 from dsa110_contimg.pipeline.cluster import local_threads, open_cluster, slurm_cluster
 from dsa110_contimg.pipeline.driver import MOST_RESUMED, Driver
+from dsa110_contimg.pipeline.lightcurves import LightCurves
 from dsa110_contimg.pipeline.state import State
 from dsa110_contimg.report import INDEX
 from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
@@ -159,6 +160,9 @@ def test_bad_ones_among_the_good(contimg, make_ms, tmp_path, locked):
     page = rows_on(out / INDEX)
     assert {n for n, row in page.items() if row["status"] == "failed"} == {*names.values(), "none"}
     assert all((out / unquote(page[ms.stem]["link"])).is_file() for ms in good)
+    # What they measured is in the light curves, each once.
+    with LightCurves(tmp_path / "lightcurves.sqlite3", readonly=True) as curves:
+        assert sorted(o["name"] for o in curves.observations()) == sorted(ms.stem for ms in good)
     idle = dict.fromkeys([*names.values(), "none"], 0)
     assert idle | ends(out) == dict.fromkeys((ms.stem for ms in good), 1) | idle
     # Each again: nothing is done twice; the one that is mended is done on request.

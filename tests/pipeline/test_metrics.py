@@ -28,6 +28,7 @@ FINAL = {
     "solved_fraction": 0.98,
     "recovered_fraction": 1.02,
     "agreeing_fraction": 0.9,
+    "new_sources": 1,
 }
 
 
@@ -169,7 +170,7 @@ def test_promtool_passes_what_is_exposed(metrics):
 
 def test_promtool_passes_configuration_rules_and_their_tests():
     assert "SUCCESS" in promtool("check", "config", DEPLOY / "prometheus.yml")
-    assert "22 rules found" in promtool("check", "rules", DEPLOY / "contimg-alerts.yml")
+    assert "23 rules found" in promtool("check", "rules", DEPLOY / "contimg-alerts.yml")
     assert "SUCCESS" in promtool("test", "rules", DEPLOY / "contimg-alerts-test.yml")
 
 
@@ -261,6 +262,6 @@ def test_a_real_prometheus_scrapes_it(metrics, state, config, tmp_path):
             median = 'histogram_quantile(0.5, sum by (le) (contimg_thermal_ratio_bucket{arm="seeded"}))'
             (ratio,) = ask("query", query=median)["result"]
             assert 1.05 < float(ratio["value"][1]) <= 1.1
-            assert len(ask("rules")["groups"][0]["rules"]) == 22
+            assert len(ask("rules")["groups"][0]["rules"]) == 23
         finally:
             process.terminate()

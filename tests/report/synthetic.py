@@ -59,7 +59,7 @@ def write_run(
     products = {
         n.replace("-", "_"): f"{n}.fits" for n in ("initial-image", "final-image", "final-difference")
     }
-    products |= {"seed_quality": "seed_quality.ecsv", "antennas": "antennas.ecsv"}
+    products |= {"sources": "sources.ecsv", "antennas": "antennas.ecsv"}
     curve = [
         {"solint_s": 10.0 * k, "common": False, "combined": True, "interpolation": "linear",
          "chi2_heldout": 1 + 0.01 * k, "chi2_train": 1.0, "chi2_expected": 1 + 0.008 * k, "taken": k == 1}
@@ -159,10 +159,17 @@ def _write_sources(folder: Path, n: int, name: str, rng: np.random.Generator) ->
 
     columns = {
         "name": [f"{name}{k}" for k in range(n)],
+        "kind": ["catalogue"] * n,
+        "method": np.where(measured, "visibilities", "image"),
         "ra_deg": 150 + rng.uniform(-2.5, 2.5, n),
         "dec_deg": 54 + rng.uniform(-1.8, 1.8, n),
+        "catalog_flux_jy": 2 * flux,
         "flux_jy": 2 * flux,
+        "stat_error_jy": np.full(n, 4e-4),
+        "scale_error_jy": 0.02 * flux,
+        "beam_error_jy": 0.01 * flux,
         "apparent_jy": flux,
+        "catalog_apparent_jy": flux,
         "ratio": known(rng.normal(1, 0.05, n)),
         "ratio_error": known(np.full(n, 0.03)),
         "shift_east_arcsec": known(rng.normal(0, 0.5, n)),
@@ -170,7 +177,10 @@ def _write_sources(folder: Path, n: int, name: str, rng: np.random.Generator) ->
         "shift_error_arcsec": known(np.full(n, 0.2)),
         "verdict": verdict,
     }
-    write_table(folder / "seed_quality.ecsv", Table(columns))
+    table = Table(columns)
+    table.meta |= {"n_new": 0, "false_new_expected": 0.1, "n_negative": 0}
+    table.meta |= {"searched_fraction": 0.9, "threshold_sigma": 5.0}
+    write_table(folder / "sources.ecsv", table)
 
 
 def index_rows(n: int, per_day: int) -> list[IndexRow]:

@@ -6,10 +6,13 @@ import shutil
 from dataclasses import replace
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
+from astropy.table import Table
 
 from dsa110_contimg.cli.main import main
 from dsa110_contimg.errors import EngineError, InputError
+from dsa110_contimg.files import write_table
 from dsa110_contimg.report import build, try_report, write_report
 from dsa110_contimg.report.page import render
 from dsa110_contimg.report.products import read_products
@@ -108,7 +111,7 @@ def test_a_run_that_was_killed(good, tmp_path):
 def test_products_that_are_gone_are_named_and_the_rest_is_shown(good, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(good, out)
-    shown = {"initial-image.fits", "final-image.fits", "final-difference.fits", "seed_quality.ecsv"}
+    shown = {"initial-image.fits", "final-image.fits", "final-difference.fits", "sources.ecsv"}
     shown |= {"antennas.ecsv", "selfcal_1_p.gcal", "selfcal_2_ap.gcal", STAGES}
     for path in sorted(out.iterdir(), key=lambda p: (p.name == SUMMARY, p.name)):
         if path.is_dir():
@@ -126,7 +129,7 @@ def test_products_that_are_gone_are_named_and_the_rest_is_shown(good, tmp_path):
 
 # Astropy leaves a FITS file that was cut short open.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("name", ["seed_quality.ecsv", "antennas.ecsv", "final-image.fits", STAGES, SUMMARY])
+@pytest.mark.parametrize("name", ["sources.ecsv", "antennas.ecsv", "final-image.fits", STAGES, SUMMARY])
 def test_a_damaged_product_costs_its_own_part_only(good, tmp_path, name):
     out = tmp_path / "out"
     shutil.copytree(good, out)
@@ -155,12 +158,22 @@ def test_any_number_of_antennas(tmp_path, n):
     assert len(panels) == n
 
 
-def test_clean_components_are_counted_and_not_listed_as_sources_that_differ(tmp_path):
+def test_new_sources_have_cut_outs_and_are_not_listed_as_sources_that_differ(tmp_path):
     out = write_run(tmp_path / "out", ["a", "b", "c"])
-    text = (out / "seed_quality.ecsv").read_text().replace("faint", "new")
-    (out / "seed_quality.ecsv").write_text(text)
-    page = page_of(out)
-    assert "14 CLEAN components" in page.text
+    table = Table.read(out / "sources.ecsv")
+    faint = table["verdict"] == "faint"
+    table["kind"], table["verdict"] = (
+        np.where(faint, "new", "catalogue"),
+        np.where(faint, "new", table["verdict"]),
+    )
+    table.meta |= {"n_new": int(faint.sum()), "false_new_expected": 2.5}
+    table["ra_deg"][np.flatnonzero(faint)[0]] = 10.0
+    write_table(out / "sources.ecsv", table)
+    page, source = page_of(out), (out / REPORT).read_text()
+    assert f"{faint.sum()} that the catalogue does not list" in page.text
+    assert "2.5 false sources are to be expected" in page.text
+    assert source.count('<div class="cutouts">') == 12
+    assert source.count("<figcaption>difference</figcaption>") >= 11
     assert "Not as the catalogue has them (2)" in page.text
 
 

@@ -455,6 +455,7 @@ CHANGES = {
     "nvss_min_mjy": 100.0,
     "seed_min_apparent_mjy": 50.0,
     "spectral_index": 0.5,
+    "pointing_error_deg": 0.2,
     "dish_diameter_m": 5.5,
     "beam": "gaussian",
     "solint": "inf",
@@ -766,7 +767,7 @@ def test_nothing_is_invented_and_nothing_is_lost(ratio, sigma, tmp_path):
     assert scores["new_ratio"] == pytest.approx(1, abs=0.05)
     assert abs(scores["absent_sigma"]) < 2
     assert scores["rms_ratio"] < 1.1
-    quality = Table.read(tmp_path / "out" / "seed_quality.ecsv")
+    quality = Table.read(tmp_path / "out" / "sources.ecsv")
     wrong = quality[np.isin(quality["verdict"], ["brighter", "fainter", "missing"])]
     assert abs(wrong["ratio"] - (ratio if sigma == 10 else 0)).min() < 0.05
 

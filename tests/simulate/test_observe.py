@@ -418,6 +418,7 @@ WITH = {
         ("fields", 1),
         ("spws", 2),
         ("differential_aberration", True),
+        ("transit", 3),
         ("bandpass_ripple", 0.1),
         ("delay_rms", 3.0),
         ("pointing_rms", 0.1),

@@ -162,6 +162,7 @@ def solve_moments(
     *,
     prior_flux: float = PRIOR_FLUX,
     prior_position_rad: float = PRIOR_POSITION_RAD,
+    taken: Float | None = None,
 ) -> tuple[Float, Float]:
     """Solve the normal equations of all sources together.
 
@@ -176,6 +177,9 @@ def solve_moments(
         solved for as if it were alone.
     prior_flux, prior_position_rad : float
         Widths of the Gaussian priors, a fraction of the flux and radians.
+    taken : ndarray, shape (n, n), optional
+        What the gains have taken of changes of the fluxes, of :func:`gain_share`: fluxes and their errors are
+        those of a solution for fluxes and gains together then.
 
     Returns
     -------
@@ -200,6 +204,8 @@ def solve_moments(
         correlation = coupling / norm / norm[:, None]
     prior = np.repeat([prior_flux, prior_position_rad, prior_position_rad], n)
     correlation[np.diag_indices(3 * n)] = 1 + noise.variance / 2 / (prior * scale) ** 2
+    if taken is not None:
+        correlation[:n, :n] -= taken
     # In units of each unknown's own error the matrix is of order one, whatever the fluxes.
     factor = _factored(correlation)
     change = scipy.linalg.cho_solve(factor, np.concatenate([r0, r1, r2]) / scale) / scale

@@ -22,6 +22,7 @@ from dsa110_contimg.cli.compare import compare, study
 from dsa110_contimg.cli.container import container_app, doctor
 from dsa110_contimg.cli.image import image, rephase
 from dsa110_contimg.cli.kernels import compile_command
+from dsa110_contimg.cli.lightcurves import lightcurve, transients, variables
 from dsa110_contimg.cli.observations import (
     forget,
     prioritize,
@@ -66,7 +67,8 @@ for _group, _name in _GROUPS:
 # In the order of the help.
 _COMMANDS = (doctor, image, selfcal, simulate, rephase, demo, score)
 _MANY = (run, watch, status, report, retry, prioritize, revert, rename, forget, prune)
-for _command in (*_COMMANDS, compare, study, *_MANY):
+_LIGHT_CURVES = (lightcurve, variables, transients)
+for _command in (*_COMMANDS, compare, study, *_MANY, *_LIGHT_CURVES):
     app.command(_command.__name__)(_command)
 app.command("compile")(compile_command)
 

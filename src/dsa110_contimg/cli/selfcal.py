@@ -102,7 +102,7 @@ VERDICTS = {
     "moved": "elsewhere",
     "missing": "missing",
     "split": "double",
-    "new": "CLEAN components that it lacks",
+    "new": "that it lacks",
 }
 
 

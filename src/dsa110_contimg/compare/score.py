@@ -32,7 +32,7 @@ from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.imaging import make_image, region_for
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
-from dsa110_contimg.selfcal.naming import MASK, QUALITY, SUMMARY
+from dsa110_contimg.selfcal.naming import MASK, MODEL, SUMMARY
 from dsa110_contimg.selfcal.source_report import read_model
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.simulate import Truth
@@ -433,7 +433,7 @@ def _against_true_gains(
     sky = model = None
     if summary["seeded"]:
         # The same model as the run's, and the same catalogue sources for the region.
-        listed = read_model(outdir / QUALITY)
+        listed = read_model(outdir / MODEL)
         band = np.linspace(float(reader.freq_hz.min()), float(reader.freq_hz.max()), BAND_SAMPLES)
         pointings = np.unique(reader.pointing, axis=0)
         apparent = mean_apparent_flux(listed, context.beam, pointings, band)

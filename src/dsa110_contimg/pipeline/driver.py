@@ -27,6 +27,7 @@ from dsa110_contimg.pipeline.arrivals import Arrivals
 from dsa110_contimg.pipeline.cluster import end_stale_clusters, local_threads, open_cluster
 from dsa110_contimg.pipeline.index_page import PageWriter
 from dsa110_contimg.pipeline.job import POSTPONED, Job, failure_record, give_up, process, read_record
+from dsa110_contimg.pipeline.lightcurve_updates import LightCurveWriter, database_of
 from dsa110_contimg.pipeline.logs import json_log
 from dsa110_contimg.pipeline.metrics import Metrics
 from dsa110_contimg.pipeline.naming import JOB, check_name, claim, observed_at, real_folder
@@ -125,6 +126,7 @@ class Driver:
         self._alive_at = time.monotonic()
         self.pauses = Pauses(state, self.metrics)
         self.page = PageWriter(state.path, self.outdir, config)
+        self.curves = LightCurveWriter(database_of(state.path), config.light_curves)
         self._postponed: dict[int, float] = {}
         self._proved_since = -1.0
 
@@ -165,6 +167,8 @@ class Driver:
             self._find_moved()
             end_stale_clusters(self.outdir)
             self._recover()
+            # What a driver that was killed had finished, and not taken in.
+            self.curves.catch_up(self.state)
             try:
                 self._run()
             finally:
@@ -201,6 +205,7 @@ class Driver:
                     self.state.requeue(o, "interrupted", "the driver was ended", blameless=True)
                 else:
                     self.state.finish(o, record)
+                    self.curves.finished(o, record)
             self.state.go_on()
         except ResourceError as error:
             # The next start finds them running, and takes them up.
@@ -446,6 +451,7 @@ class Driver:
     def _finish(self, task: _Task, record: dict[str, Any]) -> None:
         o = task.observation
         self.state.finish(o, record)
+        self.curves.finished(o, record)
         self._postponed.pop(o.id, None)
         self.finished += 1
         self._busy_s += time.monotonic() - task.since
@@ -466,6 +472,7 @@ class Driver:
             # The work was done before whatever happened.
             self.state.note(event, why, o)
             self.state.finish(o, record)
+            self.curves.finished(o, record)
             return
         attempts = self.state.find(o.ms).attempts
         if blameless or attempts < self.config.attempts:

@@ -18,6 +18,7 @@ from dsa110_contimg.pipeline.index_rows import (
     published_of,
     rows_below,
 )
+from dsa110_contimg.pipeline.lightcurve_updates import varying_sources
 from dsa110_contimg.pipeline.naming import state_of
 from dsa110_contimg.pipeline.state import State
 from dsa110_contimg.report import IndexRow, Limits, write_index
@@ -145,7 +146,8 @@ class PageWriter:
     def _write(self) -> None:
         try:
             rows, limits, _ = self._rows.read()
-            write_index(self.outdir, rows, limits or limits_of(self.config.model_dump()))
+            varying = varying_sources(self._rows.path) if self.config.light_curves else ()
+            write_index(self.outdir, rows, limits or limits_of(self.config.model_dump()), varying)
             self._told = ""
         except Exception as error:
             # A page must never fail a pipeline, whatever records or disks hold.
@@ -190,4 +192,5 @@ def index_of_folder(folder: Path, state_file: Path | None = None) -> Path:
     rows += rows_below(folder.resolve(), config, known)
     if not rows:
         raise InputError("holds no run", folder, "give a folder in which contimg has worked")
-    return write_index(folder, rows, limits or limits_of(config.model_dump()))
+    varying = () if path is None else varying_sources(path)
+    return write_index(folder, rows, limits or limits_of(config.model_dump()), varying)

@@ -70,6 +70,11 @@ FIGURES: dict[str, tuple[str, str, tuple[float, ...]]] = {
         "Fraction of held-out sources that agree with the catalogue",
         (0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1),
     ),
+    "new_sources": (
+        "contimg_new_sources",
+        "New sources in an observation",
+        (0, 1, 2, 3, 5, 10, 20, 50, 100),
+    ),
 }
 #: Labels of `contimg_runs` that alerts ask for: status, seeded, verdict.
 ALARMING = [("failed", "false", "none")]

@@ -56,8 +56,9 @@ def key_figures(summary: Mapping[str, Any]) -> dict[str, float | None]:
         ``snr_gain``, ``snr``, ``rms_jy``, ``thermal_ratio``, ``flux_ratio``, ``offset_arcsec``
         (length of the median offset), ``solved_fraction`` (of the last accepted
         round, else of the last), ``recovered_fraction`` (flux of held-out sources over
-        the catalogue's, where it tells) and ``agreeing_fraction`` (of held-out sources, where
-        there are enough); None where there is none.
+        the catalogue's, where it tells), ``agreeing_fraction`` (of held-out sources, where
+        there are enough) and ``new_sources`` (in the image, and not in the catalogue); None where
+        there is none.
     """
     final = summary["final"]
     rounds = summary["iterations"]
@@ -75,6 +76,7 @@ def key_figures(summary: Mapping[str, Any]) -> dict[str, float | None]:
         "solved_fraction": kept[-1]["solved_fraction"] if kept else None,
         "recovered_fraction": heldout["recovered_fraction"] if heldout["tells"] else None,
         "agreeing_fraction": heldout["n_agreeing"] / n if n >= FEWEST_SOURCES else None,
+        "new_sources": (summary.get("sources") or {}).get("n_new"),
     }
 
 

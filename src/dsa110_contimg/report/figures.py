@@ -163,7 +163,9 @@ def source_plots(products: RunProducts) -> list[Plot]:
     """Draw flux ratio and position offset of measured sources against distance and flux; none without any."""
     if products.sources is None:
         return []
-    table = products.sources[np.isfinite(np.asarray(products.sources["ratio"], dtype=np.float64))]
+    # Of what was read off the image there are no positions.
+    placed = np.asarray(products.sources["shift_east_arcsec"], dtype=np.float64)
+    table = products.sources[np.isfinite(placed)]
     if len(table) == 0:
         return []
 

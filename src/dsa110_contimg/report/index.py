@@ -17,6 +17,7 @@ from dsa110_contimg.files import write_text
 from dsa110_contimg.report.rendering import render_page
 from dsa110_contimg.report.tables import NONE, PageTable, number, page_table
 from dsa110_contimg.report.trends import LETTERS, Day, Limits, RunFigures, antenna_map, days_of, trends
+from dsa110_contimg.report.varying import Varying, curve_plots
 
 __all__ = ["INDEX", "IndexRow", "is_index", "render_index", "write_index"]
 
@@ -82,7 +83,9 @@ class IndexRow(RunFigures):
     why: str = ""
 
 
-def write_index(folder: Path, rows: Sequence[IndexRow], limits: Limits) -> Path:
+def write_index(
+    folder: Path, rows: Sequence[IndexRow], limits: Limits, varying: Sequence[Varying] = ()
+) -> Path:
     """Write the page of all observations into their folder.
 
     Parameters
@@ -93,6 +96,8 @@ def write_index(folder: Path, rows: Sequence[IndexRow], limits: Limits) -> Path:
         Observations in any order.
     limits : Limits
         Beyond which a value is a caution.
+    varying : sequence of Varying
+        Sources that vary most, and new ones.
 
     Returns
     -------
@@ -108,7 +113,7 @@ def write_index(folder: Path, rows: Sequence[IndexRow], limits: Limits) -> Path:
     if path.exists() and not is_index(path):
         raise ResourceError("is no page of contimg", path, "move it away")
     try:
-        write_text(path, render_index(folder, rows, limits))
+        write_text(path, render_index(folder, rows, limits, varying=varying))
     except OSError as error:
         reason = error.strerror or str(error)
         raise ResourceError(
@@ -126,12 +131,18 @@ def is_index(path: Path) -> bool:
         return False
 
 
-def render_index(folder: Path, rows: Sequence[IndexRow], limits: Limits, now: float | None = None) -> str:
+def render_index(
+    folder: Path,
+    rows: Sequence[IndexRow],
+    limits: Limits,
+    now: float | None = None,
+    varying: Sequence[Varying] = (),
+) -> str:
     """Return the page of all observations as HTML.
 
     Parameters
     ----------
-    folder, rows, limits
+    folder, rows, limits, varying
         As of :func:`write_index`.
     now : float, optional
         Unix time in seconds at which it is written.
@@ -157,6 +168,7 @@ def render_index(folder: Path, rows: Sequence[IndexRow], limits: Limits, now: fl
             "antennas": antenna_map(days),
             "letters": LETTERS,
             "days": _day_table(days),
+            "varying": curve_plots(varying),
         },
         scripts=("report.js", "index.js"),
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from dsa110_contimg.report.cutouts import new_sources_of
 from dsa110_contimg.report.figures import array_plots, choices_of, source_plots
 from dsa110_contimg.report.gain_plots import bandpass_panels, gain_panels, polarisations_of
 from dsa110_contimg.report.pictures import pictures_of
@@ -44,8 +45,6 @@ T = TypeVar("T")
 ARROW = " \u2192 "
 #: What the colour of a verdict says; all others leave something open.
 MOODS = {"improved": "good", "converged": "good", "refused": "bad", "failed": "bad", "diverged": "bad"}
-#: Verdicts of the source report on what CLEAN has added to the sky model.
-COMPONENTS = ("new", "residual")
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def render(products: RunProducts, index: str = "") -> str:
         "sources": part("table of sources", lambda: source_table(sources) if sources is not None else None),
         "kept": not summary or summary.get("status") == "improved",
         "outliers": part("sources that differ", lambda: _outliers(products)) or [],
-        "n_components": part("CLEAN components", lambda: _n_components(products)) or 0,
+        "new_sources": part("new sources", lambda: new_sources_of(products)),
         "antennas": part(
             "table of antennas", lambda: antenna_table(antennas) if antennas is not None else None
         ),
@@ -259,20 +258,18 @@ def _outliers(products: RunProducts) -> list[tuple[str, str]]:
         return []
     for row in table:
         verdict, ratio = str(row["verdict"]), float(row["ratio"])
-        if verdict in ("agrees", "faint", "unmeasured", "part", *COMPONENTS):
+        if verdict in ("agrees", "faint", "unmeasured", "new"):
             continue
-        said = f"{verdict}, {1e3 * float(row['apparent_jy']):.4g} mJy as seen through the beam"
+        said = (
+            f"{verdict}, {1e3 * float(row['catalog_apparent_jy']):.4g} mJy in the catalogue through the beam"
+        )
         if ratio == ratio:
+            said += f", {ratio:.3f} of that measured"
             east, north = float(row["shift_east_arcsec"]), float(row["shift_north_arcsec"])
-            said += f", {ratio:.3f} of its catalogue flux, off by {east:+.2f}, {north:+.2f} arcsec"
+            if east == east:
+                said += f", off by {east:+.2f}, {north:+.2f} arcsec"
         found.append((str(row["name"]), said))
     return found
-
-
-def _n_components(products: RunProducts) -> int:
-    """Count the CLEAN components in the sky model, which the catalogue does not list."""
-    table = products.sources
-    return 0 if table is None else sum(str(verdict) in COMPONENTS for verdict in table["verdict"])
 
 
 def _seconds(summary: dict[str, Any]) -> list[tuple[str, str]]:

@@ -251,8 +251,11 @@ def _marks(sources: Table | None, grid: ImageGrid, step: int) -> tuple[list[Sour
     n = grid.size // step
     across, down = (np.asarray(x) + 0.5) / step, n - (np.asarray(y) + 0.5) / step
     verdict = np.asarray(sources["verdict"]).astype(str)
-    on_image = (across > 0) & (across < n) & (down > 0) & (down < n) & (verdict != "residual")
-    brightest = np.argsort(-np.abs(np.asarray(sources["apparent_jy"], dtype=np.float64)), kind="stable")
+    on_image = (across > 0) & (across < n) & (down > 0) & (down < n)
+    # What could not be measured is as bright as the catalogue has it.
+    seen = np.asarray(sources["apparent_jy"], dtype=np.float64)
+    seen = np.where(np.isfinite(seen), seen, np.asarray(sources["catalog_apparent_jy"], dtype=np.float64))
+    brightest = np.argsort(-np.abs(seen), kind="stable")
     brightest = brightest[on_image[brightest]]
     odd = ~np.isin(verdict[brightest], AS_LISTED)
     chosen = np.concatenate([brightest[:MOST_MARKED], brightest[MOST_MARKED:][odd[MOST_MARKED:]]])[
@@ -273,12 +276,15 @@ def _marks(sources: Table | None, grid: ImageGrid, step: int) -> tuple[list[Sour
 
 def _text(sources: Table, k: int, verdict: str) -> str:
     """Say of a source what is known."""
-    apparent_mjy = 1e3 * float(sources["apparent_jy"][k])
+    apparent = float(sources["apparent_jy"][k])
+    apparent_mjy = 1e3 * (apparent if math.isfinite(apparent) else float(sources["catalog_apparent_jy"][k]))
     text = f"{sources['name'][k]}: {apparent_mjy:.3g} mJy as seen through the beam, {verdict}"
     ratio = float(sources["ratio"][k])
     if math.isfinite(ratio):
         east, north = float(sources["shift_east_arcsec"][k]), float(sources["shift_north_arcsec"][k])
-        text += f"; flux {ratio:.3f} of the catalogue's, position off by {east:+.2f}, {north:+.2f} arcsec"
+        text += f"; flux {ratio:.3f} of the catalogue's"
+        if math.isfinite(east):
+            text += f", position off by {east:+.2f}, {north:+.2f} arcsec"
     return text
 
 

@@ -16,7 +16,7 @@ from dsa110_contimg.calibration.caltables import read_gain_table
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.errors import CalTableError, ContimgError
 from dsa110_contimg.imaging import FitsImage, read_image
-from dsa110_contimg.selfcal.naming import ANTENNAS, POINTING, QUALITY, STAGES, SUMMARY, VERDICT
+from dsa110_contimg.selfcal.naming import ANTENNAS, POINTING, SOURCES, STAGES, SUMMARY, VERDICT
 from dsa110_contimg.visibilities.measurement_set import reading
 
 __all__ = ["AFTER", "BEFORE", "DIFFERENCE", "Array", "RunProducts", "read_products"]
@@ -56,7 +56,7 @@ class RunProducts:
     stages : list of dict
         Lines of ``selfcal_stages.jsonl``.
     sources, antennas : astropy.table.Table or None
-        ``seed_quality.ecsv`` and ``antennas.ecsv``.
+        ``sources.ecsv`` and ``antennas.ecsv``.
     images : dict of str to FitsImage
         Images that are shown, by file name.
     gain_tables : list of GainTable
@@ -119,7 +119,7 @@ def read_products(folder: Path) -> RunProducts:
         folder=folder,
         summary=summary,
         stages=read(STAGES, _json_lines) or [],
-        sources=read(QUALITY, _ecsv) if expected(QUALITY) else None,
+        sources=read(SOURCES, _ecsv) if expected(SOURCES) else None,
         antennas=read(ANTENNAS, _ecsv) if expected(ANTENNAS) else None,
         images=images,
         gain_tables=tables,

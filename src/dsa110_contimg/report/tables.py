@@ -95,16 +95,19 @@ def _rows(table: Table, texts: Sequence[str], forms: Sequence[tuple[str, str, fl
 def source_table(sources: Table) -> PageTable:
     """List every source of the sky model, and what was measured of it."""
     heads = [
-        "source", "verdict", "RA (deg)#", "Dec (deg)#", "catalogue flux (mJy)#", "through the beam (mJy)#",
+        "source", "verdict", "method", "RA (deg)#", "Dec (deg)#", "catalogue flux (mJy)#", "flux (mJy)#",
+        "error by noise (mJy)#", "by the flux scale (mJy)#", "by the beam (mJy)#", "through the beam (mJy)#",
         "flux ratio#", "error#", "east (arcsec)#", "north (arcsec)#", "error (arcsec)#",
     ]  # fmt: skip
     forms = (
-        ("ra_deg", ".4f", 1.0), ("dec_deg", ".4f", 1.0), ("flux_jy", ".4g", 1e3), ("apparent_jy", ".4g", 1e3),
+        ("ra_deg", ".4f", 1.0), ("dec_deg", ".4f", 1.0), ("catalog_flux_jy", ".4g", 1e3),
+        ("flux_jy", ".4g", 1e3), ("stat_error_jy", ".2g", 1e3), ("scale_error_jy", ".2g", 1e3),
+        ("beam_error_jy", ".2g", 1e3), ("apparent_jy", ".4g", 1e3),
         ("ratio", ".3f", 1.0), ("ratio_error", ".3f", 1.0), ("shift_east_arcsec", ".2f", 1.0),
         ("shift_north_arcsec", ".2f", 1.0), ("shift_error_arcsec", ".2f", 1.0),
     )  # fmt: skip
-    rows = _rows(sources, ("name", "verdict"), forms)
-    caption = f"{len(rows)} sources of the sky model; measured are those that are bright enough"
+    rows = _rows(sources, ("name", "verdict", "method"), forms)
+    caption = f"{len(rows)} sources: those of the catalogue that are bright enough, and new ones"
     return page_table("sources-table", caption, heads, rows)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dsa110_contimg.selfcal.naming import ANTENNAS, MASK, PICTURE, QUALITY, STAGES, SUMMARY, VERDICT
+from dsa110_contimg.selfcal.naming import ANTENNAS, MASK, MODEL, PICTURE, SOURCES, STAGES, SUMMARY, VERDICT
 
 __all__ = [
     "ANOTHER_SKY",
@@ -91,7 +91,8 @@ PRODUCTS = {
     "final-residual.fits": "what CLEAN left",
     "final-model.fits": "what CLEAN found",
     "final-psf.fits": "point-spread function",
-    QUALITY: "every source, with its measured flux and position",
+    SOURCES: "every source, with its measured flux, errors and position, and new ones",
+    MODEL: "sky model that the gains were solved against",
     ANTENNAS: "every antenna and polarisation",
     VERDICT: "what the pipeline made of the run",
     MASK: "where CLEAN components could be",

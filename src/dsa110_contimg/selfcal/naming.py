@@ -7,10 +7,11 @@ __all__ = [
     "COLUMNS",
     "IMAGES",
     "MASK",
+    "MODEL",
     "PICTURE",
     "POINTING",
-    "QUALITY",
     "REPORT",
+    "SOURCES",
     "STAGES",
     "SUMMARY",
     "VERDICT",
@@ -25,8 +26,10 @@ PICTURE = "selfcal.png"
 REPORT = "report.html"
 #: What the pipeline made of a run that is its own.
 VERDICT = "verdict.json"
-#: Every source of the sky model held against the data.
-QUALITY = "seed_quality.ecsv"
+#: Every catalogue source that is bright enough, and every new one, as it was measured.
+SOURCES = "sources.ecsv"
+#: Components that the gains were solved against.
+MODEL = "sky_model.ecsv"
 #: Every antenna and polarisation.
 ANTENNAS = "antennas.ecsv"
 #: Where each antenna points, if that is not where it should.

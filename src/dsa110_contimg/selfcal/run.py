@@ -26,18 +26,29 @@ from dsa110_contimg.selfcal.findings import Finding
 from dsa110_contimg.selfcal.image_state import image_state
 from dsa110_contimg.selfcal.imaging import CalibratedImage
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
-from dsa110_contimg.selfcal.naming import ANTENNAS, MASK, POINTING, QUALITY, REPORT, STAGES, SUMMARY, VERDICT
+from dsa110_contimg.selfcal.naming import (
+    ANTENNAS,
+    MASK,
+    MODEL,
+    POINTING,
+    REPORT,
+    SOURCES,
+    STAGES,
+    SUMMARY,
+    VERDICT,
+)
 from dsa110_contimg.selfcal.params import SelfCalParams, check_params, owned
 from dsa110_contimg.selfcal.pointing_report import pointing_report
 from dsa110_contimg.selfcal.products import earlier_tables, write_everything
-from dsa110_contimg.selfcal.source_measurement import measure_sources
-from dsa110_contimg.selfcal.source_report import source_report
+from dsa110_contimg.selfcal.source_fluxes import measure_fluxes
+from dsa110_contimg.selfcal.source_report import model_table, source_report
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.stages import run_stages
 from dsa110_contimg.selfcal.stages.acceptance import not_worse_as_delivered
 from dsa110_contimg.selfcal.stages.flux_scale import flux_scale
 from dsa110_contimg.selfcal.state import CalState
 from dsa110_contimg.selfcal.summary import Figures, summary_of
+from dsa110_contimg.sky.components import ARCSEC
 from dsa110_contimg.sky.telescopes import contradiction, mixed_dishes
 from dsa110_contimg.visibilities import recover_columns
 
@@ -181,7 +192,10 @@ def _calibrated(
         state = run_stages(stages, data, state, config, log)
     state, final = _final_image(data, state, config, log, backend)
     reports = {
-        QUALITY: _source_report(data, state, log),
+        SOURCES: _source_report(data, state, config, final, log),
+        MODEL: None
+        if data.catalog_model is None
+        else model_table(state.sky_model or data.catalog_model, data.catalog_model),
         ANTENNAS: _antenna_report(data, state, log),
         POINTING: _pointing_report(data, state),
     }
@@ -277,18 +291,22 @@ def _final_image(
     return state, final if state.tables or state.initial is None else state.initial
 
 
-def _source_report(data: CalibrationData, state: CalState, log: StageLog) -> Table | None:
-    """Hold the catalogue's sources against what was measured of them; None in an unseeded run."""
-    listed, measured = data.catalog_model, state.measured
-    if listed is None:
+def _source_report(
+    data: CalibrationData, state: CalState, config: SelfCalConfig, final: CalibratedImage, log: StageLog
+) -> Table | None:
+    """List the sources as they were measured; None in an unseeded run."""
+    if data.catalog_model is None:
         return None
-    if measured is None and state.tables and isinstance(state.kept_model, SkyVisibilities):
-        with log.timed("measure"):
-            noise = state.noise_and_sidelobes
-            measured = measure_sources(
-                data, state.weights, state.kept_model, state.tables, listed, noise, few=True
-            )
-    return source_report(listed, state.sky_model or listed, measured)
+    with log.timed("measure"):
+        measured = measure_fluxes(data, state, config, final)
+        times = data.reader.times
+        when = {
+            "mjd": float((times[0] + times[-1]) / 2 / 86400.0),
+            "seconds": float(times[-1] - times[0] + np.median(data.reader.interval_s)),
+            "beam_major_arcsec": final.cleaned.beam.major_rad / ARCSEC,
+            "calibrated": bool(state.tables),
+        }
+        return None if measured is None else source_report(data.catalog_model, measured, when)
 
 
 def _pointing_report(data: CalibrationData, state: CalState) -> Table | None:

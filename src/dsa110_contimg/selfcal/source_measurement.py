@@ -160,6 +160,7 @@ def fit_sources(
     noise: NoiseScale,
     limits: FitLimits = FitLimits(),
     known: Coupling | None = None,
+    taken: Float | None = None,
 ) -> JointFit:
     """Fit flux and position of some of a catalogue's sources to calibrated data, all together.
 
@@ -184,6 +185,9 @@ def fit_sources(
     known : Coupling, optional
         Of an earlier fit to the same data: gains and weights that differ a little hardly change it, and what
         it is wrong by the next rescaling takes out.
+    taken : ndarray, shape (n, n), optional
+        What the gains have taken of changes of these sources, of
+        :func:`~dsa110_contimg.calibration.gain_share.gain_share`, which is given back then.
     """
     current, centre = model.sky, data.reader.phase_center
     # The catalogue's fluxes at the present positions: a source scaled to nothing can still come back.
@@ -200,6 +204,7 @@ def fit_sources(
         coupling,
         prior_flux=limits.prior_flux,
         prior_position_rad=limits.prior_position_arcsec * ARCSEC,
+        taken=taken,
     )
     listed = catalogue.sky.select(chosen)
     return JointFit(

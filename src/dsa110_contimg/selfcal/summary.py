@@ -21,7 +21,7 @@ from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.findings import coherent, wrong_width
 from dsa110_contimg.selfcal.imaging import CalibratedImage, measure, metrics_dict, region_for
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
-from dsa110_contimg.selfcal.naming import ANTENNAS, IMAGES, MASK, PICTURE, POINTING, QUALITY, STAGES
+from dsa110_contimg.selfcal.naming import ANTENNAS, IMAGES, MASK, MODEL, PICTURE, POINTING, SOURCES, STAGES
 from dsa110_contimg.selfcal.params import SelfCalParams
 from dsa110_contimg.selfcal.sky_check import Estimate
 from dsa110_contimg.selfcal.state import CalState, Round
@@ -158,11 +158,19 @@ def summary_of(
             "catalog_hash": catalogue.catalog_hash if catalogue else None,
         },
     }
-    quality, antennas = figures.reports[QUALITY], figures.reports[ANTENNAS]
-    if quality is not None:
-        names, counts = np.unique(quality["verdict"], return_counts=True)
+    sources, antennas = figures.reports[SOURCES], figures.reports[ANTENNAS]
+    if sources is not None:
+        names, counts = np.unique(sources["verdict"], return_counts=True)
         summary["seed_verdicts"] = {str(n): int(c) for n, c in zip(names, counts, strict=True)}
-        summary["products"]["seed_quality"] = QUALITY
+        summary["products"] |= {"sources": SOURCES, "sky_model": MODEL}
+        summary["sources"] = {
+            "n_measured": len(sources) - (sources.meta["n_new"] or 0),
+            "n_new": sources.meta["n_new"],
+            "false_new_expected": sources.meta["false_new_expected"],
+            "flux_scale": sources.meta["flux_scale"],
+            "flux_scale_error": sources.meta["flux_scale_error"],
+            "pointing_error_deg": sources.meta["pointing_error_deg"],
+        }
     if figures.reports[POINTING] is not None:
         summary["products"]["pointing"] = POINTING
     if antennas is not None:

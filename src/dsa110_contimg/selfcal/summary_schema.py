@@ -250,6 +250,17 @@ class OwnModelOf(_Part):
     notes: list[str] = Field(description="What of the model is not predicted")
 
 
+class MeasuredSources(_Part):
+    """What ``sources.ecsv`` holds, in short."""
+
+    n_measured: Count = Field(description="Catalogue sources in it")
+    n_new: Count | None = Field(description="New sources; null where the image cannot tell")
+    false_new_expected: float | None = Field(description="How many of them are expected to be false")
+    flux_scale: float = Field(description="Flux scale of the observation, which was divided out")
+    flux_scale_error: float = Field(description="Its relative error")
+    pointing_error_deg: float = Field(description="Error of the dishes' common pointing along each axis")
+
+
 class Summary(_Part):
     """What ``selfcal_summary.json`` holds. It is written last: where it is, the run has finished."""
 
@@ -314,7 +325,10 @@ class Summary(_Part):
     work: Work = Field(description="Counts of the work done")
     provenance: Provenance = Field(description="Version, options, input")
     seed_verdicts: dict[str, int] = Field(
-        {}, description="Catalogue sources by verdict; missing without a source report"
+        {}, description="Sources by verdict; missing without a source report"
+    )
+    sources: MeasuredSources | None = Field(
+        None, description="What was measured of sources; missing without a source report"
     )
     antenna_verdicts: dict[str, list[str]] = Field(
         {}, description="Antennas that are not good, by verdict; missing without an antenna report"

@@ -75,6 +75,7 @@ OWN_BEAM_SOURCES = 300
 #: Sky beyond the beam's second null that the catalogue covers as well, degrees.
 MARGIN_DEG = 0.3
 SIDEREAL_RATE = 15.04 / 3600  # degrees per second
+SIDEREAL_DAY = 0.99726957  # days
 
 
 def simulate(
@@ -173,7 +174,8 @@ def _truth(
     width = (config.high_mhz - config.low_mhz) * 1e6 / n_channels
     freq = np.asarray(config.low_mhz * 1e6 + width * (np.arange(n_channels) + 0.5))
     freq = freq.reshape(config.spws, config.channels)
-    transit = meridian_mjd(60968.6, array.longitude_rad, ra, dec)
+    near = 60968.6 + SIDEREAL_DAY * config.transit
+    transit = meridian_mjd(near, array.longitude_rad, ra, dec)
     since = (np.arange(config.dumps) - (config.dumps - 1) / 2) * config.dump_s
     times: Float = np.asarray(transit * 86400.0 + since)
     centre = np.tile([ra, dec], (config.dumps, 1))

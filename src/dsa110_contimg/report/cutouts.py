@@ -1,0 +1,110 @@
+"""New sources of a run, each with cut-outs of the images before and after and of their difference."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from dsa110_contimg.array_types import Image
+from dsa110_contimg.imaging import ImageGrid, mad_rms
+from dsa110_contimg.report.pictures import Picture, picture
+from dsa110_contimg.report.products import AFTER, BEFORE, DIFFERENCE, RunProducts
+
+__all__ = ["CutOuts", "NewSources", "new_sources_of"]
+
+#: New sources that are shown, the most significant first, and how many beams they are seen with on a side.
+MOST_SHOWN, BEAMS, FEWEST_PIXELS = 12, 16.0, 33
+SHOWN = ((BEFORE, "before"), (AFTER, "after"), (DIFFERENCE, "difference"))
+
+
+@dataclass(frozen=True)
+class CutOuts:
+    """A new source.
+
+    Attributes
+    ----------
+    name, said : str
+        What it is called; place, flux and significance in words.
+    pictures : list of Picture
+        What surrounds it: before, after, difference, as far as there are such images.
+    size : int
+        Pixels on a side.
+    """
+
+    name: str
+    said: str
+    pictures: list[Picture]
+    size: int
+
+
+@dataclass(frozen=True)
+class NewSources:
+    """New sources of a run.
+
+    Attributes
+    ----------
+    n : int
+        How many.
+    expected : str
+        How many false ones are to be expected, in a sentence.
+    shown : list of CutOuts
+        The most significant.
+    """
+
+    n: int
+    expected: str
+    shown: list[CutOuts]
+
+
+def new_sources_of(products: RunProducts) -> NewSources | None:
+    """Show what is new in a run; None where its image cannot tell, or there is no list of sources."""
+    table = products.sources
+    if table is None or table.meta.get("n_new") is None:
+        return None
+    new = table[np.asarray(table["kind"]).astype(str) == "new"]
+    sigma = np.asarray(new["flux_jy"], dtype=np.float64) / np.asarray(new["stat_error_jy"], dtype=np.float64)
+    meta = table.meta
+    expected = (
+        f"Searched was {100 * float(meta['searched_fraction']):.0f} % of the image, off listed sources, "
+        f"from {float(meta['threshold_sigma']):g} sigma on. By the negative side of the same image, where "
+        f"{int(meta['n_negative'])} peaks are as deep, {float(meta['false_new_expected']):.2g} false sources "
+        "are to be expected."
+    )
+    shown = []
+    for k in np.argsort(-sigma)[:MOST_SHOWN]:
+        row = new[int(k)]
+        kinds = ("stat", "scale", "beam")
+        error = math.hypot(*(float(row[f"{kind}_error_jy"]) for kind in kinds))
+        said = (
+            f"right ascension {float(row['ra_deg']):.4f}, declination {float(row['dec_deg']):+.4f} degrees, "
+            f"{1e3 * float(row['flux_jy']):.3g} +- {1e3 * error:.2g} mJy, {sigma[k]:.1f} sigma"
+        )
+        place = math.radians(float(row["ra_deg"])), math.radians(float(row["dec_deg"]))
+        size = 0
+        pictures = []
+        for file, title in SHOWN:
+            if file not in products.images:
+                continue
+            image = products.images[file]
+            major = image.beam.major_rad if image.beam else 4 * image.grid.cell_rad
+            part = _part(image.image, image.grid, *place, major)
+            if part is None:
+                continue
+            size = part.shape[0]
+            rms = mad_rms(image.image) or 1.0
+            pictures.append(picture(f"{title}, {row['name']}", part, 1, rms))
+        shown.append(CutOuts(str(row["name"]), said, pictures, size))
+    return NewSources(len(new), expected, shown)
+
+
+def _part(image: Image, grid: ImageGrid, ra_rad: float, dec_rad: float, major_rad: float) -> Image | None:
+    """Cut the surroundings of a place out of an image; what lies outside it is zero."""
+    x, y = (float(v) for v in grid.sky_to_pixel(ra_rad, dec_rad))
+    if not (0 <= x < grid.size and 0 <= y < grid.size):
+        return None
+    half = max(FEWEST_PIXELS, math.ceil(BEAMS * major_rad / grid.cell_rad)) // 2
+    padded = np.pad(image, half)
+    row, column = round(y), round(x)
+    return padded[row : row + 2 * half + 1, column : column + 2 * half + 1]

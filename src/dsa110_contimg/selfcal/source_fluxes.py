@@ -1,0 +1,370 @@
+"""The flux of every catalogue source in an observation, with its errors kept apart, and what is new.
+
+Bright sources are fitted to the calibrated visibilities, all together and together with what the gains have
+taken of them; the others are read off the final image at their catalogue positions. What the difference image
+shows where nothing is listed is new.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dsa110_contimg.array_types import Bool, Float, Int
+from dsa110_contimg.calibration.gain_share import SourceOverlap, gain_freedom, gain_share
+from dsa110_contimg.config import SelfCalConfig
+from dsa110_contimg.imaging import RestoringBeam, mad_rms, stokes_i
+from dsa110_contimg.imaging.detection import forced_peaks, local_noise
+from dsa110_contimg.selfcal.calibration_data import CalibrationData
+from dsa110_contimg.selfcal.imaging import CalibratedImage
+from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
+from dsa110_contimg.selfcal.new_sources import NewSources, beam_error, find_new_sources
+from dsa110_contimg.selfcal.sky_check import CATALOG_SCATTER
+from dsa110_contimg.selfcal.source_measurement import (
+    FEWEST_SOURCES,
+    MOST_SOURCES,
+    SHORTEST,
+    FitLimits,
+    fit_sources,
+)
+from dsa110_contimg.selfcal.state import CalState
+from dsa110_contimg.sky import ApparentSky, SkyModel, angular_separation
+from dsa110_contimg.sky.apparent_sky import PART, through_beams
+
+__all__ = ["SourceFluxes", "measure_fluxes"]
+
+#: Catalogue sources are told of from this many sigma of the image on.
+LISTED_SIGMA = 5.0
+#: What gains take is worked out of so many sources: the brightest, and others spread over the rest.
+BRIGHTEST_SHARED, OTHERS_SHARED = 50, 30
+#: Sums over antennas and dumps may take so much memory, bytes.
+SHARE_BYTES = 1.2e8
+#: More than this fraction of a change is not undone.
+MOST_TAKEN = 0.8
+#: Where the fluxes do not tell, dishes point within this of where they should, in each direction, degrees.
+ASSUMED_POINTING_DEG = 0.03
+#: What is measured may be anything: the fit is hardly held to the catalogue's flux.
+LIMITS = FitLimits(prior_flux=3.0)
+#: A listed source with so much of the flux of another one this near, in beams, disturbs it.
+BLENDED_FLUX, BLENDED_BEAMS = 0.1, 1.5
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SourceFluxes:
+    """Fluxes of catalogue sources.
+
+    Attributes
+    ----------
+    index : ndarray of int, shape (n,)
+        Sources of the catalogue.
+    by_visibilities : ndarray of bool, shape (n,)
+        Whether the visibilities were fitted, and not the image.
+    ratio, ratio_error : ndarray, shape (n,)
+        Flux over that of the catalogue, on the flux scale of all bright ones, and its error by noise.
+    shift_rad, shift_error : ndarray, shape (n, 2)
+        Measured minus catalogued direction in l and m, less the median, and its error; NaN of images.
+    response : ndarray, shape (n,)
+        What the beam lets through, mean over band and dumps.
+    beam_error : ndarray, shape (n,)
+        Relative error of the flux by the pointing of the dishes.
+    distance_rad : ndarray, shape (n,)
+        From the beam's centre in the middle of the observation.
+    noise_jy : ndarray, shape (n,)
+        Of the image around it, Jy/beam.
+    taken : ndarray, shape (n,)
+        Fraction of a change of the flux that gains solved for another flux take; it is undone.
+    typically_taken : float
+        The same of a faint source.
+    blended : ndarray of bool, shape (n,)
+        Whether another listed source disturbs it.
+    scale, scale_error : float
+        Flux scale of the observation before it was divided out, and its relative error.
+    pointing_deg : float
+        Error of the pointing that was assumed or measured, in each direction.
+    new : NewSources or None
+        None where the image cannot tell.
+    """
+
+    index: Int
+    by_visibilities: Bool
+    ratio: Float
+    ratio_error: Float
+    shift_rad: Float
+    shift_error: Float
+    response: Float
+    beam_error: Float
+    distance_rad: Float
+    noise_jy: Float
+    taken: Float
+    typically_taken: float
+    blended: Bool
+    scale: float
+    scale_error: float
+    pointing_deg: float
+    new: NewSources | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """Bright sources fitted to the visibilities: of all of the catalogue, NaN where they were not."""
+
+    ratio: Float
+    ratio_error: Float
+    shift_rad: Float
+    shift_error: Float
+    taken: Float
+    typical: float
+    spread: float
+
+
+def measure_fluxes(
+    data: CalibrationData, state: CalState, config: SelfCalConfig, final: CalibratedImage
+) -> SourceFluxes | None:
+    """Measure every catalogue source above 5 sigma, and look for new ones.
+
+    Parameters
+    ----------
+    data : CalibrationData
+        The data.
+    state : CalState
+        With the calibration that is kept; where that is the input, only its image is measured.
+    config : SelfCalConfig
+        Options.
+    final : CalibratedImage
+        The image that is delivered.
+
+    Returns
+    -------
+    SourceFluxes or None
+        None without a catalogue.
+    """
+    if data.catalog_model is None:
+        return None
+    kept = state.kept_model if state.tables else None
+    kept = kept if isinstance(kept, SkyVisibilities) else None
+    pointing = data.reader.pointing[len(data.reader.times) // 2]
+    centre = (float(pointing[0]), float(pointing[1]))
+    listed = data.catalog_model
+    if kept is not None:
+        listed = through_beams(listed, kept.sky.antenna_beams, *centre)
+    n, sky, grid, beam = len(listed), listed.sky, data.grid, final.cleaned.beam
+    fitted = _fit(data, state, kept, listed) if kept is not None else _before(state, n)
+    by_visibilities = np.isfinite(fitted.ratio)
+    # An image of an input that is not calibrated says nothing of fluxes.
+    tells = kept is not None or (state.outcome is not None and state.outcome.status == "converged")
+    scale, scale_error, middle = _scale(fitted.ratio[by_visibilities], fitted.shift_rad[by_visibilities])
+
+    pointing_deg = _pointing_error(state, config)
+
+    modelled = final.subtracted is not None
+    rest = final.cleaned.restored if modelled else final.restored
+    noise = local_noise(final.cleaned.restored if modelled else final.cleaned.residual, grid, beam)
+    at, known_jy = sky, np.zeros(n)
+    if final.subtracted is not None:
+        at, known_jy = final.subtracted.sky.select(np.arange(n)), final.subtracted.apparent_jy[:n]
+    around = np.nan_to_num(forced_peaks(noise, grid, sky.ra_rad, sky.dec_rad), nan=mad_rms(rest))
+    # What calibration leaves of bright sources goes on over channels and dumps: a visibility does not show
+    # it, but it adds up in the image, and in a fit.
+    thermal = final.thermal_per_noise * (
+        state.noise_and_sidelobes.rms if kept is not None else state.noise.rms
+    )
+    excess = np.maximum(1.0, around / thermal) if thermal > 0 else np.ones(n)
+    peak = forced_peaks(rest, grid, at.ra_rad, at.dec_rad) / _peak_of_unit(sky, beam)
+    left = 1 - (fitted.typical if kept is not None else 0.0)
+    apparent = known_jy + peak / left
+    error = np.hypot(around / _peak_of_unit(sky, beam), fitted.spread * peak / left) / left
+    if not tells:
+        apparent = np.full(n, np.nan)
+
+    new, brightened = None, np.zeros(n, dtype=bool)
+    if kept is not None and modelled:
+        new, brightened = find_new_sources(
+            data, final, listed, config, noise, left=left, pointing_rad=math.radians(pointing_deg)
+        )
+    split = _is_split(state.sky_model, listed)
+    # Not where nothing can be said: outside the image, or in a null of the beam.
+    told = ((listed.apparent_jy > LISTED_SIGMA * around) & np.isfinite(peak)) | by_visibilities | brightened
+    index = np.flatnonzero(told & (listed.apparent_jy > 0) & ~split)
+    off = by_visibilities[index]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(off, fitted.ratio[index], apparent[index] / listed.apparent_jy[index]) / scale
+        ratio_error = (
+            np.where(off, fitted.ratio_error[index] * excess[index], error[index] / listed.apparent_jy[index])
+            / scale
+        )
+    away = angular_separation(sky.ra_rad[index], sky.dec_rad[index], *centre)
+    at_freq = sky.flux_at(np.array([listed.freq_hz]))[index, 0]
+    return SourceFluxes(
+        index=index,
+        by_visibilities=off,
+        ratio=ratio,
+        ratio_error=ratio_error,
+        shift_rad=fitted.shift_rad[index] - middle,
+        shift_error=fitted.shift_error[index],
+        response=listed.apparent_jy[index] / at_freq,
+        beam_error=beam_error(
+            listed.beam, sky.select(index).lmn(*centre), listed.freq_hz, math.radians(pointing_deg)
+        ),
+        distance_rad=away,
+        noise_jy=around[index],
+        taken=np.where(off, fitted.taken[index], fitted.typical),
+        typically_taken=fitted.typical,
+        blended=_blended(listed, beam)[index],
+        scale=scale,
+        scale_error=scale_error,
+        pointing_deg=pointing_deg,
+        new=new,
+    )
+
+
+def _not_fitted(n: int) -> _Fitted:
+    ratio, error, taken = np.full((3, n), np.nan)
+    shift, shift_error = np.full((2, n, 2), np.nan)
+    return _Fitted(ratio, error, shift, shift_error, taken, 0.0, 0.0)
+
+
+def _before(state: CalState, n: int) -> _Fitted:
+    """Take what was measured after gains that were not kept, if anything."""
+    found, measured = _not_fitted(n), state.measured
+    if measured is not None:
+        good = measured.index[measured.good]
+        found.ratio[good] = measured.ratio[measured.good]
+        found.ratio_error[good] = measured.ratio_error[measured.good]
+        found.shift_rad[good] = measured.shift_rad[measured.good]
+        found.shift_error[good] = measured.shift_error[measured.good]
+    return found
+
+
+def _fit(data: CalibrationData, state: CalState, kept: SkyVisibilities, listed: ApparentSky) -> _Fitted:
+    """Fit the bright sources to the visibilities, with what the gains have taken of them."""
+    chosen = np.flatnonzero(listed.sky.is_point)[:MOST_SOURCES]
+    fit_all = _not_fitted(len(listed))
+    if not chosen.size:
+        return fit_all
+    taken, typical, spread = _taken(data, state, kept, listed, chosen)
+    known = None if state.measured is None else state.measured.coupling
+    arguments = data, state.weights, kept, state.tables, listed, chosen, state.noise_and_sidelobes
+    try:
+        fit = fit_sources(*arguments, LIMITS, known, taken)
+    except np.linalg.LinAlgError:
+        # Sources lie on each other, or one is nearly all of the sky: what gains took is undone one by one.
+        fit = fit_sources(*arguments, known=known)
+        present = kept.sky.sky.flux_jy[chosen] / listed.sky.flux_jy[chosen]
+        left = 1 - np.clip(np.diag(taken), 0.0, MOST_TAKEN)
+        ratio = present + (fit.ratio - present) / left
+        fit = replace(fit, ratio=ratio, ratio_error=fit.ratio_error / left)
+    good = chosen[fit.good]
+    for into, values in (
+        (fit_all.ratio, fit.ratio),
+        (fit_all.ratio_error, fit.ratio_error),
+        (fit_all.shift_rad, fit.shift_rad),
+        (fit_all.shift_error, fit.shift_error),
+        (fit_all.taken, np.diag(taken)),
+    ):
+        into[good] = values[fit.good]
+    return replace(fit_all, typical=typical, spread=spread)
+
+
+def _taken(
+    data: CalibrationData, state: CalState, kept: SkyVisibilities, listed: ApparentSky, chosen: Int
+) -> tuple[Float, float, float]:
+    """Return what gains have taken of the chosen sources, of a faint one, and the scatter of that."""
+    reader = data.reader
+    freedom = gain_freedom(state.tables, reader.times)
+    groups = len(data.spw_ids) if freedom.per_spw else 1
+    sizes = groups, reader.times.size, len(reader.ms.antennas)
+    room = max(2, int(SHARE_BYTES / (16 * math.prod(sizes))))
+    rest = np.arange(min(BRIGHTEST_SHARED, room), chosen.size)
+    spread_out = (
+        rest[np.linspace(0, rest.size - 1, min(OTHERS_SHARED, rest.size)).astype(int)] if rest.size else rest
+    )
+    some = np.unique(np.concatenate([np.arange(min(BRIGHTEST_SHARED, room, chosen.size)), spread_out]))[:room]
+    # The sources as they are in the model, and at their listed fluxes.
+    sky = replace(kept.sky.sky.select(chosen[some]), flux_jy=listed.sky.flux_jy[chosen[some]])
+    few = replace(kept.sky, sky=sky, apparent_jy=listed.apparent_jy[chosen[some]])
+    seen, overlap = SkyVisibilities(few), SourceOverlap(some.size, *sizes)
+    for piece in data.blocks("what gains take of sources", state.weights, kept):
+        block = piece.block
+        assert piece.model is not None
+        vis, weight = data.corrected(block, piece.touched(piece.weight), state.tables)
+        _, total = stokes_i(vis, weight, weight == 0, block.spw.parallel)
+        measured = total.copy()
+        length = np.hypot(block.uvw_m[:, 0], block.uvw_m[:, 1])
+        measured[length < data.least_length_m(block, SHORTEST)] = 0
+        field, (flux, pointing) = reader.ms.field(block.field_id), seen.fluxes(block, reader)
+        group = data.spw_ids.index(block.spw.id) if groups > 1 else 0
+        rows = block.time_index, block.antenna1, block.antenna2, block.uvw_m
+        lmn = sky.lmn(field.ra_rad, field.dec_rad)
+        overlap.add(group, *rows, block.spw.freq_hz, lmn, flux, pointing, piece.model, total, measured)
+    share = gain_share(overlap, freedom)
+    own = np.diag(share)
+    faint = own[some >= some.size // 2] if some.size > 3 else own
+    typical = float(np.clip(np.median(faint), 0.0, MOST_TAKEN))
+    taken = np.diag(np.full(chosen.size, typical))
+    taken[np.ix_(some, some)] = share
+    return taken, typical, float(np.std(faint)) if faint.size > 1 else typical
+
+
+def _scale(ratio: Float, shift_rad: Float) -> tuple[float, float, Float]:
+    """Flux scale and its relative error, and what the positions are off by, in the median."""
+    n = ratio.size
+    if n < FEWEST_SOURCES:
+        return 1.0, CATALOG_SCATTER / math.sqrt(max(n, 1)), np.zeros(2)
+    scale = float(np.median(ratio))
+    scatter = mad_rms((ratio / scale).astype(np.float32))
+    return scale, 1.25 * scatter / math.sqrt(n), np.median(shift_rad, axis=0)
+
+
+def _pointing_error(state: CalState, config: SelfCalConfig) -> float:
+    """Error of the dishes' common pointing in each direction, degrees: as given, measured, or assumed."""
+    if config.pointing_error_deg is not None:
+        return config.pointing_error_deg
+    found = () if state.sky_check is None else state.sky_check.pointing_arcmin
+    if not found or not all(np.isfinite([axis.value, axis.error]).all() for axis in found):
+        return ASSUMED_POINTING_DEG
+    # What is known of a Gaussian variable after a measurement of it: mean and variance.
+    prior, total = ASSUMED_POINTING_DEG**2, 0.0
+    for axis in found:
+        seen, noise = axis.value / 60, (axis.error / 60) ** 2
+        total += (seen * prior / (prior + noise)) ** 2 + prior * noise / (prior + noise)
+    return math.sqrt(total / len(found))
+
+
+def _peak_of_unit(sky: SkyModel, beam: RestoringBeam) -> Float:
+    """Peak of sources of one jansky in an image, Jy/beam, shape (n,): less than one of resolved ones."""
+
+    def covariance(major: Float, minor: Float, pa: Float) -> Float:
+        axis = np.stack([np.stack([np.sin(pa), np.cos(pa)], -1), np.stack([np.cos(pa), -np.sin(pa)], -1)], -1)
+        width = np.stack([major**2, minor**2], -1)
+        return np.asarray(np.einsum("...ik,...k,...jk->...ij", axis, width, axis))
+
+    of_beam = covariance(*(np.array(v) for v in (beam.major_rad, beam.minor_rad, beam.pa_rad)))
+    together = covariance(sky.major_rad, sky.minor_rad, sky.pa_rad) + of_beam
+    return np.asarray(np.sqrt(np.linalg.det(of_beam) / np.linalg.det(together)))
+
+
+def _blended(listed: ApparentSky, beam: RestoringBeam) -> Bool:
+    """Find sources that another listed one disturbs."""
+    sky = listed.sky
+    found = np.zeros(len(listed), dtype=bool)
+    order = np.argsort(sky.dec_rad, kind="stable")
+    dec, near = sky.dec_rad[order], BLENDED_BEAMS * beam.major_rad
+    first, last = np.searchsorted(dec, dec - near), np.searchsorted(dec, dec + near)
+    for k, place in enumerate(order):
+        others = order[first[k] : last[k]]
+        others = others[others != place]
+        close = angular_separation(
+            sky.ra_rad[others], sky.dec_rad[others], sky.ra_rad[place], sky.dec_rad[place]
+        )
+        disturbs = listed.apparent_jy[others] > BLENDED_FLUX * listed.apparent_jy[place]
+        found[place] = bool(((close < near) & disturbs).any())
+    return found
+
+
+def _is_split(model: ApparentSky | None, listed: ApparentSky) -> Bool:
+    """Find listed sources that turned out to be two."""
+    names = () if model is None else model.sky.name[len(listed) :]
+    whole = {name.rpartition(PART)[0] for name in names if PART in name}
+    return np.array([name in whole for name in listed.sky.name], dtype=bool)

@@ -1,0 +1,105 @@
+"""What gains take, against gains that were solved by an iteration of the test's own."""
+
+import numpy as np
+import pytest
+
+from dsa110_contimg.calibration.gain_share import GainFreedom, SourceOverlap, gain_share
+from dsa110_contimg.calibration.uv_fit import residual_moments, solve_moments
+from dsa110_contimg.predict import predict_reference
+from dsa110_contimg.visibilities import NoiseScale
+
+N_ANTENNAS, N_DUMPS, N_SOURCES = 7, 4, 5
+FREQ = np.linspace(1.30e9, 1.32e9, 3)
+
+
+@pytest.fixture
+def scene():
+    rng = np.random.default_rng(4)
+    place = rng.uniform(-300, 300, (N_DUMPS, N_ANTENNAS, 2))
+    first, second = np.triu_indices(N_ANTENNAS, 1)
+    uvw = np.concatenate([np.pad(p[second] - p[first], ((0, 0), (0, 1))) for p in place])
+    lm = rng.uniform(-0.01, 0.01, (N_SOURCES, 2))
+    lmn = np.column_stack([lm, np.sqrt(1 - (lm**2).sum(axis=1)) - 1])
+    flux = np.repeat(np.array([[3.0], [2.0], [1.5], [1.0], [0.3]]), FREQ.size, axis=1)
+    each = np.stack([predict_reference(uvw, FREQ, lmn[[k]], flux[[k]]) for k in range(N_SOURCES)])
+    dump = np.repeat(np.arange(N_DUMPS), first.size)
+    return uvw, lmn, flux, each, dump, np.tile(first, N_DUMPS), np.tile(second, N_DUMPS)
+
+
+def solved(data, model, intervals, dump, i, j, *, phases_only=False):
+    """Gains by alternating least squares (StEFCal), as products for each visibility."""
+    out = np.ones(len(data), dtype=complex)
+    for interval in np.unique(intervals):
+        rows = intervals[dump] == interval
+        g = np.ones(N_ANTENNAS, dtype=complex)
+        for k in range(800):
+            new = g.copy()
+            for a in range(N_ANTENNAS):
+                one, two = rows & (i == a), rows & (j == a)
+                d = np.concatenate([data[one], np.conj(data[two])])
+                z = np.concatenate(
+                    [model[one] * np.conj(g[j[one]])[:, None], np.conj(model[two] * g[i[two]][:, None])]
+                )
+                new[a] = (d * np.conj(z)).sum() / (np.abs(z) ** 2).sum()
+                if phases_only:
+                    new[a] /= abs(new[a])
+            g = (g + new) / 2 if k % 2 else new
+        out[rows] = g[i[rows]] * np.conj(g[j[rows]])
+    return out[:, None]
+
+
+@pytest.mark.parametrize("amplitudes", [False, True])
+def test_what_is_left_of_a_change_is_foretold(scene, amplitudes):
+    uvw, lmn, flux, each, dump, i, j = scene
+    model = each.sum(axis=0)
+    one = np.ones(model.shape, dtype=np.float32)
+    overlap = SourceOverlap(N_SOURCES, 1, N_DUMPS, N_ANTENNAS)
+    pointing = np.zeros(len(uvw), dtype=np.int64)
+    single = np.float32(flux)[None]
+    overlap.add(0, dump, i, j, uvw, FREQ, lmn, single, pointing, model.astype(np.complex64), one, one)
+    every, twos = np.arange(N_DUMPS), np.arange(N_DUMPS) // 2
+    taken = gain_share(
+        overlap, GainFreedom(twos if amplitudes else every, twos if amplitudes else None, False)
+    )
+    assert 0.05 < taken[3, 3] < 0.7
+    for k in (1, 3, 4):
+        sky = model + 0.01 * each[k]
+        intervals = twos if amplitudes else every
+        gains = solved(sky, model, intervals, dump, i, j, phases_only=not amplitudes)
+        left = sky / gains - model
+        found = (left * np.conj(each[k])).real.sum() / (0.01 * (np.abs(each[k]) ** 2).sum())
+        # The scale that all gains share is not counted as taken: here it is.
+        common = 0.0
+        if amplitudes:
+            common = (each[k] * np.conj(model)).real.sum() ** 2
+            common /= (np.abs(model) ** 2).sum() * (np.abs(each[k]) ** 2).sum()
+        assert found == pytest.approx(1 - taken[k, k] - common, abs=0.01)
+        assert taken[k, k] > 0.02
+
+
+def test_fluxes_come_back_whole_with_errors_that_grow(scene):
+    """Gains were solved for another sky; the joint solution undoes what they took."""
+    uvw, lmn, flux, each, dump, i, j = scene
+    model = each.sum(axis=0)
+    one = np.ones(model.shape, dtype=np.float32)
+    change = np.array([0.0, 0.02, -0.03, 0.04, 0.05])
+    sky = model + np.einsum("k,krc->rc", change, each)
+    every = np.arange(N_DUMPS)
+    left = (sky / solved(sky, model, every, dump, i, j, phases_only=True) - model).astype(np.complex64)
+    overlap = SourceOverlap(N_SOURCES, 1, N_DUMPS, N_ANTENNAS)
+    pointing = np.zeros(len(uvw), dtype=np.int64)
+    overlap.add(
+        0, dump, i, j, uvw, FREQ, lmn, np.float32(flux)[None], pointing, model.astype(np.complex64), one, one
+    )
+    taken = gain_share(overlap, GainFreedom(every, None, False))
+    moments = residual_moments(uvw, FREQ, lmn, flux, left, one)
+    parts = np.concatenate([each.reshape(N_SOURCES, -1).real, each.reshape(N_SOURCES, -1).imag], axis=1)
+    coupling = np.zeros((3 * N_SOURCES, 3 * N_SOURCES))
+    coupling[:N_SOURCES, :N_SOURCES] = parts @ parts.T
+    coupling[range(N_SOURCES, 3 * N_SOURCES), range(N_SOURCES, 3 * N_SOURCES)] = 1.0
+    options = {"prior_flux": 10.0, "prior_position_rad": 1e-9}
+    naive, small = solve_moments(moments, NoiseScale(1e-6), coupling, **options)
+    whole, large = solve_moments(moments, NoiseScale(1e-6), coupling, taken=taken, **options)
+    np.testing.assert_allclose(whole[:, 0], change, atol=0.003)
+    assert np.abs(naive[:, 0] - change).max() > 0.008
+    assert (large[:, 0] > 1.02 * small[:, 0]).all()
