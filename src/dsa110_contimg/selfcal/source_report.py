@@ -248,8 +248,7 @@ def model_table(model: ApparentSky, catalogue: ApparentSky) -> Table:
     -------
     astropy.table.Table
         ``name``, ``ra_deg``, ``dec_deg``, ``flux_jy`` at `reference_freq_hz` of the metadata,
-        ``spectral_index``, its ``index_error`` and where it is from, ``index_from``: two catalogues, ``file``,
-
+        ``spectral_index``, its ``index_error`` and ``index_from``: two catalogues, the ``file``,
         ``median`` of two, ``published``, ``model`` of the user's own, ``assumed``; ``major_arcsec``,
         ``minor_arcsec``, ``pa_deg``, and ``apparent_jy`` as seen through the beam. Where a spectrum has more
         terms, or holds the beam, ``curvature``, ``is_linear`` and ``is_apparent`` say so.
