@@ -218,7 +218,7 @@ def test_data_of_another_measurement_set_are_not_written_through_a_reference(mak
         shutil.copytree(outside / name, arrived / name)
     record = process(make_job(ms=arrived))
     assert record["status"] == "failed"
-    assert f"refers to the data of {outside}" in record["message"]
+    assert f"its data are those of {outside}" in record["message"]
     assert_same_columns(columns(outside), before)
 
 

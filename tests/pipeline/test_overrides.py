@@ -65,7 +65,9 @@ def test_one_variable_turns_seeding_off_in_the_workers(contimg, make_ms, tmp_pat
     ms, out = make_ms(), tmp_path / "out"
     metrics = tmp_path / "m.prom"
     words = ("--metrics-file", metrics)
-    assert contimg.run("run", ms, out, *words, CONTIMG_USE_NVSS_SEEDING=0)[0] == 0, contimg.errors()
+    given = {"CONTIMG_USE_NVSS_SEEDING": 0, "CONTIMG_LIGHT_CURVES": 0}
+    assert contimg.run("run", ms, out, *words, **given)[0] == 0, contimg.errors()
+    assert not list(out.parent.rglob("lightcurves.sqlite3"))
     found = summary(out, ms, "unseeded")
     assert (found["seeded"], found["n_seeds"], found["catalog"]) == (False, 0, None)
     assert not (out / ms.stem / "seeded").exists()

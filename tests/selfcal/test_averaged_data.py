@@ -110,7 +110,7 @@ def exact_sky(data):
         # About the common centre: Gaussians tens of degrees off have another shape from field to field.
         uvw, path = data.reader.move_to_center(block)
         lmn = sky.sky.lmn(*data.reader.phase_center)
-        shape = (sky.sky.major_rad, sky.sky.minor_rad, sky.sky.pa_rad)
+        shape = sky.sky.shape_about(*data.reader.phase_center)
         vis = predict_reference(uvw[rows], block.spw.freq_hz, lmn, flux, *shape)
         return vis * np.exp(-2j * np.pi * path[rows, None] * block.spw.freq_hz / SPEED_OF_LIGHT)
 

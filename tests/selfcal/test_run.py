@@ -464,7 +464,7 @@ CHANGES = {
     "gain_type": "T",
     "refant": "ant1",
     "min_snr": 300.0,
-    "min_baselines": 32,
+    "min_baselines": 29,
     "imaging": "standard",
 }
 

@@ -92,7 +92,7 @@ def test_one_on_axis_and_dark_behind():
         ("DSA_110", 0.0, 4.65, 0.0),
         ("DSA_110", np.nan, 4.65, 0.0),
         ("DSA_110", 12.0, 12.0, 0.0),  # the name stands for another array
-        ("uGMRT", 45.0, 45.0, 0.0),
+        ("uGMRT", 45.0, 31.3, 0.0),
         ("XYZ", 7.0, 7.0, 0.0),
     ],
 )
@@ -157,17 +157,25 @@ def test_every_known_telescope_says_where_its_numbers_are_from():
     for dish in TELESCOPES:
         assert len(dish.source) > 10
         assert dish.beam.form == dish.form
-        # An illumination that falls to the edge makes a beam that is wider, by less than a fifth.
-        assert 0.8 < dish.effective_m / dish.dish_m < 1.02
+        # An illumination that falls to the edge makes a beam that is wider, by less than a third.
+        # The GMRT's feed at 1.4 GHz lights up the inner two thirds.
+        assert 0.65 < dish.effective_m / dish.dish_m < 1.02
         assert beam_for_antenna(dish.name.lower(), dish.dish_m) == dish.beam
 
 
 @pytest.mark.parametrize(
-    ("telescope", "arcmin", "mhz"), [("MeerKAT", 57.5, 1500), ("ATCA", 47.9, 1000), ("WSRT", 34.0, 1400)]
+    ("telescope", "arcmin", "mhz"),
+    [
+        ("MeerKAT", 57.5, 1500),
+        ("ATCA", 47.9, 1000),
+        ("WSRT", 34.0, 1400),
+        ("GMRT", 24.2, 1400),
+        ("ATA", 210, 1000),
+    ],
 )
 def test_published_widths(telescope, arcmin, mhz):
     beam = choose_beam(telescope, np.zeros(3))
-    half = brentq(lambda t: beam.power(t, mhz * 1e6)[0, 0] - 0.5, 1e-4, 0.01)
+    half = brentq(lambda t: beam.power(t, mhz * 1e6)[0, 0] - 0.5, 1e-4, 0.05)
     assert np.degrees(2 * half) * 60 == pytest.approx(arcmin, rel=3e-3)
 
 

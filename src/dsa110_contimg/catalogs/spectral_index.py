@@ -119,6 +119,9 @@ def pair_indices(rows: Table, survey: Survey, others: Table, other: Survey) -> P
         other.freq_hz,
     )
     good = (uncertain <= LARGEST_ERROR) & (found >= SMALLEST_INDEX) & (found <= LARGEST_INDEX)
+    if f"{survey.name}_id" in rows.colnames:
+        # Of two surveys merged: what the sharper one alone lists has a flux that was carried by an index.
+        good &= np.asarray(rows[f"{survey.name}_id"])[mine] >= 0
     index[mine[good]], error[mine[good]] = found[good], uncertain[good]
     # Bright enough to be in either list whatever the index.
     ratio = other.freq_hz / survey.freq_hz

@@ -61,15 +61,15 @@ def beam_of_observation(reader: VisibilityReader, config: SeedConfig) -> tuple[P
 
 def _on_the_sky(beam: FileBeam, reader: VisibilityReader) -> tuple[FileBeam, tuple[str, ...]]:
     """Turn a beam to where its dishes had it."""
-    with open_table(reader.ms.path / "ANTENNA") as table:
+    with open_table(reader.ms.subtable("ANTENNA")) as table:
         mounts = {str(m).strip().upper() for m in table.getcol("MOUNT")} if table.nrows() else set()
     if mounts and all(m.startswith(FIXED_MOUNTS) for m in mounts):
         return beam, ()
     angle = parallactic_angles(
         reader.ms.antennas.position_m, reader.times / 86400.0, np.asarray(reader.pointing)
     )
-    if (np.abs(np.sin(angle)) < np.sin(UPRIGHT)).all():
-        # A dish on the meridian: north in the file is north on the sky.
+    if (np.abs(angle) < UPRIGHT).all():
+        # North in the file is north on the sky.
         return beam, ()
     middle = float(np.angle(np.exp(1j * angle).mean()))
     span = float(np.ptp(np.angle(np.exp(1j * (angle - middle)))))

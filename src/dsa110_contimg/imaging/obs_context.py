@@ -137,7 +137,7 @@ class ObsContext:
                 self.reader.phase_center,
                 fluxes=config.model_fluxes,
                 spectral_index=config.spectral_index,
-                frame=phase_frame(self.ms.path),
+                frame=phase_frame(self.ms),
             )
             if not config.model_adds:
                 return own
@@ -151,7 +151,7 @@ class ObsContext:
             min_apparent_mjy=config.seed_min_apparent_mjy if min_apparent_mjy is None else min_apparent_mjy,
             spectral_index=config.spectral_index,
             index_from=config.index_from,
-            frame=phase_frame(self.ms.path),
+            frame=phase_frame(self.ms),
             phase_center=self.reader.phase_center,
         )
         if own is None:

@@ -99,13 +99,21 @@ def open_database(path: Path, *, create: bool = True, readonly: bool = False) ->
             "contimg run makes it beside its state file; give --database",
         )
     try:
-        db = sqlite3.connect(path, timeout=TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        where = f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rwc'}"
+        db = sqlite3.connect(
+            where, timeout=TIMEOUT_S, isolation_level=None, check_same_thread=False, uri=True
+        )
         db.row_factory = sqlite3.Row
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=FULL")
-        _bring_to_version(db, path, readonly)
+        try:
+            _bring_to_version(db, path, readonly)
+            if not readonly:
+                db.execute("PRAGMA journal_mode=WAL")
+                db.execute("PRAGMA synchronous=FULL")
+        except BaseException:
+            db.close()
+            raise
         return db
-    except sqlite3.DatabaseError as error:
+    except sqlite3.Error as error:
         raise ResourceError(
             f"cannot be used for light curves ({error})",
             path,
@@ -116,6 +124,8 @@ def open_database(path: Path, *, create: bool = True, readonly: bool = False) ->
 def _bring_to_version(db: sqlite3.Connection, path: Path, readonly: bool) -> None:
     version = _version(db)
     if version == SCHEMA_VERSION:
+        if not db.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'measurement'").fetchone()[0]:
+            raise InputError("is a database, but none of light curves", path, "give another --database")
         return
     if version > SCHEMA_VERSION:
         raise InputError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dsa110_contimg.errors import ContimgError
+from dsa110_contimg.errors import ContimgError, InputError
 from dsa110_contimg.pipeline.lightcurves import LightCurves
 from dsa110_contimg.pipeline.observation import Observation
 from dsa110_contimg.pipeline.state import State
@@ -106,15 +106,19 @@ class LightCurveWriter:
                     try:
                         self._take_in(curves, observation, record)
                         taken += 1
-                    except ContimgError as error:
+                    except Exception as error:
+                        # One list that cannot be read keeps no other from being taken in.
                         _warn(observation.name, error)
         except Exception as error:
             _warn("all observations", error)
         return taken
 
     def _take_in(self, curves: LightCurves, observation: Observation, record: Mapping[str, Any]) -> None:
+        folder = observation.folder / str(record.get("published", ""))
+        if not folder.is_dir():
+            raise InputError("no such folder of products", folder, "mount it; it is looked for again")
         curves.take_in(
-            observation.folder / str(record.get("published", "")),
+            folder,
             identity=_identity(observation),
             run_id=str(record["run_id"]),
             name=observation.name,

@@ -336,12 +336,12 @@ class LightCurves:
         self._db.executemany(
             "UPDATE source SET n = n + 1, w = w + ?, wx = wx + ?, wxx = wxx + ?, x = x + ?, xx = xx + ?,"
             " ee = ee + ?, n_detected = n_detected + ?,"
-            " peak_mjd = CASE WHEN ? > peak_jy THEN ? ELSE peak_mjd END,"
-            " peak_sigma = CASE WHEN ? > peak_jy THEN ? ELSE peak_sigma END,"
-            " peak_jy = MAX(peak_jy, ?) WHERE id = ?",
+            " peak_mjd = CASE WHEN ? > peak_sigma THEN ? ELSE peak_mjd END,"
+            " peak_jy = CASE WHEN ? > peak_sigma THEN ? ELSE peak_jy END,"
+            " peak_sigma = MAX(peak_sigma, ?) WHERE id = ?",
             [
                 (w[k], w[k] * flux[k], w[k] * flux[k] ** 2, flux[k], flux[k] ** 2, error[k] ** 2,
-                 int(fluxes.method[k] != FORCED), flux[k], mjd, flux[k], sigma[k], flux[k], int(ids[k]))
+                 int(fluxes.method[k] != FORCED), sigma[k], mjd, sigma[k], flux[k], sigma[k], int(ids[k]))
                 for k in range(ids.size)
             ],
         )  # fmt: skip
@@ -381,7 +381,10 @@ class LightCurves:
             if not curve.mjd.size:
                 self._db.execute("DELETE FROM source WHERE id = ?", (int(k),))
                 continue
-            sums, best = sums_of(curve.flux_jy, curve.error_jy), int(np.argmax(curve.flux_jy))
+            sums, best = (
+                sums_of(curve.flux_jy, curve.error_jy),
+                int(np.argmax(curve.flux_jy / curve.error_jy)),
+            )
             peak = float(curve.flux_jy[best])
             self._db.execute(
                 f"UPDATE source SET {', '.join(f'{name} = ?' for name in SUMS)}, n_detected = ?, peak_jy = ?,"
@@ -390,7 +393,7 @@ class LightCurves:
                     *map(float, sums),
                     sum(m != FORCED for m in curve.method),
                     max(peak, 0.0),
-                    peak / float(curve.error_jy[best]),
+                    max(peak, 0.0) / float(curve.error_jy[best]),
                     float(curve.mjd[best]),
                     int(k),
                 ),

@@ -124,7 +124,8 @@ class MeasuredSources:
     def forced(self, ra_deg: Float, dec_deg: Float, apparent_jy: Float) -> MeasuredSources:
         """Return fluxes of other places, seen in the image, with noise and beam as of sources nearby."""
         seen = np.flatnonzero(np.isfinite(apparent_jy))
-        east = (self.ra - ra_deg[seen, None]) * np.cos(np.radians(dec_deg[seen, None]))
+        apart = (self.ra - ra_deg[seen, None] + 180) % 360 - 180
+        east = apart * np.cos(np.radians(dec_deg[seen, None]))
         nearest = np.hypot(east, self.dec - dec_deg[seen, None]).argmin(axis=1)
         like = self.some(nearest)
         flux = apparent_jy[seen] / like.response

@@ -195,7 +195,8 @@ def measure_fluxes(
             / scale
         )
     away = angular_separation(sky.ra_rad[index], sky.dec_rad[index], *centre)
-    at_freq = sky.flux_at(np.array([listed.freq_hz]))[index, 0]
+    before_beam = listed.unattenuated_flux(np.array([listed.freq_hz]))[index, 0]
+    at_freq = np.where(before_beam > 0, before_beam, np.nan)
     return SourceFluxes(
         index=index,
         by_visibilities=off,

@@ -120,7 +120,9 @@ def source_report(
     """
     k, n_new = measured.index, 0 if measured.new is None else measured.new.ra_rad.size
     sky = catalogue.sky.select(k)
-    listed = sky.flux_at(np.array([catalogue.freq_hz]))[:, 0]
+    listed = catalogue.unattenuated_flux(np.array([catalogue.freq_hz]))[k, 0]
+    # Nothing is known of what a flux that holds the beam is outside of it where that lets hardly anything in.
+    listed = np.where(listed > 0, listed, np.nan)
     flux = measured.ratio * listed
     apparent = catalogue.apparent_jy[k]
     shift, shift_error = measured.shift_rad / ARCSEC, measured.shift_error.max(axis=1) / ARCSEC

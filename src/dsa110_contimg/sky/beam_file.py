@@ -19,7 +19,7 @@ from dsa110_contimg.sky.beam import UNIFORM_NULLS, UNIFORM_WIDTH, chords
 __all__ = ["FileBeam", "read_beam_file"]
 
 #: Names of axes, before a dash: eastward, northward, and the frequency.
-EAST, NORTH, FREQUENCY = ("RA", "L", "X", "AZ", "GLON"), ("DEC", "M", "Y", "EL", "GLAT"), ("FREQ",)
+EAST, NORTH, FREQUENCY = ("RA", "L", "X"), ("DEC", "M", "Y"), ("FREQ",)
 #: Fewer pixels a side make no beam.
 FEWEST_PIXELS = 8
 #: The response on the axis may be this much below the highest of a plane: a beam that looks elsewhere is not

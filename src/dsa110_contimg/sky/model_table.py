@@ -115,6 +115,13 @@ def read_ecsv_model(path: Path, spectral_index: float) -> tuple[list[ListedCompo
         ) from error
     names = [name.lower() for name in table.colnames]
     _require_columns(path, names)
+    for name in ("curvature", "is_linear", "is_apparent"):
+        if name in names:
+            raise SkyModelError(
+                "holds spectra of more terms, or fluxes through the beam, which a list does not carry",
+                f"{path}, column {name}",
+                "give selfcal-seed.txt of the same run",
+            )
     columns = {}
     for original, name in zip(table.colnames, names, strict=True):
         if name not in COLUMNS:

@@ -77,7 +77,9 @@ def build_own_model(
     """
     low, high = float(np.min(freq_hz)), float(np.max(freq_hz))
     middle, band = (low + high) / 2, np.linspace(low, high, BAND_SAMPLES)
-    found = read_model_file(path, fluxes=fluxes, spectral_index=spectral_index, freq_hz=middle, centre=centre)
+    found = read_model_file(
+        path, fluxes=fluxes, spectral_index=spectral_index, freq_hz=middle, centre=centre, frame=frame
+    )
     centres = np.atleast_2d(np.asarray(pointing, dtype=np.float64))
     apparent = mean_apparent_flux(found.sky, beam, np.unique(centres, axis=0), band)
     order = np.argsort(-apparent, kind="stable")
@@ -131,7 +133,8 @@ def add_own_model(own: ApparentSky, catalogue: ApparentSky, resolution_rad: floa
         Both, the brightest apparent first.
     """
     assert own.own_model is not None
-    beam_arcsec = SURVEYS.get(catalogue.catalog, SURVEYS["nvss"]).beam_arcsec
+    surveys = catalogue.spectra.surveys if catalogue.spectra is not None else (catalogue.catalog,)
+    beam_arcsec = SURVEYS.get(surveys[0], SURVEYS["nvss"]).beam_arcsec
     same = _near(catalogue.sky, own.sky, max(beam_arcsec * ARCSEC, resolution_rad))
     rest = replace(catalogue, sky=catalogue.sky.select(~same), apparent_jy=catalogue.apparent_jy[~same])
     both = joined(own, rest)
@@ -141,6 +144,8 @@ def add_own_model(own: ApparentSky, catalogue: ApparentSky, resolution_rad: floa
         sky=both.sky.select(order),
         apparent_jy=both.apparent_jy[order],
         catalog=f"{catalogue.catalog}+model",
+        spectra=catalogue.spectra,
+        notes=catalogue.notes,
         catalog_hash=f"{catalogue.catalog_hash}+{own.catalog_hash}",
         own_model=replace(own.own_model, adds=True, n_replaced=int(np.count_nonzero(same))),
     )

@@ -92,7 +92,12 @@ TELESCOPES: tuple[Dish, ...] = (
         form="cosine",
         source="57.5 arcmin at 1.5 GHz, Mauch et al. (2020), ApJ 888, 61, equations 3 and 4",
     ),
-    Dish(name="ATA", dish_m=6.1, effective_m=6.1, source="offset Gregorian of 6.1 m, Welch et al. (2009)"),
+    Dish(
+        name="ATA",
+        dish_m=6.1,
+        effective_m=5.05,
+        source="offset Gregorian of 6.1 m; 3.5 deg at 1 GHz, Welch et al. (2009)",
+    ),
     Dish(
         name="ATCA",
         aliases=("AT",),
@@ -119,8 +124,8 @@ TELESCOPES: tuple[Dish, ...] = (
         name="GMRT",
         aliases=("UGMRT",),
         dish_m=45.0,
-        effective_m=45.0,
-        source="45 m, NCRA's antenna specifications; its feeds illuminate less, by band: to be measured",
+        effective_m=31.3,
+        source="45 m; 24.2 arcmin at 1.4 GHz by the observatory's polynomial for that band; others differ",
     ),
 )
 

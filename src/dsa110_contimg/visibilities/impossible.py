@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numba
 import numpy as np
 
@@ -36,7 +38,10 @@ def flag_impossible(data: Vis, flag: Bool) -> int:
         How many finite visibilities were beyond all measure and not flagged.
     """
     flat, flagged = data.reshape(-1), flag.reshape(-1)
+    # A step without a common divisor comes to all channels and correlations.
     step = max(1, flat.size // MEDIAN_OF)
+    while math.gcd(step, math.prod(data.shape[1:])) > 1:
+        step += 1
     some = flat[::step][~flagged[::step]]
     amplitude = np.abs(some[np.isfinite(some) & (some != 0)].astype(np.complex128))
     typical = float(np.median(amplitude)) if amplitude.size else LARGEST

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from dsa110_contimg.visibilities.measurement_set import reading
+from dsa110_contimg.visibilities.measurement_set import MeasurementSet, reading
 
 __all__ = ["phase_frame"]
 
 
-def phase_frame(ms_path: Path) -> str:
+def phase_frame(ms: MeasurementSet) -> str:
     """Name the frame of the phase centres as they are used: J2000, or ICRS, which others are converted to.
 
     They are told apart by 20 milliarcseconds, which matters where model visibilities of two programs are
     compared and nowhere else.
     """
-    with reading(ms_path / "FIELD") as sub:
+    with reading(ms.subtable("FIELD")) as sub:
         info = sub.getcolkeywords("PHASE_DIR").get("MEASINFO", {})
         frames = {str(info.get("Ref", "J2000"))}
         if "VarRefCol" in info and info["VarRefCol"] in sub.colnames():

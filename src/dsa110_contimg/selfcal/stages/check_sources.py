@@ -9,7 +9,7 @@ import numpy as np
 from dsa110_contimg.calibration.apply import gains_at_times
 from dsa110_contimg.calibration.phase_gradient import PhaseGradient, phase_gradient
 from dsa110_contimg.config import SelfCalConfig
-from dsa110_contimg.errors import CatalogCoverageError, SeedError
+from dsa110_contimg.errors import CatalogError, SeedError
 from dsa110_contimg.selfcal.acceptance import MIN_SOLVED_FRACTION
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.findings import (
@@ -214,7 +214,8 @@ def _through_another_beam(
 ) -> Finding | None:
     """Say that the sky is the catalogue's through a beam of quite another width; None if it is not."""
     listed, check = data.catalog_model, state.sky_check
-    if listed is None or check is None:
+    if listed is None or check is None or listed.own_model is not None:
+        # A model of the user's own says what it wants of the beam.
         return None
     middle = data.reader.pointing[len(data.reader.times) // 2]
     best, name = abs(np.log(np.clip(np.nan_to_num(check.phased.value), 1e-3, 1e3))), None
@@ -234,8 +235,9 @@ def _through_another_beam(
                 min_mjy=config.nvss_min_mjy,
                 min_apparent_mjy=config.seed_min_apparent_mjy,
                 spectral_index=config.spectral_index,
+                index_from=config.index_from,
             )
-        except (CatalogCoverageError, SeedError):
+        except (CatalogError, SeedError):
             # Nothing can be said of it.
             continue
         first = halves(model, model, (float(middle[0]), float(middle[1])))
