@@ -436,14 +436,18 @@ def _against_true_gains(
         listed = read_model(outdir / MODEL)
         band = np.linspace(float(reader.freq_hz.min()), float(reader.freq_hz.max()), BAND_SAMPLES)
         pointings = np.unique(reader.pointing, axis=0)
-        apparent = mean_apparent_flux(listed, context.beam, pointings, band)
+        # The beam that the run ended with, if it solved for its width.
+        beam = context.beam.widened((summary.get("beam") or {}).get("width_used", 1.0))
+        apparent = mean_apparent_flux(listed, beam, pointings, band)
         sky = ApparentSky(
             sky=listed,
-            beam=context.beam,
+            beam=beam,
             apparent_jy=apparent,
             freq_hz=float(band.mean()),
             catalog=str(summary["catalog"]),
             catalog_hash="",
+            pointing=reader.pointing,
+            band_hz=(float(band[0]), float(band[-1])),
         )
         model = SkyVisibilities(sky)
     tables, noise = true_gain_tables(truth), NoiseScale(0.0)

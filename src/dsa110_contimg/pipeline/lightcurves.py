@@ -185,7 +185,11 @@ class LightCurves:
             if fluxes is None or not counts:
                 return Measured(True, False, 0, 0)
             ids, n_new = self._sources_of(fluxes)
-            fluxes, ids = self._with_forced(fluxes, ids, folder)
+            assert table is not None
+            # As fluxes of the list: on the scale of the observation, and with what gains have taken.
+            scale = float(table.meta.get("flux_scale") or 1.0)
+            scale *= 1 - float(table.meta.get("typically_taken") or 0.0)
+            fluxes, ids = self._with_forced(fluxes, ids, folder, scale)
             self._add(key, fluxes, ids)
             return Measured(True, True, ids.size, n_new)
 
@@ -281,7 +285,9 @@ class LightCurves:
                     if away <= reach_deg:
                         yield away, int(row["id"])
 
-    def _with_forced(self, fluxes: MeasuredSources, ids: Int, folder: Path) -> tuple[MeasuredSources, Int]:
+    def _with_forced(
+        self, fluxes: MeasuredSources, ids: Int, folder: Path, scale: float
+    ) -> tuple[MeasuredSources, Int]:
         """Look for known new sources where this observation did not find them, in its difference image."""
         image = folder / "final-difference.fits"
         try:
@@ -304,7 +310,7 @@ class LightCurves:
         ]
         ra, dec = np.array([[r["ra_deg"], r["dec_deg"]] for r in rows], dtype=np.float64).T
         seen = forced_peaks(difference.image, grid, np.radians(ra), np.radians(dec))
-        forced = fluxes.forced(ra, dec, seen)
+        forced = fluxes.forced(ra, dec, seen / scale)
         keys = np.array(sought, dtype=np.int64)[np.isfinite(seen)]
         return fluxes.with_more(forced), np.concatenate([ids, keys])
 

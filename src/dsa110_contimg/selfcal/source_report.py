@@ -114,7 +114,8 @@ def source_report(
         resolved, outer (little of the beam is left), gains (they took most of a change); and ``verdict``:
         agrees, brighter, fainter, missing, moved, faint where the signal does not tell, unmeasured,
         or new.
-        The metadata hold ``flux_scale`` and ``flux_scale_error`` of the observation, ``pointing_error_deg``,
+        The metadata hold ``flux_scale`` and ``flux_scale_error`` of the observation, ``typically_taken``,
+        what gains take of a source that they were not solved for, ``pointing_error_deg``, and
         for new sources ``false_new_expected``, ``n_negative``, ``searched_fraction`` and
         ``threshold_sigma``.
     """
@@ -165,6 +166,7 @@ def source_report(
         "catalog": catalogue.catalog,
         "flux_scale": measured.scale,
         "flux_scale_error": measured.scale_error,
+        "typically_taken": measured.typically_taken,
         "pointing_error_deg": measured.pointing_deg,
         "threshold_sigma": NEW_SIGMA,
         "n_new": n_new if measured.new is not None else None,

@@ -84,7 +84,10 @@ def uncovered_flux(
     -------
     Uncovered
     """
-    ra0, dec0 = pointing[len(pointing) // 2]
+    # The middle of them, also where right ascension starts anew.
+    dec = pointing[:, 1]
+    east = np.mean(np.cos(dec) * np.exp(1j * pointing[:, 0]))
+    ra0, dec0 = np.angle(east), np.arctan2(np.mean(np.sin(dec)), np.abs(east))
     ra, dec, area = cone_samples(
         float(np.degrees(ra0)), float(np.degrees(dec0)), float(np.degrees(radius_rad))
     )
