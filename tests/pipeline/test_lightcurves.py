@@ -13,10 +13,12 @@ from astropy.table import Table
 
 from dsa110_contimg.cli.main import main
 from dsa110_contimg.errors import InputError
+from dsa110_contimg.files import write_table
 from dsa110_contimg.pipeline import lightcurve_file
 from dsa110_contimg.pipeline.lightcurve_file import open_database
 from dsa110_contimg.pipeline.lightcurve_updates import LightCurveWriter, varying_sources
 from dsa110_contimg.pipeline.lightcurves import LightCurves
+from dsa110_contimg.pipeline.measured_sources import MeasuredSources
 from dsa110_contimg.pipeline.state import State
 from dsa110_contimg.pipeline.variability import SUMS, sums_of
 from dsa110_contimg.report import Limits
@@ -158,6 +160,27 @@ def test_a_new_source_is_looked_for_where_it_was_not_found(tmp_path):
         assert curve.stat_error_jy[1] * scale[1] == pytest.approx(5e-4 / 0.5)
         found = curves.sources("new")
         assert (found["n"][0], found["n_detected"][0]) == (2, 1)
+
+
+def test_the_peak_of_a_new_source_is_its_most_significant_flux(tmp_path):
+    with LightCurves(tmp_path / "l.sqlite3") as curves:
+        take(curves, write_sources(tmp_path / "d0", 0, new=[NEW]), 0)
+        folder = write_sources(tmp_path / "d1", 1, new=[NEW])
+        table = Table.read(folder / "sources.ecsv")
+        table["flux_jy"][-1], table["stat_error_jy"][-1] = 3 * NEW[2], 2 * NEW[2]
+        write_table(folder / "sources.ecsv", table)
+        take(curves, folder, 1)
+        found = curves.sources("new")
+        assert found["peak_jy"][0] == pytest.approx(NEW[2], rel=0.1)
+        assert found["peak_sigma"][0] > 5
+        assert found["peak_mjd"][0] == 60000.0
+
+
+def test_places_beyond_right_ascension_zero_are_seen_as_what_is_near_them(tmp_path):
+    table = Table.read(write_sources(tmp_path / "d0", 0) / "sources.ecsv")[:2]
+    table["ra_deg"], table["dec_deg"], table["response"] = [359.999, 1.0], [10.0, 10.0], [0.9, 0.1]
+    place = np.array([0.0005]), np.array([10.0]), np.array([0.01])
+    assert MeasuredSources.of(table).forced(*place).flux[0] == pytest.approx(0.01 / 0.9)
 
 
 def test_sources_are_found_across_the_meridian_and_the_edge_of_zones(tmp_path):

@@ -197,3 +197,16 @@ def test_the_column_that_was_found_is_what_a_second_run_reads(make_ms):
         column_as_found(open_measurement_set(path), "MODEL_DATA")
     restore_columns(open_measurement_set(path))
     assert column_as_found(open_measurement_set(path), "CORRECTED_DATA") == "CORRECTED_DATA"
+
+
+def test_what_is_beyond_all_measure_is_told_from_all_channels():
+    """A faint channel at the edge of the band is not what the others are measured by."""
+    rng = np.random.default_rng(1)
+    data = rng.normal(size=(4096, 64, 2)).astype(np.complex64)
+    data[:, 0] *= np.float32(1e-8)
+    flag = np.zeros(data.shape, dtype=bool)
+    assert flag_impossible(data, flag) == 0
+    flag[:, 0] = True
+    data[7, 9, 1] = np.float32(1e9)
+    assert flag_impossible(data, flag) == 1
+    assert flag[7, 9, 1]
