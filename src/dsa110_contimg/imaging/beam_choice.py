@@ -10,7 +10,7 @@ from dsa110_contimg.errors import ConfigError
 from dsa110_contimg.sky import FileBeam, PrimaryBeam, choose_beam, read_beam_file
 from dsa110_contimg.visibilities import VisibilityReader
 from dsa110_contimg.visibilities.measurement_set import open_table
-from dsa110_contimg.visibilities.pointing import celestial_to_terrestrial
+from dsa110_contimg.visibilities.pointing import TRANSIT_TELESCOPES, celestial_to_terrestrial
 
 __all__ = ["beam_of_observation", "parallactic_angles"]
 
@@ -68,8 +68,10 @@ def _on_the_sky(beam: FileBeam, reader: VisibilityReader) -> tuple[FileBeam, tup
     angle = parallactic_angles(
         reader.ms.antennas.position_m, reader.times / 86400.0, np.asarray(reader.pointing)
     )
-    if (np.abs(angle) < UPRIGHT).all():
-        # North in the file is north on the sky.
+    # A dish that only goes up and down the meridian looks past the zenith the other way round, and its beam
+    # is given as it lies on the sky; others turn round to look there.
+    on_meridian = reader.ms.telescope.strip().upper() in TRANSIT_TELESCOPES
+    if (np.abs(np.sin(angle) if on_meridian else angle) < UPRIGHT).all():
         return beam, ()
     middle = float(np.angle(np.exp(1j * angle).mean()))
     span = float(np.ptp(np.angle(np.exp(1j * (angle - middle)))))
