@@ -192,7 +192,7 @@ def read_beam_file(path: Path, kind: Literal["power", "voltage"] = "power") -> F
     Parameters
     ----------
     path : Path
-        FITS file. Its first image has two axes of directions, RA and DEC, L and M, X and Y, or AZ and EL, in
+        FITS file. Its first image has two axes of directions, RA and DEC, L and M, or X and Y (eastward), in
         degrees unless CUNIT says otherwise; one of frequency; others of length one. Directions of RA and DEC
         are offsets from the reference value, others from zero.
     kind : str
