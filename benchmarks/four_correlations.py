@@ -17,7 +17,7 @@ import numpy as np
 from casacore.tables import makearrcoldesc, maketabdesc, table
 
 from dsa110_contimg.array_types import Float, Int
-from dsa110_contimg.visibilities.measurement_set import open_table
+from dsa110_contimg.visibilities.tables import open_table
 
 __all__ = ["expand"]
 

@@ -17,7 +17,7 @@ import psutil
 from casacore.tables import makescacoldesc, maketabdesc
 
 from benchmarks.measured import Measured, contimg, run_measured, total
-from dsa110_contimg.visibilities.measurement_set import open_table
+from dsa110_contimg.visibilities.tables import open_table
 from tests.casa.casa import HERE as CASA_SETTINGS
 from tests.casa.casa import casa_python
 

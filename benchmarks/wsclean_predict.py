@@ -20,7 +20,7 @@ from dsa110_contimg.imaging.wsclean.runner import WSClean
 from dsa110_contimg.predict import predict_components
 from dsa110_contimg.sky import SkyModel
 from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set, rephase_measurement_set
-from dsa110_contimg.visibilities.measurement_set import open_table
+from dsa110_contimg.visibilities.tables import open_table
 
 __all__ = ["PredictionDifference", "compare_predictions"]
 

@@ -24,7 +24,8 @@ from dsa110_contimg.calibration.caltables import read_gain_table
 from dsa110_contimg.catalogs import build_strips
 from dsa110_contimg.config import SimulationConfig
 from dsa110_contimg.simulate import simulate
-from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
+from dsa110_contimg.visibilities.measurement_set import data_hash
+from dsa110_contimg.visibilities.tables import open_table
 
 ARRAY = Path(__file__).resolve().parents[1] / "tests" / "compact.txt"
 COLUMNS = ("MODEL_DATA", "CORRECTED_DATA", "FLAG")

@@ -1,6 +1,6 @@
 """How options come together: flags, environment, file and defaults, in that order; a wrong one is one line.
 
-The option classes themselves are in `config.py`.
+The option classes themselves are in `config`.
 """
 
 from __future__ import annotations

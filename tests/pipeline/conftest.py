@@ -21,7 +21,7 @@ from dsa110_contimg.cli.main import main
 from dsa110_contimg.config import PipelineConfig, SimulationConfig
 from dsa110_contimg.pipeline.job import Job
 from dsa110_contimg.simulate import simulate
-from dsa110_contimg.visibilities.measurement_set import open_table
+from dsa110_contimg.visibilities.tables import open_table
 from tests.arrays import COMPACT
 from tests.needs import REQUIRE_ALL
 from tests.report.html_check import checked

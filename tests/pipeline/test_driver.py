@@ -27,7 +27,8 @@ from dsa110_contimg.pipeline.driver import MOST_RESUMED, Driver
 from dsa110_contimg.pipeline.lightcurves import LightCurves
 from dsa110_contimg.pipeline.state import State
 from dsa110_contimg.report import INDEX
-from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
+from dsa110_contimg.visibilities.measurement_set import data_hash
+from dsa110_contimg.visibilities.tables import open_table
 from tests.pipeline.conftest import free_port, log_lines, rows_on, wait_until, worker_of
 
 

@@ -18,7 +18,8 @@ from dsa110_contimg.pipeline.job import Job, _Work, process, revert
 from dsa110_contimg.pipeline.naming import check_name, find_caltables, observed_at
 from dsa110_contimg.pipeline.quality import headline
 from dsa110_contimg.simulate import simulate
-from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
+from dsa110_contimg.visibilities.measurement_set import data_hash
+from dsa110_contimg.visibilities.tables import open_table
 from tests.pipeline.conftest import OPTIONS, assert_same_columns, columns, log_lines
 
 

@@ -52,7 +52,7 @@ def refused(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("refused")
     simulate(
         folder / "x.ms",
-        SimulationConfig(random_phases=True, catalog_error="mirror", **OPTIONS | {"sefd_jy": 200.0}),
+        SimulationConfig(random_phases=True, catalog_error="mirror", **OPTIONS | {"seed": 5}),
     )
     build_strips("nvss", folder / "x.catalog.ecsv", folder / "c")
     result = selfcal_ms(folder / "x.ms", folder / "out", SelfCalConfig(catalog_dir=folder / "c", **IMAGE))

@@ -12,7 +12,8 @@ from dsa110_contimg.selfcal import params
 from dsa110_contimg.selfcal.averaged_data import Averaging
 from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.simulate import Truth, simulate
-from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
+from dsa110_contimg.visibilities.measurement_set import data_hash
+from dsa110_contimg.visibilities.tables import open_table
 from tests.arrays import COMPACT
 
 CHANNELS = 48

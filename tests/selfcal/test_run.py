@@ -42,7 +42,8 @@ from dsa110_contimg.simulate import Truth, simulate
 from dsa110_contimg.sky import SkyModel
 from dsa110_contimg.visibilities import NoiseScale, VisibilityReader, open_measurement_set, restore_columns
 from dsa110_contimg.visibilities.lock import lock_path
-from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
+from dsa110_contimg.visibilities.measurement_set import data_hash
+from dsa110_contimg.visibilities.tables import open_table
 from tests.arrays import COMPACT
 from tests.selfcal.support import observe
 
@@ -492,7 +493,7 @@ def test_every_option_changes_something(option, ms, config, tmp_path, finished):
 
 #: Proved in other tests, or without effect on this one-window, one-scan, one-field observation.
 PROVED_ELSEWHERE = {
-    # calibration/test_solver.py; all antennas of this one have as many
+    # below: all antennas of this one have as many
     "min_baselines",
     # stages/test_beam_width.py
     "solve_beam_width",
@@ -536,6 +537,24 @@ PROVED_ELSEWHERE = {
 
 def test_no_option_is_forgotten():
     assert set(SelfCalConfig.model_fields) == set(CHANGES) | PROVED_ELSEWHERE
+
+
+def test_an_antenna_of_few_baselines_is_left_out_where_more_are_asked_for(ms, config, tmp_path):
+    with open_table(ms, writable=True) as main:
+        first, second = main.getcol("ANTENNA1"), main.getcol("ANTENNA2")
+        flag = main.getcol("FLAG")
+        # Antenna 0 keeps six baselines.
+        flag[(first == 0) & (second > 6)] = True
+        main.putcol("FLAG", flag)
+    solved = {}
+    for least in (4, 8):
+        out = tmp_path / str(least)
+        selfcal_ms(ms, out, config.with_options(min_baselines=least, columns="none"))
+        antennas = Table.read(out / "antennas.ecsv")
+        solved[least] = np.asarray(antennas["solved_fraction"])[::2]
+    assert solved[4][0] > 0.9
+    assert solved[8][0] == 0
+    assert (solved[8][1:] > 0.9).all()
 
 
 def test_the_radius_of_the_mask_counts(ms, config, tmp_path):

@@ -157,9 +157,9 @@ def test_every_known_telescope_says_where_its_numbers_are_from():
     for dish in TELESCOPES:
         assert len(dish.source) > 10
         assert dish.beam.form == dish.form
-        # An illumination that falls to the edge makes a beam that is wider, by less than a third.
-        # The GMRT's feed at 1.4 GHz lights up the inner two thirds.
-        assert 0.65 < dish.effective_m / dish.dish_m < 1.02
+        # An illumination that falls to the edge makes a beam that is wider, by less than a fifth. The GMRT's
+        # feed at 1.4 GHz lights up the inner two thirds: its width is published.
+        assert dish.name == "GMRT" or 0.8 < dish.effective_m / dish.dish_m < 1.02
         assert beam_for_antenna(dish.name.lower(), dish.dish_m) == dish.beam
 
 

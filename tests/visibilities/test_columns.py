@@ -21,7 +21,8 @@ from dsa110_contimg.visibilities import (
     recover_columns,
     restore_columns,
 )
-from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
+from dsa110_contimg.visibilities.measurement_set import data_hash
+from dsa110_contimg.visibilities.tables import open_table
 
 NAMES = ("MODEL_DATA", "CORRECTED_DATA")
 

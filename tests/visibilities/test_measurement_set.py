@@ -12,13 +12,9 @@ import pytest
 from casacore.tables import table
 
 from dsa110_contimg.errors import MeasurementSetError, ResourceError, SelectionError
-from dsa110_contimg.visibilities import measurement_set, open_measurement_set
-from dsa110_contimg.visibilities.measurement_set import (
-    REQUIRED_COLUMNS,
-    REQUIRED_SUBTABLES,
-    data_hash,
-    open_table,
-)
+from dsa110_contimg.visibilities import measurement_set, open_measurement_set, tables
+from dsa110_contimg.visibilities.measurement_set import REQUIRED_COLUMNS, REQUIRED_SUBTABLES, data_hash
+from dsa110_contimg.visibilities.tables import open_table
 
 
 def refusal(path):
@@ -299,7 +295,7 @@ def hold_lock(path, held, done):
 
 @pytest.mark.parametrize("writable", [False, True])
 def test_a_table_locked_by_another_program_is_waited_for_but_not_for_ever(make_ms, monkeypatch, writable):
-    monkeypatch.setattr(measurement_set, "LOCK_WAIT_S", 1)
+    monkeypatch.setattr(tables, "LOCK_WAIT_S", 1)
     path = make_ms()
     context = multiprocessing.get_context("spawn")
     held, done = context.Event(), context.Event()

@@ -12,7 +12,8 @@ from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set, 
 from dsa110_contimg.visibilities.columns import ColumnStage, column_as_found, restore_columns
 from dsa110_contimg.visibilities.frames import direction_in_icrs, turned_baselines
 from dsa110_contimg.visibilities.impossible import flag_impossible
-from dsa110_contimg.visibilities.measurement_set import data_hash, require_own_data
+from dsa110_contimg.visibilities.measurement_set import data_hash
+from dsa110_contimg.visibilities.tables import require_own_data
 
 
 def reader(path, **options):

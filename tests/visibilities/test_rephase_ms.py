@@ -10,7 +10,8 @@ from dsa110_contimg.config import SimulationConfig
 from dsa110_contimg.errors import ResourceError
 from dsa110_contimg.simulate import simulate
 from dsa110_contimg.visibilities import VisibilityReader, open_measurement_set, rephase_measurement_set
-from dsa110_contimg.visibilities.measurement_set import data_hash, open_table
+from dsa110_contimg.visibilities.measurement_set import data_hash
+from dsa110_contimg.visibilities.tables import open_table
 from tests.arrays import COMPACT
 
 

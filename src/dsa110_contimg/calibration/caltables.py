@@ -21,7 +21,7 @@ from dsa110_contimg.calibration.gains import Gains, GainTable
 from dsa110_contimg.errors import CalTableError
 from dsa110_contimg.files import replacing_folder
 from dsa110_contimg.visibilities import MeasurementSet
-from dsa110_contimg.visibilities.measurement_set import SUBTABLE, first_line, open_table, reading
+from dsa110_contimg.visibilities.tables import SUBTABLE, first_line, open_table, reading
 
 __all__ = ["read_gain_table", "write_gain_table"]
 

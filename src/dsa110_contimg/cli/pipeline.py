@@ -153,7 +153,7 @@ def _open_state(settings: PipelineConfig, outdir: Path) -> Any:
     """Open the state file that the options name, else that of the output folder."""
     from dsa110_contimg.pipeline.naming import STATE
     from dsa110_contimg.pipeline.state import State
-    from dsa110_contimg.visibilities.measurement_set import require_outside_tables
+    from dsa110_contimg.visibilities.tables import require_outside_tables
 
     require_outside_tables(outdir)
     return State(settings.state_file or outdir / STATE)

@@ -28,7 +28,7 @@ from dsa110_contimg.errors import ConfigError
 from dsa110_contimg.files import write_json, write_text
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.settings import PREFIX
-from dsa110_contimg.visibilities.measurement_set import require_outside_tables
+from dsa110_contimg.visibilities.tables import require_outside_tables
 
 __all__ = ["AXES", "LABELS", "Point", "grid_points", "run_study"]
 

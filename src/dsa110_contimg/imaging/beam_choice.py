@@ -9,8 +9,8 @@ from dsa110_contimg.config import SeedConfig
 from dsa110_contimg.errors import ConfigError
 from dsa110_contimg.sky import FileBeam, PrimaryBeam, choose_beam, read_beam_file
 from dsa110_contimg.visibilities import VisibilityReader
-from dsa110_contimg.visibilities.measurement_set import open_table
 from dsa110_contimg.visibilities.pointing import TRANSIT_TELESCOPES, celestial_to_terrestrial
+from dsa110_contimg.visibilities.tables import open_table
 
 __all__ = ["beam_of_observation", "parallactic_angles"]
 

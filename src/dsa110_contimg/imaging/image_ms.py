@@ -38,7 +38,7 @@ from dsa110_contimg.visibilities import (
     write_selection,
 )
 from dsa110_contimg.visibilities.columns import require_space
-from dsa110_contimg.visibilities.measurement_set import require_outside_tables
+from dsa110_contimg.visibilities.tables import require_outside_tables
 
 __all__ = ["image_ms"]
 

@@ -37,7 +37,7 @@ from dsa110_contimg.pipeline.quality import headline
 from dsa110_contimg.pipeline.state import State
 from dsa110_contimg.pipeline.trouble import Trouble, catalogue_trouble, seeds
 from dsa110_contimg.visibilities.lock import lock_beside
-from dsa110_contimg.visibilities.measurement_set import require_outside_tables
+from dsa110_contimg.visibilities.tables import require_outside_tables
 
 __all__ = ["DRIVER_LOG", "Driver"]
 

@@ -52,7 +52,7 @@ from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.visibilities import open_recovered
 from dsa110_contimg.visibilities.columns import back_up_columns, restore_columns
 from dsa110_contimg.visibilities.lock import boot_id, lock_beside
-from dsa110_contimg.visibilities.measurement_set import require_own_data
+from dsa110_contimg.visibilities.tables import require_own_data
 
 __all__ = ["POSTPONED", "Job", "failure_record", "give_up", "process", "read_record", "revert"]
 

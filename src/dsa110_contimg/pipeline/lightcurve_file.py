@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from dsa110_contimg.errors import InputError, ResourceError
+from dsa110_contimg.pipeline.transactions import transaction, version_of
 
 __all__ = ["SCHEMA_VERSION", "open_database"]
 
@@ -122,7 +123,7 @@ def open_database(path: Path, *, create: bool = True, readonly: bool = False) ->
 
 
 def _bring_to_version(db: sqlite3.Connection, path: Path, readonly: bool) -> None:
-    version = _version(db)
+    version = version_of(db)
     if version == SCHEMA_VERSION:
         if not db.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'measurement'").fetchone()[0]:
             raise InputError("is a database, but none of light curves", path, "give another --database")
@@ -133,10 +134,9 @@ def _bring_to_version(db: sqlite3.Connection, path: Path, readonly: bool) -> Non
         )
     if readonly:
         raise InputError(f"is of an earlier version ({version})", path, "contimg run brings it to this one")
-    db.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(db, path):
         # Another process may have been faster.
-        version = _version(db)
+        version = version_of(db)
         if version == 0:
             if db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
                 raise InputError("is a database, but none of light curves", path, "give another --database")
@@ -145,14 +145,6 @@ def _bring_to_version(db: sqlite3.Connection, path: Path, readonly: bool) -> Non
             for step in range(version, SCHEMA_VERSION):
                 _execute(db, STEPS[step])
         db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        db.execute("COMMIT")
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
-
-
-def _version(db: sqlite3.Connection) -> int:
-    return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _execute(db: sqlite3.Connection, script: str) -> None:

@@ -49,7 +49,9 @@ def varying_sources(state_file: Path) -> list[Varying]:
                 )
                 found.append(_varying(curves, row, said))
     except Exception as error:
+        # A part of the list would pass for the whole.
         _warn("the page of all observations", error)
+        return []
     return found
 
 

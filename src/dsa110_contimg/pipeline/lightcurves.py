@@ -15,12 +15,13 @@ import numpy as np
 from astropy.table import Table
 
 from dsa110_contimg.array_types import Float, Int
-from dsa110_contimg.errors import ImagingError, InputError, ResourceError
+from dsa110_contimg.errors import ImagingError, InputError
 from dsa110_contimg.imaging import read_image
 from dsa110_contimg.imaging.detection import forced_peaks
 from dsa110_contimg.pipeline.ensemble import FEWEST, ensemble_scale
 from dsa110_contimg.pipeline.lightcurve_file import open_database
 from dsa110_contimg.pipeline.measured_sources import FORCED, MeasuredSources, read_sources
+from dsa110_contimg.pipeline.transactions import transaction
 from dsa110_contimg.pipeline.variability import SUMS, sums_of, variability
 from dsa110_contimg.selfcal.naming import SOURCES
 
@@ -121,21 +122,8 @@ class LightCurves:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield
-            self._db.execute("COMMIT")
-        except BaseException as error:
-            with contextlib.suppress(sqlite3.Error):
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
-                raise ResourceError(
-                    f"cannot be written ({error})", self.path, "check disk and permission"
-                ) from None
-            raise
+    def _transaction(self) -> contextlib.AbstractContextManager[None]:
+        return transaction(self._db, self.path)
 
     # Observations in
 

@@ -10,12 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from dsa110_contimg.errors import ContimgError, ReferenceTableError
-from dsa110_contimg.visibilities.measurement_set import (
-    first_line,
-    open_measurement_set,
-    require_own_data,
-    require_whole,
-)
+from dsa110_contimg.visibilities.measurement_set import open_measurement_set
+from dsa110_contimg.visibilities.tables import first_line, require_own_data, require_whole
 
 __all__ = ["Look", "end_with_parent", "look_into"]
 

@@ -23,8 +23,8 @@ from dsa110_contimg.pipeline.state_file import (
     damaged,
     make,
     note_published,
-    schema_version,
 )
+from dsa110_contimg.pipeline.transactions import transaction, version_of
 
 __all__ = ["State"]
 
@@ -62,7 +62,7 @@ class State:
             # A commit that was reported must survive a power failure; there are few of them.
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("PRAGMA foreign_keys=ON")
-            version = schema_version(self._db)
+            version = version_of(self._db)
         except sqlite3.DatabaseError as error:
             raise ResourceError(
                 f"cannot be used as state ({error})",
@@ -90,22 +90,8 @@ class State:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield
-            self._db.execute("COMMIT")
-        except BaseException as error:
-            # SQLite ends a transaction by itself where the disk fails; what failed first is what is told.
-            with contextlib.suppress(sqlite3.Error):
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError):
-                raise ResourceError(
-                    f"cannot be written ({error})", self.path, "check disk and permission, then go on"
-                ) from None
-            raise
+    def _transaction(self) -> contextlib.AbstractContextManager[None]:
+        return transaction(self._db, self.path)
 
     # What the driver does
 

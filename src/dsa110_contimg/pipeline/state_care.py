@@ -31,8 +31,8 @@ from dsa110_contimg.pipeline.state_file import (
     connect,
     damaged,
     note_published,
-    schema_version,
 )
+from dsa110_contimg.pipeline.transactions import version_of
 from dsa110_contimg.visibilities.lock import lock_beside
 
 __all__ = ["Rebuilt", "back_up", "check", "rebuild", "upgrade"]
@@ -123,7 +123,7 @@ def check(path: Path) -> dict[str, Any]:
             for table in ("observation", "run")
         }
         return {
-            "version": schema_version(db),
+            "version": version_of(db),
             "observations": counts["observation"],
             "runs": counts["run"],
         }
@@ -192,7 +192,7 @@ def upgrade(path: Path) -> Path | None:
     with lock_beside(path, "contimg state upgrade"):
         try:
             with contextlib.closing(connect(path)) as db:
-                version = schema_version(db)
+                version = version_of(db)
                 if version == SCHEMA_VERSION:
                     return None
                 if version == 0:

@@ -13,7 +13,7 @@ from typing import Any
 from dsa110_contimg.errors import ResourceError, StorageError
 from dsa110_contimg.visibilities.lock import NO_LINKS
 
-__all__ = ["SCHEMA_VERSION", "STORAGE", "connect", "damaged", "make", "note_published", "schema_version"]
+__all__ = ["SCHEMA_VERSION", "STORAGE", "connect", "damaged", "make", "note_published"]
 
 SCHEMA_VERSION = 3
 #: So long a lock of somebody else is waited for, seconds.
@@ -121,11 +121,6 @@ def connect(path: Path) -> _Connection:
     db.row_factory = sqlite3.Row
     db.execute("PRAGMA journal_mode=WAL")
     return db
-
-
-def schema_version(db: sqlite3.Connection) -> int:
-    """Return the version of a state file's tables; 0 of another database."""
-    return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
 def note_published(db: sqlite3.Connection, key: int, record: Mapping[str, Any]) -> None:

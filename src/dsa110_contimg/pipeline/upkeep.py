@@ -18,7 +18,7 @@ from dsa110_contimg.pipeline.naming import ARMS, FAILURE, JOB, RECORD, check_nam
 from dsa110_contimg.pipeline.observation import ENDED, Observation, Selection
 from dsa110_contimg.pipeline.state import State
 from dsa110_contimg.visibilities.lock import lock_beside
-from dsa110_contimg.visibilities.measurement_set import require_own_data
+from dsa110_contimg.visibilities.tables import require_own_data
 
 __all__ = ["Pruned", "prune", "rename"]
 

@@ -20,6 +20,8 @@ from dsa110_contimg.predict.direct import (
     GAUSSIAN,
     RESTART,
     TILE,
+    find_delays,
+    form_phasors,
     predict_reference,
     projected_extents,
     sine_cosine,
@@ -317,14 +319,10 @@ def _sum_averaged(
             of_points = min(many, max(0, points - first))
             for i in range(many):
                 k = first + i
-                l, m, nm1 = lmn[k, 0], lmn[k, 1], lmn[k, 2]  # noqa: E741
+                find_delays(uvw, start, rows, lmn, k, delay[i])
                 longest = 0.0
                 for r in range(rows):
-                    t = (
-                        uvw[start + r, 0] * l + uvw[start + r, 1] * m + uvw[start + r, 2] * nm1
-                    ) / SPEED_OF_LIGHT
-                    delay[i, r] = t
-                    longest = max(longest, abs(t))
+                    longest = max(longest, abs(delay[i, r]))
                 for q in range(nsize):
                     if 2 * np.pi * longest * abs(width) * (sizes[q] - 1) / 2 <= SERIES_LIMIT:
                         # Written out: a loop over the terms within that over rows would not be vectorised.
@@ -363,9 +361,7 @@ def _sum_averaged(
                             even[i, q, r] *= share
                             odd[i, q, r] *= share
                             bent[i, q, r] *= share
-                for r in range(TILE):
-                    turns = delay[i, r] * step
-                    di[i, r], dr[i, r] = sine_cosine(np.float32(turns - np.rint(turns)))
+                form_phasors(delay[i], step, dr[i], di[i])
                 if k >= points:
                     for r in range(rows):
                         east, north, up = uvw[start + r, 0], uvw[start + r, 1], uvw[start + r, 2]
@@ -401,9 +397,7 @@ def _sum_averaged(
                             pi[r] = x * v[r] + y * u[r]
                 spread = (sizes[q] * sizes[q] - 1) / 12
                 for i in range(of_points, many):
-                    for r in range(TILE):
-                        turns = delay[i, r] * freq[begin]
-                        pi[r], pr[r] = sine_cosine(np.float32(turns - np.rint(turns)))
+                    form_phasors(delay[i], freq[begin], pr, pi)
                     for c in range(many_bins):
                         f = freq[begin + c]
                         s, ds, dds = (

@@ -17,7 +17,7 @@ from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.errors import CalTableError, ContimgError
 from dsa110_contimg.imaging import FitsImage, read_image
 from dsa110_contimg.selfcal.naming import ANTENNAS, POINTING, SOURCES, STAGES, SUMMARY, VERDICT
-from dsa110_contimg.visibilities.measurement_set import reading
+from dsa110_contimg.visibilities.tables import reading
 
 __all__ = ["AFTER", "BEFORE", "DIFFERENCE", "Array", "RunProducts", "read_products"]
 

@@ -29,7 +29,7 @@ from dsa110_contimg.visibilities import (
     open_measurement_set,
 )
 from dsa110_contimg.visibilities.columns import require_space
-from dsa110_contimg.visibilities.measurement_set import require_outside_tables, require_own_data
+from dsa110_contimg.visibilities.tables import require_outside_tables, require_own_data
 
 __all__ = ["SelfCalParams", "averaging_of", "check_params", "owned", "reference_antennas", "with_beam"]
 

@@ -13,7 +13,7 @@ from casacore.tables import default_ms, makearrcoldesc, maketabdesc
 from dsa110_contimg import __version__
 from dsa110_contimg.array_types import Float, Int, Vis
 from dsa110_contimg.simulate.array import Array
-from dsa110_contimg.visibilities.measurement_set import open_table
+from dsa110_contimg.visibilities.tables import open_table
 
 __all__ = ["Layout", "MeasurementSetWriter"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, Self, runtime_checkable
 
@@ -84,7 +85,7 @@ def chords(lmn: Float, axes_rad: Float) -> Float:
 
 
 @dataclass(frozen=True)
-class RoundBeam:
+class RoundBeam(ABC):
     """Beam of a round dish: a function of ``x = pi D sin(theta) / lambda``.
 
     Parameters
@@ -98,9 +99,9 @@ class RoundBeam:
 
     diameter_m: float
 
+    @abstractmethod
     def profile(self, x: Float) -> Float:
         """Voltage response by x, one at zero."""
-        raise NotImplementedError
 
     def power(self, separation_rad: ArrayLike, freq_hz: ArrayLike) -> Float:
         """Power response relative to the axis: the square of :meth:`voltage`, in [0, 1], shape (n, nchan)."""

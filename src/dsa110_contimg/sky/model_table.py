@@ -108,7 +108,9 @@ def read_ecsv_model(path: Path, spectral_index: float) -> tuple[list[ListedCompo
 
     try:
         table = Table.read(path, format="ascii.ecsv")
-    except Exception as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # the reader raises a dozen kinds; each means that the text does not fit
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SkyModelError(
             f"is not a proper ECSV: {line}", path, "write it anew, for example with astropy"

@@ -25,15 +25,8 @@ from dsa110_contimg.array_types import Bool, Int, Vis
 from dsa110_contimg.errors import MeasurementSetError, ResourceError, StorageError
 from dsa110_contimg.visibilities.column_removal import finish_removals, interrupted_removals, remove_columns
 from dsa110_contimg.visibilities.lock import lock_beside
-from dsa110_contimg.visibilities.measurement_set import (
-    MeasurementSet,
-    first_line,
-    last_rows,
-    open_measurement_set,
-    open_table,
-    read_cells,
-    reading,
-)
+from dsa110_contimg.visibilities.measurement_set import MeasurementSet, open_measurement_set
+from dsa110_contimg.visibilities.tables import first_line, last_rows, open_table, read_cells, reading
 
 __all__ = [
     "ColumnStage",

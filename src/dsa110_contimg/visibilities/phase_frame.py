@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dsa110_contimg.visibilities.measurement_set import MeasurementSet, reading
+from dsa110_contimg.visibilities.measurement_set import MeasurementSet
+from dsa110_contimg.visibilities.tables import reading
 
 __all__ = ["phase_frame"]
 

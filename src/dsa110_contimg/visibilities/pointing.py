@@ -11,7 +11,8 @@ from astropy.utils import iers
 
 from dsa110_contimg.array_types import Float, Int
 from dsa110_contimg.visibilities.frames import INERTIAL
-from dsa110_contimg.visibilities.measurement_set import MeasurementSet, reading
+from dsa110_contimg.visibilities.measurement_set import MeasurementSet
+from dsa110_contimg.visibilities.tables import reading
 
 __all__ = ["TRANSIT_TELESCOPES", "celestial_to_terrestrial", "meridian_direction", "pointing_directions"]
 

@@ -16,16 +16,10 @@ from dsa110_contimg.visibilities.antenna_coordinates import AntennaCoordinates
 from dsa110_contimg.visibilities.columns import KEPT
 from dsa110_contimg.visibilities.frames import turned_baselines
 from dsa110_contimg.visibilities.impossible import flag_impossible
-from dsa110_contimg.visibilities.measurement_set import (
-    MeasurementSet,
-    Selection,
-    SpectralWindow,
-    read_cells,
-    reading,
-    unreadable,
-)
+from dsa110_contimg.visibilities.measurement_set import MeasurementSet, Selection, SpectralWindow
 from dsa110_contimg.visibilities.pointing import pointing_directions
 from dsa110_contimg.visibilities.rephase import move_uvw
+from dsa110_contimg.visibilities.tables import read_cells, reading, unreadable
 from dsa110_contimg.visibilities.weights import choose_weights
 
 if TYPE_CHECKING:

@@ -16,16 +16,16 @@ from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.visibilities.columns import add_spectrum_column, require_space
 from dsa110_contimg.visibilities.frames import INERTIAL, turned_baselines
 from dsa110_contimg.visibilities.lock import lock_beside
-from dsa110_contimg.visibilities.measurement_set import (
+from dsa110_contimg.visibilities.measurement_set import open_measurement_set
+from dsa110_contimg.visibilities.reader import Block, VisibilityReader
+from dsa110_contimg.visibilities.rephase import turn_phases
+from dsa110_contimg.visibilities.tables import (
     SUBTABLE,
     first_line,
-    open_measurement_set,
     open_table,
     require_own_data,
     require_whole,
 )
-from dsa110_contimg.visibilities.reader import Block, VisibilityReader
-from dsa110_contimg.visibilities.rephase import turn_phases
 
 __all__ = ["rephase_measurement_set", "write_selection"]
 

@@ -16,8 +16,8 @@ from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.simulate import Truth
 from dsa110_contimg.simulate.elliptical_beam import EllipticalBeam
 from dsa110_contimg.sky import AiryBeam
-from dsa110_contimg.visibilities.measurement_set import open_table
 from dsa110_contimg.visibilities.pointing import celestial_to_terrestrial
+from dsa110_contimg.visibilities.tables import open_table
 from tests.beam_cubes import write_cube
 from tests.selfcal.support import Notes, observe
 

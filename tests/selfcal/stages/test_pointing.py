@@ -12,7 +12,7 @@ from dsa110_contimg.selfcal.pointing_report import pointing_report, read_pointin
 from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.simulate import Truth
 from dsa110_contimg.visibilities import open_measurement_set
-from dsa110_contimg.visibilities.measurement_set import open_table
+from dsa110_contimg.visibilities.tables import open_table
 from tests.selfcal.support import observe
 
 OPTIONS = {"drift": True, "dumps": 6, "sefd_jy": 800.0, "random_phases": True}

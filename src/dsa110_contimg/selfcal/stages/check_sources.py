@@ -262,9 +262,11 @@ def _through_another_beam(
 
 
 def _mirrored(listed: ApparentSky, east: float, north: float, centre: tuple[float, float]) -> ApparentSky:
-    """Negate direction cosines of a catalogue model about the phase centre."""
+    """Negate direction cosines about the phase centre; Gaussians in one mirror lean the other way."""
     lm = listed.sky.lmn(*centre)[:, :2]
     seen = np.hypot(*lm.T) < 1
     ra, dec = radec_from_lm(east * lm[seen, 0], north * lm[seen, 1], *centre)
-    sky = replace(listed.sky.select(seen), ra_rad=np.asarray(ra), dec_rad=np.asarray(dec))
+    some = listed.sky.select(seen)
+    lean = some.pa_rad * east * north
+    sky = replace(some, ra_rad=np.asarray(ra), dec_rad=np.asarray(dec), pa_rad=lean)
     return replace(listed, sky=sky, apparent_jy=listed.apparent_jy[seen])
