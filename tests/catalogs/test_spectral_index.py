@@ -75,6 +75,23 @@ def test_a_faint_neighbour_does_not_matter() -> None:
     assert np.isfinite(found.index[0])
 
 
+def test_a_neighbour_below_the_limit_of_the_run_counts() -> None:
+    """What `--min-mjy` leaves out of a model is still in the beam of the other survey."""
+    whole = listed([10.0, 10.005], [100.0, 90.0])
+    other = listed([10.002], [carried(190.0, -0.8)])
+    assert np.isfinite(pair_indices(whole[:1], NVSS, other, TGSS).index[0])
+    assert np.isnan(pair_indices(whole[:1], NVSS, other, TGSS, whole).index[0])
+
+
+def test_a_flux_that_was_carried_by_an_index_tells_none() -> None:
+    """Of two surveys merged, what the sharper one alone lists has such a flux."""
+    rows = listed([10.0, 11.0], [100.0, 100.0])
+    rows["nvss_id"] = [7, -1]
+    found = pair_indices(rows, NVSS, listed([10.0, 11.0], [carried(100.0, -0.8)] * 2), TGSS)
+    assert np.isfinite(found.index[0])
+    assert np.isnan(found.index[1])
+
+
 def test_extended_sources_are_refused_where_beams_differ() -> None:
     other = listed([10.0], [500.0])
     assert np.isfinite(pair_indices(listed([10.0], [100.0], 20.0), NVSS, other, TGSS).index[0])

@@ -53,6 +53,16 @@ def test_options_without_effect_are_refused(observed, stage_config, tmp_path, ch
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("option", ["pointing_file", "solve_beam_width"])
+def test_a_model_that_holds_the_beam_allows_no_other(observed, stage_config, tmp_path, option):
+    model = tmp_path / "m.csv"
+    model.write_text("ra_deg,dec_deg,flux_jy\n150.0,54.57,1.0\n")
+    given = {"pointing_file": tmp_path / "pointing.ecsv", "solve_beam_width": True}[option]
+    change = {"model": model, "model_fluxes": "apparent", option: given}
+    with pytest.raises(ConfigError, match=f"{option}: .*hold the beam"):
+        check_params(observed, tmp_path / "out", stage_config.with_options(**change), ())
+
+
 def test_a_file_in_place_of_the_output_folder_is_refused(observed, stage_config, tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(ResourceError, match="not a folder"):

@@ -86,7 +86,9 @@ def two_point_index(
     return np.log(flux_a / flux_b) / lever, np.asarray(error)
 
 
-def pair_indices(rows: Table, survey: Survey, others: Table, other: Survey) -> PairIndices:
+def pair_indices(
+    rows: Table, survey: Survey, others: Table, other: Survey, listed: Table | None = None
+) -> PairIndices:
     """Find the index of each source of a survey that another one lists.
 
     Parameters
@@ -99,6 +101,8 @@ def pair_indices(rows: Table, survey: Survey, others: Table, other: Survey) -> P
         What another survey lists there, and a beam beyond.
     other : Survey
         The other survey.
+    listed : Table, optional
+        All that the survey lists there, where `rows` are the brighter ones of it: what may lie beside them.
 
     Returns
     -------
@@ -108,7 +112,7 @@ def pair_indices(rows: Table, survey: Survey, others: Table, other: Survey) -> P
     index, error = np.full(n, np.nan), np.full(n, np.nan)
     if abs(np.log(survey.freq_hz / other.freq_hz)) < np.log(LEVERAGE) or not n or not len(others):
         return PairIndices(index, error, np.nan, 0)
-    mine, theirs = _clean_pairs(rows, survey, others, other)
+    mine, theirs = _clean_pairs(rows, survey, others, other, rows if listed is None else listed)
     flux, flux_of_other = _column(rows, "flux_mjy")[mine], _column(others, "flux_mjy")[theirs]
     found, uncertain = two_point_index(
         flux,
@@ -146,19 +150,22 @@ def _error(rows: Table, survey: Survey) -> Float:
     return np.hypot(listed, survey.flux_error * _column(rows, "flux_mjy"))
 
 
-def _clean_pairs(rows: Table, survey: Survey, others: Table, other: Survey) -> tuple[Int, Int]:
+def _clean_pairs(rows: Table, survey: Survey, others: Table, other: Survey, listed: Table) -> tuple[Int, Int]:
     """Match sources one to one, unblended and unresolved; return rows of either list."""
     wide, narrow = max(survey.beam_arcsec, other.beam_arcsec), min(survey.beam_arcsec, other.beam_arcsec)
     places, places_of_other = _unit_vectors(rows), _unit_vectors(others)
-    trees = cKDTree(places), cKDTree(places_of_other)
+    beside, beside_of_other = cKDTree(_unit_vectors(listed)), cKDTree(places_of_other)
     # Positions of faint sources are off by a fraction of the beam: within a third of it, or three errors.
     off = 3 * np.hypot(survey.position_error_arcsec, other.position_error_arcsec)
-    distance, nearest = trees[1].query(places, distance_upper_bound=_chord(max(off, wide / 3)))
+    distance, nearest = beside_of_other.query(places, distance_upper_bound=_chord(max(off, wide / 3)))
     mine = np.flatnonzero(np.isfinite(distance))
     theirs = nearest[mine]
     beam = _chord(wide)
-    alone = _neighbours(trees[0], places[mine], _column(rows, "flux_mjy"), mine, beam)
-    alone_there = _neighbours(trees[1], places_of_other[theirs], _column(others, "flux_mjy"), theirs, beam)
+    flux, flux_of_other = _column(rows, "flux_mjy")[mine], _column(others, "flux_mjy")
+    alone = _stand_alone(beside, places[mine], _column(listed, "flux_mjy"), flux, beam)
+    alone_there = _stand_alone(
+        beside_of_other, places_of_other[theirs], flux_of_other, flux_of_other[theirs], beam
+    )
     good = alone & alone_there
     if wide > ALIKE * narrow:
         size = np.maximum(_column(rows, "major_arcsec")[mine], _column(others, "major_arcsec")[theirs])
@@ -166,11 +173,11 @@ def _clean_pairs(rows: Table, survey: Survey, others: Table, other: Survey) -> t
     return mine[good], theirs[good]
 
 
-def _neighbours(tree: cKDTree, places: Float, flux: Float, own: Int, reach: float) -> Bool:
-    """Return where what else is within reach adds up to little."""
+def _stand_alone(tree: cKDTree, places: Float, flux: Float, own: Float, reach: float) -> Bool:
+    """Return where what else is within reach adds up to little beside a source's own flux."""
     lists = tree.query_ball_point(places, reach)
     total = np.array([flux[found].sum() for found in lists]) if len(lists) else np.zeros(0)
-    return np.asarray(total - flux[own] <= BLEND * flux[own])
+    return np.asarray(total - own <= BLEND * own)
 
 
 def _chord(arcsec: float) -> float:

@@ -132,7 +132,7 @@ def findings_of(
         found.append(
             Finding(
                 "extrapolated",
-                f"the catalogue's fluxes are extrapolated by a factor of {factor:.1f} in frequency: the mean "
+                f"the catalogue's fluxes are carried by a factor of {factor:.1f} in frequency: the mean "
                 "gain amplitude is left at one",
             )
         )

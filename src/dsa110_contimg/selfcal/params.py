@@ -132,9 +132,9 @@ def check_params(
     InputError
         If something handed in cannot be used.
     """
-    if config.columns != "none" or config.unsolved == "flag":
-        # Before anything that a killed run left is put right in it.
-        require_own_data(ms_path)
+    # Before anything that a killed run left is put right in it; also where no column is asked for, those of
+    # an earlier run are taken away.
+    require_own_data(ms_path)
     context = open_observation(
         ms_path,
         config,
@@ -173,6 +173,12 @@ def _listed(context: ObsContext, config: SelfCalConfig) -> ApparentSky | None:
     listed = context.catalog_model() if config.use_nvss_seeding or config.catalog_mask else None
     if listed is None or config.pointing_file is None:
         return listed
+    if listed.sky.apparent.any():
+        raise ConfigError(
+            "is given beside a model whose fluxes hold the beam, wherever that pointed",
+            "pointing_file",
+            "give one of them, or a model of true fluxes",
+        )
     beams = read_pointing(config.pointing_file, context.ms.antennas.name)
     middle = context.reader.pointing[len(context.reader.times) // 2]
     return through_beams(listed, beams, float(middle[0]), float(middle[1]))
@@ -229,6 +235,12 @@ def _require_consistent(config: SelfCalConfig, output_dir: Path, caltables: Sequ
     for path in resolved:
         if output_dir.resolve() in path.parents:
             raise ConfigError("an initial table lies in the output folder", path, "choose another folder")
+    if config.solve_beam_width and config.model_fluxes == "apparent" and not config.model_adds:
+        raise ConfigError(
+            "is asked for with a model whose fluxes hold the beam: nothing depends on its width",
+            "solve_beam_width",
+            "leave it out, or give a model of true fluxes",
+        )
     if config.spw_map and not caltables:
         raise ConfigError("is given without initial tables", "spw_map", "give --caltable too")
     if output_dir.exists() and not output_dir.is_dir():

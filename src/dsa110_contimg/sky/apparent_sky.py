@@ -248,7 +248,12 @@ class ApparentSky:
         total = np.zeros((len(self.sky), freq_hz.size))
         for at, times in zip(pointing, count, strict=True):
             total += times * self.apparent_flux(freq_hz, *at)
-        return np.asarray(total / count.sum())
+        mean = np.asarray(total / count.sum())
+        if self.antenna_beams is None:
+            return mean
+        middle = self.pointing[len(self.pointing) // 2]
+        nominal = replace(self, antenna_beams=None)
+        return mean * response_ratio(nominal, self.antenna_beams, *map(float, middle))[:, None]
 
 
 def mean_apparent_flux(sky: SkyModel, beam: PrimaryBeam, pointing: Float, freq_hz: Float) -> Float:

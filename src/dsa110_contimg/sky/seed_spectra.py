@@ -156,7 +156,8 @@ def source_indices(
     for other in sorted(others, key=lambda survey: order(survey.name)):
         wide = min(90.0, radius_deg + 2 * max(base.beam_arcsec, other.beam_arcsec) / 3600)
         listed = query_listed(other.name, ra_deg, dec_deg, wide, catalog_dir)
-        pairs[other.name] = pair_indices(rows, base, listed, other)
+        beside = query_listed(base.name, ra_deg, dec_deg, wide, catalog_dir)
+        pairs[other.name] = pair_indices(rows, base, listed, other, beside)
         hashes[other.name] = str(listed.meta["catalog_hash"])
     for name, pair in pairs.items():
         if np.isfinite(pair.median):

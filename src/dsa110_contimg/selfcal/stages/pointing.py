@@ -71,6 +71,9 @@ def pointing(data: CalibrationData, state: CalState, config: SelfCalConfig, log:
     assert isinstance(state.model, SkyVisibilities)
     assert data.catalog_model is not None
     listed = data.catalog_model
+    if listed.sky.apparent.any():
+        log.note("pointing of the antennas: not looked for, as the fluxes of the model hold the beam")
+        return state
     if data.n_blocks >= LOOKED_AT * LEAST_BLOCKS:
         seen = _fitted(data, state, log, state.model, listed, every=LOOKED_AT)
         if not _excess(seen) >= LEAST_EXCESS:
