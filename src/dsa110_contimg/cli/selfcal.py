@@ -77,6 +77,7 @@ def print_selfcal(summary: dict[str, Any], outdir: Path) -> None:
         if offset is None
         else f"{offset[0]:+.2f} arcsec east, {offset[1]:+.2f} north (median of the same)",
         "bright sources": _sources(summary.get("seed_verdicts", {})),
+        "new sources": _new_sources(summary.get("sources")),
         "to be checked": "; ".join(_doubts(summary)),
         "time in seconds": ", ".join(f"{k} {v:.1f}" for k, v in summary["seconds"].items()),
         "pictures": str(outdir / summary["products"].get("picture", "")),
@@ -102,7 +103,6 @@ VERDICTS = {
     "moved": "elsewhere",
     "missing": "missing",
     "split": "double",
-    "new": "that it lacks",
 }
 
 
@@ -115,6 +115,14 @@ def _doubts(summary: dict[str, Any]) -> list[str]:
 def _sources(verdicts: dict[str, int]) -> str:
     """Say how many sources came out how; what is too faint to tell, or part of another, is not counted."""
     return ", ".join(f"{verdicts[v]} {words}" for v, words in VERDICTS.items() if verdicts.get(v))
+
+
+def _new_sources(found: dict[str, Any] | None) -> str:
+    """Say how many new sources there seem to be, beside how many there would be by chance; empty if none."""
+    if not found or not found["n_new"]:
+        return ""
+    false = f"its negative side foretells {found['false_new_expected']:.1f} false ones"
+    return f"{found['n_new']} in the difference image; {false}"
 
 
 def _heldout_sources(summary: dict[str, Any]) -> str:
