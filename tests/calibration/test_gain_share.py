@@ -54,9 +54,9 @@ def test_what_is_left_of_a_change_is_foretold(scene, amplitudes):
     model = each.sum(axis=0)
     one = np.ones(model.shape, dtype=np.float32)
     overlap = SourceOverlap(N_SOURCES, 1, N_DUMPS, N_ANTENNAS)
-    pointing = np.zeros(len(uvw), dtype=np.int64)
-    single = np.float32(flux)[None]
-    overlap.add(0, dump, i, j, uvw, FREQ, lmn, single, pointing, model.astype(np.complex64), one, one)
+    pointing, every_row = np.zeros(len(uvw), dtype=np.int64), np.ones(len(uvw), dtype=bool)
+    single, solver_model = np.float32(flux)[None], model.astype(np.complex64)
+    overlap.add(0, dump, i, j, uvw, FREQ, lmn, single, pointing, solver_model, one, every_row)
     every, twos = np.arange(N_DUMPS), np.arange(N_DUMPS) // 2
     taken = gain_share(
         overlap, GainFreedom(twos if amplitudes else every, twos if amplitudes else None, False)
@@ -87,9 +87,20 @@ def test_fluxes_come_back_whole_with_errors_that_grow(scene):
     every = np.arange(N_DUMPS)
     left = (sky / solved(sky, model, every, dump, i, j, phases_only=True) - model).astype(np.complex64)
     overlap = SourceOverlap(N_SOURCES, 1, N_DUMPS, N_ANTENNAS)
-    pointing = np.zeros(len(uvw), dtype=np.int64)
+    pointing, every_row = np.zeros(len(uvw), dtype=np.int64), np.ones(len(uvw), dtype=bool)
     overlap.add(
-        0, dump, i, j, uvw, FREQ, lmn, np.float32(flux)[None], pointing, model.astype(np.complex64), one, one
+        0,
+        dump,
+        i,
+        j,
+        uvw,
+        FREQ,
+        lmn,
+        np.float32(flux)[None],
+        pointing,
+        model.astype(np.complex64),
+        one,
+        every_row,
     )
     taken = gain_share(overlap, GainFreedom(every, None, False))
     moments = residual_moments(uvw, FREQ, lmn, flux, left, one)

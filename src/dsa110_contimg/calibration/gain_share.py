@@ -14,10 +14,9 @@ import numba
 import numpy as np
 import scipy.linalg
 
-from dsa110_contimg.array_types import Float, Int, Single, Vis, Weight
+from dsa110_contimg.array_types import Bool, Float, Int, Single, Vis, Weight
 from dsa110_contimg.calibration.gains import GainTable
-from dsa110_contimg.predict.direct import rotation
-from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
+from dsa110_contimg.predict.direct import TILE, find_delays, form_phasors, rotation, tiles_of
 
 __all__ = ["GainFreedom", "SourceOverlap", "gain_freedom", "gain_share"]
 
@@ -93,7 +92,7 @@ class SourceOverlap:
         pointing: Int,
         model: Vis,
         weight: Weight,
-        measured: Weight,
+        is_measured: Bool,
     ) -> None:
         """Take in a block.
 
@@ -113,31 +112,34 @@ class SourceOverlap:
             Apparent flux densities.
         model : ndarray of complex64, shape (nrow, nchan)
             Sky model.
-        weight, measured : ndarray of float32, shape (nrow, nchan)
-            Weights of the gain solution, and of the measurement of sources.
+        weight : ndarray of float32, shape (nrow, nchan)
+            Weights of the gain solution.
+        is_measured : ndarray of bool, shape (nrow,)
+            Whether sources are measured on the row too.
         """
-        conj = np.conj(model)
-        order = np.argsort(time_index, kind="stable")
         _add_power(self.power[group], time_index, antenna1, antenna2, model, weight)
-        step, restart = rotation(freq_hz)
+        # Tiles are of one spectrum each, and channels of neighbouring rows lie side by side.
+        order = np.argsort(pointing, kind="stable")
+        of_tiles = tiles_of(len(order), pointing[order])
+        weighted = np.conj(model[order]) * weight[order]
         _add_overlap(
             self.sums[:, group],
-            self.own,
-            order,
-            time_index,
-            antenna1,
-            antenna2,
-            np.ascontiguousarray(uvw_m, dtype=np.float64),
+            *of_tiles,
+            time_index[order],
+            antenna1[order],
+            antenna2[order],
+            np.ascontiguousarray(uvw_m[order], dtype=np.float64),
             np.ascontiguousarray(freq_hz, dtype=np.float64),
-            step,
-            restart,
+            *rotation(freq_hz),
             np.ascontiguousarray(lmn, dtype=np.float64),
             np.ascontiguousarray(flux_jy, dtype=np.float32),
-            pointing,
-            np.ascontiguousarray(conj * weight),
-            np.ascontiguousarray(conj * measured),
-            np.ascontiguousarray(measured),
+            np.ascontiguousarray(weighted.real.T),
+            np.ascontiguousarray(weighted.imag.T),
+            is_measured[order],
         )
+        by_pointing = np.zeros((len(flux_jy), freq_hz.size))
+        np.add.at(by_pointing, pointing[is_measured], weight[is_measured])
+        self.own += np.einsum("sc,snc->n", by_pointing, np.square(flux_jy, dtype=np.float64))
 
 
 def gain_share(overlap: SourceOverlap, freedom: GainFreedom) -> Float:
@@ -212,8 +214,9 @@ def _add_power(
 @numba.njit(parallel=True, fastmath=True, cache=True)
 def _add_overlap(
     sums: Single,
-    own: Float,
-    order: Int,
+    first_row: Int,
+    n_rows: Int,
+    spectrum: Int,
     time_index: Int,
     antenna1: Int,
     antenna2: Int,
@@ -223,41 +226,44 @@ def _add_overlap(
     restart: int,
     lmn: Float,
     flux: Single,
-    pointing: Int,
-    solved: Vis,
-    measured: Vis,
-    weight: Weight,
+    weighted_re: Single,
+    weighted_im: Single,
+    is_measured: Bool,
 ) -> None:
-    """Sum S conj(M) over channels, by source, dump and antenna."""
-    turn = 2 * np.pi / SPEED_OF_LIGHT
+    """Sum S conj(M) over channels, by source, dump and antenna; tiles of rows are as in the prediction."""
+    nchan = freq.size
     for k in numba.prange(lmn.shape[0]):
-        mine = 0.0
-        for n in range(order.size):
-            r = order[n]
-            t, i, j, of = time_index[r], antenna1[r], antenna2[r], pointing[r]
-            delay = turn * (uvw[r, 0] * lmn[k, 0] + uvw[r, 1] * lmn[k, 1] + uvw[r, 2] * lmn[k, 2])
-            dr, di = np.cos(delay * step), np.sin(delay * step)
-            pr, pi = 0.0, 0.0
-            ar, ai, mr, mi = 0.0, 0.0, 0.0, 0.0
-            for c in range(freq.size):
-                if c % restart == 0:
-                    pr, pi = np.cos(delay * freq[c]), np.sin(delay * freq[c])
-                s = np.float64(flux[of, k, c])
-                a, m = solved[r, c], measured[r, c]
-                ar += s * (pr * a.real - pi * a.imag)
-                ai += s * (pr * a.imag + pi * a.real)
-                mr += s * (pr * m.real - pi * m.imag)
-                mi += s * (pr * m.imag + pi * m.real)
-                mine += weight[r, c] * s * s
-                turned = pr * dr - pi * di
-                pi = pr * di + pi * dr
-                pr = turned
-            sums[k, t, i, 0] += ar
-            sums[k, t, j, 0] += ar
-            sums[k, t, i, 1] += mr
-            sums[k, t, j, 1] += mr
-            sums[k, t, i, 2] += ai
-            sums[k, t, j, 2] -= ai
-            sums[k, t, i, 3] += mi
-            sums[k, t, j, 3] -= mi
-        own[k] += mine
+        delay = np.zeros(TILE, dtype=np.float64)
+        pr = np.zeros(TILE, dtype=np.float32)
+        pi = np.zeros(TILE, dtype=np.float32)
+        dr = np.zeros(TILE, dtype=np.float32)
+        di = np.zeros(TILE, dtype=np.float32)
+        re = np.zeros(TILE, dtype=np.float32)
+        im = np.zeros(TILE, dtype=np.float32)
+        for tile in range(first_row.size):
+            start, rows, of = first_row[tile], n_rows[tile], spectrum[tile]
+            find_delays(uvw, start, rows, lmn, k, delay)
+            form_phasors(delay, step, dr, di)
+            re[:], im[:] = 0, 0
+            for first in range(0, nchan, restart):
+                form_phasors(delay, freq[first], pr, pi)
+                for c in range(first, min(first + restart, nchan)):
+                    s = flux[of, k, c]
+                    for r in range(rows):
+                        x, y = s * weighted_re[c, start + r], s * weighted_im[c, start + r]
+                        re[r] += pr[r] * x - pi[r] * y
+                        im[r] += pr[r] * y + pi[r] * x
+                        turned = pr[r] * dr[r] - pi[r] * di[r]
+                        pi[r] = pr[r] * di[r] + pi[r] * dr[r]
+                        pr[r] = turned
+            for r in range(rows):
+                t, i, j = time_index[start + r], antenna1[start + r], antenna2[start + r]
+                sums[k, t, i, 0] += re[r]
+                sums[k, t, j, 0] += re[r]
+                sums[k, t, i, 2] += im[r]
+                sums[k, t, j, 2] -= im[r]
+                if is_measured[start + r]:
+                    sums[k, t, i, 1] += re[r]
+                    sums[k, t, j, 1] += re[r]
+                    sums[k, t, i, 3] += im[r]
+                    sums[k, t, j, 3] -= im[r]

@@ -291,9 +291,8 @@ def _taken(
         assert piece.model is not None
         vis, weight = data.corrected(block, piece.touched(piece.weight), state.tables)
         _, total = stokes_i(vis, weight, weight == 0, block.spw.parallel)
-        measured = total.copy()
         length = np.hypot(block.uvw_m[:, 0], block.uvw_m[:, 1])
-        measured[length < data.least_length_m(block, SHORTEST)] = 0
+        measured = length >= data.least_length_m(block, SHORTEST)
         field, (flux, pointing) = reader.ms.field(block.field_id), seen.fluxes(block, reader)
         group = data.spw_ids.index(block.spw.id) if groups > 1 else 0
         rows = block.time_index, block.antenna1, block.antenna2, block.uvw_m

@@ -117,16 +117,17 @@ def test_trap_7_a_drift_scan_is_imaged_whole(transit, embedded, tmp_path):
 def test_trap_1_model_data_is_not_touched(small, tmp_path):
     ms = Path(shutil.copytree(small / "f1.ms", tmp_path / "m.ms"))
     with table(str(ms), readonly=False, ack=False) as main:
+        description, shape = main.getcoldesc("DATA"), main.getcol("DATA").shape
         for name in ("MODEL_DATA", "CORRECTED_DATA"):
-            description = main.getcoldesc("DATA")
             main.addcols({name: description | {"dataManagerGroup": name}})
-            main.putcol(
-                name, np.full(main.getcol("DATA").shape, 7 if name == "MODEL_DATA" else 2, np.complex64)
-            )
+        main.putcol("MODEL_DATA", np.full(shape, 7, np.complex64))
+        # Constant data would be refused as broken: a little noise lies upon them.
+        noise = np.random.default_rng(5).normal(0, 0.1, (2, *shape))
+        main.putcol("CORRECTED_DATA", (2 + noise[0] + 1j * noise[1]).astype(np.complex64))
     made = image_ms(ms, tmp_path / "i", ImagingConfig(**SMALL, backend="wsclean"))
     with table(str(ms), ack=False) as main:
         assert (main.getcol("MODEL_DATA") == 7).all()
-    # A visibility of 2 everywhere is a source of 2 Jy at the centre: CORRECTED_DATA is what was imaged.
+    # A visibility of about 2 everywhere is a source of 2 Jy at the centre: CORRECTED_DATA is what was imaged.
     assert made.metrics.peak_jy == pytest.approx(2, rel=0.01)
     data = image_ms(ms, tmp_path / "d", ImagingConfig(**SMALL, backend="wsclean"), column="DATA")
     assert data.metrics.peak_jy != pytest.approx(2, rel=0.01)
