@@ -2,5 +2,5 @@
 
 from pathlib import Path
 
-#: Twelve antennas within a kilometre, so that a small image holds the whole beam.
-COMPACT = str(Path(__file__).with_name("compact.txt"))
+#: Thirty antennas within 600 m, of which tests take some, so that a small image holds the whole beam.
+COMPACT = str(Path(__file__).parents[1] / "docs" / "how-to" / "core.txt")

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dsa110_contimg.calibration.gain_share import GainFreedom, SourceOverlap, gain_share
+from dsa110_contimg.calibration.gain_share import GainFreedom, SourceOverlap, gain_freedom, gain_share
+from dsa110_contimg.calibration.gains import Gains, GainTable
 from dsa110_contimg.calibration.uv_fit import residual_moments, solve_moments
 from dsa110_contimg.predict import predict_reference
 from dsa110_contimg.visibilities import NoiseScale
@@ -46,6 +47,22 @@ def solved(data, model, intervals, dump, i, j, *, phases_only=False):
             g = (g + new) / 2 if k % 2 else new
         out[rows] = g[i[rows]] * np.conj(g[j[rows]])
     return out[:, None]
+
+
+def gains_of(times):
+    shape, zeros = (len(times), 3, 1, 2), np.zeros(len(times), dtype=int)
+    return Gains(
+        time_s=times,
+        interval_s=np.full(len(times), 10.0),
+        freq_hz=np.array([1.4e9]),
+        gain=np.ones(shape, complex),
+        flag=np.zeros(shape, bool),
+        error=np.zeros(shape),
+        snr=np.ones(shape),
+        reference_antenna=zeros,
+        field_id=zeros,
+        scan=zeros,
+    )
 
 
 @pytest.mark.parametrize("amplitudes", [False, True])
@@ -114,3 +131,24 @@ def test_fluxes_come_back_whole_with_errors_that_grow(scene):
     np.testing.assert_allclose(whole[:, 0], change, atol=0.003)
     assert np.abs(naive[:, 0] - change).max() > 0.008
     assert (large[:, 0] > 1.02 * small[:, 0]).all()
+
+
+def test_sources_that_gains_leave_nothing_of_have_no_joint_solution():
+    """Two sources that lie nearly on each other, of each of which a third is taken."""
+    coupling = np.eye(9)
+    coupling[0, 1] = coupling[1, 0] = 0.9
+    moments = np.tile([1.0, 0, 0, 1.0, 1.0, 0.0, 1.0], (3, 1))
+    with pytest.raises(np.linalg.LinAlgError):
+        solve_moments(moments, NoiseScale(1e-4), coupling, prior_flux=3.0, taken=0.3 * np.eye(3))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_gains_that_windows_share_stay_shared(shared):
+    """Also after they were multiplied: a table with a gain for each window could take more of a source."""
+    times = np.arange(4) * 10.0
+    one = gains_of(times)
+    table = GainTable(kind="G Jones", gains={0: one, 1: one if shared else gains_of(times)}, label="ap")
+    for some in (table, table.times(1.02)):
+        freedom = gain_freedom([some], times)
+        assert freedom.per_spw is not shared
+        assert list(freedom.phase) == list(freedom.amplitude) == [0, 1, 2, 3]

@@ -292,6 +292,9 @@ def test_trap_racs_rows_from_two_tiles_are_taken_once(tmp_path: Path) -> None:
     table = read_catalog(csv(tmp_path / "a", columns), "racs-low")
     assert list(table["flux_mjy"]) == [120.0, 30.0]
     assert any("1 rows repeat another" in note for note in table.meta["notes"])
+    # Two Gaussians at one place may be the core and the halo of one source.
+    gaussians = [*columns[:2], ("total_flux_gaussian", "", columns[2][2])]
+    assert len(read_catalog(csv(tmp_path / "g", gaussians), "racs-low")) == 3
     apart = [("ra", "", [*RA, "10.002"]), *columns[1:]]
     assert len(read_catalog(csv(tmp_path / "b", apart), "racs-low")) == 3
 

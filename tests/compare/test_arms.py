@@ -23,6 +23,14 @@ def test_names_of_arms():
     assert merged.options["catalog"] == "merged"
 
 
+def test_only_seeded_and_masked_arms_have_the_model_of_the_user(tmp_path):
+    arms = parse_arms("baseline_no_nvss,nvss_1mJy,mask_only_3mJy")
+    config = SelfCalConfig(model=tmp_path / "own.txt", model_fluxes="true")
+    configs = [arm.configure(config, tmp_path) for arm in arms]
+    assert [c.model is not None for c in configs] == [False, True, True]
+    assert [c.use_nvss_seeding for c in configs] == [False, True, False]
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -80,7 +80,7 @@ def test_shadow_publishes_the_unseeded_image_bit_for_bit(make_job, unseeded):
     assert (job.folder / "seeded" / "final-image.fits").exists()
 
 
-def test_a_bad_verdict_falls_back_to_unseeded(make_job, unseeded):
+def test_a_bad_verdict_falls_back_to_unseeded(make_job, unseeded, tmp_path):
     folder, written = unseeded
     job = make_job(max_thermal_ratio=1e-3)
     record = process(job)
@@ -99,6 +99,12 @@ def test_a_bad_verdict_falls_back_to_unseeded(make_job, unseeded):
     assert (
         f"FELL BACK to this unseeded run, as the seeded one was no good ({record['fallback']})" in published
     )
+    # So it is with a model of the user's own, which no unseeded run starts from.
+    shutil.copyfile(job.folder / "seeded" / "selfcal-seed.txt", tmp_path / "own.txt")
+    own = make_job("run2", job.ms, model=tmp_path / "own.txt", max_thermal_ratio=1e-3, reimage=True)
+    record = process(own)
+    assert (record["mode"], record["published"], record["status"]) == ("seeded", "unseeded", "done")
+    assert "x thermal, allowed 0.001" in record["fallback"]
 
 
 def test_a_catalogue_of_another_sky_falls_back_and_says_so(make_job, unseeded, tmp_path):

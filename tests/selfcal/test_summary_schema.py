@@ -39,7 +39,7 @@ def test_real_summaries_have_the_published_form(tmp_path, valid, name):
     assert summary["status"] == status, summary["message"]
     assert [error.message for error in valid.iter_errors(summary)] == []
     # The schema says no to what it does not know and to what is missing.
-    for change in ({"new_key": 1}, {"status": "splendid"}, {"n_seeds": -1}, {"schema_version": 2}):
+    for change in ({"new_key": 1}, {"status": "splendid"}, {"n_seeds": -1}, {"schema_version": 3}):
         assert not valid.is_valid(summary | change), change
     for key in summary_schema()["required"]:
         assert not valid.is_valid({k: v for k, v in summary.items() if k != key}), key

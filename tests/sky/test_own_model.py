@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.table import Table
 
 from dsa110_contimg.errors import ConfigError, SkyModelError
 from dsa110_contimg.predict import predict_components, predict_reference
@@ -223,6 +224,7 @@ LIST = (FORMAT + SHAPE, "s,POINT,10:00:00,+54.30.00,0.5,[-0.8],true,1.4e9,,,")
         (("ra_deg,dec_deg,flux_jy", "150,54.5"), r"line 2: has 2 values for 3 columns"),
         (("ra_deg,dec_deg,flux_jy", "150,94.5,1"), r"line 2, column dec_deg: 94.5 cannot be"),
         (("ra_deg,dec_deg,flux_jy", "150,54,x"), r"line 2, column flux_jy: 'x' is not a number"),
+        (("ra_deg,dec_deg,flux_jy,major_arcsec", "150,54,1,inf"), r"line 2, column major_arcsec: "),
         (("ra_deg,dec_deg", "150,54"), "has no column flux_jy"),
         (("some", "text"), "is no model of the sky that is known"),
     ],
@@ -246,6 +248,14 @@ def test_files_that_are_none_are_refused_in_a_line(tmp_path):
         read(tmp_path / "beam.fits")
     with pytest.raises(ConfigError, match="does not say whether its fluxes hold the primary beam"):
         read(written(tmp_path / "m.txt", *LIST), fluxes=None)
+
+
+def test_a_width_in_a_table_that_is_not_finite_is_refused(tmp_path):
+    table = Table({"ra_deg": [150.0], "dec_deg": [54.0], "flux_jy": [1.0], "major_arcsec": [np.inf]})
+    table["flux_jy"].unit = "Jy"
+    table.write(tmp_path / "m.ecsv", format="ascii.ecsv")
+    with pytest.raises(SkyModelError, match="major_arcsec"):
+        read(tmp_path / "m.ecsv")
 
 
 def test_polarised_flux_is_named(tmp_path):

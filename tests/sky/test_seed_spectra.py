@@ -1,5 +1,6 @@
 """Fluxes at the observed frequency with each source's own index, and what lies beyond a declared coverage."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,16 @@ def test_the_assumed_index_is_that_of_all_on_request(folder):
     assert set(seed.sky.spectral_index[own]) == {-0.4}
     assert seed.spectra.counts()["assumed"] == own.sum() == 32
     assert seed.catalog_hash != model(folder, 700.0).catalog_hash
+
+
+def test_a_damaged_strip_of_another_survey_stops_nothing(folder, tmp_path):
+    made = Path(shutil.copytree(folder, tmp_path / "c"))
+    for strip in made.glob("tgss*"):
+        if strip.is_file():
+            strip.write_bytes(b"junk")
+    seed = model(made, 700.0)
+    assert seed.spectra.counts()["two catalogues"] == 0
+    assert any("indices are not looked for in TGSS" in note for note in seed.notes)
 
 
 def test_an_index_from_the_file_is_taken(tmp_path):

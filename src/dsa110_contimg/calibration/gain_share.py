@@ -60,7 +60,7 @@ def gain_freedom(tables: Sequence[GainTable], times_s: Float) -> GainFreedom:
 
     solved = [t for t in tables if t.kind != "B Jones"]
     with_amplitudes = [t for t in tables if t.label == "ap"]
-    own = any(len({id(g) for g in t.gains.values()}) > 1 for t in solved)
+    own = any(not t.is_shared for t in solved)
     return GainFreedom(intervals(solved), intervals(with_amplitudes) if with_amplitudes else None, own)
 
 

@@ -208,10 +208,16 @@ class GainTable:
     def times(self, factor: Float | Complex) -> GainTable:
         """Return the table with all gains multiplied by what broadcasts to (ntime, nant, nchan, npol)."""
         made = {
-            spw: replace(g, gain=np.where(g.flag, g.gain, g.gain * factor), error=g.error * np.abs(factor))
-            for spw, g in self.gains.items()
+            id(g): replace(g, gain=np.where(g.flag, g.gain, g.gain * factor), error=g.error * np.abs(factor))
+            for g in self.gains.values()
         }
-        return replace(self, gains=made)
+        # Windows that share gains go on doing so.
+        return replace(self, gains={spw: made[id(g)] for spw, g in self.gains.items()})
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether all windows have the same gains."""
+        return len({id(g) for g in self.gains.values()}) == 1
 
     def with_nearest_field(self, ra_rad: float, dec_rad: float) -> GainTable:
         """Keep only the solutions of the field nearest to a direction, radians."""

@@ -188,6 +188,11 @@ def solve_moments(
         data do not tell is held by the priors.
     error : ndarray, shape (n, 3)
         Their standard errors; infinite where there are no data.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If the gains have taken so much of the sources that nothing tells them apart.
     """
     n = len(moments)
     r0, r1, r2, h0, h11, h12, h22 = moments.T
@@ -207,24 +212,28 @@ def solve_moments(
     if taken is not None:
         correlation[:n, :n] -= taken
     # In units of each unknown's own error the matrix is of order one, whatever the fluxes.
-    factor = _factored(correlation)
+    factor = _factored(correlation, lifted=taken is None)
     change = scipy.linalg.cho_solve(factor, np.concatenate([r0, r1, r2]) / scale) / scale
     variance = np.diag(scipy.linalg.cho_solve(factor, np.eye(3 * n))) / scale**2 * noise.variance / 2
     change = np.where(seen, change, 0.0).reshape(3, n).T
     return change, np.where(seen, np.sqrt(variance), np.inf).reshape(3, n).T
 
 
-def _factored(correlation: Float) -> tuple[Float, bool]:
-    """Cholesky factor of correlations of unit diagonal, as :func:`scipy.linalg.cho_solve` takes it.
+def _factored(correlation: Float, *, lifted: bool) -> tuple[Float, bool]:
+    """Cholesky factor of a matrix of about unit diagonal, as :func:`scipy.linalg.cho_solve` takes it.
 
-    Sums of single precision of sources that few baselines do not tell apart may not be positive definite:
-    what is lost in rounding is put on the diagonal then; such sources stay as they are, with large errors.
+    Correlations that were summed in single precision, of sources that few baselines do not tell apart, may
+    not be positive definite: what they lack is put on the diagonal; such sources stay as they are, with large
+    errors. What `lifted` does not allow is more of that than rounding takes: LinAlgError.
     """
     try:
         return scipy.linalg.cho_factor(correlation)  # type: ignore[no-any-return]
     except np.linalg.LinAlgError:
         lowest = float(scipy.linalg.eigvalsh(correlation, subset_by_index=[0, 0])[0])
-        lost = 2 * abs(lowest) + len(correlation) * float(np.finfo(np.float32).eps)
+        rounding = len(correlation) * float(np.finfo(np.float32).eps)
+        if not lifted and lowest < -rounding:
+            raise
+        lost = 2 * abs(lowest) + rounding
         return scipy.linalg.cho_factor(correlation + lost * np.eye(len(correlation)))  # type: ignore[no-any-return]
 
 

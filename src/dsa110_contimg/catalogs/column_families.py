@@ -129,6 +129,12 @@ def read_catalog(path: str | Path, catalog: str = "nvss", progress: Progress | N
     elif n_rows == 0:
         raise CatalogFormatError("the table has no rows", path, "give a catalogue with sources in it")
     kept = np.flatnonzero(np.concatenate(taken)) if taken else np.zeros(0, dtype=np.int64)
+    if declared is None and not kept.size:
+        raise CatalogFormatError(
+            f"none of its {n_rows} rows is a source: all are marked by the survey, or without a flux",
+            path,
+            "give a catalogue with sources in it",
+        )
     absent = {name: np.full(len(kept), np.nan) for name, values in parts.items() if not values}
     columns: dict[str, Float] = {}
     for name in list(parts):
@@ -139,7 +145,13 @@ def read_catalog(path: str | Path, catalog: str = "nvss", progress: Progress | N
         meta["notes"].append(
             f"{n_rows - len(kept)} rows are left out: marked by the survey, or without a flux"
         )
-    if survey.repeats and (again := _repeated(columns, REPEATED * survey.beam_arcsec)).any():
+    # Gaussians at one place may be of one source.
+    of_gaussians = any("flux_gaussian" in name.lower() for name in raw.names)
+    if (
+        survey.repeats
+        and not of_gaussians
+        and (again := _repeated(columns, REPEATED * survey.beam_arcsec)).any()
+    ):
         meta["notes"].append(f"{int(again.sum())} rows repeat another at the same place and are left out")
         columns, kept = {name: values[~again] for name, values in columns.items()}, kept[~again]
     if len(kept) < n_rows:

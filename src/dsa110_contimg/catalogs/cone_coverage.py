@@ -11,7 +11,7 @@ import numpy as np
 
 from dsa110_contimg.array_types import Bool, Float
 from dsa110_contimg.catalogs.coverage import Coverage, Footprint
-from dsa110_contimg.catalogs.healpix import cells_near
+from dsa110_contimg.catalogs.healpix import cell_centres, cells_near
 from dsa110_contimg.catalogs.strips import STRIP_EDGES, StripInfo
 from dsa110_contimg.catalogs.surveys import Survey
 
@@ -117,12 +117,21 @@ def not_covered(
     ]
     missing = missing or _missing(bounding_box(ra_deg, dec_deg, radius_deg), strips, without)
     cover = Cover(tuple(strips))
-    if missing or not survey.irregular or any(strip.covers for strip in strips):
+    if missing or not survey.irregular:
         return missing
     footprint = cover.footprint or Footprint(1, ())
     reach = math.degrees(math.sqrt(4 * math.pi / 12) / footprint.nside)
     wanted = cells_near(ra_deg, dec_deg, min(180.0, radius_deg + reach), footprint.nside)
     outside = ~np.isin(wanted, footprint.cells)
+    if any(strip.covers for strip in strips):
+        # Of strips whose coverage was declared it is known already.
+        _, dec = cell_centres(wanted, footprint.nside)
+        measured = np.zeros(outside.shape, dtype=bool)
+        for strip in strips:
+            if not strip.covers:
+                number = np.searchsorted(STRIP_EDGES, (strip.dec_min + strip.dec_max) / 2) - 1
+                measured |= (dec >= STRIP_EDGES[number]) & (dec <= STRIP_EDGES[number + 1])
+        outside &= measured
     if outside.any():
         missing = [f"{100 * outside.mean():.0f} % of it or its rim lie outside the survey's footprint"]
     return missing

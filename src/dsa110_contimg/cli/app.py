@@ -67,9 +67,12 @@ for _group, _name in _GROUPS:
 # In the order of the help.
 _COMMANDS = (doctor, image, selfcal, simulate, rephase, demo, score)
 _MANY = (run, watch, status, report, retry, prioritize, revert, rename, forget, prune)
-_LIGHT_CURVES = (lightcurve, variables, transients)
-for _command in (*_COMMANDS, compare, study, *_MANY, *_LIGHT_CURVES):
+for _command in (*_COMMANDS, compare, study, *_MANY):
     app.command(_command.__name__)(_command)
+# A declination below zero is no option.
+app.command("lightcurve", context_settings={"ignore_unknown_options": True})(lightcurve)
+app.command("variables")(variables)
+app.command("transients")(transients)
 app.command("compile")(compile_command)
 
 

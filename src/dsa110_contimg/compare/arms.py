@@ -71,7 +71,8 @@ class Arm:
             options["mask_radius_arcsec"] = None
         if not (self.seeded or masked):
             options["catalog_dir"] = folder / NO_CATALOG
-        return config.with_options(**options)
+        changed = config.with_options(**options)
+        return changed if self.seeded else changed.unseeded()
 
 
 def parse_arms(text: str) -> list[Arm]:

@@ -152,7 +152,7 @@ class Judge:
     def __init__(
         self, ms: Path, outdir: Path, config: SelfCalConfig, caltables: Sequence[Path], progress: Progress
     ) -> None:
-        self.config = config.with_options(use_nvss_seeding=False, catalog_mask=False, mask_radius_arcsec=None)
+        self.config = config.with_options(catalog_mask=False, mask_radius_arcsec=None).unseeded()
         self.params: SelfCalParams = check_params(ms, outdir, self.config, caltables)
         self.data = CalibrationData(
             self.params.reader,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -151,6 +151,11 @@ class BackendConfig(CleanConfig):
 class ObservationConfig(SeedConfig, BackendConfig):
     """Options of opening an observation: its beam, its grid, and what a catalogue lists in its field."""
 
+    def unseeded(self) -> Self:
+        """Return the same options for what starts from no sky: the user's own is for a mask only."""
+        own: dict[str, Any] = {"model": None, "model_fluxes": None, "model_adds": False}
+        return self if self.catalog_mask else self.with_options(**own)
+
 
 class ImagingConfig(ObservationConfig):
     """Options of imaging a Measurement Set, whatever the imager."""
@@ -253,6 +258,10 @@ class SelfCalConfig(ObservationConfig):
     spw_map: str | None = Field(
         None, description="Initial tables: spectral window to use for each of the data's, for example 0,0,0,0"
     )
+
+    def unseeded(self) -> Self:
+        """Return the same options for an unseeded run, as those of :meth:`ObservationConfig.unseeded`."""
+        return super().unseeded().with_options(use_nvss_seeding=False)
 
     @field_validator("solint", "amplitude_solint")
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.ndimage
@@ -82,7 +82,7 @@ def forced_peaks(image: Image, grid: ImageGrid, ra_rad: Float, dec_rad: Float) -
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Detections:
-    """What stands out of an image.
+    """What stands out of an image, and what its negative side says of that.
 
     Attributes
     ----------
@@ -92,10 +92,10 @@ class Detections:
         Fitted peak, and the noise around it, Jy/beam.
     position_error_rad : ndarray, shape (n,)
         Error of either coordinate by noise: beam / (2.35 signal to noise) (Condon 1997, PASP 109, 166).
-    n_negative : int
-        Negative peaks beyond the threshold.
-    false_expected : float
-        False sources to expect, by the negative side of the same image.
+    hole_ra_rad, hole_dec_rad, hole_jy, hole_sigma : ndarray, shape (m,)
+        Negative peaks from 3.5 sigma on: places, depth in Jy/beam (positive), and in units of the noise.
+    sigma : float
+        Threshold of the positive ones.
     searched : float
         Fraction of the image that was searched.
     """
@@ -105,15 +105,42 @@ class Detections:
     peak_jy: Float
     noise_jy: Float
     position_error_rad: Float
-    n_negative: int
-    false_expected: float
+    hole_ra_rad: Float
+    hole_dec_rad: Float
+    hole_jy: Float
+    hole_sigma: Float
+    sigma: float
     searched: float
+
+    @property
+    def n_negative(self) -> int:
+        """Number of negative peaks beyond the threshold."""
+        return int(np.count_nonzero(self.hole_sigma >= self.sigma))
+
+    @property
+    def false_expected(self) -> float:
+        """False sources to expect.
+
+        Noise, sidelobes and errors of calibration are as often negative as positive; sources never are.
+        Where no negative peak is beyond the threshold, their number follows from the shallower ones: peaks of
+        a Gaussian field above a level u are as many as ``u exp(-u^2 / 2)`` (Bond & Efstathiou 1987, MNRAS
+        226, 655, for high peaks). The larger of the two is expected.
+        """
+        law = self.sigma * math.exp(-(self.sigma**2) / 2) / (TELLS_SIGMA * math.exp(-(TELLS_SIGMA**2) / 2))
+        return max(float(self.n_negative), law * self.hole_sigma.size)
+
+    def choose(self, peaks: Bool, holes: Bool) -> Detections:
+        """Return some of the peaks and some of the negative ones, shapes (n,) and (m,)."""
+        of_peaks = ("ra_rad", "dec_rad", "peak_jy", "noise_jy", "position_error_rad")
+        of_holes = ("hole_ra_rad", "hole_dec_rad", "hole_jy", "hole_sigma")
+        chosen = {name: getattr(self, name)[peaks] for name in of_peaks}
+        return replace(self, **chosen, **{name: getattr(self, name)[holes] for name in of_holes})
 
 
 def find_sources(
     image: Image, noise: Image, grid: ImageGrid, beam: RestoringBeam, searched: Bool, sigma: float
 ) -> Detections:
-    """Find what stands out of an image by so many sigma, and how much of that noise alone would do.
+    """Find what stands out of an image by so many sigma, and how far its negative side does.
 
     Parameters
     ----------
@@ -133,18 +160,13 @@ def find_sources(
     Returns
     -------
     Detections
-
-    Notes
-    -----
-    Noise, sidelobes and errors of calibration are as often negative as positive; sources never are. Negative
-    peaks beyond the threshold are counted. Where there is none, their number follows from the shallower ones,
-    from 3.5 sigma on: peaks of a Gaussian field above a level u are as many as ``u exp(-u^2 / 2)`` (Bond &
-    Efstathiou 1987, MNRAS 226, 655, for high peaks). The larger of the two is expected.
+        What is left out of the peaks afterwards has to be left out of the negative ones by the same rule.
     """
     ratio = np.where(searched, image / np.maximum(noise, 1e-30), 0.0)
-    negative = -ratio[_peaks(-ratio, TELLS_SIGMA, beam, grid)]
-    n_negative = int(np.count_nonzero(negative >= sigma))
-    law = sigma * math.exp(-(sigma**2) / 2) / (TELLS_SIGMA * math.exp(-(TELLS_SIGMA**2) / 2))
+    rows, columns = np.nonzero(_peaks(-ratio, TELLS_SIGMA, beam, grid))
+    hole_ra, hole_dec = grid.pixel_to_sky(columns.astype(np.float64), rows.astype(np.float64))
+    hole_sigma: Float = -ratio[rows, columns].astype(np.float64)
+    hole_jy: Float = -image[rows, columns].astype(np.float64)
     rows, columns = np.nonzero(_peaks(ratio, sigma, beam, grid))
     ra, dec, peak = [], [], []
     for row, column in zip(rows, columns, strict=True):
@@ -163,8 +185,11 @@ def find_sources(
         peak_jy=peak_jy,
         noise_jy=around,
         position_error_rad=beam.major_rad / 2.355 * around / np.maximum(peak_jy, 1e-30),
-        n_negative=n_negative,
-        false_expected=max(float(n_negative), law * negative.size),
+        hole_ra_rad=np.asarray(hole_ra, dtype=np.float64),
+        hole_dec_rad=np.asarray(hole_dec, dtype=np.float64),
+        hole_jy=hole_jy,
+        hole_sigma=hole_sigma,
+        sigma=sigma,
         searched=float(searched.mean()),
     )
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from dsa110_contimg.array_types import Bool, Float, Image, Int
 from dsa110_contimg.errors import ImagingError
 from dsa110_contimg.imaging.grid import ARCSEC, ImageGrid
+from dsa110_contimg.imaging.median import median_of
 from dsa110_contimg.imaging.restoring_beam import RestoringBeam
 
 __all__ = [
@@ -176,16 +177,7 @@ def mad_rms(image: Image, region: Bool | None = None) -> float:
     values = image.ravel() if region is None else image[region]
     if not values.size:
         return math.nan
-    return float(MAD_TO_SIGMA * _median(np.abs(values - _median(values))))
-
-
-def _median(values: Image) -> np.float32:
-    """Median of a flat array; numpy's own selects a second time, for what is not a number."""
-    if np.isnan(values.sum()):
-        return np.float32(np.nan)
-    k = values.size // 2
-    parts = np.partition(values, k)
-    return np.float32(parts[k] if values.size % 2 else (parts[:k].max() + parts[k]) / 2)
+    return float(MAD_TO_SIGMA * median_of(np.abs(values - median_of(values))))
 
 
 def fit_source(image: Image, x: float, y: float, beam: RestoringBeam, grid: ImageGrid) -> SourceFit:

@@ -108,6 +108,8 @@ class Driver:
             threads=local_threads(config),
             catalog_dir=config.catalog_dir.absolute(),
             model=config.model and config.model.absolute(),
+            beam_file=config.beam_file and config.beam_file.absolute(),
+            pointing_file=config.pointing_file and config.pointing_file.absolute(),
             caltable_dir=tables,
         )
         self.caltables = caltables

@@ -361,7 +361,8 @@ class _Work:
             if self.touched:
                 # What an earlier run or arm wrote is no starting point.
                 restore_columns(open_recovered(job.ms), COLUMNS)
-            options = self.config.selfcal().with_options(use_nvss_seeding=name == "seeded")
+            options = self.config.selfcal()
+            options = options.with_options(use_nvss_seeding=True) if name == "seeded" else options.unseeded()
             self.touched = True
             summary = selfcal_ms(job.ms, real_folder(folder), options, list(self.tables)).summary
         verdict: QualityVerdict = judge(summary, self.config)
@@ -420,7 +421,7 @@ class _Work:
         made = image_ms(
             self.job.ms,
             folder / "published",
-            ImagingConfig(**shared),
+            ImagingConfig(**shared).unseeded(),
             field=field,
             spw=spw,
             column="CORRECTED_DATA",

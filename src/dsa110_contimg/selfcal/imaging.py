@@ -25,12 +25,12 @@ from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.corrected_data import corrected_blocks, stokes_data
 from dsa110_contimg.selfcal.data_weights import DataWeights
 from dsa110_contimg.selfcal.model_visibilities import ModelVisibilities, SkyVisibilities
-from dsa110_contimg.sky import ApparentSky
+from dsa110_contimg.sky import ApparentSky, SkyModel
 from dsa110_contimg.sky.components import ARCSEC
 from dsa110_contimg.sky.directions import angular_separation
 from dsa110_contimg.visibilities import NoiseScale, write_selection
 
-__all__ = ["CalibratedImage", "make_image", "measure", "metrics_dict", "region_for"]
+__all__ = ["CalibratedImage", "add_sources", "make_image", "measure", "metrics_dict", "region_for"]
 
 
 #: A source this near to its catalogue position is where the catalogue has it.
@@ -185,11 +185,13 @@ def make_image(
     restored, difference = made.cleaned.restored, None
     shallow = made.shallow.restored
     if sky is not None:
-        restored = _add_sources(made.cleaned, grid, sky, sky.apparent_jy, restored)
+        restored = add_sources(restored, grid, sky.sky, sky.apparent_jy, made.cleaned.beam)
         alike = made.shallow is made.cleaned
-        shallow = restored if alike else _add_sources(made.shallow, grid, sky, sky.apparent_jy, shallow)
+        shallow = (
+            restored if alike else add_sources(shallow, grid, sky.sky, sky.apparent_jy, made.shallow.beam)
+        )
         listed = _in_place(sky, catalogue or sky)
-        difference = _add_sources(made.cleaned, grid, listed, -listed.apparent_jy, restored)
+        difference = add_sources(restored, grid, listed.sky, -listed.apparent_jy, made.cleaned.beam)
     return CalibratedImage(
         cleaned=made.cleaned,
         restored=restored,
@@ -204,15 +206,30 @@ def make_image(
     )
 
 
-def _add_sources(
-    cleaned: CleanResult, grid: ImageGrid, sources: ApparentSky, flux_jy: Float, image: Image
-) -> Image:
-    """Add sources to an image, as wide as its beam."""
-    sky = sources.sky
+def add_sources(image: Image, grid: ImageGrid, sky: SkyModel, flux_jy: Float, beam: RestoringBeam) -> Image:
+    """Add sources to an image, as wide as its beam.
+
+    Parameters
+    ----------
+    image : ndarray, float32, shape (size, size)
+        Jy/beam.
+    grid : ImageGrid
+        Its grid.
+    sky : SkyModel
+        Places and shapes.
+    flux_jy : ndarray, shape (n,)
+        Apparent flux densities.
+    beam : RestoringBeam
+        Beam of the image.
+
+    Returns
+    -------
+    ndarray, float32, shape (size, size)
+    """
     l, m = grid.sky_to_lm(sky.ra_rad, sky.dec_rad)  # noqa: E741
     seen = np.isfinite(l)
     shape = tuple(of_all[seen] for of_all in sky.shape_about(grid.ra_rad, grid.dec_rad))
-    return add_gaussians(image, grid, l[seen], m[seen], flux_jy[seen], cleaned.beam, *shape)
+    return add_gaussians(image, grid, l[seen], m[seen], flux_jy[seen], beam, *shape)
 
 
 def _in_place(sky_model: ApparentSky, catalogue: ApparentSky) -> ApparentSky:

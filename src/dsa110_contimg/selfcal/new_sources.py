@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dsa110_contimg.array_types import Bool, Float, Image
+from dsa110_contimg.array_types import Bool, Float, Image, Int
 from dsa110_contimg.config import SelfCalConfig
-from dsa110_contimg.imaging import RestoringBeam, add_gaussians
+from dsa110_contimg.imaging import RestoringBeam
 from dsa110_contimg.imaging.detection import Detections, find_sources
 from dsa110_contimg.imaging.grid import ImageGrid
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
-from dsa110_contimg.selfcal.imaging import CalibratedImage
-from dsa110_contimg.sky import ApparentSky, SkyModel, angular_separation, lmn_from_radec
-from dsa110_contimg.sky.apparent_sky import BAND_SAMPLES, PART, mean_apparent_flux
+from dsa110_contimg.selfcal.imaging import CalibratedImage, add_sources
+from dsa110_contimg.sky import AntennaBeams, ApparentSky, SkyModel, angular_separation, lmn_from_radec
+from dsa110_contimg.sky.apparent_sky import BAND_SAMPLES, PART, mean_apparent_flux, response_ratio
 from dsa110_contimg.sky.beam import PrimaryBeam
 
 __all__ = ["NEW_SIGMA", "NewSources", "beam_error", "find_new_sources"]
@@ -73,6 +73,7 @@ def find_new_sources(
     *,
     left: float,
     pointing_rad: float,
+    beams: AntennaBeams | None,
 ) -> tuple[NewSources, Bool]:
     """Find what the image of calibrated data shows beside the sources of the catalogue.
 
@@ -92,6 +93,8 @@ def find_new_sources(
         What gains have left of a source that they were not solved for; it is divided by.
     pointing_rad : float
         Error of the pointing in each direction.
+    beams : AntennaBeams or None
+        Where the antennas look, if not where they should.
 
     Returns
     -------
@@ -100,7 +103,7 @@ def find_new_sources(
         Listed sources that a peak turned out to be.
     """
     found = _unlisted(data, final, listed, noise, left)
-    return _apart_from_listed(found, listed, final.cleaned.beam, config, data, pointing_rad)
+    return _apart_from_listed(found, listed, final.cleaned.beam, config, data, pointing_rad, beams)
 
 
 def beam_error(beam: PrimaryBeam, lmn: Float, freq_hz: float, pointing_rad: float) -> Float:
@@ -143,30 +146,24 @@ def _unlisted(
     if own.any():
         rows = len(listed) + np.flatnonzero(own)
         sky = model.sky.select(rows)
-        l, m = grid.sky_to_lm(sky.ra_rad, sky.dec_rad)  # noqa: E741
-        seen = np.isfinite(l)
-        shape = sky.major_rad[seen], sky.minor_rad[seen], sky.pa_rad[seen]
-        image = add_gaussians(image, grid, l[seen], m[seen], model.apparent_jy[rows][seen], beam, *shape)
+        image = add_sources(image, grid, sky, model.apparent_jy[rows], beam)
     noise = (noise / np.float32(left)).astype(np.float32)
     searched = np.ones(image.shape, dtype=bool)
     for sigma, beams in ((NEW_SIGMA, KEPT_OFF_BEAMS), (BRIGHT_SIGMA, KEPT_OFF_BRIGHT_BEAMS)):
         _cut(searched, grid, listed, noise, sigma, beams * beam.major_rad)
     found = find_sources(image, noise, grid, beam, searched, NEW_SIGMA)
     brightest = listed.apparent_jy > SIDELOBE_FLOOR * float(np.median(noise))
-    sky = listed.sky.select(brightest)
-    near = angular_separation(found.ra_rad[:, None], found.dec_rad[:, None], sky.ra_rad, sky.dec_rad)
-    sidelobe = (SIDELOBE * listed.apparent_jy[brightest] > found.peak_jy[:, None]) & (
-        near < SIDELOBE_BEAMS * beam.major_rad
+    bright, bright_jy = listed.sky.select(brightest), listed.apparent_jy[brightest]
+
+    def may_be_one(ra_rad: Float, dec_rad: Float, jy: Float) -> Bool:
+        near = angular_separation(ra_rad[:, None], dec_rad[:, None], bright.ra_rad, bright.dec_rad)
+        sidelobe = (SIDELOBE * bright_jy > jy[:, None]) & (near < SIDELOBE_BEAMS * beam.major_rad)
+        return np.asarray(~sidelobe.any(axis=1))
+
+    return found.choose(
+        may_be_one(found.ra_rad, found.dec_rad, found.peak_jy),
+        may_be_one(found.hole_ra_rad, found.hole_dec_rad, found.hole_jy),
     )
-    return _chosen(found, np.asarray(~sidelobe.any(axis=1)))
-
-
-def _chosen(found: Detections, some: Bool) -> Detections:
-    values = {
-        name: getattr(found, name)[some]
-        for name in ("ra_rad", "dec_rad", "peak_jy", "noise_jy", "position_error_rad")
-    }
-    return replace(found, **values)
 
 
 def _cut(
@@ -193,18 +190,16 @@ def _apart_from_listed(
     config: SelfCalConfig,
     data: CalibrationData,
     pointing_rad: float,
+    beams: AntennaBeams | None,
 ) -> tuple[NewSources, Bool]:
     """Tell new sources from listed ones that were too faint to be expected."""
-    sky = listed.sky
-    away = angular_separation(found.ra_rad[:, None], found.dec_rad[:, None], sky.ra_rad, sky.dec_rad)
+    same, of_hole = (
+        _same_place(listed, ra, dec, SAME_BEAMS * beam.major_rad)
+        for ra, dec in ((found.ra_rad, found.dec_rad), (found.hole_ra_rad, found.hole_dec_rad))
+    )
     brightened = np.zeros(len(listed), dtype=bool)
-    is_new = np.ones(found.ra_rad.size, dtype=bool)
-    if len(listed):
-        for k in range(found.ra_rad.size):
-            nearest = int(np.argmin(away[k]))
-            if away[k, nearest] < SAME_BEAMS * beam.major_rad:
-                is_new[k], brightened[nearest] = False, True
-    some = _chosen(found, is_new)
+    brightened[same[same >= 0]] = True
+    some = found.choose(same < 0, of_hole < 0)
     middle = data.reader.pointing[len(data.reader.times) // 2]
     distance = angular_separation(some.ra_rad, some.dec_rad, float(middle[0]), float(middle[1]))
     return (
@@ -214,7 +209,7 @@ def _apart_from_listed(
             position_error_rad=some.position_error_rad,
             apparent_jy=some.peak_jy,
             error_jy=some.noise_jy,
-            response=_response(some.ra_rad, some.dec_rad, listed, config, data),
+            response=_response(some.ra_rad, some.dec_rad, listed, config, data, beams),
             beam_error=beam_error(
                 listed.beam,
                 lmn_from_radec(some.ra_rad, some.dec_rad, float(middle[0]), float(middle[1])),
@@ -222,22 +217,37 @@ def _apart_from_listed(
                 pointing_rad,
             ),
             distance_rad=distance,
-            false_expected=found.false_expected,
-            n_negative=found.n_negative,
-            searched=found.searched,
+            false_expected=some.false_expected,
+            n_negative=some.n_negative,
+            searched=some.searched,
         ),
         brightened,
     )
 
 
+def _same_place(listed: ApparentSky, ra_rad: Float, dec_rad: Float, radius_rad: float) -> Int:
+    """Return the nearest listed source of each place within a radius, -1 where there is none."""
+    if not len(listed):
+        return np.full(ra_rad.size, -1)
+    sky = listed.sky
+    away = angular_separation(ra_rad[:, None], dec_rad[:, None], sky.ra_rad, sky.dec_rad)
+    return np.where(away.min(axis=1) < radius_rad, away.argmin(axis=1), -1)
+
+
 def _response(
-    ra_rad: Float, dec_rad: Float, listed: ApparentSky, config: SelfCalConfig, data: CalibrationData
+    ra_rad: Float,
+    dec_rad: Float,
+    listed: ApparentSky,
+    config: SelfCalConfig,
+    data: CalibrationData,
+    beams: AntennaBeams | None,
 ) -> Float:
     """Return what the beam lets through at given places, mean over band and dumps."""
     sky = SkyModel.points(ra_rad, dec_rad, np.ones(len(ra_rad)), spectral_index=config.spectral_index)
     freq = data.reader.freq_hz
     band = np.linspace(float(freq.min()), float(freq.max()), BAND_SAMPLES)
-    pointings = np.unique(data.reader.pointing, axis=0)
-    return (
-        mean_apparent_flux(sky, listed.beam, pointings, band) / sky.flux_at(np.array([listed.freq_hz]))[:, 0]
-    )
+    through = mean_apparent_flux(sky, listed.beam, np.unique(data.reader.pointing, axis=0), band)
+    middle = data.reader.pointing[len(data.reader.times) // 2]
+    plain = replace(listed, sky=sky, apparent_jy=through, antenna_beams=None)
+    through = through * response_ratio(plain, beams, float(middle[0]), float(middle[1]))
+    return through / sky.flux_at(np.array([listed.freq_hz]))[:, 0]

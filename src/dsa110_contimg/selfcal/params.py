@@ -243,8 +243,9 @@ def _require_consistent(config: SelfCalConfig, output_dir: Path, caltables: Sequ
         )
     if config.spw_map and not caltables:
         raise ConfigError("is given without initial tables", "spw_map", "give --caltable too")
-    if output_dir.exists() and not output_dir.is_dir():
-        raise ResourceError("is not a folder", output_dir, "choose another output folder")
+    there = next(p for p in (output_dir.absolute(), *output_dir.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise ResourceError("is not a folder", there, "choose another output folder")
 
 
 def _require_room(context: ObsContext, output_dir: Path, config: SelfCalConfig) -> None:

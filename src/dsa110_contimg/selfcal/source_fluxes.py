@@ -181,7 +181,14 @@ def measure_fluxes(
     new, brightened = None, np.zeros(n, dtype=bool)
     if kept is not None and modelled:
         new, brightened = find_new_sources(
-            data, final, listed, config, noise, left=left, pointing_rad=math.radians(pointing_deg)
+            data,
+            final,
+            listed,
+            config,
+            noise,
+            left=left,
+            pointing_rad=math.radians(pointing_deg),
+            beams=kept.sky.antenna_beams,
         )
     split = _is_split(state.sky_model, listed)
     # Not where nothing can be said: outside the image, or in a null of the beam.
@@ -277,11 +284,7 @@ def _taken(
     groups = len(data.spw_ids) if freedom.per_spw else 1
     sizes = groups, reader.times.size, len(reader.ms.antennas)
     room = max(2, int(SHARE_BYTES / (16 * math.prod(sizes))))
-    rest = np.arange(min(BRIGHTEST_SHARED, room), chosen.size)
-    spread_out = (
-        rest[np.linspace(0, rest.size - 1, min(OTHERS_SHARED, rest.size)).astype(int)] if rest.size else rest
-    )
-    some = np.unique(np.concatenate([np.arange(min(BRIGHTEST_SHARED, room, chosen.size)), spread_out]))[:room]
+    some = _worked_out(chosen.size, room)
     # The sources as they are in the model, and at their listed fluxes.
     sky = replace(kept.sky.sky.select(chosen[some]), flux_jy=listed.sky.flux_jy[chosen[some]])
     few = replace(kept.sky, sky=sky, apparent_jy=listed.apparent_jy[chosen[some]])
@@ -305,6 +308,14 @@ def _taken(
     taken = np.diag(np.full(chosen.size, typical))
     taken[np.ix_(some, some)] = share
     return taken, typical, float(np.std(faint)) if faint.size > 1 else typical
+
+
+def _worked_out(n: int, room: int) -> Int:
+    """Choose of which sources, brightest first, it is worked out what gains take: some faint ones always."""
+    bright = min(n, BRIGHTEST_SHARED, max(1, room // 2))
+    faint = min(n - bright, OTHERS_SHARED, room - bright)
+    spread = np.linspace(bright, n - 1, faint).round().astype(int) if faint > 0 else np.zeros(0, dtype=int)
+    return np.unique(np.concatenate([np.arange(bright), spread]))
 
 
 def _scale(ratio: Float, shift_rad: Float) -> tuple[float, float, Float]:

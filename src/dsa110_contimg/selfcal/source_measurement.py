@@ -224,7 +224,6 @@ def measure_sources(
     catalogue: ApparentSky,
     noise: NoiseScale,
     *,
-    few: bool = False,
     before: SourceMeasurement | None = None,
 ) -> SourceMeasurement | None:
     """Measure flux and position of the bright catalogue sources on the calibrated data, all together.
@@ -233,27 +232,23 @@ def measure_sources(
     ----------
     data, weights, model, tables, catalogue, noise
         As of :func:`fit_sources`.
-    few : bool
-        Measure also where the bright sources are too few for a median; none is taken out then.
     before : SourceMeasurement, optional
         An earlier measurement of the same sources in the same data.
 
     Returns
     -------
     SourceMeasurement or None
-        None if there are too few bright sources for a median, or none at all.
+        None if there are too few bright sources for a median.
     """
     chosen = np.flatnonzero(catalogue.sky.is_point)[:MOST_SOURCES]
-    if chosen.size < (1 if few else FEWEST_SOURCES):
+    if chosen.size < FEWEST_SOURCES:
         return None
     known = None if before is None else before.coupling
     fit = fit_sources(data, weights, model, tables, catalogue, chosen, noise, known=known)
     good = fit.good
-    scale, middle = 1.0, np.zeros(2)
-    if np.count_nonzero(good) >= FEWEST_SOURCES:
-        scale, middle = float(np.median(fit.ratio[good])), np.median(fit.shift_rad[good], axis=0)
-    elif not (few and good.any()):
+    if np.count_nonzero(good) < FEWEST_SOURCES:
         return None
+    scale, middle = float(np.median(fit.ratio[good])), np.median(fit.shift_rad[good], axis=0)
     return SourceMeasurement(
         index=chosen,
         ratio=fit.ratio / scale,

@@ -19,6 +19,7 @@ from dsa110_contimg.selfcal.imaging import CalibratedImage
 from dsa110_contimg.selfcal.model_visibilities import ModelVisibilities, SkyVisibilities
 from dsa110_contimg.selfcal.sky_check import Estimate, HeldoutSources, SkyCheck
 from dsa110_contimg.selfcal.source_measurement import SourceMeasurement
+from dsa110_contimg.selfcal.untouched_score import UntouchedScore
 from dsa110_contimg.sky import ApparentSky, PrimaryBeam
 from dsa110_contimg.sky.beam import RoundBeam
 from dsa110_contimg.visibilities import NoiseBounds, NoiseScale
@@ -237,8 +238,8 @@ class CalState:
         What speaks against sky, beam, data or start.
     sky_differs : bool
         Whether the sky has shown itself to be another than the catalogue's.
-    untouched : (float, float) or None
-        Chi-squared of the calibration and of the input on data that no step has used.
+    untouched : UntouchedScore or None
+        Of the calibration and of the input, on data that no step has used.
     mask : ndarray of bool, shape (size, size), or None
         Catalogue mask, made for the beam of the first image.
     n_judged : int
@@ -276,7 +277,7 @@ class CalState:
     scale: Scale | None = None
     findings: tuple[Finding, ...] = ()
     sky_differs: bool = False
-    untouched: tuple[float, float] | None = None
+    untouched: UntouchedScore | None = None
     mask: Bool | None = None
     n_judged: int = 0
     tables: tuple[GainTable, ...] = ()

@@ -31,7 +31,7 @@ from dsa110_contimg.visibilities import NoiseBounds, NoiseScale
 
 __all__ = ["Figures", "summary_of"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: An image cannot be quieter than its thermal noise: below this ratio the noise was not measured right.
 LOWEST_THERMAL_RATIO = 0.97
 #: A noise this many times above or below what the telescope should have is told.
@@ -123,8 +123,8 @@ def summary_of(
         "seed_flux_jy": float(catalogue.apparent_jy.sum()) if catalogue else 0.0,
         "anchor": _flux_scale(state),
         "heldout_sources": _heldout(state),
-        "chi2_untouched": _finite(state.untouched[0]) if state.untouched else None,
-        "chi2_untouched_input": _finite(state.untouched[1]) if state.untouched else None,
+        "chi2_untouched": _finite(state.untouched.calibrated) if state.untouched else None,
+        "chi2_untouched_input": _finite(state.untouched.as_found) if state.untouched else None,
         "pointing": _pointing(figures.reports[POINTING]),
         "beam": _beam(params, state),
         "findings": [asdict(f) for f in state.findings],

@@ -264,7 +264,7 @@ class MeasuredSources(_Part):
 class Summary(_Part):
     """What ``selfcal_summary.json`` holds. It is written last: where it is, the run has finished."""
 
-    schema_version: Literal[1] = Field(description="Raised when a key changes its meaning or goes")
+    schema_version: Literal[2] = Field(description="Raised when a key changes its meaning or goes")
     status: Literal["improved", "converged", "no_improvement", "diverged", "refused"] = Field(
         description="How the run ended"
     )

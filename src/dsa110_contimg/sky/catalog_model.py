@@ -115,6 +115,7 @@ def build_catalog_model(
         indices = SourceIndices(
             np.full(len(rows), spectral_index), np.full(len(rows), np.nan), ("assumed",) * len(rows)
         )
+    notes += indices.notes
     sky = catalog_sky(rows, catalog, spectral_index)
     sky = replace(sky, spectral_index=indices.index)
     origin = dict(zip(sky.name, zip(indices.origin, indices.error, strict=True), strict=True))

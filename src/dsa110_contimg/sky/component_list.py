@@ -34,8 +34,6 @@ KNOWN = {
 BEFORE = re.compile(r"^\s*#?\s*\(?\s*format\s*=\s*(.*?)\s*$", re.IGNORECASE)
 BEHIND = re.compile(r"^\s*#\s*\((.*)\)\s*=\s*format\s*$", re.IGNORECASE)
 FIELD = re.compile(r"\s*([A-Za-z0-9_:]*)\s*(?:=\s*(fixed)?\s*(?:'([^']*)'|\"([^\"]*)\"))?\s*", re.IGNORECASE)
-BETWEEN_COMMAS = r"""((?:\[[^\]]*\]|'[^']*'|"[^"]*"|[^,])*)(?:,|$)"""
-BETWEEN_BLANKS = r"((?:\[[^\]]*\]|\S)+)(?:\s+|$)"
 BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
 

@@ -201,7 +201,7 @@ def _components(
         ("dec_deg", ~(np.abs(dec) <= 90)),
         ("flux_jy" if "flux_jy" in columns else "flux_mjy", ~np.isfinite(flux)),
         ("reference_freq_mhz", ~(freq > 0)),
-        ("major_arcsec", ~(major >= 0)),
+        ("major_arcsec", ~((major >= 0) & np.isfinite(major))),
         ("minor_arcsec", ~(minor >= 0)),
     )
     for name, wrong in checks:

@@ -20,6 +20,7 @@ from dsa110_contimg.catalogs.spectral_index import (
     PairIndices,
     pair_indices,
 )
+from dsa110_contimg.errors import CatalogFormatError
 
 __all__ = ["ORIGINS", "SeedSpectra", "SourceIndices", "source_indices"]
 
@@ -40,12 +41,15 @@ class SourceIndices:
         list; ``assumed``.
     hashes : tuple of str
         Of the strips of the other surveys that told.
+    notes : tuple of str
+        Surveys that could not be asked, and why.
     """
 
     index: Float
     error: Float
     origin: tuple[str, ...]
     hashes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,9 +157,15 @@ def source_indices(
 
     pairs: dict[str, PairIndices] = {}
     hashes: dict[str, str] = {}
+    skipped: list[str] = []
     for other in sorted(others, key=lambda survey: order(survey.name)):
         wide = min(90.0, radius_deg + 2 * max(base.beam_arcsec, other.beam_arcsec) / 3600)
-        listed = query_listed(other.name, ra_deg, dec_deg, wide, catalog_dir)
+        try:
+            listed = query_listed(other.name, ra_deg, dec_deg, wide, catalog_dir)
+        except CatalogFormatError as damaged:
+            # No other survey is needed: a damaged strip of one stops nobody who did not ask for it.
+            skipped.append(f"spectral indices are not looked for in {other.name.upper()}: {damaged}")
+            continue
         beside = query_listed(base.name, ra_deg, dec_deg, wide, catalog_dir)
         pairs[other.name] = pair_indices(rows, base, listed, other, beside)
         hashes[other.name] = str(listed.meta["catalog_hash"])
@@ -174,4 +184,5 @@ def source_indices(
         index[known], error[known] = pair.index[known], pair.error[known]
         origin[known] = f"{base.name}+{name}"
     told = {name.rpartition("+")[2] for name in origin if "+" in name}
-    return SourceIndices(index, error, tuple(origin), tuple(hashes[name] for name in sorted(told)))
+    of_told = tuple(hashes[name] for name in sorted(told))
+    return SourceIndices(index, error, tuple(origin), of_told, tuple(skipped))

@@ -61,7 +61,7 @@ def kept(still):
 
 def left(data, state):
     """What the model leaves of the data, in units of thermal variance."""
-    return untouched_scores(data, state.model, state.weights, state.last.tables, state.noise)[0]
+    return untouched_scores(data, state.model, state.weights, state.last.tables, state.noise).calibrated
 
 
 def moved(data, state):

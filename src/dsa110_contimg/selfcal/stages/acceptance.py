@@ -17,13 +17,14 @@ from dsa110_contimg.selfcal.acceptance import (
     worse_than_found,
 )
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
+from dsa110_contimg.selfcal.findings import Finding
 from dsa110_contimg.selfcal.image_state import image_state
 from dsa110_contimg.selfcal.imaging import CalibratedImage, measure, region_for
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
 from dsa110_contimg.selfcal.solve_round import MIN_SIGNAL_SNR
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.state import CalState, Outcome, Round, Verdict
-from dsa110_contimg.selfcal.untouched_score import untouched_scores
+from dsa110_contimg.selfcal.untouched_score import UntouchedScore, untouched_scores
 from dsa110_contimg.sky import ApparentSky
 
 __all__ = ["acceptance", "conclude", "initial_image", "not_worse_as_delivered", "require_signal"]
@@ -149,9 +150,14 @@ def _not_worse_than_found(
     with log.timed("measure"):
         scores = untouched_scores(data, state.kept_model, state.weights, state.tables, state.noise)
     state = replace(state, untouched=scores)
-    if scores[0] > scores[1]:
-        worse = f"predicts data that no step has used worse: chi2 {scores[1]:.5g} -> {scores[0]:.5g}"
-        return _rolled_back(state, log, worse)
+    if scores.calibrated > scores.as_found:
+        change = f"{scores.as_found:.5g} -> {scores.calibrated:.5g}"
+        return _rolled_back(state, log, f"predicts data that no step has used worse: chi2 {change}")
+    blind = scores.blind_receptor()
+    if blind is not None:
+        text = _blind(data, blind, scores)
+        state = replace(state, findings=(*state.findings, Finding("polarisation", text)))
+        return _rolled_back(state, log, text)
     if _was_incoherent(state):
         return state
     depth = kept.cleaned.threshold_jy
@@ -169,6 +175,17 @@ def _not_worse_than_found(
     if not worse and far and not (check is not None and check.tells):
         state, worse = _worse_when_deep(data, state, config, log)
     return _rolled_back(state, log, worse) if worse else state
+
+
+def _blind(data: CalibrationData, receptor: int, scores: UntouchedScore) -> str:
+    """Say of a hand that it does not see the sky which the other one sees."""
+    window = data.reader.ms.spectral_window(data.spw_ids[0])
+    weak, good = (2 * window.receptor_names[r] for r in (receptor, 1 - receptor))
+    return (
+        f"the model leaves {100 * scores.left_over[receptor]:.0f} % of the power of {weak} and "
+        f"{100 * max(0.0, scores.left_over[1 - receptor]):.0f} % of that of {good}: is {weak} conjugated, or "
+        "connected to other antennas? mend or flag it"
+    )
 
 
 def _image_of_input(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from dsa110_contimg.array_types import Complex
-from dsa110_contimg.calibration.gains import GainTable, typical_amplitude
+from dsa110_contimg.calibration.gains import Gains, GainTable, typical_amplitude
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.findings import Finding, coherent
@@ -145,8 +145,8 @@ def _position(data: CalibrationData, state: CalState, log: StageLog) -> CalState
     if size < LEAST_SHIFT:
         return state
     text = (
-        f"the catalogue's positions ({n} sources) lie {size / ARCSEC:.1f} arcsec from the input's, whose own "
-        f"error is {moved.error_rad / ARCSEC:.1f}: those of the input are kept"
+        f"the catalogue's positions{f' ({n} sources)' if n else ''} lie {size / ARCSEC:.1f} arcsec from the "
+        f"input's, whose own error is {moved.error_rad / ARCSEC:.1f}: the sky stays where the input has it"
     )
     log.note(text)
     first = next(t for t in state.last.tables if t.kind != "B Jones")
@@ -157,15 +157,15 @@ def _position(data: CalibrationData, state: CalState, log: StageLog) -> CalState
 
 def _turned(data: CalibrationData, table: GainTable, shift_rad: tuple[float, float]) -> GainTable:
     """Take a phase gradient out of a table, at the frequency of each window or of all that share a gain."""
-    shared = len({id(g) for g in table.gains.values()}) == 1
-    middle, made = float(data.reader.freq_hz.mean()), {}
+    middle = float(data.reader.freq_hz.mean())
+    made: dict[int, Gains] = {}
     path = np.nan_to_num(data.reader.antenna_uv()) @ np.asarray(shift_rad)
-    for spw, gains in table.gains.items():
-        freq = middle if shared else float(gains.freq_hz.mean())
+    for gains in table.gains.values():
+        freq = middle if table.is_shared else float(gains.freq_hz.mean())
         at = np.stack([np.interp(gains.time_s, data.reader.times, x) for x in path.T], axis=1)
         turn: Complex = np.exp(-2j * np.pi * freq / SPEED_OF_LIGHT * at)
-        made[spw] = replace(gains, gain=gains.gain * turn[:, :, None, None])
-    return replace(table, gains=made)
+        made[id(gains)] = replace(gains, gain=gains.gain * turn[:, :, None, None])
+    return replace(table, gains={spw: made[id(gains)] for spw, gains in table.gains.items()})
 
 
 def _shifted(model: ApparentSky, shift_rad: tuple[float, float], centre: tuple[float, float]) -> ApparentSky:
