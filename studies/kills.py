@@ -27,7 +27,7 @@ from dsa110_contimg.simulate import simulate
 from dsa110_contimg.visibilities.measurement_set import data_hash
 from dsa110_contimg.visibilities.tables import open_table
 
-ARRAY = Path(__file__).resolve().parents[1] / "tests" / "compact.txt"
+ARRAY = Path(__file__).resolve().parents[1] / "docs" / "how-to" / "core.txt"
 COLUMNS = ("MODEL_DATA", "CORRECTED_DATA", "FLAG")
 
 

@@ -219,10 +219,7 @@ def outcome_of(
         judged = kept.image_verdict
         # The signal to noise that is told is that of the image that is delivered, which is made later.
         said = kept.verdict.reason if judged is None or judged.subject == "snr" else kept.reason
-        message = f"improved by round {accepted[-1]}: {said}"
-        if kept.chi2_heldout > EXPLAINED_CHI2:
-            message += "; the model leaves far more than noise unexplained: check the result"
-        return Outcome("improved", message)
+        return Outcome("improved", f"improved by round {accepted[-1]}: {said}")
     for this, ratio in zip(rounds, snr_ratios, strict=True):
         if ratio is not None and ratio < DIVERGED_SNR:
             return Outcome("diverged", f"diverged and rolled back: {this.reason}")

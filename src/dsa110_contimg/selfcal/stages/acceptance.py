@@ -10,6 +10,7 @@ from dsa110_contimg.array_types import Bool
 from dsa110_contimg.calibration.gains import GainTable, typical_amplitude
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.selfcal.acceptance import (
+    EXPLAINED_CHI2,
     Appraisal,
     appraise_image,
     confirmed_by_sources,
@@ -126,6 +127,14 @@ def _with_outcome(data: CalibrationData, state: CalState, config: SelfCalConfig,
     ratios = [None if state.tables else _snr_ratio(data, state, this) for this in state.rounds]
     before = state.input_score.chi2_heldout if state.input_score else None
     outcome = outcome_of(state.rounds, ratios, before)
+    left = max((r.chi2_heldout for r in state.rounds if r.tables == state.tables), default=0.0)
+    if outcome.status == "improved" and left > EXPLAINED_CHI2:
+        text = (
+            f"the model leaves {left:.1f} times the thermal variance: check for a bright source that the "
+            "catalogue lacks, positions of antennas and UVW, interference, and what is said besides"
+        )
+        found = [f for f in state.findings if f.kind != "unexplained"]
+        state = replace(state, findings=(Finding("unexplained", text), *found))
     if state.findings and outcome.status == "improved":
         words = "; ".join([outcome.message, *(f.text for f in state.findings)])
         outcome = replace(outcome, message=words)
