@@ -192,7 +192,7 @@ def _named(
     best, cause = max(MIRRORED, listed_fraction + CLEARLY_MORE), ""
     for (east, north), words in MIRRORS.items():
         model = _mirrored(listed, east, north, data.reader.phase_center)
-        first = halves(model, model, (float(middle[0]), float(middle[1])))
+        first = halves(model, model, (float(middle[0]), float(middle[1])), data.resolution_rad)
         found = recovered_halves(data, state, config, model, model, first, log)
         fraction = max((h.fraction for h in found if h.expected > MIRRORED), default=0.0)
         if fraction > best:
@@ -238,7 +238,7 @@ def _through_another_beam(
         except (CatalogError, SeedError):
             # Nothing can be said of it.
             continue
-        first = halves(model, model, (float(middle[0]), float(middle[1])))
+        first = halves(model, model, (float(middle[0]), float(middle[1])), data.resolution_rad)
         found = recovered_halves(data, state, config, model, model, first, log)
         told = [h.fraction for h in found if h.expected > MIRRORED]
         off = max((abs(np.log(np.clip(f, 1e-3, 1e3))) for f in told), default=np.inf)
