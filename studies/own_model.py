@@ -62,7 +62,7 @@ def gain_difference(one: Path, other: Path) -> dict[str, float]:
     return {
         "flux_scale": scale,
         "phase_rms_deg": float(np.degrees(np.std(np.angle(off))) / np.sqrt(2)),
-        "amplitude_rms": float(np.std(np.abs(off)) / 2),
+        "amplitude_rms": float(np.std(np.abs(off)) / np.sqrt(2)),
         "gain_rms": float(np.sqrt(np.mean(np.abs(off - 1) ** 2) / 2)),
     }
 
