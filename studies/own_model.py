@@ -25,7 +25,8 @@ from dsa110_contimg.simulate.observe import simulate
 from dsa110_contimg.sky import SkyModel
 from studies.any_sky import write_array
 
-SIZE, CELL_ARCSEC = 1024, 15.0
+#: Five pixels across the beam of the longest baselines: a component is at the centre of its pixel.
+SIZE, CELL_ARCSEC = 2400, 8.0
 
 
 def dp3_text(sky: SkyModel) -> str:

@@ -17,6 +17,8 @@ from dsa110_contimg.selfcal.findings import (
     weightiest_first,
 )
 from dsa110_contimg.selfcal.sky_check import FEWEST_SOURCES, Estimate, SkyCheck
+from dsa110_contimg.selfcal.state import CalState
+from dsa110_contimg.selfcal.summary import _scale_verified
 from dsa110_contimg.simulate.elliptical_beam import EllipticalBeam
 from dsa110_contimg.sky import AiryBeam, GaussianBeam
 
@@ -221,6 +223,17 @@ def test_far_from_the_catalogues_frequency():
     (said,) = found(few, spectra=Carried(10.0, 0.0))
     assert "no second catalogue" in said.text
     assert "0.20 of their flux as found, 0.90 now" in said.text
+
+
+def test_a_flux_scale_is_verified_by_many_sources_of_fluxes_that_are_known_there():
+    def verified(check, *findings):
+        return _scale_verified(CalState(weights=None, sky_check=check, findings=findings))
+
+    assert verified(HEALTHY)
+    assert verified(HEALTHY, Finding("moved", ""))
+    assert not verified(HEALTHY, Finding("extrapolated", ""))
+    assert not verified(changed(n_agreeing=30))
+    assert not verified(None)
 
 
 def test_what_spectra_leave_open_is_no_other_sky_but_what_is_not_there_is():
