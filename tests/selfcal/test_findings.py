@@ -220,7 +220,7 @@ def test_far_from_the_catalogues_frequency():
     assert (said.kind, said.status) == ("extrapolated", "")
     assert "40 % of the flux alone" in said.text
     few = changed(n_sources=0, n_agreeing=0, phased=Estimate(0.9, 0.1), phased_input=0.2)
-    (said,) = found(few, spectra=Carried(10.0, 0.0))
+    (said,) = found(few, spectra=Carried(10.0, 0.001))
     assert "no second catalogue" in said.text
     assert "0.20 of their flux as found, 0.90 now" in said.text
 

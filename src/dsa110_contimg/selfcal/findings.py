@@ -66,6 +66,8 @@ OF_SOURCES = frozenset(
 COHERENT, FEWEST_ANTENNAS = 0.8, 8
 #: Where less than this part of the flux is measured near the observed frequency, there is no flux scale.
 MEASURED_FLUX = 0.5
+#: A smaller part is not worth telling: the brightest sources of the sky, in sidelobes, have known spectra.
+SOME_FLUX = 0.005
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,7 @@ def unexplained(check: SkyCheck, chi2_input: float, chi2: float) -> tuple[Findin
 def _extrapolated(check: SkyCheck, spectra: Carried) -> str:
     """Say what is not known of fluxes that were carried far, and what is all the same."""
     some = f"a second catalogue measures {100 * spectra.measured:.0f} % of the flux alone"
-    how = some if spectra.measured else "no second catalogue measures there"
+    how = some if spectra.measured >= SOME_FLUX else "no second catalogue measures there"
     text = (
         f"the catalogue's fluxes are carried by a factor of {spectra.factor:.1f} in frequency, and {how}: "
         "the flux scale is not verified, and the mean gain amplitude is left at one"
