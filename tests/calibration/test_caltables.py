@@ -3,6 +3,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 from casacore.tables import table
 
 from dsa110_contimg.calibration import caltables
@@ -95,6 +96,24 @@ def test_what_was_written_is_read_back(rng, small_ms, tmp_path, kind, npol):
         np.testing.assert_allclose(getattr(back, name), wanted, rtol=1e-6, err_msg=name)
     assert back.freq_hz == pytest.approx([small_ms.spectral_windows[0].freq_hz.mean()])
     assert list(tmp_path.iterdir()) == [tmp_path / "cal"]
+
+
+def test_fields_in_b1950_are_told_from_those_nearby(rng, small_ms, tmp_path):
+    """An old calibrator beside the target: half a degree off, another one would be nearest."""
+    write_gain_table(tmp_path / "cal", "G Jones", {0: some_gains(rng, len(small_ms.antennas))}, small_ms)
+    old = SkyCoord("12h00m00s", "+50d00m00s", frame="fk4", equinox="B1950")
+    with table(str(tmp_path / "cal" / "FIELD"), ack=False, readonly=False) as sub:
+        sub.putcell("PHASE_DIR", 0, np.array([[old.ra.rad, old.dec.rad]]))
+        info = dict(sub.getcolkeywords("PHASE_DIR").get("MEASINFO", {}))
+        for key in ("VarRefCol", "TabRefTypes", "TabRefCodes"):
+            info.pop(key, None)
+        sub.putcolkeyword("PHASE_DIR", "MEASINFO", info | {"type": "direction", "Ref": "B1950"})
+    found = SkyCoord(*read_gain_table(tmp_path / "cal").field_direction[0], unit="rad")
+    assert found.separation(old.icrs).arcsec < 0.01
+    assert found.separation(SkyCoord(old.ra, old.dec)).deg > 0.2
+    with table(str(tmp_path / "cal" / "FIELD"), ack=False, readonly=False) as sub:
+        sub.putcolkeyword("PHASE_DIR", "MEASINFO", info | {"type": "direction", "Ref": "AZELGEO"})
+    assert 0 not in read_gain_table(tmp_path / "cal").field_direction
 
 
 def test_a_gain_can_be_written_for_each_of_several_windows(rng, small_ms, tmp_path):

@@ -320,7 +320,8 @@ def test_trap_vlass_duplicates_and_sidelobes_are_left_out_and_epoch_1_is_correct
 def test_trap_wenss_wholes_are_left_out_beside_their_components_and_b1950_is_converted(
     tmp_path: Path,
 ) -> None:
-    b1950 = [("RAB1950", '"h:m:s"', ["12 00 00.0"] * 3), ("DEB1950", '"d:m:s"', ["+50 00 00"] * 3)]
+    ra = ["12 00 00.0", "12 00 00.0", "12 01 00.0"]
+    b1950 = [("RAB1950", '"h:m:s"', ra), ("DEB1950", '"d:m:s"', ["+50 00 00"] * 3)]
     rest = [("Flg1", "", ["M", "C", "E"]), ("Sint", "mJy", ["90", "60", "20"])]
     table = read_catalog(vizier(tmp_path / "a", [*b1950, *rest]), "wenss")
     assert list(table["flux_mjy"]) == [60.0, 20.0]
@@ -328,6 +329,24 @@ def test_trap_wenss_wholes_are_left_out_beside_their_components_and_b1950_is_con
     expected = SkyCoord("12h00m00s", "+50d00m00s", frame="fk4", equinox="B1950").icrs
     assert place.separation(expected).arcsec < 0.5
     assert place.separation(SkyCoord("12h00m00s", "+50d00m00s")).deg > 0.25
+
+
+@pytest.mark.parametrize(
+    ("frames", "polar"),
+    [(["WNH74_100", "WNP80_010", "WNH40_200", "WNP80_010"], [0, 1, 0, 1]), (None, [0, 0, 0, 1])],
+)
+def test_trap_wenss_was_observed_at_352_mhz_about_the_pole(
+    tmp_path: Path, frames: list[str] | None, polar: list[int]
+) -> None:
+    columns = [
+        *(("RAJ2000", "deg", ["10", "20", "30", "40"]), ("DEJ2000", "deg", ["74", "74", "40", "80"])),
+        *(("Flg1", "", ["S"] * 4), ("Sint", "mJy", ["100"] * 4)),
+        *([("Frame", "", frames)] if frames else []),
+    ]
+    table = read_catalog(vizier(tmp_path / "a", columns), "wenss")
+    at_325 = 100.0 * (352 / 325) ** 0.75
+    assert list(table["flux_mjy"]) == pytest.approx([at_325 if k else 100.0 for k in polar])
+    assert any("352 MHz" in note for note in table.meta["notes"])
 
 
 def test_noise_does_not_widen_a_point(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from dsa110_contimg.calibration.phase_gradient import PhaseGradient
 from dsa110_contimg.selfcal import findings as rules
 from dsa110_contimg.selfcal.findings import (
+    Carried,
     Finding,
     coherent,
     findings_of,
@@ -16,6 +17,8 @@ from dsa110_contimg.selfcal.findings import (
     weightiest_first,
 )
 from dsa110_contimg.selfcal.sky_check import FEWEST_SOURCES, Estimate, SkyCheck
+from dsa110_contimg.selfcal.state import CalState
+from dsa110_contimg.selfcal.summary import _scale_verified
 from dsa110_contimg.simulate.elliptical_beam import EllipticalBeam
 from dsa110_contimg.sky import AiryBeam, GaussianBeam
 
@@ -42,8 +45,11 @@ HEALTHY = SkyCheck(
 STILL = PhaseGradient((0.5 * ARCSEC, 0.0), 0.3 * ARCSEC, 0.99, 0.99, 60)
 
 
-def found(check=HEALTHY, gradient=STILL, ratio=1.0):
-    return findings_of(check, gradient, HALF_POWER, ratio)
+NEAR = Carried()
+
+
+def found(check=HEALTHY, gradient=STILL, spectra=NEAR):
+    return findings_of(check, gradient, HALF_POWER, spectra)
 
 
 def changed(**values):
@@ -127,7 +133,7 @@ def test_each_kind_with_its_verdict(kind, status, values, says):
 )
 def test_a_wrong_beam_is_told_with_the_diameter_to_give(beam, width, words):
     check = changed(beam_width=Estimate(width, 0.01))
-    (said,) = findings_of(check, STILL, HALF_POWER, 1.0, beam)
+    (said,) = findings_of(check, STILL, HALF_POWER, Carried(), beam)
     assert words in said.text
     assert ("--solve-beam-width" in said.text) == (said.status == "")
 
@@ -207,16 +213,42 @@ def test_coherence_is_that_of_some_antennas():
     assert not coherent(replace(STILL, n_antennas=rules.FEWEST_ANTENNAS - 1))
 
 
-@pytest.mark.parametrize("factor", [1.5, 1 / 1.5])
-def test_far_from_the_catalogues_frequency(factor):
-    assert found(ratio=factor) == ()
-    (said,) = found(ratio=factor ** (1.1 * np.log(rules.FAR_IN_FREQUENCY) / np.log(1.5)))
+def test_far_from_the_catalogues_frequency():
+    # A second catalogue measures most of the flux on the other side: its scale is known.
+    assert found(spectra=Carried(4.0, 0.6)) == ()
+    (said,) = found(spectra=Carried(4.0, 0.4))
     assert (said.kind, said.status) == ("extrapolated", "")
+    assert "40 % of the flux alone" in said.text
+    few = changed(n_sources=0, n_agreeing=0, phased=Estimate(0.9, 0.1), phased_input=0.2)
+    (said,) = found(few, spectra=Carried(10.0, 0.001))
+    assert "no second catalogue" in said.text
+    assert "0.20 of their flux as found, 0.90 now" in said.text
+
+
+def test_a_flux_scale_is_verified_by_many_sources_of_fluxes_that_are_known_there():
+    def verified(check, *findings):
+        return _scale_verified(CalState(weights=None, sky_check=check, findings=findings))
+
+    assert verified(HEALTHY)
+    assert verified(HEALTHY, Finding("moved", ""))
+    assert not verified(HEALTHY, Finding("extrapolated", ""))
+    assert not verified(changed(n_agreeing=30))
+    assert not verified(None)
+
+
+def test_what_spectra_leave_open_is_no_other_sky_but_what_is_not_there_is():
+    few = {"n_sources": 0, "n_agreeing": 0}
+    missing, absent = (changed(recovered=Estimate(x, 0.05), **few) for x in (0.5, 0.1))
+    assert found(missing)[0].status == "refused"
+    assert found(missing, spectra=Carried(10.0, 1.0, 0.6)) == ()
+    assert found(absent, spectra=Carried(10.0, 1.0, 0.6))[0].status == "refused"
 
 
 def test_the_weightiest_comes_first():
     values = AIMED | FEW | {"phased_input": 1.2, "time_trend": Estimate(1.0, 0.01)}
-    status = [f.status for f in found(changed(**values), moved(3 * rules.SHIFTED / ARCSEC), 3.0)]
+    status = [
+        f.status for f in found(changed(**values), moved(3 * rules.SHIFTED / ARCSEC), Carried(3.0, 0.0))
+    ]
     order = ["refused", "no_improvement", ""]
     assert status == sorted(status, key=order.index)
     assert set(status) == set(order)

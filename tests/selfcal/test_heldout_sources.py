@@ -11,6 +11,7 @@ from dsa110_contimg.progress import LogProgress
 from dsa110_contimg.selfcal.heldout_sources import (
     MOST_MEASURED,
     halves,
+    leaders,
     measure_heldout_sources,
     recovered_halves,
 )
@@ -46,7 +47,7 @@ def random_sky(seed, n, slope):
 @given(st.integers(0, 10**6), st.integers(100, 400), st.sampled_from([2.0, 3.0, 10.0]))
 def test_both_halves_hold_flux_everywhere(seed, n, slope):
     lm, model = random_sky(seed, n, slope)
-    first, flux = halves(model, model, CENTRE), model.apparent_jy
+    first, flux = halves(model, model, CENTRE, 0.0), model.apparent_jy
     assert first[0]
     assert abs(flux[first].sum() - flux[~first].sum()) <= 1.5 * flux[0]
     ring = np.floor(np.hypot(*lm.T) / HALF_POWER * 3).clip(max=3)
@@ -64,7 +65,7 @@ def test_what_outshines_the_field_is_balanced_by_the_others():
     _lm, model = random_sky(3, 100, 10.0)
     flux = model.apparent_jy.copy()
     flux[0] = 0.8 * flux[1:].sum()
-    first = halves(replace(model, apparent_jy=flux), model, CENTRE)
+    first = halves(replace(model, apparent_jy=flux), model, CENTRE, 0.0)
     assert flux[~first].sum() == pytest.approx(flux[first].sum(), rel=0.15)
     assert 1 < np.count_nonzero(first) < np.count_nonzero(~first)
 
@@ -73,7 +74,34 @@ def test_the_order_of_the_list_does_not_matter(rng):
     _, model = random_sky(4, 80, 3.0)
     order = rng.permutation(80)
     mixed = replace(model, sky=model.sky.select(order), apparent_jy=model.apparent_jy[order])
-    np.testing.assert_array_equal(halves(mixed, mixed, CENTRE), halves(model, model, CENTRE)[order])
+    np.testing.assert_array_equal(halves(mixed, mixed, CENTRE, 0.0), halves(model, model, CENTRE, 0.0)[order])
+
+
+def test_the_components_of_one_source_are_held_out_together(rng):
+    """A list of CLEAN components has many for each source: gains from one would know the others."""
+    beam = 1e-4
+    radius, angle = HALF_POWER * np.sqrt(rng.random(40)), rng.uniform(0, 2 * np.pi, 40)
+    places = np.stack([radius * np.sin(angle), radius * np.cos(angle)], axis=1)
+    apart = np.hypot(*(places[:, None] - places).transpose(2, 0, 1)) + np.eye(40)
+    places = places[apart.min(axis=1) > 3 * beam]
+    of = np.repeat(np.arange(len(places)), 13)
+    off = rng.uniform(-0.3, 0.3, (len(of), 2)) * beam
+    off[::13] = 0.0
+    flux = np.where(np.arange(len(of)) % 13 == 0, 1.0, rng.uniform(0.1, 0.9, len(of)))
+    model = apparent(places[of] + off, flux)
+    first = halves(model, model, CENTRE, beam)
+    np.testing.assert_array_equal(first, first[::13][of])
+    assert model.apparent_jy[first].sum() == pytest.approx(flux.sum() / 2, rel=0.15)
+    # One by one they come apart.
+    alone = halves(model, model, CENTRE, 0.0)
+    assert len(set(alone[:13])) == 2
+
+
+def test_sources_do_not_chain(rng):
+    row = np.stack([np.arange(30) * 0.9e-4, np.zeros(30)], axis=1)
+    leader = leaders(row, rng.random(30), 1e-4)
+    assert np.bincount(leader).max() <= 3
+    assert (np.abs(row[leader] - row)[:, 0] <= 1e-4).all()
 
 
 def test_components_go_with_the_source_beside_them(rng):
@@ -81,14 +109,14 @@ def test_components_go_with_the_source_beside_them(rng):
     lm, model = random_sky(5, 60, 3.0)
     beside = rng.integers(0, 60, 30)
     more = apparent(lm[beside] + 1e-6 * rng.standard_normal((30, 2)), np.full(30, 5.0))
-    first = halves(joined(model, more), model, CENTRE)
-    np.testing.assert_array_equal(first[:60], halves(model, model, CENTRE))
+    first = halves(joined(model, more), model, CENTRE, 0.0)
+    np.testing.assert_array_equal(first[:60], halves(model, model, CENTRE, 0.0))
     np.testing.assert_array_equal(first[60:], first[beside])
 
 
 @pytest.fixture(scope="module")
 def first(data):
-    return halves(data.catalog_model, data.catalog_model, data.reader.phase_center)
+    return halves(data.catalog_model, data.catalog_model, data.reader.phase_center, 0.0)
 
 
 def half_of(model, chosen):
@@ -215,7 +243,7 @@ def test_nothing_of_a_mirrored_catalogue_is_there(observed, data, stage_config, 
     state = reweight(other, CalState(weights=other.nominal_weights()), stage_config, log)
     model = other.catalog_model
     found = recovered_halves(
-        other, state, stage_config, model, model, halves(model, model, data.reader.phase_center), log
+        other, state, stage_config, model, model, halves(model, model, data.reader.phase_center, 0.0), log
     )
     assert len(found) == 2
     for half in found:

@@ -9,6 +9,7 @@ import pytest
 from dsa110_contimg.catalogs import build_strips, cover_of
 from dsa110_contimg.catalogs.source_counts import counts_above
 from dsa110_contimg.errors import CatalogCoverageError
+from dsa110_contimg.selfcal.findings import carried
 from dsa110_contimg.simulate.population import draw_sky
 from dsa110_contimg.sky import AiryBeam, angular_separation, build_catalog_model
 from dsa110_contimg.sky.uncovered import uncovered_flux
@@ -61,6 +62,32 @@ def test_fluxes_follow_the_index_that_two_catalogues_tell(folder, mhz):
     low, high = seed.sky.flux_at(np.array([mhz * 0.98e6, mhz * 1.02e6])).T
     steep = seed.sky.name.index(f"{base}31")
     assert high[steep] / low[steep] == pytest.approx((1.02 / 0.98) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("mhz", "catalog", "known"),
+    # Between the two, and beside either; far beyond both; the 32nd source is in one of them alone.
+    [
+        (400.0, "nvss", 31),
+        (100.0, "nvss", 31),
+        (400.0, "tgss", 31),
+        (4000.0, "nvss", 0),
+        (1000.0, "nvss", 32),
+    ],
+)
+def test_fluxes_are_measured_near_a_catalogue_or_between_two(folder, mhz, catalog, known):
+    seed = model(folder, mhz, catalog=catalog)
+    names = [name for name in seed.sky.name if name in seed.spectra.origin]
+    assert seed.spectra.measured(names).sum() == known
+    errors = dict(zip(names, seed.spectra.flux_errors(names), strict=True))
+    factor = max(mhz / (1400 if catalog == "nvss" else 147.5), (1400 if catalog == "nvss" else 147.5) / mhz)
+    own = seed.spectra.error[f"{catalog}1"]
+    assert errors[f"{catalog}1"] == pytest.approx(own * np.log(factor))
+    if catalog == "nvss":
+        assert errors["nvss32"] == pytest.approx(0.3 * np.log(factor))
+    assert carried(seed).too_far == (known == 0)
+    # What is not of the catalogue has the spectrum that it was given.
+    assert seed.spectra.measured(["mine"]).all()
 
 
 def test_the_assumed_index_is_that_of_all_on_request(folder):

@@ -21,6 +21,7 @@ from dsa110_contimg.calibration.gains import Gains, GainTable
 from dsa110_contimg.errors import CalTableError
 from dsa110_contimg.files import replacing_folder
 from dsa110_contimg.visibilities import MeasurementSet
+from dsa110_contimg.visibilities.frames import CONVERTED, INERTIAL, direction_in_icrs, frames_of_rows
 from dsa110_contimg.visibilities.tables import SUBTABLE, first_line, open_table, reading
 
 __all__ = ["read_gain_table", "write_gain_table"]
@@ -153,8 +154,15 @@ def _field_directions(path: Path) -> dict[int, tuple[float, float]]:
     with reading(path / "FIELD", CalTableError) as sub:
         if "PHASE_DIR" not in sub.colnames():
             return {}
+        frames = frames_of_rows(sub)
         pairs = [np.asarray(sub.getcell("PHASE_DIR", k)).reshape(-1)[:2] for k in range(sub.nrows())]
-    return {k: (float(ra), float(dec)) for k, (ra, dec) in enumerate(pairs)}
+    # The nearest field is chosen by its direction: B1950 is half a degree off. Directions of other frames,
+    # such as AZELGEO, are not on the sky, and none is nearest.
+    return {
+        k: direction_in_icrs(float(ra), float(dec), frame)[:2]
+        for k, ((ra, dec), frame) in enumerate(zip(pairs, frames, strict=True))
+        if frame in INERTIAL or frame in CONVERTED
+    }
 
 
 #: Columns kept in single precision, as CASA's are.

@@ -14,7 +14,7 @@ from astropy.coordinates import FK4, SkyCoord
 from dsa110_contimg.array_types import Float
 from dsa110_contimg.catalogs.gaussian_sizes import deconvolved
 from dsa110_contimg.catalogs.rows import Family, Rows
-from dsa110_contimg.catalogs.surveys import SURVEYS
+from dsa110_contimg.catalogs.surveys import SURVEYS, Survey
 from dsa110_contimg.errors import CatalogFormatError
 
 __all__ = ["SURVEY_FAMILIES"]
@@ -29,6 +29,11 @@ FEW = 0.01
 
 #: A corrected declination of RACS-mid differs from the other by less than this (deg).
 CORRECTED_DEC = 0.005
+
+#: Spectral index that carries fluxes over the few per cent between bands of one survey.
+USUAL_INDEX = -0.75
+#: What the column of WENSS that names the image of a row is called.
+FRAMES = ("Frame", "frame", "Frm")
 
 RA = "RAJ2000|_RAJ2000|RAdeg"
 DEC = "DEJ2000|_DEJ2000|DEdeg"
@@ -227,6 +232,19 @@ _GLEAM = {
 }
 
 
+def _to_one_band(rows: Rows, survey: Survey, dec_deg: Float) -> Float:
+    """Return what fluxes are multiplied by where a part of the survey was observed at another frequency."""
+    band = survey.other_band
+    assert band is not None
+    name = next((name for name in FRAMES if rows.has(name)), None)
+    if name is None:
+        other = dec_deg > band.dec_alone
+    else:
+        frames = np.char.strip(rows.texts(name))
+        other = (dec_deg > band.dec_from) & ~np.char.startswith(frames, band.frames_of_rest)
+    return np.where(other, (survey.freq_hz / band.freq_hz) ** USUAL_INDEX, 1.0)
+
+
 def _wenss(rows: Rows) -> dict[str, Float]:
     if any(rows.has(name) for name in RA.split("|")):
         position = _position(rows)
@@ -240,12 +258,18 @@ def _wenss(rows: Rows) -> dict[str, Float]:
             "has positions of neither J2000 nor B1950", rows.path, f"include {RA.replace('|', ' or ')}"
         )
     columns = position | _fluxes(rows, "Sint", "e_Sint")
+    carried = _to_one_band(rows, SURVEYS["wenss"], columns["dec_deg"])
+    columns |= {name: columns[name] * carried for name in ("flux_mjy", "flux_err_mjy")}
     # M is a source as a whole, each of whose components C is listed as well.
     columns["keep"] = columns.get("keep", np.ones(rows.n)) * (np.char.strip(rows.texts("Flg1")) != "M")
     return columns | {name: np.zeros(rows.n) for name in ("major_arcsec", "minor_arcsec", "pa_deg")}
 
 
 _POINTS = "sizes are not taken from this file: all sources are points"
+_POLAR = (
+    f"fluxes of the polar part, observed at 352 MHz, are carried to 325 MHz with index {USUAL_INDEX:g}: "
+    "rows with a frame that does not begin with WNH, or without frames those north of Dec +76"
+)
 _CORRECTED = f"Quick Look fluxes of epoch 1 are divided by {VLASS_FIRST_EPOCH} (Gordon et al. 2021)"
 
 SURVEY_FAMILIES = (
@@ -382,8 +406,8 @@ SURVEY_FAMILIES = (
         "VizieR VIII/62A",
         "wenss",
         (f"{RA}|RAB1950", f"{DEC}|DEB1950", "Sint", "Flg1"),
-        ("e_Sint",),
+        ("e_Sint", *FRAMES),
         _wenss,
-        notes=(_POINTS,),
+        notes=(_POINTS, _POLAR),
     ),
 )

@@ -13,7 +13,7 @@ from astropy import units as u
 
 from dsa110_contimg.errors import InputError
 
-__all__ = ["CATALOGS", "CHOICES", "COLUMN_UNITS", "SURVEYS", "Survey", "survey_named"]
+__all__ = ["CATALOGS", "CHOICES", "COLUMN_UNITS", "SURVEYS", "OtherBand", "Survey", "survey_named"]
 
 #: The columns that every catalogue has, and their units.
 COLUMN_UNITS: dict[str, u.UnitBase] = {
@@ -25,6 +25,26 @@ COLUMN_UNITS: dict[str, u.UnitBase] = {
     "minor_arcsec": u.arcsec,
     "pa_deg": u.deg,
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherBand:
+    """A part of a survey that was observed at another frequency, told by the name of the image of a row.
+
+    Attributes
+    ----------
+    freq_hz : float
+        Frequency of its fluxes in hertz.
+    frames_of_rest : str
+        How names of images begin of the survey's other part.
+    dec_from, dec_alone : float
+        Declination (deg) south of which none of it lies, and north of which it alone is listed.
+    """
+
+    freq_hz: float
+    frames_of_rest: str
+    dec_from: float
+    dec_alone: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +82,8 @@ class Survey:
         Columns besides `COLUMN_UNITS`, with their units.
     repeats : bool
         Images overlap, and what they share may be listed from each: rows at one place are taken once.
+    other_band : OtherBand, optional
+        A part whose fluxes are carried to the frequency of the others on the way in.
     """
 
     name: str
@@ -80,6 +102,7 @@ class Survey:
     file: str
     extra: dict[str, u.UnitBase] = field(default_factory=dict)
     repeats: bool = False
+    other_band: OtherBand | None = None
 
     @property
     def units(self) -> dict[str, u.UnitBase]:
@@ -261,6 +284,9 @@ _ALL = (
         sky="north of Dec +28.5",
         irregular=False,
         file="VizieR VIII/62A (`wenss`)",
+        repeats=True,
+        # The polar catalogue, in the same file.
+        other_band=OtherBand(freq_hz=352e6, frames_of_rest="WNH", dec_from=72.0, dec_alone=76.0),
     ),
 )
 

@@ -38,6 +38,9 @@ __all__ = [
     "require_effect",
 ]
 
+#: Signs in the name of a file by which CFITSIO tells its extended syntax.
+EXTENDED_SYNTAX = ("[", "(")
+
 #: Minor-cycle gain where no source stands out: measured, the residual's rms is within 0.2 per cent of that at
 #: a gain of 0.1, in half the time.
 INCOHERENT_GAIN = 0.3
@@ -291,6 +294,17 @@ class WSCleanBackend:
         )
 
 
+def _require_plain(where: str) -> None:
+    """Refuse products where WSClean cannot write them."""
+    found = next((sign for sign in EXTENDED_SYNTAX if sign in where), None)
+    if found is not None:
+        raise ConfigError(
+            f"WSClean cannot write to a path with {found!r}: CFITSIO takes what follows for a selection",
+            where,
+            "give another folder and name, or --backend embedded",
+        )
+
+
 def open_backend(config: BackendConfig, ms_path: Path, grid: ImageGrid, prefix: Path) -> Backend:
     """Give the imager that the options name, asked already whether it is there and can do what they want.
 
@@ -312,7 +326,7 @@ def open_backend(config: BackendConfig, ms_path: Path, grid: ImageGrid, prefix: 
     ContainerError
         If the container does not start.
     ConfigError
-        If the program lacks what an option needs.
+        If the program lacks what an option needs, or cannot write to the path of the products.
     """
     if config.backend == "embedded":
         return Embedded(config)
@@ -322,6 +336,7 @@ def open_backend(config: BackendConfig, ms_path: Path, grid: ImageGrid, prefix: 
         wsclean = host_wsclean(config)
     else:
         wsclean = container_wsclean(config, ms_path, prefix.parent)
+    _require_plain(wsclean.path(prefix))
     capabilities = detect_capabilities(wsclean)
     wsclean_arguments(options, grid, capabilities, thermal_rms_jy=1.0)
     return WSCleanBackend(wsclean, capabilities, options, prefix)

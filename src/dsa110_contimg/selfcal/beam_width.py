@@ -68,7 +68,7 @@ def fit_width(data: CalibrationData, state: CalState) -> WidthFit | None:
     good = measured.good
     index, ratio, error = measured.index[good], measured.ratio[good], measured.ratio_error[good]
     lm = listed.sky.select(index).lmn(ra, dec)[:, :2]
-    first = halves(listed, listed, (ra, dec))[index]
+    first = halves(listed, listed, (ra, dec), data.resolution_rad)[index]
 
     def width_of(part: Bool) -> Estimate:
         return beam_trends(ratio[part], error[part], lm[part], listed.beam, listed.freq_hz)[0]

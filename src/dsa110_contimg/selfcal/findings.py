@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dsa110_contimg.calibration.phase_gradient import PhaseGradient
 from dsa110_contimg.selfcal.sky_check import FEWEST_SOURCES, MANY_AGREE, SIGNIFICANT, Estimate, SkyCheck
-from dsa110_contimg.sky import PrimaryBeam
+from dsa110_contimg.sky import ApparentSky, PrimaryBeam
 from dsa110_contimg.sky.beam import RoundBeam
 from dsa110_contimg.sky.components import ARCSEC
+from dsa110_contimg.sky.seed_spectra import FAR_IN_FREQUENCY
 
 __all__ = [
     "INFORMATION",
+    "Carried",
     "Finding",
     "absurd_width",
+    "carried",
     "coherent",
     "findings_of",
     "follows_from",
@@ -61,8 +64,51 @@ OF_SOURCES = frozenset(
 )
 #: From this coherence of its antenna phases on, and for an array of some antennas, an input has a position.
 COHERENT, FEWEST_ANTENNAS = 0.8, 8
-#: A catalogue's fluxes are extrapolated too far beyond this factor in frequency.
-FAR_IN_FREQUENCY = 2.0
+#: Where less than this part of the flux is measured near the observed frequency, there is no flux scale.
+MEASURED_FLUX = 0.5
+#: A smaller part is not worth telling: the brightest sources of the sky, in sidelobes, have known spectra.
+SOME_FLUX = 0.005
+
+
+@dataclass(frozen=True)
+class Carried:
+    """How well the fluxes of the catalogue model are known at the frequency of the data.
+
+    Attributes
+    ----------
+    factor : float
+        In frequency, above one, by which they were carried.
+    measured : float
+        Fraction of the apparent flux that was measured near that frequency, or on both sides of it.
+    error : float
+        What spectral indices leave open of the flux of a source, as a fraction; weighted as held-out flux is.
+    """
+
+    factor: float = 1.0
+    measured: float = 1.0
+    error: float = 0.0
+
+    @property
+    def too_far(self) -> bool:
+        """Whether the fluxes have no scale."""
+        return self.measured < MEASURED_FLUX
+
+
+def carried(listed: ApparentSky) -> Carried:
+    """Tell how well the fluxes of a catalogue model are known at its frequency.
+
+    Parameters
+    ----------
+    listed : ApparentSky
+        The sources as listed, or a model of the user's own.
+    """
+    spectra, flux = listed.spectra, listed.apparent_jy
+    if spectra is None:
+        factor = float(np.exp(abs(np.log(listed.freq_hz / listed.sky.reference_freq_hz))))
+        return Carried(factor, float(factor <= FAR_IN_FREQUENCY))
+    measured = float(flux[spectra.measured(listed.sky.name)].sum() / flux.sum())
+    error = spectra.flux_errors(listed.sky.name)
+    return Carried(spectra.factor(), measured, float(np.sqrt(np.average(error**2, weights=flux**2))))
 
 
 @dataclass(frozen=True)
@@ -95,7 +141,7 @@ def findings_of(
     check: SkyCheck,
     gradient: PhaseGradient | None,
     half_power_rad: float,
-    frequency_ratio: float,
+    spectra: Carried = Carried(),
     beam: PrimaryBeam | None = None,
 ) -> tuple[Finding, ...]:
     """Say what speaks against a run.
@@ -108,8 +154,8 @@ def findings_of(
         How far the gains move the sky.
     half_power_rad : float
         Radius of half power of the assumed beam.
-    frequency_ratio : float
-        Frequency of the data over that of the catalogue.
+    spectra : Carried
+        How well the catalogue's fluxes are known at the frequency of the data.
     beam : PrimaryBeam, optional
         The assumed beam, for the diameter to give in place of its.
 
@@ -119,7 +165,7 @@ def findings_of(
         The weightiest first.
     """
     found = [
-        *_sky(check),
+        *_sky(check, spectra.error),
         *_shift(check, gradient, half_power_rad),
         *_displacements(check, half_power_rad),
         *_beam(check, beam),
@@ -127,15 +173,8 @@ def findings_of(
         *_agreement(check),
         *_trends(check),
     ]
-    factor = max(frequency_ratio, 1 / frequency_ratio)
-    if factor > FAR_IN_FREQUENCY:
-        found.append(
-            Finding(
-                "extrapolated",
-                f"the catalogue's fluxes are carried by a factor of {factor:.1f} in frequency: the mean "
-                "gain amplitude is left at one",
-            )
-        )
+    if spectra.too_far:
+        found.append(Finding("extrapolated", _extrapolated(check, spectra)))
     return weightiest_first(found)
 
 
@@ -190,10 +229,30 @@ def unexplained(check: SkyCheck, chi2_input: float, chi2: float) -> tuple[Findin
     return (Finding("sky", text, "refused"),)
 
 
-def _sky(check: SkyCheck) -> list[Finding]:
+def _extrapolated(check: SkyCheck, spectra: Carried) -> str:
+    """Say what is not known of fluxes that were carried far, and what is all the same."""
+    some = f"a second catalogue measures {100 * spectra.measured:.0f} % of the flux alone"
+    how = some if spectra.measured >= SOME_FLUX else "no second catalogue measures there"
+    text = (
+        f"the catalogue's fluxes are carried by a factor of {spectra.factor:.1f} in frequency, and {how}: "
+        "the flux scale is not verified, and the mean gain amplitude is left at one"
+    )
+    if not check.tells or check.confirmed:
+        return text
+    if not check.phased_input < check.phased.value / 2:
+        return f"{text}; of the sky only all held-out flux together speaks for the catalogue, no sources"
+    return (
+        f"{text}; that the phases are better is known from held-out sources ({check.phased_input:.2f} of "
+        f"their flux as found, {check.phased.value:.2f} now), that amplitudes are is not"
+    )
+
+
+def _sky(check: SkyCheck, spectral_error: float) -> list[Finding]:
     flux = check.recovered
     if not check.tells:
         return []
+    # Where the fluxes of either half are off by their spectra, so is what gains from one give of the other.
+    flux = replace(flux, error=float(np.hypot(flux.error, spectral_error * flux.value)))
     said = f"held-out sources have {flux.value:.2f} +- {flux.error:.2f} of their catalogue flux"
     low, high = RECOVERED_RANGE
     if check.confirmed:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from dsa110_contimg.array_types import Bool, Complex, Float, Int
 from dsa110_contimg.calibration.apply import gains_at_times
@@ -29,7 +30,7 @@ from dsa110_contimg.sky import ApparentSky
 from dsa110_contimg.sky.apparent_sky import PART
 from dsa110_contimg.sky.directions import lmn_from_radec
 
-__all__ = ["halves", "measure_heldout_sources", "recovered_halves"]
+__all__ = ["halves", "leaders", "measure_heldout_sources", "recovered_halves"]
 
 #: Rings of equal width out to the beam's half power, and sectors, in each of which both halves hold flux.
 RINGS, SECTORS = 3, 4
@@ -43,7 +44,9 @@ LEAST_EXPECTED = 0.1
 WIDE = FitLimits(prior_flux=3.0, prior_position_arcsec=10.0)
 
 
-def halves(model: ApparentSky, catalogue: ApparentSky, centre: tuple[float, float]) -> Bool:
+def halves(
+    model: ApparentSky, catalogue: ApparentSky, centre: tuple[float, float], resolution_rad: float
+) -> Bool:
     """Draw the first half of a sky model, so that both hold flux everywhere in the beam.
 
     Parameters
@@ -54,6 +57,9 @@ def halves(model: ApparentSky, catalogue: ApparentSky, centre: tuple[float, floa
         As the catalogue lists them, the brightest apparent first.
     centre : (float, float)
         Where the beam points in the middle of the observation, ICRS radians.
+    resolution_rad : float
+        What lies this near to a brighter source of the catalogue is of one source with it, and in its half:
+        the components of a model, or the lobes of a radio galaxy.
 
     Returns
     -------
@@ -66,16 +72,49 @@ def halves(model: ApparentSky, catalogue: ApparentSky, centre: tuple[float, floa
     ring = np.minimum(np.hypot(*lm.T) / half_power * RINGS, RINGS).astype(int)
     sector = np.floor((np.arctan2(lm[:, 0], lm[:, 1]) / (2 * np.pi) + 0.5) * SECTORS).astype(int) % SECTORS
     cell = ring * SECTORS + sector
+    leader = leaders(lm[:n], model.apparent_jy[:n], resolution_rad)
+    together = np.bincount(leader, weights=model.apparent_jy[:n], minlength=n)
     surplus, of_cell = 0.0, np.zeros((RINGS + 1) * SECTORS)
     first = np.zeros(len(model), dtype=bool)
-    for k in np.argsort(-model.apparent_jy[:n], kind="stable"):
-        flux = float(model.apparent_jy[k])
+    own = np.flatnonzero(leader == np.arange(n))
+    for k in own[np.argsort(-together[own], kind="stable")]:
+        flux = float(together[k])
         first[k] = surplus + of_cell[cell[k]] <= 0
         surplus += flux if first[k] else -flux
         of_cell[cell[k]] += flux if first[k] else -flux
+    first[:n] = first[leader]
     for k in range(n, len(model)):
         first[k] = first[int(np.argmin(np.hypot(*(lm[:n] - lm[k]).T)))]
     return first
+
+
+def leaders(lm: Float, flux_jy: Float, within_rad: float) -> Int:
+    """Find the brightest component of the source that each component belongs to.
+
+    The brightest that is left takes all within reach that no brighter one has taken. Groups do not chain: in
+    a dense sky all would be one.
+
+    Parameters
+    ----------
+    lm : ndarray, shape (n, 2)
+        Directions.
+    flux_jy : ndarray, shape (n,)
+        Apparent fluxes.
+    within_rad : float
+        Reach.
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+        An index into the components, each its own where it stands alone.
+    """
+    leader = np.full(len(lm), -1, dtype=np.intp)
+    tree = cKDTree(lm)
+    for k in np.argsort(-flux_jy, kind="stable"):
+        if leader[k] < 0:
+            near = np.asarray(tree.query_ball_point(lm[k], within_rad), dtype=np.intp)
+            leader[near[leader[near] < 0]] = k
+    return leader
 
 
 def recovered_halves(
@@ -322,7 +361,7 @@ def measure_heldout_sources(
         return None
     middle = data.reader.pointing[len(data.reader.times) // 2]
     centre = (float(middle[0]), float(middle[1]))
-    first = halves(model, catalogue, centre)
+    first = halves(model, catalogue, centre, data.resolution_rad)
     found = recovered_halves(data, state, config, model, catalogue, first, log)
     if not found:
         return None

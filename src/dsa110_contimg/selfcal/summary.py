@@ -79,6 +79,12 @@ def _point_of_curve(trial: Candidate, solution: Solution) -> dict[str, Any]:
     }
 
 
+def _scale_verified(state: CalState) -> bool:
+    """Whether sources confirm a flux scale that the catalogue has at the observed frequency."""
+    extrapolated = any(f.kind == "extrapolated" for f in state.findings)
+    return state.sky_check is not None and state.sky_check.confirmed and not extrapolated
+
+
 def summary_of(
     params: SelfCalParams, data: CalibrationData, state: CalState, figures: Figures
 ) -> dict[str, Any]:
@@ -132,6 +138,7 @@ def summary_of(
         "flux_scale": state.scale.of_input if state.scale else None,
         "flux_scale_error": state.scale.error if state.scale else None,
         "flux_scale_from": state.scale.taken_from if state.scale else "input",
+        "flux_scale_verified": _scale_verified(state),
         "flux_units_changed": bool(abs(np.log(typical_amplitude(state.tables))) > np.log(2.0)),
         "initial": metrics_dict(first),
         "final": metrics_dict(last),

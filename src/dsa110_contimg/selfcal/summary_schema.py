@@ -305,6 +305,10 @@ class Summary(_Part):
     flux_scale: float | None = Field(description="Fluxes of the input over those of the catalogue")
     flux_scale_error: float | None = Field(description="Its standard error")
     flux_scale_from: Literal["input", "catalogue"] = Field(description="Whose flux scale the result has")
+    flux_scale_verified: bool = Field(
+        description="Many held-out sources are as bright as the catalogue has them, and its fluxes were "
+        "measured within a factor of two of the observed frequency, or on both sides of it"
+    )
     flux_units_changed: bool = Field(
         description="The gains change amplitudes by more than a factor of two: the units differ"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 
-from dsa110_contimg.array_types import Float
+from dsa110_contimg.array_types import Bool, Float
 from dsa110_contimg.catalogs import SURVEYS, default_catalog_dir, query_listed, surveys_built
 from dsa110_contimg.catalogs.spectral_index import (
     LARGEST_ERROR,
@@ -22,8 +22,12 @@ from dsa110_contimg.catalogs.spectral_index import (
 )
 from dsa110_contimg.errors import CatalogFormatError
 
-__all__ = ["ORIGINS", "SeedSpectra", "SourceIndices", "source_indices"]
+__all__ = ["FAR_IN_FREQUENCY", "ORIGINS", "SeedSpectra", "SourceIndices", "source_indices"]
 
+#: Fluxes are carried too far beyond this factor in frequency from where they were measured.
+FAR_IN_FREQUENCY = 2.0
+#: Scatter of the spectral indices of a population about what is assumed of it, or about its median.
+INDEX_SCATTER = LARGEST_ERROR
 #: Kinds of origin, the best first.
 ORIGINS = ("two catalogues", "file", "median", "assumed")
 
@@ -80,6 +84,36 @@ class SeedSpectra:
         for origin in self.origin.values():
             counts[kind_of(origin)] += 1
         return counts
+
+    def factor(self) -> float:
+        """Return by which factor in frequency fluxes were carried, above one."""
+        return float(np.exp(abs(np.log(self.observed_hz / self.catalog_hz))))
+
+    def flux_errors(self, names: Sequence[str]) -> Float:
+        """Return what spectral indices leave open of the flux of each source, as a fraction, shape (n,).
+
+        Zero for sources that are not of the catalogue: whoever gave them gave their spectra.
+        """
+        known = [self.error.get(name, 0.0) for name in names]
+        index_error = np.nan_to_num(np.asarray(known, dtype=np.float64), nan=INDEX_SCATTER)
+        return np.asarray(index_error * np.log(self.factor()))
+
+    def measured(self, names: Sequence[str]) -> Bool:
+        """Tell which fluxes lie no further from a measurement than they may, shape (n,).
+
+        The observed frequency is between those of the two catalogues that tell the index, or within
+        `FAR_IN_FREQUENCY` of either. An index from the file of one catalogue tells of its own band alone.
+        """
+        near = self.factor() <= FAR_IN_FREQUENCY
+        return np.array([near or self._between(self.origin.get(name, "")) for name in names], dtype=bool)
+
+    def _between(self, origin: str) -> bool:
+        if kind_of(origin) != "two catalogues":
+            # What is not of the catalogue has the spectrum that it was given.
+            return not origin
+        other = float(np.log(SURVEYS[origin.rpartition("+")[2]].freq_hz / self.observed_hz))
+        base = float(np.log(self.catalog_hz / self.observed_hz))
+        return base * other < 0 or abs(other) <= np.log(FAR_IN_FREQUENCY)
 
     def sentence(self) -> str:
         """Say in a line how far fluxes were carried, and with what."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from astropy.coordinates import FK4, SkyCoord
 from astropy.time import Time
 
 from dsa110_contimg.array_types import Float
 
-__all__ = ["CONVERTED", "INERTIAL", "direction_in_icrs", "turned_baselines"]
+__all__ = ["CONVERTED", "INERTIAL", "direction_in_icrs", "frames_of_rows", "turned_baselines"]
 
 #: Frames that are ICRS here: they differ by less than 0.03 arcsec.
 INERTIAL = frozenset({"J2000", "ICRS"})
@@ -56,3 +58,12 @@ def turned_baselines(uvw_m: Float, turn_rad: float) -> Float:
         return uvw_m
     cos, sin = np.cos(turn_rad), np.sin(turn_rad)
     return np.asarray(uvw_m @ np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]]))
+
+
+def frames_of_rows(sub: Any, column: str = "PHASE_DIR") -> list[str]:
+    """Return the frame of a direction in each row of an open FIELD table, as casacore writes it."""
+    info = sub.getcolkeywords(column).get("MEASINFO", {})
+    if "VarRefCol" in info and info["VarRefCol"] in sub.colnames():
+        codes = dict(zip(info.get("TabRefCodes", []), info.get("TabRefTypes", []), strict=True))
+        return [str(codes.get(c, c)) for c in sub.getcol(info["VarRefCol"])]
+    return [str(info.get("Ref", "J2000"))] * int(sub.nrows())

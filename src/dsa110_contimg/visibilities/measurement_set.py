@@ -19,7 +19,7 @@ from dsa110_contimg.errors import (
     SelectionError,
 )
 from dsa110_contimg.visibilities.column_removal import mend_removals
-from dsa110_contimg.visibilities.frames import CONVERTED, INERTIAL, direction_in_icrs
+from dsa110_contimg.visibilities.frames import CONVERTED, INERTIAL, direction_in_icrs, frames_of_rows
 from dsa110_contimg.visibilities.tables import SUBTABLE, first_line, last_rows, read_cells, reading
 
 __all__ = [
@@ -360,7 +360,7 @@ def _read_fields(path: Path, of_baselines: str) -> tuple[tuple[Field, ...], tupl
     """
     fields = []
     with reading(path) as sub:
-        frames = _frames_of_rows(sub)
+        frames = frames_of_rows(sub)
         other = sorted(set(frames) - INERTIAL - set(CONVERTED))
         if other:
             raise MeasurementSetError(
@@ -375,15 +375,6 @@ def _read_fields(path: Path, of_baselines: str) -> tuple[tuple[Field, ...], tupl
             turn = turn if of_baselines in CONVERTED else 0.0
             fields.append(Field(k, str(sub.getcell("NAME", k)), ra, dec, turn))
     return tuple(fields), tuple(sorted(set(frames) - INERTIAL))
-
-
-def _frames_of_rows(sub: Any) -> list[str]:
-    """Frame of the phase centre of each row of FIELD."""
-    info = sub.getcolkeywords("PHASE_DIR").get("MEASINFO", {})
-    if "VarRefCol" in info and info["VarRefCol"] in sub.colnames():
-        codes = dict(zip(info.get("TabRefCodes", []), info.get("TabRefTypes", []), strict=True))
-        return [str(codes.get(c, c)) for c in sub.getcol(info["VarRefCol"])]
-    return [str(info.get("Ref", "J2000"))] * int(sub.nrows())
 
 
 def _read_spectral_windows(path: Path, places: Mapping[str, Path], main: Any) -> tuple[SpectralWindow, ...]:

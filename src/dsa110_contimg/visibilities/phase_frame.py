@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dsa110_contimg.visibilities.frames import frames_of_rows
 from dsa110_contimg.visibilities.measurement_set import MeasurementSet
 from dsa110_contimg.visibilities.tables import reading
 
@@ -15,9 +16,5 @@ def phase_frame(ms: MeasurementSet) -> str:
     compared and nowhere else.
     """
     with reading(ms.subtable("FIELD")) as sub:
-        info = sub.getcolkeywords("PHASE_DIR").get("MEASINFO", {})
-        frames = {str(info.get("Ref", "J2000"))}
-        if "VarRefCol" in info and info["VarRefCol"] in sub.colnames():
-            codes = dict(zip(info.get("TabRefCodes", []), info.get("TabRefTypes", []), strict=True))
-            frames = {str(codes.get(code, code)) for code in sub.getcol(info["VarRefCol"])}
+        frames = set(frames_of_rows(sub))
     return "J2000" if frames == {"J2000"} else "ICRS"

@@ -53,6 +53,17 @@ def embedded(transit, tmp_path_factory):
     return image_ms(transit / "f1.ms", tmp_path_factory.mktemp("embedded") / "i", ImagingConfig(**GRID))
 
 
+@pytest.mark.parametrize("name", ["with [brackets]", "with (brackets)"])
+def test_a_path_that_wsclean_cannot_write_to_is_refused_in_words(small, tmp_path, name):
+    """Without a word of it WSClean ends in CFITSIO's "parse error in input file URL"."""
+    (tmp_path / name).mkdir()
+    for prefix in (tmp_path / name / "i", tmp_path / name):
+        with pytest.raises(ConfigError, match=r"WSClean cannot write to a path with '[\[(]'"):
+            image_ms(small / "f1.ms", prefix, ImagingConfig(**SMALL, backend="wsclean"))
+    made = image_ms(small / "f1.ms", tmp_path / name / "i", ImagingConfig(**SMALL, clean_iterations=0))
+    assert made.image.exists()
+
+
 def compare(first, second, sources=8):
     """Median peak ratio, rms ratio and position difference in pixels of the brightest sources."""
     a, b = read_image(first.image), read_image(second.image)

@@ -15,6 +15,7 @@ from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.findings import (
     Finding,
     absurd_width,
+    carried,
     findings_of,
     follows_from,
     size_of_beam,
@@ -66,11 +67,8 @@ def check_sources(data: CalibrationData, state: CalState, config: SelfCalConfig,
     check = SkyCheck() if found is None else check_sky(found, listed.beam, listed.freq_hz)
     check = _with_all_sources(check, data, state, 0.0 if found is None else found.resolution_rad)
     log.note(_said(check) if found else "held-out sources: one source holds all the flux; the image decides")
-    half_power, ratio = (
-        listed.beam.fwhm_rad(listed.freq_hz) / 2,
-        listed.freq_hz / listed.sky.reference_freq_hz,
-    )
-    findings = findings_of(check, moved, half_power, ratio, listed.beam)
+    half_power = listed.beam.fwhm_rad(listed.freq_hz) / 2
+    findings = findings_of(check, moved, half_power, carried(listed), listed.beam)
     if state.input_score is not None:
         before, after = state.input_score.chi2_heldout, state.last.chi2_heldout
         findings = weightiest_first((*unexplained(check, before, after), *findings))
@@ -194,7 +192,7 @@ def _named(
     best, cause = max(MIRRORED, listed_fraction + CLEARLY_MORE), ""
     for (east, north), words in MIRRORS.items():
         model = _mirrored(listed, east, north, data.reader.phase_center)
-        first = halves(model, model, (float(middle[0]), float(middle[1])))
+        first = halves(model, model, (float(middle[0]), float(middle[1])), data.resolution_rad)
         found = recovered_halves(data, state, config, model, model, first, log)
         fraction = max((h.fraction for h in found if h.expected > MIRRORED), default=0.0)
         if fraction > best:
@@ -240,7 +238,7 @@ def _through_another_beam(
         except (CatalogError, SeedError):
             # Nothing can be said of it.
             continue
-        first = halves(model, model, (float(middle[0]), float(middle[1])))
+        first = halves(model, model, (float(middle[0]), float(middle[1])), data.resolution_rad)
         found = recovered_halves(data, state, config, model, model, first, log)
         told = [h.fraction for h in found if h.expected > MIRRORED]
         off = max((abs(np.log(np.clip(f, 1e-3, 1e3))) for f in told), default=np.inf)

@@ -254,7 +254,7 @@ def gather_pointing(
     PointingStatistics
     """
     sky = model.sky
-    first = halves(sky, catalogue, _centre(data))
+    first = halves(sky, catalogue, _centre(data), data.resolution_rad)
     matter = np.zeros(len(sky), dtype=bool)
     matter[_told_by(sky, data.reader.pointing)] = True
     parts = [_selected(sky, first & matter), _selected(sky, ~first & matter)]
