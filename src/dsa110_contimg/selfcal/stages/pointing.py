@@ -3,16 +3,27 @@
 An antenna gain cannot follow what differs across the field. Offsets are fitted to what the sky model leaves
 of the calibrated data, again and again with the beams displaced by those found so far, until they no longer
 change; then the gains are solved again.
+
+What is independent of what: visibilities are in two halves, which alternate over channels, baselines and
+dumps. Offsets from one half are fitted to data that are calibrated with gains solved on the same half alone;
+through these beams gains are solved on it again, and the other half, of which neither the offsets nor any of
+these gains know, judges them, both ways round. So it is with the sources: offsets from one half of them have
+to predict the other half, on the other half of the visibilities. Common to both halves, and so not
+independent, is what offsets are tried on: the sky model with its fluxes, among them the two numbers of the
+offset that all antennas share, the bandpass and the weights. The offsets that are delivered are from both
+halves; of what is said of channels held out later on they are not independent, but of the tenth of the data
+that no step uses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dsa110_contimg.array_types import Bool, Float, Int, Vis
+from dsa110_contimg.calibration.cross_validation import GainSolver
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.calibration.pointing import (
     AXES,
@@ -20,6 +31,7 @@ from dsa110_contimg.calibration.pointing import (
     PointingStatistics,
     accumulate_pointing,
     fit_pointing,
+    half_of,
 )
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.selfcal.calibration_data import CalibrationBlock, CalibrationData, parallel_hands
@@ -32,6 +44,7 @@ from dsa110_contimg.selfcal.model_visibilities import (
     leading,
 )
 from dsa110_contimg.selfcal.sky_check import beam_trends
+from dsa110_contimg.selfcal.solve_round import gather, make_solver
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.state import CalState
 from dsa110_contimg.selfcal.trial import better_with
@@ -39,6 +52,9 @@ from dsa110_contimg.sky import AntennaBeams, ApparentSky
 from dsa110_contimg.sky.apparent_sky import response_ratio, through_beams
 
 __all__ = ["gather_pointing", "pointing"]
+
+#: Gains from either half of the visibilities alone.
+OfHalves = tuple[tuple[GainTable, ...], tuple[GainTable, ...]]
 
 #: Offsets are fitted again, with the beams displaced by the last ones, at most this often, or until they move
 #: by less than this fraction of the beam's width, rms. Where they moved by the other one, all that is done
@@ -75,7 +91,8 @@ def pointing(data: CalibrationData, state: CalState, config: SelfCalConfig, log:
         log.note("pointing of the antennas: not looked for, as the fluxes of the model hold the beam")
         return state
     if data.n_blocks >= LOOKED_AT * LEAST_BLOCKS:
-        seen = _fitted(data, state, log, state.model, listed, every=LOOKED_AT)
+        own_gains = _of_halves(make_solver(data, state, config), state)
+        seen = _fitted(data, state, log, state.model, listed, own_gains, every=LOOKED_AT)
         if not _excess(seen) >= LEAST_EXCESS:
             log.note(
                 "pointing of the antennas: a part of the data shows no offsets beyond their errors "
@@ -83,7 +100,9 @@ def pointing(data: CalibrationData, state: CalState, config: SelfCalConfig, log:
             )
             return state
     for _ in range(MOST_ITERATIONS):
-        beams, fit, step = _settled(data, state, log, listed)
+        own_gains = _of_halves(make_solver(data, state, config), state)
+        found = _settled(data, state, log, listed, own_gains)
+        fit = found.first
         if state.pointing is not None and not fit.gain >= LEAST_GAIN:
             break
         if not fit.gain >= LEAST_GAIN:
@@ -93,14 +112,19 @@ def pointing(data: CalibrationData, state: CalState, config: SelfCalConfig, log:
             )
             return state
         assert state.sky_model is not None
-        moved = _with_common_offset(data, state, replace(state.sky_model, antenna_beams=beams), fit.known)
-        trial = better_with(data, state, moved, config, log)
+        moved, *of_halves = (
+            _with_common_offset(data, state, replace(state.sky_model, antenna_beams=beams), fit.known)
+            for beams in (found.beams, *found.of_halves)
+        )
+        scores = _judged(data, state, config, log, of_halves)
+        better = scores[1] < scores[0]
+        trial = better_with(data, state, moved, config, log) if better else state
         assert moved.antenna_beams is not None
-        log.note(_said(moved.antenna_beams, fit, state, trial))
+        log.note(_said(moved.antenna_beams, fit, scores, kept=trial is not state))
         if trial is state:
             break
         state = replace(trial, pointing=fit, measured=None)
-        if step < SETTLED_AGAIN * sky.beam.fwhm_rad(sky.freq_hz):
+        if found.moved_rad < SETTLED_AGAIN * sky.beam.fwhm_rad(sky.freq_hz):
             break
     return state
 
@@ -151,36 +175,92 @@ def _centre(data: CalibrationData) -> tuple[float, float]:
     return float(ra), float(dec)
 
 
-def _settled(
-    data: CalibrationData, state: CalState, log: StageLog, listed: ApparentSky
-) -> tuple[AntennaBeams, PointingFit, float]:
-    """Fit offsets with the beams at the last ones, at the same gains, until they stay.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Settled:
+    """Offsets that no longer change.
+
+    Attributes
+    ----------
+    beams : AntennaBeams
+        With the offsets found.
+    of_halves : tuple of AntennaBeams
+        With those from either half of the visibilities alone.
+    first : PointingFit
+        The first fit: of what the model that the gains were solved against leaves.
+    moved_rad : float
+        By how much the offsets changed in all, radians rms.
+    """
+
+    beams: AntennaBeams
+    of_halves: tuple[AntennaBeams, AntennaBeams]
+    first: PointingFit
+    moved_rad: float
+
+
+def _of_halves(solver: GainSolver, state: CalState) -> OfHalves:
+    """Solve gains on either half of the visibilities alone, as the newest rounds were solved on both."""
+    used = [r.solution for r in state.rounds if any(r.solution.table is t for t in state.last.tables)]
+    found = []
+    for half in (0, 1):
+        tables, after = list[GainTable](), solver
+        for solution in used:
+            tables.append(after.solve_like(solution, [half]))
+            after = after.after(tables[-1])
+        found.append(tuple(tables))
+    return found[0], found[1]
+
+
+def _judged(
+    data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog, of_halves: list[ApparentSky]
+) -> tuple[float, float]:
+    """Score the state, and skies through beams from either half of the visibilities, on the other half.
 
     Returns
     -------
-    beams : AntennaBeams
-        With the offsets found.
-    fit : PointingFit
-        The first fit: of what the model that the gains were solved against leaves.
-    moved : float
-        By how much the offsets changed in all, radians rms.
+    before, after : float
+        Chi-squared in units of thermal variance, of gains from the half that the beams are from.
     """
+    before, after = [], []
+    solver = make_solver(data, state, config)
+    for half, tables in enumerate(_of_halves(solver, state)):
+        before.append(solver.left_by(tables, half))
+        seen = gather(data, state, log, SkyVisibilities(of_halves[half]))
+        with log.timed("solve"):
+            other = make_solver(data, replace(seen, noise=state.noise), config)
+            after.append(other.left_by(_of_halves(other, state)[half], half))
+    return float(np.mean(before)), float(np.mean(after))
+
+
+def _settled(
+    data: CalibrationData, state: CalState, log: StageLog, listed: ApparentSky, own_gains: OfHalves
+) -> _Settled:
+    """Fit offsets with the beams at the last ones, at the same gains, until they stay."""
     sky, model = state.sky_model, state.model
     assert sky is not None
     assert isinstance(model, SkyVisibilities)
     n = len(data.reader.ms.antennas)
     start = np.zeros((n, AXES)) if sky.antenna_beams is None else sky.antenna_beams.offset_rad
-    offset, fits = start, list[PointingFit]()
+    offset, before, fits = start, start, list[PointingFit]()
     for _ in range(MOST_ITERATIONS):
-        fit = _fitted(data, state, log, model, listed)
+        fit = _fitted(data, state, log, model, listed, own_gains)
         fits.append(fit)
         if not fits[0].gain >= LEAST_GAIN:
             break
-        offset = np.where(fit.known[:, None], offset + fit.offset_rad, 0.0)
+        before, offset = offset, np.where(fit.known[:, None], offset + fit.offset_rad, 0.0)
         model = SkyVisibilities(replace(sky, antenna_beams=AntennaBeams(offset_rad=offset)))
         if _rms(fit.offset_rad[fit.known]) < SETTLED * sky.beam.fwhm_rad(sky.freq_hz):
             break
-    return AntennaBeams(offset_rad=offset), fits[0], _rms((offset - start)[fits[0].known])
+    # What a half alone asks for does not depend on where it is asked, to first order.
+    first, second = (
+        AntennaBeams(offset_rad=np.where(fits[-1].known[:, None], before + of_half, 0.0))
+        for of_half in fits[-1].of_half_rad
+    )
+    return _Settled(
+        beams=AntennaBeams(offset_rad=offset),
+        of_halves=(first, second),
+        first=fits[0],
+        moved_rad=_rms((offset - start)[fits[0].known]),
+    )
 
 
 def _fitted(
@@ -189,12 +269,14 @@ def _fitted(
     log: StageLog,
     model: SkyVisibilities,
     listed: ApparentSky,
+    own_gains: OfHalves,
     every: int = 1,
 ) -> PointingFit:
     """Fit offsets to what a sky model leaves of one block of the data in `every`."""
     prior_rad = PRIOR_WIDTH * model.sky.beam.fwhm_rad(model.sky.freq_hz)
+    tables = tuple((*state.bandpass, *of_half) for of_half in own_gains)
     with log.timed("measure"):
-        statistics = gather_pointing(data, model, state.weights, state.last.tables, listed, every)
+        statistics = gather_pointing(data, model, state.weights, tables, listed, every)
         return fit_pointing(statistics, state.noise.variance / 2, prior_rad)
 
 
@@ -214,13 +296,12 @@ def _rms(values: Float) -> float:
     return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
 
 
-def _said(beams: AntennaBeams, fit: PointingFit, before: CalState, after: CalState) -> str:
+def _said(beams: AntennaBeams, fit: PointingFit, scores: tuple[float, float], *, kept: bool) -> str:
     known = fit.known
     return (
         f"pointing of the antennas: off by {np.degrees(_rms(beams.offset_rad[known])):.3f} deg rms in each "
-        f"direction, known to {np.degrees(np.median(fit.error_rad[known])):.3f}; held-out chi2 "
-        f"{before.last.chi2_heldout:.5g} -> {after.last.chi2_heldout:.5g}: "
-        f"{'left out' if after is before else 'kept'}"
+        f"direction, known to {np.degrees(np.median(fit.error_rad[known])):.3f}; chi2 held out from both "
+        f"offsets and gains {scores[0]:.5g} -> {scores[1]:.5g}: {'kept' if kept else 'left out'}"
     )
 
 
@@ -228,7 +309,7 @@ def gather_pointing(
     data: CalibrationData,
     model: SkyVisibilities,
     weights: DataWeights,
-    tables: Sequence[GainTable],
+    tables: tuple[Sequence[GainTable], ...],
     catalogue: ApparentSky,
     every: int = 1,
 ) -> PointingStatistics:
@@ -242,8 +323,9 @@ def gather_pointing(
         Sky model, through the beams as they are known.
     weights : DataWeights
         What the visibilities count for.
-    tables : sequence of GainTable
-        Gains that the data are calibrated with.
+    tables : pair of sequences of GainTable
+        Gains that either half of the visibilities is calibrated with: from that half alone, where the halves
+        are to know nothing of each other.
     catalogue : ApparentSky
         Whose sources the sky model begins with.
     every : int, optional
@@ -271,7 +353,19 @@ def gather_pointing(
         # Of the windows of the same rows, which come one after the other, not the same each time.
         if (piece.number + piece.number // every) % every:
             continue
-        vis, weight = parallel_hands(block, *data.corrected(block, piece.touched(piece.weight), tables))
+        given, first_channel = piece.touched(piece.weight), data.first_channel[block.spw.id]
+        vis, weight = parallel_hands(block, *data.corrected(block, given, tables[0]))
+        if tables[1] is not tables[0]:
+            other = parallel_hands(block, *data.corrected(block, given, tables[1]))
+            half = half_of(
+                statistics.n_antennas,
+                block.time_index,
+                block.antenna1,
+                block.antenna2,
+                first_channel + np.arange(block.spw.freq_hz.size),
+            )
+            second = half[:, :, None] == 1
+            vis, weight = np.where(second, other[0], vis), np.where(second, other[1], weight)
         accumulate_pointing(
             statistics,
             block.time_index,
@@ -280,7 +374,7 @@ def gather_pointing(
             vis - predicted[:, :, None],
             weight,
             np.stack([*(predict(piece, gradient) for gradient in gradients), predicted]),
-            data.first_channel[block.spw.id],
+            first_channel,
         )
     return statistics
 
