@@ -47,11 +47,10 @@ def untouched_scores(
     """
     left, data_power, cross, power, count = 0.0, 0.0, 0.0, 0.0, 0
     for piece in data.blocks("score on untouched data", weights, model):
-        block, predicted = piece.block, piece.model
-        assert predicted is not None
+        block, predicted = piece.block, piece.of_receptors
         alone = np.where(piece.untouched[:, :, None], piece.weight, np.float32(0))
         vis, weight = parallel_hands(block, *data.corrected(block, alone, tables))
-        residual = vis - predicted[:, :, None]
+        residual = vis - predicted
         used = (weight > 0) & ~outliers(residual, weight, OUTLIER)
         # Both in units of the noise: what counts for less elsewhere counts in full here.
         weight = weights.by_noise(block, weight, BY_RECEPTOR)
@@ -59,8 +58,8 @@ def untouched_scores(
         found, own = parallel_hands(block, *data.corrected(block, alone))
         own = np.where(used, weights.by_noise(block, own, BY_RECEPTOR), np.float32(0))
         data_power += float((own * np.abs(found) ** 2).sum(dtype=np.float64))
-        cross += float((own * (found * np.conj(predicted)[:, :, None]).real).sum(dtype=np.float64))
-        power += float((own * np.abs(predicted[:, :, None]) ** 2).sum(dtype=np.float64))
+        cross += float((own * (found * np.conj(predicted)).real).sum(dtype=np.float64))
+        power += float((own * np.abs(predicted) ** 2).sum(dtype=np.float64))
         count += int(np.count_nonzero(used))
     if count == 0:
         return math.nan, math.nan

@@ -11,6 +11,7 @@ from astropy.table import Table
 from dsa110_contimg.calibration.pointing import half_of
 from dsa110_contimg.errors import InputError
 from dsa110_contimg.selfcal.pointing_report import pointing_report, read_pointing
+from dsa110_contimg.selfcal.pointing_statistics import gains_of_halves, judged_on_halves
 from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.selfcal.solve_round import gather, make_solver
 from dsa110_contimg.simulate import Truth
@@ -119,7 +120,7 @@ def test_the_visibilities_that_judge_offsets_have_no_part_in_them(observed, stag
         data = open_data(observed, stage_config)
         data = spoiled(data) if spoil else data
         state = replace(gather(data, solved, log), noise=solved.noise)
-        gains = stage._of_halves(make_solver(data, state, stage_config), state)
+        gains = gains_of_halves(make_solver(data, state, stage_config), state)
         fit = stage._fitted(data, state, log, solved.model, data.catalog_model, gains)
         found.append((gains, fit))
     (gains, fit), (spoiled_gains, spoiled_fit) = found
@@ -131,15 +132,14 @@ def test_the_visibilities_that_judge_offsets_have_no_part_in_them(observed, stag
 
 
 def test_offsets_that_are_none_are_judged_worse(data, solved, stage_config, log):
-    stage = importlib.import_module("dsa110_contimg.selfcal.stages.pointing")
     offset = np.radians(0.3) * np.random.default_rng(1).normal(size=(len(data.reader.ms.antennas), 2))
     nowhere, off = (
         replace(solved.sky_model, antenna_beams=AntennaBeams(offset_rad=x)) for x in (0 * offset, offset)
     )
-    same, kept = stage._judged(data, solved, stage_config, log, [nowhere, nowhere])
+    same, kept = judged_on_halves(data, solved, stage_config, log, [nowhere, nowhere])
     assert kept == pytest.approx(same, rel=1e-4)
     assert same == pytest.approx(solved.last.chi2_heldout, rel=0.02)
-    before, after = stage._judged(data, solved, stage_config, log, [off, off])
+    before, after = judged_on_halves(data, solved, stage_config, log, [off, off])
     assert before == pytest.approx(same)
     assert after > 1.05 * before
 

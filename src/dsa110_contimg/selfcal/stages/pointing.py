@@ -2,7 +2,8 @@
 
 An antenna gain cannot follow what differs across the field. Offsets are fitted to what the sky model leaves
 of the calibrated data, again and again with the beams displaced by those found so far, until they no longer
-change; then the gains are solved again.
+change; then the gains are solved again. A squint that is common to all antennas is found from the same sums,
+and kept if the visibilities that it is not from gain by it.
 
 What is independent of what: visibilities are in two halves, which alternate over channels, baselines and
 dumps. Offsets from one half are fitted to data that are calibrated with gains solved on the same half alone;
@@ -17,44 +18,33 @@ that no step uses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dsa110_contimg.array_types import Bool, Float, Int, Vis
-from dsa110_contimg.calibration.cross_validation import GainSolver
-from dsa110_contimg.calibration.gains import GainTable
-from dsa110_contimg.calibration.pointing import (
-    AXES,
-    PointingFit,
-    PointingStatistics,
-    accumulate_pointing,
-    fit_pointing,
-    half_of,
-)
+from dsa110_contimg.array_types import Bool, Float
+from dsa110_contimg.calibration.pointing import AXES, PointingFit, fit_pointing
+from dsa110_contimg.calibration.squint import SquintFit, fit_squint
 from dsa110_contimg.config import SelfCalConfig
-from dsa110_contimg.selfcal.calibration_data import CalibrationBlock, CalibrationData, parallel_hands
-from dsa110_contimg.selfcal.data_weights import DataWeights
+from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.findings import TREND_SIGMAS
-from dsa110_contimg.selfcal.heldout_sources import halves
-from dsa110_contimg.selfcal.model_visibilities import (
-    BeamGradient,
-    SkyVisibilities,
-    leading,
+from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
+from dsa110_contimg.selfcal.pointing_statistics import (
+    OfHalves,
+    centre_of,
+    gains_of_halves,
+    gather_pointing,
+    judged_on_halves,
 )
 from dsa110_contimg.selfcal.sky_check import beam_trends
-from dsa110_contimg.selfcal.solve_round import gather, make_solver
+from dsa110_contimg.selfcal.solve_round import make_solver
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.state import CalState
 from dsa110_contimg.selfcal.trial import better_with
 from dsa110_contimg.sky import AntennaBeams, ApparentSky
 from dsa110_contimg.sky.apparent_sky import response_ratio, through_beams
 
-__all__ = ["gather_pointing", "pointing"]
-
-#: Gains from either half of the visibilities alone.
-OfHalves = tuple[tuple[GainTable, ...], tuple[GainTable, ...]]
+__all__ = ["pointing"]
 
 #: Offsets are fitted again, with the beams displaced by the last ones, at most this often, or until they move
 #: by less than this fraction of the beam's width, rms. Where they moved by the other one, all that is done
@@ -69,6 +59,8 @@ LEAST_GAIN = 25.0
 #: squares are there not this many times what their errors make them cannot lower the chi-squared of all data
 #: by `LEAST_GAIN` more than noise raises it.
 LOOKED_AT, LEAST_BLOCKS, LEAST_EXCESS = 4, 8, 1.3
+#: Standard errors by which a squint counts, of a part of the data as of all.
+SQUINT_SIGMAS = 4.0
 
 
 def pointing(data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog) -> CalState:
@@ -90,17 +82,33 @@ def pointing(data: CalibrationData, state: CalState, config: SelfCalConfig, log:
     if listed.sky.apparent.any():
         log.note("pointing of the antennas: not looked for, as the fluxes of the model hold the beam")
         return state
+    off = squinted = True
     if data.n_blocks >= LOOKED_AT * LEAST_BLOCKS:
-        own_gains = _of_halves(make_solver(data, state, config), state)
+        own_gains = gains_of_halves(make_solver(data, state, config), state)
         seen = _fitted(data, state, log, state.model, listed, own_gains, every=LOOKED_AT)
-        if not _excess(seen) >= LEAST_EXCESS:
+        off, squinted = _excess(seen.pointing) >= LEAST_EXCESS, _beyond(seen.squint)
+        if not off:
             log.note(
                 "pointing of the antennas: a part of the data shows no offsets beyond their errors "
-                f"({_known_to(seen):.3f} deg each): the beams are left as they are"
+                f"({_known_to(seen.pointing):.3f} deg each): the beams are left as they are"
             )
-            return state
+    if squinted:
+        # Before the offsets, which it makes a little wrong.
+        state = _with_squint(data, state, config, log, listed)
+    if off:
+        moved = _with_offsets(data, state, config, log, listed)
+        return _with_squint(data, moved, config, log, listed) if squinted and moved is not state else moved
+    return state
+
+
+def _with_offsets(
+    data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog, listed: ApparentSky
+) -> CalState:
+    """Look at the sky through beams that point where they are found to, if that is better."""
+    sky = state.sky_model
+    assert sky is not None
     for _ in range(MOST_ITERATIONS):
-        own_gains = _of_halves(make_solver(data, state, config), state)
+        own_gains = gains_of_halves(make_solver(data, state, config), state)
         found = _settled(data, state, log, listed, own_gains)
         fit = found.first
         if state.pointing is not None and not fit.gain >= LEAST_GAIN:
@@ -116,7 +124,7 @@ def pointing(data: CalibrationData, state: CalState, config: SelfCalConfig, log:
             _with_common_offset(data, state, replace(state.sky_model, antenna_beams=beams), fit.known)
             for beams in (found.beams, *found.of_halves)
         )
-        scores = _judged(data, state, config, log, of_halves)
+        scores = judged_on_halves(data, state, config, log, of_halves)
         better = scores[1] < scores[0]
         trial = better_with(data, state, moved, config, log) if better else state
         assert moved.antenna_beams is not None
@@ -129,6 +137,44 @@ def pointing(data: CalibrationData, state: CalState, config: SelfCalConfig, log:
     return state
 
 
+def _with_squint(
+    data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog, listed: ApparentSky
+) -> CalState:
+    """Look at the sky through receptors that point off to either side, if that is better."""
+    for _ in range(MOST_ITERATIONS):
+        assert isinstance(state.model, SkyVisibilities)
+        sky = state.model.sky
+        own_gains = gains_of_halves(make_solver(data, state, config), state)
+        squint = _fitted(data, state, log, state.model, listed, own_gains).squint
+        if not (_beyond(squint) and squint.gain >= LEAST_GAIN):
+            break
+        beams = sky.antenna_beams or AntennaBeams(offset_rad=np.zeros((len(data.reader.ms.antennas), AXES)))
+        had = np.zeros(AXES) if beams.squint_rad is None else beams.squint_rad
+        moved, *of_halves = (
+            replace(sky, antenna_beams=replace(beams, squint_rad=had + more))
+            for more in (squint.squint_rad, *squint.of_half_rad)
+        )
+        scores = judged_on_halves(data, state, config, log, of_halves)
+        trial = better_with(data, state, moved, config, log) if scores[1] < scores[0] else state
+        (east, north), error = np.degrees(had + squint.squint_rad), np.degrees(np.max(squint.error_rad))
+        log.note(
+            f"squint: the first receptor points {east:+.3f} deg east and {north:+.3f} north of the second, "
+            f"known to {error:.3f}; chi2 held out from both squint and gains {scores[0]:.5g} -> "
+            f"{scores[1]:.5g}: {'left out' if trial is state else 'kept'}"
+        )
+        if trial is state:
+            break
+        state = replace(trial, measured=None)
+        if np.hypot(*squint.squint_rad) < SETTLED * sky.beam.fwhm_rad(sky.freq_hz):
+            break
+    return state
+
+
+def _beyond(squint: SquintFit) -> bool:
+    """Whether a squint is beyond its errors."""
+    return bool(np.hypot(*(squint.squint_rad / squint.error_rad)) > SQUINT_SIGMAS)
+
+
 def _with_common_offset(data: CalibrationData, state: CalState, sky: ApparentSky, known: Bool) -> ApparentSky:
     """Give the beams the common offset that the sources' fluxes ask for, in the place of that of the fit.
 
@@ -139,7 +185,7 @@ def _with_common_offset(data: CalibrationData, state: CalState, sky: ApparentSky
     measured, listed, found = state.measured, data.catalog_model, sky.antenna_beams
     if found is None or listed is None or state.sky_model is None:
         return sky
-    centre = _centre(data)
+    centre = centre_of(data)
     # The fluxes were measured through the beams that the state has.
     before = state.sky_model
     had = np.zeros(AXES) if before.antenna_beams is None else before.antenna_beams.common_rad
@@ -148,7 +194,7 @@ def _with_common_offset(data: CalibrationData, state: CalState, sky: ApparentSky
     own = np.where(known[:, None], found.offset_rad - mean, 0.0)
     if measured is None:
         common = mean if state.flux_scale is None else had
-        return through_beams(before, AntennaBeams(offset_rad=own + common), *centre)
+        return through_beams(before, _moved(before, own + common), *centre)
     good = measured.index[measured.good]
     trends = beam_trends(
         measured.ratio[measured.good],
@@ -160,7 +206,7 @@ def _with_common_offset(data: CalibrationData, state: CalState, sky: ApparentSky
     off = np.array([axis.value for axis in trends[1]])
     error = np.array([axis.error for axis in trends[1]])
     told = np.hypot(*off) > TREND_SIGMAS * np.hypot(*error) / np.sqrt(2)
-    beams = AntennaBeams(offset_rad=own + had + (np.radians(off / 60) if told else 0.0))
+    beams = _moved(before, own + had + (np.radians(off / 60) if told else 0.0))
     # Sources that were scaled to what was measured of them stay as bright in the data.
     factor = np.ones(len(before))
     factor[good] = 1 / response_ratio(before, beams, *centre)[good]
@@ -169,10 +215,18 @@ def _with_common_offset(data: CalibrationData, state: CalState, sky: ApparentSky
     return replace(moved, sky=scaled_sky, apparent_jy=moved.apparent_jy * factor)
 
 
-def _centre(data: CalibrationData) -> tuple[float, float]:
-    """Pointing centre of the middle dump, ICRS radians."""
-    ra, dec = data.reader.pointing[len(data.reader.times) // 2]
-    return float(ra), float(dec)
+def _moved(sky: ApparentSky, offset_rad: Float) -> AntennaBeams:
+    """Beams of antennas with other offsets, and the squint that they have."""
+    squint = None if sky.antenna_beams is None else sky.antenna_beams.squint_rad
+    return AntennaBeams(offset_rad=offset_rad, squint_rad=squint)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """What a model leaves, fitted."""
+
+    pointing: PointingFit
+    squint: SquintFit
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -197,40 +251,6 @@ class _Settled:
     moved_rad: float
 
 
-def _of_halves(solver: GainSolver, state: CalState) -> OfHalves:
-    """Solve gains on either half of the visibilities alone, as the newest rounds were solved on both."""
-    used = [r.solution for r in state.rounds if any(r.solution.table is t for t in state.last.tables)]
-    found = []
-    for half in (0, 1):
-        tables, after = list[GainTable](), solver
-        for solution in used:
-            tables.append(after.solve_like(solution, [half]))
-            after = after.after(tables[-1])
-        found.append(tuple(tables))
-    return found[0], found[1]
-
-
-def _judged(
-    data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog, of_halves: list[ApparentSky]
-) -> tuple[float, float]:
-    """Score the state, and skies through beams from either half of the visibilities, on the other half.
-
-    Returns
-    -------
-    before, after : float
-        Chi-squared in units of thermal variance, of gains from the half that the beams are from.
-    """
-    before, after = [], []
-    solver = make_solver(data, state, config)
-    for half, tables in enumerate(_of_halves(solver, state)):
-        before.append(solver.left_by(tables, half))
-        seen = gather(data, state, log, SkyVisibilities(of_halves[half]))
-        with log.timed("solve"):
-            other = make_solver(data, replace(seen, noise=state.noise), config)
-            after.append(other.left_by(_of_halves(other, state)[half], half))
-    return float(np.mean(before)), float(np.mean(after))
-
-
 def _settled(
     data: CalibrationData, state: CalState, log: StageLog, listed: ApparentSky, own_gains: OfHalves
 ) -> _Settled:
@@ -242,21 +262,21 @@ def _settled(
     start = np.zeros((n, AXES)) if sky.antenna_beams is None else sky.antenna_beams.offset_rad
     offset, before, fits = start, start, list[PointingFit]()
     for _ in range(MOST_ITERATIONS):
-        fit = _fitted(data, state, log, model, listed, own_gains)
+        fit = _fitted(data, state, log, model, listed, own_gains).pointing
         fits.append(fit)
         if not fits[0].gain >= LEAST_GAIN:
             break
         before, offset = offset, np.where(fit.known[:, None], offset + fit.offset_rad, 0.0)
-        model = SkyVisibilities(replace(sky, antenna_beams=AntennaBeams(offset_rad=offset)))
+        model = SkyVisibilities(replace(sky, antenna_beams=_moved(sky, offset)))
         if _rms(fit.offset_rad[fit.known]) < SETTLED * sky.beam.fwhm_rad(sky.freq_hz):
             break
     # What a half alone asks for does not depend on where it is asked, to first order.
     first, second = (
-        AntennaBeams(offset_rad=np.where(fits[-1].known[:, None], before + of_half, 0.0))
+        _moved(sky, np.where(fits[-1].known[:, None], before + of_half, 0.0))
         for of_half in fits[-1].of_half_rad
     )
     return _Settled(
-        beams=AntennaBeams(offset_rad=offset),
+        beams=_moved(sky, offset),
         of_halves=(first, second),
         first=fits[0],
         moved_rad=_rms((offset - start)[fits[0].known]),
@@ -271,13 +291,14 @@ def _fitted(
     listed: ApparentSky,
     own_gains: OfHalves,
     every: int = 1,
-) -> PointingFit:
-    """Fit offsets to what a sky model leaves of one block of the data in `every`."""
+) -> _Fit:
+    """Fit offsets and squint to what a sky model leaves of one block of the data in `every`."""
     prior_rad = PRIOR_WIDTH * model.sky.beam.fwhm_rad(model.sky.freq_hz)
     tables = tuple((*state.bandpass, *of_half) for of_half in own_gains)
     with log.timed("measure"):
         statistics = gather_pointing(data, model, state.weights, tables, listed, every)
-        return fit_pointing(statistics, state.noise.variance / 2, prior_rad)
+        variance = state.noise.variance / 2
+        return _Fit(fit_pointing(statistics, variance, prior_rad), fit_squint(statistics, variance))
 
 
 def _excess(fit: PointingFit) -> float:
@@ -303,90 +324,3 @@ def _said(beams: AntennaBeams, fit: PointingFit, scores: tuple[float, float], *,
         f"direction, known to {np.degrees(np.median(fit.error_rad[known])):.3f}; chi2 held out from both "
         f"offsets and gains {scores[0]:.5g} -> {scores[1]:.5g}: {'kept' if kept else 'left out'}"
     )
-
-
-def gather_pointing(
-    data: CalibrationData,
-    model: SkyVisibilities,
-    weights: DataWeights,
-    tables: tuple[Sequence[GainTable], ...],
-    catalogue: ApparentSky,
-    every: int = 1,
-) -> PointingStatistics:
-    """Gather what a solution for pointing offsets needs in one pass over the data.
-
-    Parameters
-    ----------
-    data : CalibrationData
-        The data.
-    model : SkyVisibilities
-        Sky model, through the beams as they are known.
-    weights : DataWeights
-        What the visibilities count for.
-    tables : pair of sequences of GainTable
-        Gains that either half of the visibilities is calibrated with: from that half alone, where the halves
-        are to know nothing of each other.
-    catalogue : ApparentSky
-        Whose sources the sky model begins with.
-    every : int, optional
-        Only one block of the data in so many.
-
-    Returns
-    -------
-    PointingStatistics
-    """
-    sky = model.sky
-    first = halves(sky, catalogue, _centre(data))
-    matter = np.zeros(len(sky), dtype=bool)
-    matter[_told_by(sky, data.reader.pointing)] = True
-    parts = [_selected(sky, first & matter), _selected(sky, ~first & matter)]
-    gradients = [BeamGradient(part, axis) for part in parts for axis in range(AXES)]
-    statistics = PointingStatistics.empty(len(data.reader.ms.antennas))
-    together = data.in_turn()
-
-    def predict(piece: CalibrationBlock, gradient: BeamGradient) -> Vis:
-        return together(piece, gradient) if every == 1 else data.predict(piece.block, gradient)
-
-    for piece in data.blocks("measure the pointing", weights, model):
-        block, predicted = piece.block, piece.model
-        assert predicted is not None
-        # Of the windows of the same rows, which come one after the other, not the same each time.
-        if (piece.number + piece.number // every) % every:
-            continue
-        given, first_channel = piece.touched(piece.weight), data.first_channel[block.spw.id]
-        vis, weight = parallel_hands(block, *data.corrected(block, given, tables[0]))
-        if tables[1] is not tables[0]:
-            other = parallel_hands(block, *data.corrected(block, given, tables[1]))
-            half = half_of(
-                statistics.n_antennas,
-                block.time_index,
-                block.antenna1,
-                block.antenna2,
-                first_channel + np.arange(block.spw.freq_hz.size),
-            )
-            second = half[:, :, None] == 1
-            vis, weight = np.where(second, other[0], vis), np.where(second, other[1], weight)
-        accumulate_pointing(
-            statistics,
-            block.time_index,
-            block.antenna1,
-            block.antenna2,
-            vis - predicted[:, :, None],
-            weight,
-            np.stack([*(predict(piece, gradient) for gradient in gradients), predicted]),
-            first_channel,
-        )
-    return statistics
-
-
-def _told_by(sky: ApparentSky, pointing: Float) -> Int:
-    """Choose the sources that tell where a beam points: the gradients of the others hardly matter."""
-    at, power = np.array([sky.freq_hz]), np.zeros(len(sky))
-    for ra, dec in pointing[[0, len(pointing) // 2, -1]]:
-        for axis in range(AXES):
-            power += np.square(BeamGradient(sky, axis).through_beam(at, float(ra), float(dec))[:, 0])
-    return leading(power)
-
-
-def _selected(sky: ApparentSky, chosen: Bool) -> ApparentSky:
-    return replace(sky, sky=sky.sky.select(chosen), apparent_jy=sky.apparent_jy[chosen])
