@@ -121,7 +121,7 @@ def test_the_visibilities_that_judge_offsets_have_no_part_in_them(observed, stag
         data = spoiled(data) if spoil else data
         state = replace(gather(data, solved, log), noise=solved.noise)
         gains = gains_of_halves(make_solver(data, state, stage_config), state)
-        fit = stage._fitted(data, state, log, solved.model, data.catalog_model, gains)
+        fit = stage._fitted(data, state, log, solved.model, data.catalog_model, gains).pointing
         found.append((gains, fit))
     (gains, fit), (spoiled_gains, spoiled_fit) = found
     for one, other in zip(gains[0], spoiled_gains[0], strict=True):

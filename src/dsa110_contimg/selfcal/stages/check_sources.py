@@ -44,6 +44,8 @@ __all__ = ["check_sources"]
 #: thermal variance, or where sources speak against the sky or the beam in one of these kinds.
 DOUBTFUL_CHI2 = 1.3
 DOUBTFUL = frozenset(("sky", "few", "recovered", "shifted", "beam_width"))
+#: Kinds that a distortion of the sky model takes up.
+DISPLACED = frozenset(("stretched", "sheared"))
 #: Ways in which coordinates go wrong: factors on l and m, and what is said of them.
 MIRRORS = {
     (-1.0, 1.0): "mirrored in right ascension",
@@ -74,6 +76,11 @@ def check_sources(data: CalibrationData, state: CalState, config: SelfCalConfig,
         findings = weightiest_first((*unexplained(check, before, after), *findings))
     if state.last.chi2_heldout > DOUBTFUL_CHI2 or any(f.kind in DOUBTFUL for f in findings):
         findings = _with_width(findings, data, state, config, log)
+    if state.distortion is not None:
+        findings = tuple(
+            replace(f, text=f"{f.text}; the sky model follows it") if f.kind in DISPLACED else f
+            for f in findings
+        )
     for finding in findings:
         log.note(finding.text)
     if found is not None:
@@ -132,12 +139,15 @@ def _with_all_sources(
     width, centre, central = beam_trends(
         ratio, error, sky.lmn(float(middle[0]), float(middle[1]))[:, :2], listed.beam, listed.freq_hz
     )
-    rotation, stretch, shear = displacement(shift, shift_error, sky.lmn(*data.reader.phase_center)[:, :2])
+    lm = sky.lmn(*data.reader.phase_center)[:, :2]
+    rotation, stretch, shear = displacement(shift, shift_error, lm)
+    # Of a field that is seen distorted a source is in its place if it is where that puts it.
+    own = shift if state.distortion is None else shift - state.distortion.shift_rad(lm)
     return replace(
         check,
         n_sources=measured.n_good,
         n_agreeing=int(
-            np.count_nonzero(agreeing(ratio, error, shift, shift_error, AGREES_BEAMS * resolution_rad))
+            np.count_nonzero(agreeing(ratio, error, own, shift_error, AGREES_BEAMS * resolution_rad))
         ),
         beam_width=width,
         pointing_arcmin=centre,

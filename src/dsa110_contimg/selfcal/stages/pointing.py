@@ -92,25 +92,38 @@ def pointing(data: CalibrationData, state: CalState, config: SelfCalConfig, log:
                 "pointing of the antennas: a part of the data shows no offsets beyond their errors "
                 f"({_known_to(seen.pointing):.3f} deg each): the beams are left as they are"
             )
+    if not (off or squinted):
+        return state
+    own_gains = gains_of_halves(make_solver(data, state, config), state)
+    first: _Fit | None = _fitted(data, state, log, state.model, listed, own_gains)
     if squinted:
         # Before the offsets, which it makes a little wrong.
-        state = _with_squint(data, state, config, log, listed)
+        apart = _with_squint(data, state, config, log, listed, first)
+        first, state = first if apart is state else None, apart
     if off:
-        moved = _with_offsets(data, state, config, log, listed)
+        moved = _with_offsets(data, state, config, log, listed, first)
         return _with_squint(data, moved, config, log, listed) if squinted and moved is not state else moved
     return state
 
 
 def _with_offsets(
-    data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog, listed: ApparentSky
+    data: CalibrationData,
+    state: CalState,
+    config: SelfCalConfig,
+    log: StageLog,
+    listed: ApparentSky,
+    first: _Fit | None,
 ) -> CalState:
-    """Look at the sky through beams that point where they are found to, if that is better."""
+    """Look at the sky through beams that point where they are found to, if that is better.
+
+    Parameters as of the stage; `first` is the fit to what the state leaves, if that is known.
+    """
     sky = state.sky_model
     assert sky is not None
     for _ in range(MOST_ITERATIONS):
         own_gains = gains_of_halves(make_solver(data, state, config), state)
-        found = _settled(data, state, log, listed, own_gains)
-        fit = found.first
+        found = _settled(data, state, log, listed, own_gains, first)
+        first, fit = None, found.first
         if state.pointing is not None and not fit.gain >= LEAST_GAIN:
             break
         if not fit.gain >= LEAST_GAIN:
@@ -138,14 +151,24 @@ def _with_offsets(
 
 
 def _with_squint(
-    data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog, listed: ApparentSky
+    data: CalibrationData,
+    state: CalState,
+    config: SelfCalConfig,
+    log: StageLog,
+    listed: ApparentSky,
+    first: _Fit | None = None,
 ) -> CalState:
-    """Look at the sky through receptors that point off to either side, if that is better."""
+    """Look at the sky through receptors that point off to either side, if that is better.
+
+    Parameters as of the stage; `first` is the fit to what the state leaves, if that is known.
+    """
     for _ in range(MOST_ITERATIONS):
         assert isinstance(state.model, SkyVisibilities)
         sky = state.model.sky
-        own_gains = gains_of_halves(make_solver(data, state, config), state)
-        squint = _fitted(data, state, log, state.model, listed, own_gains).squint
+        if first is None:
+            own_gains = gains_of_halves(make_solver(data, state, config), state)
+            first = _fitted(data, state, log, state.model, listed, own_gains)
+        squint, first = first.squint, None
         if not (_beyond(squint) and squint.gain >= LEAST_GAIN):
             break
         beams = sky.antenna_beams or AntennaBeams(offset_rad=np.zeros((len(data.reader.ms.antennas), AXES)))
@@ -252,7 +275,12 @@ class _Settled:
 
 
 def _settled(
-    data: CalibrationData, state: CalState, log: StageLog, listed: ApparentSky, own_gains: OfHalves
+    data: CalibrationData,
+    state: CalState,
+    log: StageLog,
+    listed: ApparentSky,
+    own_gains: OfHalves,
+    first: _Fit | None,
 ) -> _Settled:
     """Fit offsets with the beams at the last ones, at the same gains, until they stay."""
     sky, model = state.sky_model, state.model
@@ -262,7 +290,8 @@ def _settled(
     start = np.zeros((n, AXES)) if sky.antenna_beams is None else sky.antenna_beams.offset_rad
     offset, before, fits = start, start, list[PointingFit]()
     for _ in range(MOST_ITERATIONS):
-        fit = _fitted(data, state, log, model, listed, own_gains).pointing
+        fit = (first or _fitted(data, state, log, model, listed, own_gains)).pointing
+        first = None
         fits.append(fit)
         if not fits[0].gain >= LEAST_GAIN:
             break
@@ -271,13 +300,13 @@ def _settled(
         if _rms(fit.offset_rad[fit.known]) < SETTLED * sky.beam.fwhm_rad(sky.freq_hz):
             break
     # What a half alone asks for does not depend on where it is asked, to first order.
-    first, second = (
+    even, odd = (
         _moved(sky, np.where(fits[-1].known[:, None], before + of_half, 0.0))
         for of_half in fits[-1].of_half_rad
     )
     return _Settled(
         beams=_moved(sky, offset),
-        of_halves=(first, second),
+        of_halves=(even, odd),
         first=fits[0],
         moved_rad=_rms((offset - start)[fits[0].known]),
     )
