@@ -67,6 +67,17 @@ def test_held_out_sources_gain_by_offsets_that_are_there_and_lose_by_others(offs
         assert fit_pointing(gathered(np.zeros((N, 2)), seed), SIGMA**2, PRIOR).gain < 0
 
 
+def test_either_half_of_the_visibilities_has_offsets_of_its_own(offset):
+    statistics = gathered(offset)
+    fit = fit_pointing(statistics, SIGMA**2, PRIOR)
+    for of_half in fit.of_half_rad:
+        assert np.abs((of_half - offset) / fit.error_rad).max() < 4 * np.sqrt(2)
+    statistics.residual[1] = 0
+    without = fit_pointing(statistics, SIGMA**2, PRIOR)
+    np.testing.assert_array_equal(without.of_half_rad[0], fit.of_half_rad[0])
+    np.testing.assert_allclose(without.of_half_rad[1], 0, atol=1e-12)
+
+
 def test_an_antenna_without_data_is_not_known_and_stays(offset):
     fit = fit_pointing(gathered(offset, lost=(4,)), SIGMA**2, PRIOR)
     np.testing.assert_array_equal(fit.known, np.arange(N) != 4)

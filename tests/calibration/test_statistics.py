@@ -49,6 +49,19 @@ def test_the_residual_of_a_perfect_fit_is_small_against_the_data(rng):
     assert abs(residual) < 1e-12 * statistics.data.sum()
 
 
+def test_either_receptor_may_have_a_model_of_its_own(rng):
+    data = observe(rng, random_gains(rng, 4, 5))
+    rows, shape = RowIndex(data.time_index, data.antenna1, data.antenna2), (5, [0], 4)
+    models = np.stack([data.model, data.model * np.complex64(1 + 2j)], axis=2)
+    both = BaselineStatistics.empty(*shape)
+    accumulate(both, 0, rows, data.vis, data.weight, models, 0)
+    for p in (0, 1):
+        one = BaselineStatistics.empty(*shape)
+        accumulate(one, 0, rows, data.vis, data.weight, np.ascontiguousarray(models[:, :, p]), 0)
+        for name in ("cross", "model", "data", "count"):
+            np.testing.assert_array_equal(getattr(both, name)[..., p], getattr(one, name)[..., p])
+
+
 def test_counts_are_of_unflagged_cross_correlations(rng):
     data = observe(rng, random_gains(rng, 4, 5))
     data.weight[::3, 1] = 0

@@ -229,15 +229,38 @@ class GainSolver:
             tried += more
         return self._solution(mode, best, tuple(tried))
 
-    def solve_like(self, solution: Solution) -> GainTable:
-        """Solve at the interval, with the grouping and the antennas of another solution."""
+    def solve_like(self, solution: Solution, halves: Sequence[int] = (0, 1)) -> GainTable:
+        """Solve at the interval, with the grouping and the antennas of another solution.
+
+        Parameters
+        ----------
+        solution : Solution
+            The other one.
+        halves : sequence of int, optional
+            Halves of the channels that are solved on; both by default.
+        """
         grouping = solution.grouping
         unusable = solution.heldout_snr < self.min_heldout_snr
-        result = self._solve(solution.mode, solution.solint, grouping, unusable=unusable)
+        result = self._solve(solution.mode, solution.solint, grouping, unusable=unusable, halves=halves)
         gains = result.gains
         if len(gains) < len(self.statistics.spw_ids):
             gains = dict.fromkeys(self.statistics.spw_ids, next(iter(gains.values())))
         return _table(gains, solution.mode, grouping, solution.table.interpolation)
+
+    def left_by(self, tables: Sequence[GainTable], half: int) -> float:
+        """Mean squared residual of gains from one half of the channels on the other, in thermal variances.
+
+        Parameters
+        ----------
+        tables : sequence of GainTable
+            Gains on top of those that the statistics were gathered with, from `half` alone.
+        half : int
+            That half, on which the factor that phases leave open is taken as well.
+        """
+        gain, solved = self._on_dumps(tables, self.statistics)
+        n = max(1.0, float(self.statistics.count[1 - half].sum()))
+        other = self.statistics.residuals(gain, solved, half)[1]
+        return other / n / (self.settings.noise.variance * self.settings.noise_share)
 
     def predicted_snr(self, solint: str, grouping: Grouping | None = None) -> float:
         """Signal to noise per antenna that the model promises, before anything is solved.

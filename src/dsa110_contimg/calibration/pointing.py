@@ -11,9 +11,11 @@ by baseline are sufficient for the offsets, as A and B are for gains: the normal
 with a few unknowns per antenna. An amplitude of each antenna is solved for with them, for a beam that points
 off makes most sources brighter or fainter alike; it is left to the gains.
 
-The sources are divided in two halves, each with a gradient of its own, and the visibilities in two, which
-alternate over channels, baselines and dumps: offsets from one half of the sources on one half of the
-visibilities predict the other half of the sources on the others, or they are not kept.
+The sources are divided in two halves, each with a gradient of its own, and the visibilities in the two that
+gains are cross-validated on, which alternate over channels, baselines and dumps: offsets from one half of the
+sources on one half of the visibilities predict the other half of the sources on the others, or they are not
+kept. Where either half is calibrated with gains from itself alone, the two know nothing of each other but the
+sky model.
 """
 
 from __future__ import annotations
@@ -25,7 +27,15 @@ import numpy as np
 
 from dsa110_contimg.array_types import Bool, Float, Int, Vis, Weight
 
-__all__ = ["AXES", "PARTS", "PointingFit", "PointingStatistics", "accumulate_pointing", "fit_pointing"]
+__all__ = [
+    "AXES",
+    "PARTS",
+    "PointingFit",
+    "PointingStatistics",
+    "accumulate_pointing",
+    "fit_pointing",
+    "half_of",
+]
 
 #: East and north; and the parts of the sky that have a gradient of their own.
 AXES, PARTS = 2, 2
@@ -46,8 +56,8 @@ class PointingStatistics:
     antenna1, antenna2 : ndarray of int, shape (nbl,)
         Antennas of each baseline.
     residual : ndarray of float64, shape (2, nbl, npol, 5)
-        R, by half of the channels, for the gradients of the first half of the sources, east and north, those
-        of the second half, and the model itself.
+        R, by half of the visibilities, for the gradients of the first half of the sources, east and north,
+        those of the second half, and the model itself.
     normal : ndarray of float64, shape (2, nbl, npol, 5, 5)
         N of the same.
     """
@@ -89,8 +99,10 @@ class PointingFit:
         The same of either receptor, X and Y or R and L, by itself: a difference is squint. Not a number where
         the receptor has no data.
     gain : float
-        By how much offsets from one half of the sources and channels lower chi-squared on the other half of
-        both; mean of the four ways, negative for offsets that noise alone makes.
+        By how much offsets from one half of the sources and visibilities lower chi-squared on the other half
+        of both; mean of the four ways, negative for offsets that noise alone makes.
+    of_half_rad : ndarray, shape (2, nant, 2)
+        The same offsets from either half of the visibilities alone.
     known : ndarray of bool, shape (nant,)
         Antennas of which the data tell it; of the others the offset is that of the prior, about zero.
     """
@@ -99,7 +111,30 @@ class PointingFit:
     error_rad: Float
     by_receptor_rad: Float
     gain: float
+    of_half_rad: Float
     known: Bool
+
+
+def half_of(n_antennas: int, time_index: Int, antenna1: Int, antenna2: Int, channel: Int) -> Int:
+    """Tell the half of each visibility, the one that the statistics of gains have it in, (nrow, nchan).
+
+    Parameters
+    ----------
+    n_antennas : int
+        Antennas in all.
+    time_index, antenna1, antenna2 : ndarray of int, shape (nrow,)
+        Dump and antennas of each row, in either order.
+    channel : ndarray of int, shape (nchan,)
+        Numbers of the channels in the whole band.
+    """
+    baseline = _baselines(n_antennas, antenna1, antenna2)
+    return np.asarray((channel + (baseline + time_index)[:, None]) & 1)
+
+
+def _baselines(n: int, antenna1: Int, antenna2: Int) -> Int:
+    """Numbers of baselines, shape (nrow,); -1 for autocorrelations."""
+    i, j = np.minimum(antenna1, antenna2), np.maximum(antenna1, antenna2)
+    return np.where(i < j, i * n - (i * (i + 1)) // 2 + (j - i - 1), -1)
 
 
 def accumulate_pointing(
@@ -129,9 +164,7 @@ def accumulate_pointing(
     first_channel : int
         Number of the first channel in the whole band; even and odd numbers make the halves.
     """
-    n = statistics.n_antennas
-    i, j = np.minimum(antenna1, antenna2), np.maximum(antenna1, antenna2)
-    baseline = np.where(i < j, i * n - (i * (i + 1)) // 2 + (j - i - 1), -1)
+    baseline = _baselines(statistics.n_antennas, antenna1, antenna2)
     order = np.argsort(baseline, kind="stable")
     edges = np.flatnonzero(np.diff(baseline[order], prepend=-2, append=np.iinfo(np.int64).max))
     _accumulate(
@@ -216,12 +249,23 @@ def fit_pointing(statistics: PointingStatistics, noise_variance: float, prior_ra
         of_one, its_error = _solve(statistics, *sums, noise_variance, prior_rad)
         told = _told(its_error, prior_rad)
         receptors[p, told] = of_one[told, :AXES]
+    halves = [
+        _solve(
+            statistics,
+            statistics.residual[half].sum(axis=1) @ both,
+            both.T @ normal[half].sum(axis=1) @ both,
+            noise_variance,
+            prior_rad,
+        )[0][:, :AXES]
+        for half in range(2)
+    ]
     gains = [_held_out_gain(statistics, normal, half, noise_variance, prior_rad) for half in range(2)]
     return PointingFit(
         offset_rad=solved[:, :AXES],
         error_rad=error[:, :AXES],
         by_receptor_rad=receptors,
         gain=float(np.mean(gains)),
+        of_half_rad=np.stack(halves),
         known=_told(error, prior_rad),
     )
 
@@ -234,7 +278,7 @@ def _told(error: Float, prior_rad: float) -> Bool:
 def _held_out_gain(
     statistics: PointingStatistics, normal: Float, half: int, variance: float, prior_rad: float
 ) -> float:
-    """By how much chi-squared on the other channels falls with the offsets of the other sources; mean of two.
+    """By how much chi-squared on the other half falls with the offsets of the other sources; mean of two.
 
     Either half of the sources has offsets of its own here, so that neither takes up what is the other's.
     """

@@ -370,8 +370,8 @@ def accumulate(
         Visibilities of the two parallel-hand correlations.
     weight : ndarray of float32, same shape
         Weights, zero where flagged.
-    model : ndarray of complex64, shape (nrow, nchan)
-        Model visibilities of Stokes I.
+    model : ndarray of complex64, shape (nrow, nchan) or (nrow, nchan, 2)
+        Model visibilities of Stokes I, or of either receptor.
     first_channel : int
         Number of the first channel in the whole band; even and odd numbers
         make the halves.
@@ -388,7 +388,7 @@ def accumulate(
         rows.antenna2,
         np.ascontiguousarray(vis),
         np.ascontiguousarray(weight),
-        model,
+        model if model.ndim == 3 else model[:, :, None],
         first_channel,
         statistics.cross[:, spw_index],
         statistics.model[:, spw_index],
@@ -428,9 +428,12 @@ def _accumulate(
             for c in range(nchan):
                 half = (first_channel + c + baseline + t) & 1
                 # In double precision: the residual of a good fit is a small difference of large sums.
-                m = np.complex128(model[r, c])
+                m = np.complex128(model[r, c, 0])
                 mm = m.real * m.real + m.imag * m.imag
                 for p in range(npol):
+                    if p > 0 and model.shape[2] > 1:
+                        m = np.complex128(model[r, c, p])
+                        mm = m.real * m.real + m.imag * m.imag
                     w = np.float64(weight[r, c, p])
                     if w > 0:
                         d = np.complex128(vis[r, c, p])

@@ -301,9 +301,15 @@ def _pointing(array: Array, table: Table) -> Plot:
     largest = max(size, key=lambda name: size[name], default="")
     longest = max(size.get(largest, 0.0), 1e-6)
     scale = 0.25 * half / longest
+    squint = [table.meta.get(f"squint_{way}_deg") for way in ("east", "north")]
+    apart = (
+        f". The first receptor of each points {squint[0]:+.3f} deg east, {squint[1]:+.3f} north of the second"
+        if None not in squint
+        else ""
+    )
     plot = Plot(
         f"Where {len(offsets)} antennas point off, as arrows at their places, the longest {longest:.2f} deg "
-        f"at {largest}; east to the right, north up",
+        f"at {largest}; east to the right, north up{apart}",
         Axis("east (m)", middle[0] - half, middle[0] + half),
         Axis("north (m)", middle[1] - half, middle[1] + half),
         Frame(width=460, height=452),

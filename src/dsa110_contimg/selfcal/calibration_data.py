@@ -90,6 +90,8 @@ class CalibrationBlock:
         Visibilities that no solution and no measurement may use: the calibration is scored on them.
     model : ndarray of complex64, shape (nrow, nchan), or None
         Stokes I of the sky model in jansky.
+    squint : ndarray of complex64, shape (nrow, nchan), or None
+        By how much the first receptor sees more of the model, and the second less.
     """
 
     number: int
@@ -97,6 +99,27 @@ class CalibrationBlock:
     weight: Weight
     untouched: Bool
     model: Vis | None
+    squint: Vis | None = None
+
+    @property
+    def of_receptors(self) -> Vis:
+        """The model as either receptor sees it, shape (nrow, nchan, 2), or (nrow, nchan, 1) if both do alike.
+
+        Raises
+        ------
+        ValueError
+            If there is no model.
+        """
+        if self.model is None:
+            raise ValueError("a block without a model")
+        if self.squint is None:
+            return self.model[:, :, None]
+        return np.stack([self.model + self.squint, self.model - self.squint], axis=2)
+
+    def of_correlation(self, k: int) -> Vis:
+        """Give the model as a parallel-hand correlation sees it, shape (nrow, nchan)."""
+        of_receptors = self.of_receptors
+        return of_receptors[:, :, self.block.spw.receptors[k][0] if of_receptors.shape[2] > 1 else 0]
 
     def touched(self, weight: Weight) -> Weight:
         """Take their weight from the untouched visibilities; shape (nrow, nchan, n)."""
@@ -348,8 +371,10 @@ class CalibrationData:
     ) -> Iterator[CalibrationBlock]:
         for number, block in blocks:
             predicted = None if model is None else self._predict(number, block, model)
+            squint = model.squint if isinstance(model, SkyVisibilities) else None
+            more = None if squint is None else self._predict(number, block, squint)
             weight = weights.of_block(number, block)
-            yield CalibrationBlock(number, block, weight, self._untouched(number, block), predicted)
+            yield CalibrationBlock(number, block, weight, self._untouched(number, block), predicted, more)
 
     def _untouched(self, number: int, block: Block) -> Bool:
         """Choose one visibility in `UNTOUCHED_EACH`, spread over baselines, dumps and channels."""
@@ -494,8 +519,7 @@ class CalibrationData:
         noise, digest = BoundsEstimator(self.reader, self.n_blocks), hashlib.sha256()
         found = {}
         for piece in self.blocks("predict and gather", weights, model):
-            block, predicted = piece.block, piece.model
-            assert predicted is not None
+            block, predicted = piece.block, piece.of_receptors
             vis, weight = parallel_hands(block, *self.corrected(block, piece.weight, tables))
             # Of averages they were left out one by one.
             wild = np.zeros(0, dtype=bool) if block.bins is not None else outliers(vis, weight, WILD)
@@ -537,10 +561,9 @@ class CalibrationData:
         by_channels = AntennaNoise(len(self.reader.ms.antennas), self.n_blocks)
         found, by_dumps = {}, dumps_tell_antennas(self.reader)
         for piece in self.blocks("measure the noise", weights, model):
-            block, predicted = piece.block, piece.model
-            assert predicted is not None
+            block = piece.block
             vis, weight = parallel_hands(block, *self.corrected(block, piece.weight, tables))
-            residual = vis - predicted[:, :, None]
+            residual = vis - piece.of_receptors
             far = outliers(residual, weight, OUTLIER)
             weight = piece.touched(weight)
             if far.any():

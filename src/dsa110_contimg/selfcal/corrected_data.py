@@ -10,7 +10,7 @@ import numpy as np
 from dsa110_contimg.array_types import Float, Vis, Weight
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.imaging import StokesI, average_channels, stokes_i
-from dsa110_contimg.selfcal.calibration_data import CalibrationData
+from dsa110_contimg.selfcal.calibration_data import CalibrationBlock, CalibrationData
 from dsa110_contimg.selfcal.data_weights import DataWeights
 from dsa110_contimg.selfcal.model_visibilities import ModelVisibilities
 from dsa110_contimg.visibilities import Block, turn_phases
@@ -73,7 +73,7 @@ def stokes_data(
         given = piece.weight if untouched else piece.touched(piece.weight)
         vis, weight = data.corrected(block, given, tables)
         if piece.model is not None:
-            vis = _minus(block, vis, piece.model)
+            vis = _minus(piece, vis)
         freq, precision = block.spw.freq_hz, None
         true = weights.by_noise(block, weight)
         if weight_tables is None and true is weight:
@@ -105,7 +105,7 @@ def corrected_blocks(
     for piece in data.blocks_as_read(label, weights, subtract):
         vis, weight = data.corrected(piece.block, piece.weight, tables)
         if piece.model is not None:
-            vis = _minus(piece.block, vis, piece.model)
+            vis = _minus(piece, vis)
         yield piece.block, vis, weight
 
 
@@ -170,11 +170,11 @@ def _put(
     return at
 
 
-def _minus(block: Block, vis: Vis, model: Vis) -> Vis:
-    """Parallel-hand correlations less a model of Stokes I; the others as they are."""
+def _minus(piece: CalibrationBlock, vis: Vis) -> Vis:
+    """Parallel-hand correlations less the model of a block; the others as they are."""
     left = vis.copy()
-    for k in block.spw.parallel:
-        left[:, :, k] -= model
+    for k in piece.block.spw.parallel:
+        left[:, :, k] -= piece.of_correlation(k)
     return left
 
 

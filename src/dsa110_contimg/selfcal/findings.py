@@ -15,6 +15,7 @@ from dsa110_contimg.sky.components import ARCSEC
 from dsa110_contimg.sky.seed_spectra import FAR_IN_FREQUENCY
 
 __all__ = [
+    "ABSURD_WIDTH",
     "INFORMATION",
     "Carried",
     "Finding",
@@ -62,6 +63,8 @@ TREND_TIME, TREND_FREQUENCY = 0.15, 0.3
 OF_SOURCES = frozenset(
     ("input", "few", "stretched", "sheared", "beam_width", "beam_centre", "time", "frequency")
 )
+#: Kinds that say of what a beam of another width leaves that it is another sky.
+OF_SKY = frozenset(("sky", "recovered", "shifted", "rotated"))
 #: From this coherence of its antenna phases on, and for an array of some antennas, an input has a position.
 COHERENT, FEWEST_ANTENNAS = 0.8, 8
 #: Where less than this part of the flux is measured near the observed frequency, there is no flux scale.
@@ -189,10 +192,12 @@ def follows_from(cause: Finding, finding: Finding) -> bool:
     Parameters
     ----------
     cause : Finding
-        Of kind sky, few, mirrored or shifted.
+        Of kind sky, few, mirrored or shifted, or a beam that is refused.
     finding : Finding
         Another one of the same run.
     """
+    if cause.kind == "beam_width":
+        return bool(cause.status) and finding.kind in OF_SOURCES | OF_SKY
     more = {"mirrored": {"sky", "shifted", "rotated"}, "sky": set(), "few": set()}.get(cause.kind)
     return more is not None and finding.kind in OF_SOURCES | more
 

@@ -116,6 +116,9 @@ class SkyVisibilities:
         self.seen_by_own: list[tuple[int, ApparentSky]] = [] if sky.antenna_beams is None else [(1, sky)]
         """Skies, with their signs, of which the antennas' own beams show more or less than the common one."""
         self._followed: dict[int, Int] = {}
+        squint = None if sky.antenna_beams is None else sky.antenna_beams.squint_rad
+        self.squint: SquintVisibilities | None = None if squint is None else SquintVisibilities(sky, squint)
+        """By how much the first receptor sees more, and the second less, of this sky."""
 
     def visibilities(self, block: Block, reader: VisibilityReader) -> Vis:
         """Predict exactly, source by source; shape (nrow, nchan), in jansky.
@@ -362,6 +365,33 @@ class BeamGradient(SkyVisibilities):
             for step in (self._step, -self._step)
         )
         return (ahead - behind) / (4 * GRADIENT_STEP_RAD)
+
+
+class SquintVisibilities(SkyVisibilities):
+    """Half of the difference of what two receptors see whose beams point off to either side.
+
+    Parameters
+    ----------
+    sky : ApparentSky
+        Sources and beam. The antennas' own pointings are left out: what they change of it is of second order.
+    squint_rad : ndarray, shape (2,)
+        By how much the first receptor points further east and north than the second, radians.
+    """
+
+    def __init__(self, sky: ApparentSky, squint_rad: Float) -> None:
+        super().__init__(replace(sky, antenna_beams=None))
+        self._half = squint_rad / 2
+
+    def less(self, other: SkyVisibilities) -> None:
+        """Tell nothing of what has to be added to another: it may be of another squint."""
+
+    def through_beam(self, freq_hz: Float, ra_rad: float, dec_rad: float) -> Float:
+        """Half of the difference of the fluxes, shape (n, nchan), in jansky."""
+        first, second = (
+            self.sky.apparent_flux(freq_hz, *_displaced(off, ra_rad, dec_rad))
+            for off in (self._half, -self._half)
+        )
+        return np.asarray((first - second) / 2)
 
 
 def _displaced(step_rad: Float, ra_rad: float, dec_rad: float) -> tuple[float, float]:

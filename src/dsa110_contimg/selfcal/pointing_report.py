@@ -12,7 +12,10 @@ from dsa110_contimg.calibration.pointing import PointingFit
 from dsa110_contimg.errors import InputError
 from dsa110_contimg.sky import AntennaBeams
 
-__all__ = ["pointing_report", "read_pointing"]
+__all__ = ["SQUINT", "pointing_report", "read_pointing"]
+
+#: Keys in the header of the squint that all antennas are taken to have, east and north.
+SQUINT = ("squint_east_deg", "squint_north_deg")
 
 
 def pointing_report(names: Sequence[str], beams: AntennaBeams, fit: PointingFit | None) -> Table:
@@ -32,8 +35,9 @@ def pointing_report(names: Sequence[str], beams: AntennaBeams, fit: PointingFit 
     astropy.table.Table
         A row per antenna: ``antenna``; ``east_deg`` and ``north_deg``, by how much it points off;
         ``error_deg``, by the noise, against the mean of all antennas; ``squint_east_deg`` and
-        ``squint_north_deg``, by how much its first receptor (X or R) points off more than its second. Not a
-        number where the data do not tell.
+        ``squint_north_deg``, by how much its first receptor (X or R) points off more than its second, as it
+        is measured by itself. Not a number where the data do not tell. Keys of the same names in the header
+        are the squint of all antennas that the sky is seen with, if there is one.
     """
     n = len(names)
     known = np.ones(n, dtype=bool) if beams.known is None else beams.known
@@ -54,6 +58,8 @@ def pointing_report(names: Sequence[str], beams: AntennaBeams, fit: PointingFit 
     for name in columns:
         table[name].unit = "deg"
         table[name].info.format = ".4f"
+    if beams.squint_rad is not None:
+        table.meta |= dict(zip(SQUINT, (float(x) for x in np.degrees(beams.squint_rad)), strict=True))
     return table
 
 
@@ -80,6 +86,7 @@ def read_pointing(path: Path, names: Sequence[str]) -> AntennaBeams:
     try:
         table = Table.read(path, format="ascii.ecsv")
         of = {str(row["antenna"]): (float(row["east_deg"]), float(row["north_deg"])) for row in table}
+        squint = np.array([float(table.meta.get(name, 0.0)) for name in SQUINT])
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
@@ -91,6 +98,10 @@ def read_pointing(path: Path, names: Sequence[str]) -> AntennaBeams:
         )
     listed = np.array([of.get(name, (np.nan, np.nan)) for name in names])
     offset = np.nan_to_num(listed)
-    if not np.abs(offset).max() < 10:
+    if not (np.abs(offset).max() < 10 and np.abs(squint).max() < 10):
         raise InputError("offsets of more than 10 deg", path, "give pointing.ecsv of a run")
-    return AntennaBeams(offset_rad=np.radians(offset), known=np.isfinite(listed).all(axis=1))
+    return AntennaBeams(
+        offset_rad=np.radians(offset),
+        known=np.isfinite(listed).all(axis=1),
+        squint_rad=np.radians(squint) if squint.any() else None,
+    )

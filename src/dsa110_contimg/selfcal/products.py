@@ -174,7 +174,8 @@ def _write_columns(params: SelfCalParams, data: CalibrationData, state: CalState
                 found.append((block.rows[some], useless[some]))
             if stage is not None and piece.model is not None:
                 cell = np.zeros(block.data.shape, dtype=np.complex64)
-                cell[:, :, list(block.spw.parallel)] = piece.model[:, :, None]
+                for k in block.spw.parallel:
+                    cell[:, :, k] = piece.of_correlation(k)
                 stage.put("MODEL_DATA", block.rows, cell)
             if stage is not None and "CORRECTED_DATA" in columns:
                 stage.put("CORRECTED_DATA", block.rows, vis)

@@ -13,6 +13,7 @@ from dsa110_contimg.selfcal.stages.check_sources import check_sources
 from dsa110_contimg.selfcal.stages.flux_scale import flux_scale
 from dsa110_contimg.selfcal.stages.keep_input import keep_input
 from dsa110_contimg.selfcal.stages.pointing import pointing
+from dsa110_contimg.selfcal.stages.refraction import refraction
 from dsa110_contimg.selfcal.stages.reweight import reweight, reweight_antennas
 from dsa110_contimg.selfcal.stages.split_bright import split_bright
 from dsa110_contimg.selfcal.state import CalState
@@ -27,7 +28,7 @@ def improve_sky_model(
     data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog
 ) -> CalState:
     """Rescale the sky model, and add what an image shows beside it, while held-out channels gain by it."""
-    scaled = flux_scale(data, state, config, log)
+    scaled = refraction(data, flux_scale(data, state, config, log), config, log)
     state = pointing(data, scaled, config, log)
     if state is not scaled:
         state = flux_scale(data, state, config, log)

@@ -23,6 +23,7 @@ __all__ = [
     "beam_trends",
     "check_sky",
     "displacement",
+    "robust_fit",
     "width_misfit",
 ]
 
@@ -305,7 +306,7 @@ def _trend(values: Sequence[Float], weight: Float) -> Estimate:
     if np.count_nonzero(known) < FEWEST_IN_TREND:
         return Estimate()
     x = np.linspace(-0.5, 0.5, mean.size)[known]
-    solution, error = _robust_fit(np.stack([np.ones(x.size), x], axis=1), mean[known], np.ones(x.size))
+    solution, error = robust_fit(np.stack([np.ones(x.size), x], axis=1), mean[known], np.ones(x.size))
     return Estimate(float(solution[1]), float(error[1]))
 
 
@@ -352,7 +353,7 @@ def beam_trends(
     assumed, width = _log_response(beam, lm[used], freq_hz, 1.0), 1.0
     for _ in range(WIDTH_STEPS):
         left = np.log(ratio[used]) - (_log_response(beam, lm[used], freq_hz, width) - assumed)
-        solution, uncertain = _robust_fit(design, left, 1 / sigma**2)
+        solution, uncertain = robust_fit(design, left, 1 / sigma**2)
         slope = float(solution[1]) / np.log(2.0) * width**2
         width = float(np.clip(width / np.sqrt(np.clip(1 - slope, 0.5, 2.0)), *WIDTH_RANGE))
     minutes = np.degrees(half_power_rad) * 60 / (2 * np.log(2.0))
@@ -421,13 +422,13 @@ def displacement(shift: Float, error: Float, lm: Float) -> tuple[Estimate, Estim
         [np.stack([one, zero, m, l, l, m], axis=1), np.stack([zero, one, -l, m, -m, l], axis=1)]
     )
     sigma = np.hypot(error.T.reshape(-1), ARCSEC)
-    solution, uncertain = _robust_fit(design, shift.T.reshape(-1), 1 / sigma**2)
+    solution, uncertain = robust_fit(design, shift.T.reshape(-1), 1 / sigma**2)
     rotation = Estimate(float(np.degrees(solution[2])), float(np.degrees(uncertain[2])))
     shear = Estimate(float(np.hypot(*solution[4:])), float(np.hypot(*uncertain[4:]) / np.sqrt(2)))
     return rotation, Estimate(float(solution[3]), float(uncertain[3])), shear
 
 
-def _robust_fit(design: Float, values: Float, weight: Float) -> tuple[Float, Float]:
+def robust_fit(design: Float, values: Float, weight: Float) -> tuple[Float, Float]:
     """Weighted least squares without outliers; solution, and errors by the scatter that is left."""
     kept = np.ones(values.size, dtype=bool)
     root = np.sqrt(weight)

@@ -14,6 +14,7 @@ from dsa110_contimg.calibration.phase_gradient import PhaseGradient
 from dsa110_contimg.calibration.pointing import PointingFit
 from dsa110_contimg.calibration.statistics import BaselineStatistics
 from dsa110_contimg.selfcal.data_weights import DataWeights, Outliers
+from dsa110_contimg.selfcal.distortion import Distortion
 from dsa110_contimg.selfcal.findings import Finding
 from dsa110_contimg.selfcal.imaging import CalibratedImage
 from dsa110_contimg.selfcal.model_visibilities import ModelVisibilities, SkyVisibilities
@@ -224,6 +225,8 @@ class CalState:
         What flux scale and position were off by, if the sky model was rescaled.
     pointing : PointingFit or None
         The newest solution for the antennas' pointing, if one was kept: the sky model has the offsets.
+    distortion : Distortion or None
+        What the sources that were not measured are displaced by, if that was kept.
     beam_width : BeamWidth or None
         Width of the beam, if another one than that assumed is used.
     heldout : HeldoutSources or None
@@ -270,6 +273,7 @@ class CalState:
     measured: SourceMeasurement | None = None
     flux_scale: FluxScale | None = None
     pointing: PointingFit | None = None
+    distortion: Distortion | None = None
     beam_width: BeamWidth | None = None
     heldout: HeldoutSources | None = None
     sky_check: SkyCheck | None = None

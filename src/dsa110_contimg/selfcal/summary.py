@@ -23,6 +23,7 @@ from dsa110_contimg.selfcal.imaging import CalibratedImage, measure, metrics_dic
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
 from dsa110_contimg.selfcal.naming import ANTENNAS, IMAGES, MASK, MODEL, PICTURE, POINTING, SOURCES, STAGES
 from dsa110_contimg.selfcal.params import SelfCalParams
+from dsa110_contimg.selfcal.pointing_report import SQUINT
 from dsa110_contimg.selfcal.sky_check import Estimate
 from dsa110_contimg.selfcal.state import CalState, Round
 from dsa110_contimg.sky import FileBeam
@@ -199,6 +200,7 @@ def _pointing(report: Table | None) -> dict[str, float | None] | None:
         "error_deg": _finite(np.nanmedian(report["error_deg"]))
         if np.isfinite(report["error_deg"]).any()
         else None,
+        **{name: report.meta.get(name) for name in SQUINT},
     }
 
 

@@ -88,8 +88,13 @@ class PointingOf(_Part):
     common_north_deg: float | None = Field(description="Mean over the antennas, north")
     rms_deg: float | None = Field(description="Scatter about the mean in one direction, rms")
     error_deg: float | None = Field(
-        description="Median standard error of an antenna; null where the offsets were given"
+        description="Median standard error of an antenna; null where the offsets were given, or are none"
     )
+    squint_east_deg: float | None = Field(
+        description="By how much the first receptor of all antennas points further east than the second; "
+        "null where they are taken to point alike"
+    )
+    squint_north_deg: float | None = Field(description="The same, north")
 
 
 class BeamOf(_Part):

@@ -89,11 +89,10 @@ def untouched_scores(
     left, data_power, cross, power, count = 0.0, 0.0, 0.0, 0.0, 0
     nominal, left_over = data.nominal_weights(), []
     for piece in data.blocks("score on untouched data", weights, model):
-        block, predicted = piece.block, piece.model
-        assert predicted is not None
+        block, predicted = piece.block, piece.of_receptors
         alone = np.where(piece.untouched[:, :, None], piece.weight, np.float32(0))
         vis, weight = parallel_hands(block, *data.corrected(block, alone, tables))
-        residual = vis - predicted[:, :, None]
+        residual = vis - predicted
         used = (weight > 0) & ~outliers(residual, weight, OUTLIER)
         # Both in units of the noise: what counts for less elsewhere counts in full here.
         weight = weights.by_noise(block, weight, BY_RECEPTOR)
@@ -102,8 +101,8 @@ def untouched_scores(
         own = np.where(used, weights.by_noise(block, own, BY_RECEPTOR), np.float32(0))
         left_over.append(_left_over(data, piece, nominal, tables))
         data_power += float((own * np.abs(found) ** 2).sum(dtype=np.float64))
-        cross += float((own * (found * np.conj(predicted)[:, :, None]).real).sum(dtype=np.float64))
-        power += float((own * np.abs(predicted[:, :, None]) ** 2).sum(dtype=np.float64))
+        cross += float((own * (found * np.conj(predicted)).real).sum(dtype=np.float64))
+        power += float((own * np.abs(predicted) ** 2).sum(dtype=np.float64))
         count += int(np.count_nonzero(used))
     of_rows = np.concatenate(left_over) if left_over else np.zeros((0, 2))
     with warnings.catch_warnings():
@@ -119,12 +118,10 @@ def _left_over(
     data: CalibrationData, piece: CalibrationBlock, nominal: DataWeights, tables: Sequence[GainTable]
 ) -> Float:
     """Return what the model leaves of some rows, in units of its power, shape (n, 2); NaN without data."""
-    block, assumed = piece.block, piece.model
-    assert assumed is not None
-    some = slice(None, None, ROWS_EACH)
+    block, some = piece.block, slice(None, None, ROWS_EACH)
     weight = nominal.of_block(piece.number, block)
     vis, weight = parallel_hands(block, *data.corrected(block, weight, tables))
-    predicted = assumed[some, :, None]
+    predicted = piece.of_receptors[some]
     used = np.greater(weight[some], 0)
     both = used[:, 1:] & used[:, :-1]
 

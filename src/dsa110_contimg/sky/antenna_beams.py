@@ -22,10 +22,14 @@ class AntennaBeams:
         By how much each antenna points east and north of the pointing centre: direction cosines about it.
     known : ndarray of bool, shape (nant,), optional
         Antennas of which that is known; the others are taken to point where they should. All by default.
+    squint_rad : ndarray, shape (2,), optional
+        By how much the first receptor (X or R) of all antennas points further east and north than the second,
+        each half of it off; both alike by default.
     """
 
     offset_rad: Float
     known: Bool | None = None
+    squint_rad: Float | None = None
 
     @property
     def common_rad(self) -> Float:

@@ -96,10 +96,19 @@ def test_a_diameter_that_is_wrong_by_a_factor_of_five_is_refused_and_named(wide)
     result = selfcal_ms(folder / "t.ms", folder / "five", wrong)
     assert result.status == "refused"
     assert result.summary["findings"][0]["kind"] == "beam_width"
-    assert (
-        "5 times wider than that of a dish of 21.1 m: check DISH_DIAMETER, or give --dish-diameter-m 4.2"
-        in (result.message)
-    )
+    assert "a beam about 5 times wider than that of a dish of 21.1 m (held-out chi2 " in result.message
+    assert "check DISH_DIAMETER, or give --dish-diameter-m 4.2;" in result.message
+
+
+def test_a_beam_that_is_five_times_narrower_is_refused_and_named(tmp_path):
+    """All but a source near its middle are missing, for which flux scale, bandpass and CLEAN make up."""
+    ms, config = observe(tmp_path, beam_width=0.2, dumps=2, seed=3, random_phases=True)
+    result = selfcal_ms(ms, tmp_path / "out", config.with_options(columns="none"))
+    assert result.status == "refused"
+    assert "a beam about 5 times narrower than that of a dish of 4.65 m" in result.message
+    assert "check DISH_DIAMETER, or give --dish-diameter-m 23;" in result.message
+    # It is no other sky.
+    assert [f["kind"] for f in result.summary["findings"]] == ["beam_width"]
 
 
 def test_a_field_too_faint_to_tell_leaves_the_beam_alone(tmp_path):

@@ -2,18 +2,23 @@
 
 import importlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from astropy.table import Table
 
+from dsa110_contimg.calibration.pointing import half_of
 from dsa110_contimg.errors import InputError
 from dsa110_contimg.selfcal.pointing_report import pointing_report, read_pointing
+from dsa110_contimg.selfcal.pointing_statistics import gains_of_halves, judged_on_halves
 from dsa110_contimg.selfcal.run import selfcal_ms
+from dsa110_contimg.selfcal.solve_round import gather, make_solver
 from dsa110_contimg.simulate import Truth
+from dsa110_contimg.sky import AntennaBeams
 from dsa110_contimg.visibilities import open_measurement_set
 from dsa110_contimg.visibilities.tables import open_table
-from tests.selfcal.support import observe
+from tests.selfcal.support import observe, open_data
 
 OPTIONS = {"drift": True, "dumps": 6, "sefd_jy": 800.0, "random_phases": True}
 
@@ -94,6 +99,49 @@ def test_antennas_that_point_where_they_should_are_left_alone(tmp_path):
     assert not (tmp_path / "out" / "pointing.ecsv").exists()
     (line,) = noted(tmp_path / "out")
     assert "left as they are" in line
+
+
+def spoiled(data):
+    """Make noise of one of the halves that gains are cross-validated on, in place."""
+    rng, n = np.random.default_rng(7), len(data.reader.ms.antennas)
+    for block in data.reader.blocks():
+        channel = data.first_channel[block.spw.id] + np.arange(block.spw.freq_hz.size)
+        second = half_of(n, block.time_index, block.antenna1, block.antenna2, channel) == 1
+        size = np.abs(block.data).mean()
+        noise = rng.normal(size=(2, *block.data[second].shape)) * size
+        block.data[second] = noise[0] + 1j * noise[1]
+    return data
+
+
+def test_the_visibilities_that_judge_offsets_have_no_part_in_them(observed, stage_config, solved, log):
+    stage = importlib.import_module("dsa110_contimg.selfcal.stages.pointing")
+    found = []
+    for spoil in (False, True):
+        data = open_data(observed, stage_config)
+        data = spoiled(data) if spoil else data
+        state = replace(gather(data, solved, log), noise=solved.noise)
+        gains = gains_of_halves(make_solver(data, state, stage_config), state)
+        fit = stage._fitted(data, state, log, solved.model, data.catalog_model, gains).pointing
+        found.append((gains, fit))
+    (gains, fit), (spoiled_gains, spoiled_fit) = found
+    for one, other in zip(gains[0], spoiled_gains[0], strict=True):
+        for spw, of_window in one.gains.items():
+            np.testing.assert_array_equal(of_window.gain, other.gains[spw].gain)
+    np.testing.assert_allclose(fit.of_half_rad[0], spoiled_fit.of_half_rad[0], rtol=1e-9)
+    assert np.abs(fit.of_half_rad[1] - spoiled_fit.of_half_rad[1]).max() > np.abs(fit.of_half_rad[1]).max()
+
+
+def test_offsets_that_are_none_are_judged_worse(data, solved, stage_config, log):
+    offset = np.radians(0.3) * np.random.default_rng(1).normal(size=(len(data.reader.ms.antennas), 2))
+    nowhere, off = (
+        replace(solved.sky_model, antenna_beams=AntennaBeams(offset_rad=x)) for x in (0 * offset, offset)
+    )
+    same, kept = judged_on_halves(data, solved, stage_config, log, [nowhere, nowhere])
+    assert kept == pytest.approx(same, rel=1e-4)
+    assert same == pytest.approx(solved.last.chi2_heldout, rel=0.02)
+    before, after = judged_on_halves(data, solved, stage_config, log, [off, off])
+    assert before == pytest.approx(same)
+    assert after > 1.05 * before
 
 
 def test_a_part_of_the_data_is_enough_to_see_that_there_are_no_offsets(tmp_path, monkeypatch):

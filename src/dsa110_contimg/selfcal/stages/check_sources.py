@@ -9,16 +9,13 @@ import numpy as np
 from dsa110_contimg.calibration.apply import gains_at_times
 from dsa110_contimg.calibration.phase_gradient import PhaseGradient, phase_gradient
 from dsa110_contimg.config import SelfCalConfig
-from dsa110_contimg.errors import CatalogError, SeedError
 from dsa110_contimg.selfcal.acceptance import MIN_SOLVED_FRACTION
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.findings import (
     Finding,
-    absurd_width,
     carried,
     findings_of,
     follows_from,
-    size_of_beam,
     unexplained,
     weightiest_first,
 )
@@ -27,6 +24,7 @@ from dsa110_contimg.selfcal.heldout_sources import (
     measure_heldout_sources,
     recovered_halves,
 )
+from dsa110_contimg.selfcal.other_widths import other_width, try_widths
 from dsa110_contimg.selfcal.sky_check import (
     AGREES_BEAMS,
     SkyCheck,
@@ -38,15 +36,17 @@ from dsa110_contimg.selfcal.sky_check import (
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.stages.acceptance import initial_image
 from dsa110_contimg.selfcal.state import CalState, Outcome, Verdict
-from dsa110_contimg.sky import ApparentSky, build_catalog_model, radec_from_lm
-from dsa110_contimg.sky.beam import SPEED_OF_LIGHT, RoundBeam
+from dsa110_contimg.sky import ApparentSky, radec_from_lm
+from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 
 __all__ = ["check_sources"]
 
-#: Widths of beams that are tried where the sky is not the catalogue's through the one assumed, and how near
-#: (in the logarithm) to their catalogue fluxes held-out sources have to come through one of them.
-OTHER_WIDTHS = (0.2, 0.35, 0.6, 1.7, 2.9, 5.0)
-AS_LISTED = 0.25
+#: Beams of other widths are tried where the gains leave more than this of channels held out, in units of
+#: thermal variance, or where sources speak against the sky or the beam in one of these kinds.
+DOUBTFUL_CHI2 = 1.3
+DOUBTFUL = frozenset(("sky", "few", "recovered", "shifted", "beam_width"))
+#: Kinds that a distortion of the sky model takes up.
+DISPLACED = frozenset(("stretched", "sheared"))
 #: Ways in which coordinates go wrong: factors on l and m, and what is said of them.
 MIRRORS = {
     (-1.0, 1.0): "mirrored in right ascension",
@@ -72,6 +72,13 @@ def check_sources(data: CalibrationData, state: CalState, config: SelfCalConfig,
     if state.input_score is not None:
         before, after = state.input_score.chi2_heldout, state.last.chi2_heldout
         findings = weightiest_first((*unexplained(check, before, after), *findings))
+    if state.last.chi2_heldout > DOUBTFUL_CHI2 or any(f.kind in DOUBTFUL for f in findings):
+        findings = _with_width(findings, data, state, config, log)
+    if state.distortion is not None:
+        findings = tuple(
+            replace(f, text=f"{f.text}; the sky model follows it") if f.kind in DISPLACED else f
+            for f in findings
+        )
     for finding in findings:
         log.note(finding.text)
     if found is not None:
@@ -79,6 +86,23 @@ def check_sources(data: CalibrationData, state: CalState, config: SelfCalConfig,
     if findings:
         state = replace(state, findings=(*state.findings, *findings))
     return _ended(data, state, config, log)
+
+
+def _with_width(
+    findings: tuple[Finding, ...],
+    data: CalibrationData,
+    state: CalState,
+    config: SelfCalConfig,
+    log: StageLog,
+) -> tuple[Finding, ...]:
+    """Say in the place of what follows from it that the beam is of another width, if that is so."""
+    assert data.catalog_model is not None
+    trials = try_widths(data, state, config, log)
+    other = other_width(trials, data.catalog_model.beam, correctable=not config.solve_beam_width)
+    if other is None or (not other.status and any(f.kind == other.kind for f in findings)):
+        # What the sources say of a width that is a little off is known better.
+        return findings
+    return weightiest_first((other, *(f for f in findings if not follows_from(other, f))))
 
 
 def _said(check: SkyCheck) -> str:
@@ -113,12 +137,15 @@ def _with_all_sources(
     width, centre, central = beam_trends(
         ratio, error, sky.lmn(float(middle[0]), float(middle[1]))[:, :2], listed.beam, listed.freq_hz
     )
-    rotation, stretch, shear = displacement(shift, shift_error, sky.lmn(*data.reader.phase_center)[:, :2])
+    lm = sky.lmn(*data.reader.phase_center)[:, :2]
+    rotation, stretch, shear = displacement(shift, shift_error, lm)
+    # Of a field that is seen distorted a source is in its place if it is where that puts it.
+    own = shift if state.distortion is None else shift - state.distortion.shift_rad(lm)
     return replace(
         check,
         n_sources=measured.n_good,
         n_agreeing=int(
-            np.count_nonzero(agreeing(ratio, error, shift, shift_error, AGREES_BEAMS * resolution_rad))
+            np.count_nonzero(agreeing(ratio, error, own, shift_error, AGREES_BEAMS * resolution_rad))
         ),
         beam_width=width,
         pointing_arcmin=centre,
@@ -134,13 +161,6 @@ def _ended(data: CalibrationData, state: CalState, config: SelfCalConfig, log: S
     against = next((f for f in state.findings if f.status), None)
     if against is None:
         return state
-    check = state.sky_check
-    untold = check is not None and not np.isfinite(check.beam_width.value)
-    if against.kind in ("sky", "few", "recovered") or (against.kind == "beam_width" and untold):
-        of_beam = _through_another_beam(data, state, config, log)
-        if of_beam is not None:
-            others = [f for f in state.findings if f is not against and not follows_from(of_beam, f)]
-            against, state = of_beam, replace(state, findings=(of_beam, *others))
     if against.kind in ("sky", "few", "shifted") and state.sky_check is not None:
         named = _named(data, state, config, log, against)
         if named.kind in ("sky", "few"):
@@ -205,58 +225,6 @@ def _named(
         return finding
     text = f"{finding.text}; another field, phase centre or time? check the field, the coordinates and UVW"
     return replace(finding, text=text)
-
-
-def _through_another_beam(
-    data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog
-) -> Finding | None:
-    """Say that the sky is the catalogue's through a beam of quite another width; None if it is not."""
-    listed, check = data.catalog_model, state.sky_check
-    if listed is None or check is None or listed.own_model is not None:
-        # A model of the user's own says what it wants of the beam.
-        return None
-    middle = data.reader.pointing[len(data.reader.times) // 2]
-    best, name = abs(np.log(np.clip(np.nan_to_num(check.phased.value), 1e-3, 1e3))), None
-    said = ""
-    measured = (check.beam_width.value,) if absurd_width(check.beam_width) else ()
-    for width in (*measured, *OTHER_WIDTHS):
-        if width < 1 < check.phased.value:
-            # More flux than the catalogue's is none that a narrower beam leaves.
-            continue
-        try:
-            model = build_catalog_model(
-                data.reader.pointing,
-                data.reader.freq_hz,
-                listed.beam.widened(width),
-                catalog=config.catalog,
-                catalog_dir=config.catalog_dir,
-                min_mjy=config.nvss_min_mjy,
-                min_apparent_mjy=config.seed_min_apparent_mjy,
-                spectral_index=config.spectral_index,
-                index_from=config.index_from,
-            )
-        except (CatalogError, SeedError):
-            # Nothing can be said of it.
-            continue
-        first = halves(model, model, (float(middle[0]), float(middle[1])), data.resolution_rad)
-        found = recovered_halves(data, state, config, model, model, first, log)
-        told = [h.fraction for h in found if h.expected > MIRRORED]
-        off = max((abs(np.log(np.clip(f, 1e-3, 1e3))) for f in told), default=np.inf)
-        if len(told) == len(found) > 1 and off < min(best, AS_LISTED):
-            best, name = off, width
-            fraction = float(np.exp(np.log(told).mean()))
-            said = f"held-out sources have {check.phased.value:.2f} of their catalogue flux, {fraction:.2f}"
-    if name is None:
-        return None
-    size = listed.beam.diameter_m / name if isinstance(listed.beam, RoundBeam) else None
-    remedy = (
-        "check the beam file"
-        if size is None
-        else f"check DISH_DIAMETER, or give --dish-diameter-m {size:.2g}"
-    )
-    times = f"{name:.2g} times wider" if name > 1 else f"{1 / name:.2g} times narrower"
-    text = f"{said} through a beam about {times} than that of {size_of_beam(listed.beam)}: {remedy}"
-    return Finding("beam_width", text, "refused")
 
 
 def _mirrored(listed: ApparentSky, east: float, north: float, centre: tuple[float, float]) -> ApparentSky:

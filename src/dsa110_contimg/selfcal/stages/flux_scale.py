@@ -12,8 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from dsa110_contimg.array_types import Bool
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
+from dsa110_contimg.selfcal.distortion import distorted
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
 from dsa110_contimg.selfcal.solve_round import solve_rounds
 from dsa110_contimg.selfcal.source_measurement import SourceMeasurement, measure_sources
@@ -24,7 +26,7 @@ from dsa110_contimg.sky import ApparentSky, radec_from_lm
 from dsa110_contimg.sky.apparent_sky import joined, scaled, through_beams
 from dsa110_contimg.sky.components import ARCSEC
 
-__all__ = ["flux_scale", "rescaled"]
+__all__ = ["flux_scale", "placed", "rescaled"]
 
 #: The sky model is rescaled at most this often, or until both medians are this near: in flux, and in position
 #: within this angle or this part of the resolution.
@@ -64,8 +66,8 @@ def flux_scale(data: CalibrationData, state: CalState, config: SelfCalConfig, lo
             break
         state = replace(state, measured=measured)
         east, north = (float(np.degrees(x) * 3600) for x in measured.offset_rad)
-        placed = max(NEAR_ARCSEC, NEAR_BEAMS * data.resolution_rad / ARCSEC)
-        near = abs(measured.scale - 1) < NEAR_SCALE and np.hypot(east, north) < placed
+        in_place = max(NEAR_ARCSEC, NEAR_BEAMS * data.resolution_rad / ARCSEC)
+        near = abs(measured.scale - 1) < NEAR_SCALE and np.hypot(east, north) < in_place
         if near and gained < NEAR_CHI2:
             break
         log.note(
@@ -77,7 +79,11 @@ def flux_scale(data: CalibrationData, state: CalState, config: SelfCalConfig, lo
         assert state.sky_model is not None
         ra, dec = data.reader.pointing[len(data.reader.times) // 2]
         seen = through_beams(catalogue, state.sky_model.antenna_beams, float(ra), float(dec))
-        model = joined(rescaled(seen, measured, data.reader.phase_center), added)
+        model = rescaled(seen, measured, data.reader.phase_center)
+        if state.distortion is not None:
+            of_measured = placed(catalogue, measured)
+            model = distorted(model, catalogue, state.distortion, of_measured, data.reader.phase_center)
+        model = joined(model, added)
         trial = better_with(data, state, model, config, log)
         if trial is state:
             break
@@ -114,6 +120,13 @@ def _in_place(components: ApparentSky, measured: SourceMeasurement, data: Calibr
     return scaled(placed, 1 / measured.scale)
 
 
+def placed(catalogue: ApparentSky, measured: SourceMeasurement) -> Bool:
+    """Tell which of the catalogue's sources :func:`rescaled` puts where they were measured, shape (n,)."""
+    found = np.zeros(len(catalogue), dtype=bool)
+    found[measured.index[measured.good & (measured.ratio > MIN_PLACED)]] = True
+    return found
+
+
 def rescaled(catalogue: ApparentSky, measured: SourceMeasurement, centre: tuple[float, float]) -> ApparentSky:
     """Move and scale the good sources to where and how bright they were measured.
 
@@ -138,9 +151,9 @@ def rescaled(catalogue: ApparentSky, measured: SourceMeasurement, centre: tuple[
     factor = np.maximum(measured.ratio[measured.good], 0.0)
     flux[index] *= factor
     apparent[index] *= factor
-    placed = measured.good & (measured.ratio > MIN_PLACED)
-    index = measured.index[placed]
-    lm = sky.select(index).lmn(*centre)[:, :2] + measured.shift_rad[placed]
+    told = measured.good & (measured.ratio > MIN_PLACED)
+    index = measured.index[told]
+    lm = sky.select(index).lmn(*centre)[:, :2] + measured.shift_rad[told]
     new_ra[index], new_dec[index] = radec_from_lm(lm[:, 0], lm[:, 1], *centre)
     moved = replace(sky, ra_rad=new_ra, dec_rad=new_dec, flux_jy=flux)
     return replace(catalogue, sky=moved, apparent_jy=apparent)

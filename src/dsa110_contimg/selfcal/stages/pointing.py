@@ -2,43 +2,49 @@
 
 An antenna gain cannot follow what differs across the field. Offsets are fitted to what the sky model leaves
 of the calibrated data, again and again with the beams displaced by those found so far, until they no longer
-change; then the gains are solved again.
+change; then the gains are solved again. A squint that is common to all antennas is found from the same sums,
+and kept if the visibilities that it is not from gain by it.
+
+What is independent of what: visibilities are in two halves, which alternate over channels, baselines and
+dumps. Offsets from one half are fitted to data that are calibrated with gains solved on the same half alone;
+through these beams gains are solved on it again, and the other half, of which neither the offsets nor any of
+these gains know, judges them, both ways round. So it is with the sources: offsets from one half of them have
+to predict the other half, on the other half of the visibilities. Common to both halves, and so not
+independent, is what offsets are tried on: the sky model with its fluxes, among them the two numbers of the
+offset that all antennas share, the bandpass and the weights. The offsets that are delivered are from both
+halves; of what is said of channels held out later on they are not independent, but of the tenth of the data
+that no step uses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dsa110_contimg.array_types import Bool, Float, Int, Vis
-from dsa110_contimg.calibration.gains import GainTable
-from dsa110_contimg.calibration.pointing import (
-    AXES,
-    PointingFit,
-    PointingStatistics,
-    accumulate_pointing,
-    fit_pointing,
-)
+from dsa110_contimg.array_types import Bool, Float
+from dsa110_contimg.calibration.pointing import AXES, PointingFit, fit_pointing
+from dsa110_contimg.calibration.squint import SquintFit, fit_squint
 from dsa110_contimg.config import SelfCalConfig
-from dsa110_contimg.selfcal.calibration_data import CalibrationBlock, CalibrationData, parallel_hands
-from dsa110_contimg.selfcal.data_weights import DataWeights
+from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.findings import TREND_SIGMAS
-from dsa110_contimg.selfcal.heldout_sources import halves
-from dsa110_contimg.selfcal.model_visibilities import (
-    BeamGradient,
-    SkyVisibilities,
-    leading,
+from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
+from dsa110_contimg.selfcal.pointing_statistics import (
+    OfHalves,
+    centre_of,
+    gains_of_halves,
+    gather_pointing,
+    judged_on_halves,
 )
 from dsa110_contimg.selfcal.sky_check import beam_trends
+from dsa110_contimg.selfcal.solve_round import make_solver
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.state import CalState
 from dsa110_contimg.selfcal.trial import better_with
 from dsa110_contimg.sky import AntennaBeams, ApparentSky
 from dsa110_contimg.sky.apparent_sky import response_ratio, through_beams
 
-__all__ = ["gather_pointing", "pointing"]
+__all__ = ["pointing"]
 
 #: Offsets are fitted again, with the beams displaced by the last ones, at most this often, or until they move
 #: by less than this fraction of the beam's width, rms. Where they moved by the other one, all that is done
@@ -53,6 +59,8 @@ LEAST_GAIN = 25.0
 #: squares are there not this many times what their errors make them cannot lower the chi-squared of all data
 #: by `LEAST_GAIN` more than noise raises it.
 LOOKED_AT, LEAST_BLOCKS, LEAST_EXCESS = 4, 8, 1.3
+#: Standard errors by which a squint counts, of a part of the data as of all.
+SQUINT_SIGMAS = 4.0
 
 
 def pointing(data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog) -> CalState:
@@ -74,16 +82,48 @@ def pointing(data: CalibrationData, state: CalState, config: SelfCalConfig, log:
     if listed.sky.apparent.any():
         log.note("pointing of the antennas: not looked for, as the fluxes of the model hold the beam")
         return state
+    off = squinted = True
     if data.n_blocks >= LOOKED_AT * LEAST_BLOCKS:
-        seen = _fitted(data, state, log, state.model, listed, every=LOOKED_AT)
-        if not _excess(seen) >= LEAST_EXCESS:
+        own_gains = gains_of_halves(make_solver(data, state, config), state)
+        seen = _fitted(data, state, log, state.model, listed, own_gains, every=LOOKED_AT)
+        off, squinted = _excess(seen.pointing) >= LEAST_EXCESS, _beyond(seen.squint)
+        if not off:
             log.note(
                 "pointing of the antennas: a part of the data shows no offsets beyond their errors "
-                f"({_known_to(seen):.3f} deg each): the beams are left as they are"
+                f"({_known_to(seen.pointing):.3f} deg each): the beams are left as they are"
             )
-            return state
+    if not (off or squinted):
+        return state
+    own_gains = gains_of_halves(make_solver(data, state, config), state)
+    first: _Fit | None = _fitted(data, state, log, state.model, listed, own_gains)
+    if squinted:
+        # Before the offsets, which it makes a little wrong.
+        apart = _with_squint(data, state, config, log, listed, first)
+        first, state = first if apart is state else None, apart
+    if off:
+        moved = _with_offsets(data, state, config, log, listed, first)
+        return _with_squint(data, moved, config, log, listed) if squinted and moved is not state else moved
+    return state
+
+
+def _with_offsets(
+    data: CalibrationData,
+    state: CalState,
+    config: SelfCalConfig,
+    log: StageLog,
+    listed: ApparentSky,
+    first: _Fit | None,
+) -> CalState:
+    """Look at the sky through beams that point where they are found to, if that is better.
+
+    Parameters as of the stage; `first` is the fit to what the state leaves, if that is known.
+    """
+    sky = state.sky_model
+    assert sky is not None
     for _ in range(MOST_ITERATIONS):
-        beams, fit, step = _settled(data, state, log, listed)
+        own_gains = gains_of_halves(make_solver(data, state, config), state)
+        found = _settled(data, state, log, listed, own_gains, first)
+        first, fit = None, found.first
         if state.pointing is not None and not fit.gain >= LEAST_GAIN:
             break
         if not fit.gain >= LEAST_GAIN:
@@ -93,16 +133,69 @@ def pointing(data: CalibrationData, state: CalState, config: SelfCalConfig, log:
             )
             return state
         assert state.sky_model is not None
-        moved = _with_common_offset(data, state, replace(state.sky_model, antenna_beams=beams), fit.known)
-        trial = better_with(data, state, moved, config, log)
+        moved, *of_halves = (
+            _with_common_offset(data, state, replace(state.sky_model, antenna_beams=beams), fit.known)
+            for beams in (found.beams, *found.of_halves)
+        )
+        scores = judged_on_halves(data, state, config, log, of_halves)
+        better = scores[1] < scores[0]
+        trial = better_with(data, state, moved, config, log) if better else state
         assert moved.antenna_beams is not None
-        log.note(_said(moved.antenna_beams, fit, state, trial))
+        log.note(_said(moved.antenna_beams, fit, scores, kept=trial is not state))
         if trial is state:
             break
         state = replace(trial, pointing=fit, measured=None)
-        if step < SETTLED_AGAIN * sky.beam.fwhm_rad(sky.freq_hz):
+        if found.moved_rad < SETTLED_AGAIN * sky.beam.fwhm_rad(sky.freq_hz):
             break
     return state
+
+
+def _with_squint(
+    data: CalibrationData,
+    state: CalState,
+    config: SelfCalConfig,
+    log: StageLog,
+    listed: ApparentSky,
+    first: _Fit | None = None,
+) -> CalState:
+    """Look at the sky through receptors that point off to either side, if that is better.
+
+    Parameters as of the stage; `first` is the fit to what the state leaves, if that is known.
+    """
+    for _ in range(MOST_ITERATIONS):
+        assert isinstance(state.model, SkyVisibilities)
+        sky = state.model.sky
+        if first is None:
+            own_gains = gains_of_halves(make_solver(data, state, config), state)
+            first = _fitted(data, state, log, state.model, listed, own_gains)
+        squint, first = first.squint, None
+        if not (_beyond(squint) and squint.gain >= LEAST_GAIN):
+            break
+        beams = sky.antenna_beams or AntennaBeams(offset_rad=np.zeros((len(data.reader.ms.antennas), AXES)))
+        had = np.zeros(AXES) if beams.squint_rad is None else beams.squint_rad
+        moved, *of_halves = (
+            replace(sky, antenna_beams=replace(beams, squint_rad=had + more))
+            for more in (squint.squint_rad, *squint.of_half_rad)
+        )
+        scores = judged_on_halves(data, state, config, log, of_halves)
+        trial = better_with(data, state, moved, config, log) if scores[1] < scores[0] else state
+        (east, north), error = np.degrees(had + squint.squint_rad), np.degrees(np.max(squint.error_rad))
+        log.note(
+            f"squint: the first receptor points {east:+.3f} deg east and {north:+.3f} north of the second, "
+            f"known to {error:.3f}; chi2 held out from both squint and gains {scores[0]:.5g} -> "
+            f"{scores[1]:.5g}: {'left out' if trial is state else 'kept'}"
+        )
+        if trial is state:
+            break
+        state = replace(trial, measured=None)
+        if np.hypot(*squint.squint_rad) < SETTLED * sky.beam.fwhm_rad(sky.freq_hz):
+            break
+    return state
+
+
+def _beyond(squint: SquintFit) -> bool:
+    """Whether a squint is beyond its errors."""
+    return bool(np.hypot(*(squint.squint_rad / squint.error_rad)) > SQUINT_SIGMAS)
 
 
 def _with_common_offset(data: CalibrationData, state: CalState, sky: ApparentSky, known: Bool) -> ApparentSky:
@@ -115,7 +208,7 @@ def _with_common_offset(data: CalibrationData, state: CalState, sky: ApparentSky
     measured, listed, found = state.measured, data.catalog_model, sky.antenna_beams
     if found is None or listed is None or state.sky_model is None:
         return sky
-    centre = _centre(data)
+    centre = centre_of(data)
     # The fluxes were measured through the beams that the state has.
     before = state.sky_model
     had = np.zeros(AXES) if before.antenna_beams is None else before.antenna_beams.common_rad
@@ -124,7 +217,7 @@ def _with_common_offset(data: CalibrationData, state: CalState, sky: ApparentSky
     own = np.where(known[:, None], found.offset_rad - mean, 0.0)
     if measured is None:
         common = mean if state.flux_scale is None else had
-        return through_beams(before, AntennaBeams(offset_rad=own + common), *centre)
+        return through_beams(before, _moved(before, own + common), *centre)
     good = measured.index[measured.good]
     trends = beam_trends(
         measured.ratio[measured.good],
@@ -136,7 +229,7 @@ def _with_common_offset(data: CalibrationData, state: CalState, sky: ApparentSky
     off = np.array([axis.value for axis in trends[1]])
     error = np.array([axis.error for axis in trends[1]])
     told = np.hypot(*off) > TREND_SIGMAS * np.hypot(*error) / np.sqrt(2)
-    beams = AntennaBeams(offset_rad=own + had + (np.radians(off / 60) if told else 0.0))
+    beams = _moved(before, own + had + (np.radians(off / 60) if told else 0.0))
     # Sources that were scaled to what was measured of them stay as bright in the data.
     factor = np.ones(len(before))
     factor[good] = 1 / response_ratio(before, beams, *centre)[good]
@@ -145,42 +238,78 @@ def _with_common_offset(data: CalibrationData, state: CalState, sky: ApparentSky
     return replace(moved, sky=scaled_sky, apparent_jy=moved.apparent_jy * factor)
 
 
-def _centre(data: CalibrationData) -> tuple[float, float]:
-    """Pointing centre of the middle dump, ICRS radians."""
-    ra, dec = data.reader.pointing[len(data.reader.times) // 2]
-    return float(ra), float(dec)
+def _moved(sky: ApparentSky, offset_rad: Float) -> AntennaBeams:
+    """Beams of antennas with other offsets, and the squint that they have."""
+    squint = None if sky.antenna_beams is None else sky.antenna_beams.squint_rad
+    return AntennaBeams(offset_rad=offset_rad, squint_rad=squint)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """What a model leaves, fitted."""
+
+    pointing: PointingFit
+    squint: SquintFit
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Settled:
+    """Offsets that no longer change.
+
+    Attributes
+    ----------
+    beams : AntennaBeams
+        With the offsets found.
+    of_halves : tuple of AntennaBeams
+        With those from either half of the visibilities alone.
+    first : PointingFit
+        The first fit: of what the model that the gains were solved against leaves.
+    moved_rad : float
+        By how much the offsets changed in all, radians rms.
+    """
+
+    beams: AntennaBeams
+    of_halves: tuple[AntennaBeams, AntennaBeams]
+    first: PointingFit
+    moved_rad: float
 
 
 def _settled(
-    data: CalibrationData, state: CalState, log: StageLog, listed: ApparentSky
-) -> tuple[AntennaBeams, PointingFit, float]:
-    """Fit offsets with the beams at the last ones, at the same gains, until they stay.
-
-    Returns
-    -------
-    beams : AntennaBeams
-        With the offsets found.
-    fit : PointingFit
-        The first fit: of what the model that the gains were solved against leaves.
-    moved : float
-        By how much the offsets changed in all, radians rms.
-    """
+    data: CalibrationData,
+    state: CalState,
+    log: StageLog,
+    listed: ApparentSky,
+    own_gains: OfHalves,
+    first: _Fit | None,
+) -> _Settled:
+    """Fit offsets with the beams at the last ones, at the same gains, until they stay."""
     sky, model = state.sky_model, state.model
     assert sky is not None
     assert isinstance(model, SkyVisibilities)
     n = len(data.reader.ms.antennas)
     start = np.zeros((n, AXES)) if sky.antenna_beams is None else sky.antenna_beams.offset_rad
-    offset, fits = start, list[PointingFit]()
+    offset, before, fits = start, start, list[PointingFit]()
     for _ in range(MOST_ITERATIONS):
-        fit = _fitted(data, state, log, model, listed)
+        fit = (first or _fitted(data, state, log, model, listed, own_gains)).pointing
+        first = None
         fits.append(fit)
         if not fits[0].gain >= LEAST_GAIN:
             break
-        offset = np.where(fit.known[:, None], offset + fit.offset_rad, 0.0)
-        model = SkyVisibilities(replace(sky, antenna_beams=AntennaBeams(offset_rad=offset)))
+        before, offset = offset, np.where(fit.known[:, None], offset + fit.offset_rad, 0.0)
+        model = SkyVisibilities(replace(sky, antenna_beams=_moved(sky, offset)))
         if _rms(fit.offset_rad[fit.known]) < SETTLED * sky.beam.fwhm_rad(sky.freq_hz):
             break
-    return AntennaBeams(offset_rad=offset), fits[0], _rms((offset - start)[fits[0].known])
+    # What a half alone asks for does not depend on where it is asked, to first order.
+    even, odd = (
+        _moved(sky, np.where(fits[-1].known[:, None], before + of_half, 0.0))
+        for of_half in fits[-1].of_half_rad
+    )
+    return _Settled(
+        beams=_moved(sky, offset),
+        of_halves=(even, odd),
+        first=fits[0],
+        moved_rad=_rms((offset - start)[fits[0].known]),
+    )
 
 
 def _fitted(
@@ -189,13 +318,16 @@ def _fitted(
     log: StageLog,
     model: SkyVisibilities,
     listed: ApparentSky,
+    own_gains: OfHalves,
     every: int = 1,
-) -> PointingFit:
-    """Fit offsets to what a sky model leaves of one block of the data in `every`."""
+) -> _Fit:
+    """Fit offsets and squint to what a sky model leaves of one block of the data in `every`."""
     prior_rad = PRIOR_WIDTH * model.sky.beam.fwhm_rad(model.sky.freq_hz)
+    tables = tuple((*state.bandpass, *of_half) for of_half in own_gains)
     with log.timed("measure"):
-        statistics = gather_pointing(data, model, state.weights, state.last.tables, listed, every)
-        return fit_pointing(statistics, state.noise.variance / 2, prior_rad)
+        statistics = gather_pointing(data, model, state.weights, tables, listed, every)
+        variance = state.noise.variance / 2
+        return _Fit(fit_pointing(statistics, variance, prior_rad), fit_squint(statistics, variance))
 
 
 def _excess(fit: PointingFit) -> float:
@@ -214,85 +346,10 @@ def _rms(values: Float) -> float:
     return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
 
 
-def _said(beams: AntennaBeams, fit: PointingFit, before: CalState, after: CalState) -> str:
+def _said(beams: AntennaBeams, fit: PointingFit, scores: tuple[float, float], *, kept: bool) -> str:
     known = fit.known
     return (
         f"pointing of the antennas: off by {np.degrees(_rms(beams.offset_rad[known])):.3f} deg rms in each "
-        f"direction, known to {np.degrees(np.median(fit.error_rad[known])):.3f}; held-out chi2 "
-        f"{before.last.chi2_heldout:.5g} -> {after.last.chi2_heldout:.5g}: "
-        f"{'left out' if after is before else 'kept'}"
+        f"direction, known to {np.degrees(np.median(fit.error_rad[known])):.3f}; chi2 held out from both "
+        f"offsets and gains {scores[0]:.5g} -> {scores[1]:.5g}: {'kept' if kept else 'left out'}"
     )
-
-
-def gather_pointing(
-    data: CalibrationData,
-    model: SkyVisibilities,
-    weights: DataWeights,
-    tables: Sequence[GainTable],
-    catalogue: ApparentSky,
-    every: int = 1,
-) -> PointingStatistics:
-    """Gather what a solution for pointing offsets needs in one pass over the data.
-
-    Parameters
-    ----------
-    data : CalibrationData
-        The data.
-    model : SkyVisibilities
-        Sky model, through the beams as they are known.
-    weights : DataWeights
-        What the visibilities count for.
-    tables : sequence of GainTable
-        Gains that the data are calibrated with.
-    catalogue : ApparentSky
-        Whose sources the sky model begins with.
-    every : int, optional
-        Only one block of the data in so many.
-
-    Returns
-    -------
-    PointingStatistics
-    """
-    sky = model.sky
-    first = halves(sky, catalogue, _centre(data), data.resolution_rad)
-    matter = np.zeros(len(sky), dtype=bool)
-    matter[_told_by(sky, data.reader.pointing)] = True
-    parts = [_selected(sky, first & matter), _selected(sky, ~first & matter)]
-    gradients = [BeamGradient(part, axis) for part in parts for axis in range(AXES)]
-    statistics = PointingStatistics.empty(len(data.reader.ms.antennas))
-    together = data.in_turn()
-
-    def predict(piece: CalibrationBlock, gradient: BeamGradient) -> Vis:
-        return together(piece, gradient) if every == 1 else data.predict(piece.block, gradient)
-
-    for piece in data.blocks("measure the pointing", weights, model):
-        block, predicted = piece.block, piece.model
-        assert predicted is not None
-        # Of the windows of the same rows, which come one after the other, not the same each time.
-        if (piece.number + piece.number // every) % every:
-            continue
-        vis, weight = parallel_hands(block, *data.corrected(block, piece.touched(piece.weight), tables))
-        accumulate_pointing(
-            statistics,
-            block.time_index,
-            block.antenna1,
-            block.antenna2,
-            vis - predicted[:, :, None],
-            weight,
-            np.stack([*(predict(piece, gradient) for gradient in gradients), predicted]),
-            data.first_channel[block.spw.id],
-        )
-    return statistics
-
-
-def _told_by(sky: ApparentSky, pointing: Float) -> Int:
-    """Choose the sources that tell where a beam points: the gradients of the others hardly matter."""
-    at, power = np.array([sky.freq_hz]), np.zeros(len(sky))
-    for ra, dec in pointing[[0, len(pointing) // 2, -1]]:
-        for axis in range(AXES):
-            power += np.square(BeamGradient(sky, axis).through_beam(at, float(ra), float(dec))[:, 0])
-    return leading(power)
-
-
-def _selected(sky: ApparentSky, chosen: Bool) -> ApparentSky:
-    return replace(sky, sky=sky.sky.select(chosen), apparent_jy=sky.apparent_jy[chosen])
