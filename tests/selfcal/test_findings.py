@@ -20,7 +20,7 @@ from dsa110_contimg.selfcal.sky_check import FEWEST_SOURCES, Estimate, SkyCheck
 from dsa110_contimg.selfcal.state import CalState
 from dsa110_contimg.selfcal.summary import _scale_verified
 from dsa110_contimg.simulate.elliptical_beam import EllipticalBeam
-from dsa110_contimg.sky import AiryBeam, GaussianBeam
+from dsa110_contimg.sky import AiryBeam, GaussianBeam, build_own_model
 
 ARCSEC = np.pi / 180 / 3600
 HALF_POWER = np.radians(1.5)
@@ -61,6 +61,21 @@ def moved(arcsec, **changes):
 
 
 @pytest.mark.parametrize("gradient", [STILL, None])
+def test_a_model_of_the_users_own_is_carried_from_its_own_frequency(tmp_path):
+    (tmp_path / "m.csv").write_text("ra_deg,dec_deg,flux_jy,reference_freq_mhz\n150,54,1,1400\n")
+    for mhz, far in ((1500.0, False), (5000.0, True)):
+        listed = build_own_model(
+            tmp_path / "m.csv",
+            np.radians([[150.0, 54.0]]),
+            np.array([mhz * 1e6]),
+            AiryBeam(4.65),
+            (np.radians(150.0), np.radians(54.0)),
+            fluxes="true",
+            spectral_index=-0.7,
+        )
+        assert carried(listed).too_far is far
+
+
 def test_nothing_is_said_of_a_healthy_run(gradient):
     assert found(gradient=gradient) == ()
 

@@ -107,7 +107,8 @@ def carried(listed: ApparentSky) -> Carried:
     """
     spectra, flux = listed.spectra, listed.apparent_jy
     if spectra is None:
-        factor = float(np.exp(abs(np.log(listed.freq_hz / listed.sky.reference_freq_hz))))
+        given = listed.sky.reference_freq_hz if listed.own_model is None else listed.own_model.reference_hz
+        factor = 1.0 if given is None else float(np.exp(abs(np.log(listed.freq_hz / given))))
         return Carried(factor, float(factor <= FAR_IN_FREQUENCY))
     measured = float(flux[spectra.measured(listed.sky.name)].sum() / flux.sum())
     error = spectra.flux_errors(listed.sky.name)

@@ -248,6 +248,7 @@ class OwnModelOf(_Part):
     kind: str = Field(description="Format, in words")
     sha256: str = Field(description="Hash of the file")
     fluxes: Literal["true", "apparent"] = Field(description="Before the primary beam, or through it")
+    reference_hz: float | None = Field(description="Frequency of most of its fluxes; null of flat spectra")
     n_components: Count = Field(description="Components in the file")
     n_seen: Count = Field(description="Those that reach the receiver")
     adds: bool = Field(description="Whether it was added to the catalogue's sources")

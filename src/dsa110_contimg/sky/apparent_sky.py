@@ -51,6 +51,8 @@ class OwnModel:
         Hash of the file.
     fluxes : str
         ``true``, or ``apparent``: they already hold the primary beam.
+    reference_hz : float or None
+        Frequency of most of its fluxes in the file; None of flat spectra.
     n_components : int
         Components in the file.
     n_seen : int
@@ -67,6 +69,7 @@ class OwnModel:
     kind: str
     sha256: str
     fluxes: str
+    reference_hz: float | None
     n_components: int
     n_seen: int
     adds: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,12 @@ from typing import Literal
 import numpy as np
 
 from dsa110_contimg.errors import ConfigError, SkyModelError
-from dsa110_contimg.sky.component_list import find_format, joined_components, read_component_list
+from dsa110_contimg.sky.component_list import (
+    ListedComponent,
+    find_format,
+    joined_components,
+    read_component_list,
+)
 from dsa110_contimg.sky.components import SkyModel
 from dsa110_contimg.sky.directions import in_frame
 from dsa110_contimg.sky.model_image import read_image_model
@@ -39,6 +45,8 @@ class ModelFile:
         Its format, in words.
     digest : str
         SHA-256 of the file.
+    reference_hz : float or None
+        Frequency of most of its fluxes in the file; None of flat spectra.
     notes : tuple of str
         What of it is left out.
     """
@@ -46,6 +54,7 @@ class ModelFile:
     sky: SkyModel
     kind: str
     digest: str
+    reference_hz: float | None
     notes: tuple[str, ...] = ()
 
 
@@ -131,7 +140,24 @@ def read_model_file(
     if polarized > 0:
         beside = f"{polarized:.3g} Jy of Q, U and V beside {total:.3g} Jy"
         notes = (f"of the model only Stokes I is predicted: {beside}",)
-    return ModelFile(sky=sky, kind=kind, digest=hashlib.sha256(content).hexdigest(), notes=notes)
+    return ModelFile(
+        sky=sky,
+        kind=kind,
+        digest=hashlib.sha256(content).hexdigest(),
+        reference_hz=_given_at(listed),
+        notes=notes,
+    )
+
+
+def _given_at(listed: Sequence[ListedComponent]) -> float | None:
+    """Return the median of the components' reference frequencies, weighted by flux."""
+    given, flux = np.array([(c.reference_freq_hz, abs(c.flux_jy)) for c in listed]).T
+    told = np.isfinite(given)
+    if not told.any():
+        return None
+    order = np.argsort(given[told])
+    below = np.cumsum(flux[told][order])
+    return float(given[told][order][np.searchsorted(below, below[-1] / 2)])
 
 
 def _lines(path: Path, content: bytes) -> list[str]:

@@ -107,6 +107,7 @@ def build_own_model(
             kind=found.kind,
             sha256=found.digest,
             fluxes="apparent" if found.sky.apparent.any() else "true",
+            reference_hz=found.reference_hz,
             n_components=len(found.sky),
             n_seen=int(order.size),
             notes=found.notes,
