@@ -10,6 +10,7 @@ from dsa110_contimg.selfcal import findings as rules
 from dsa110_contimg.selfcal.findings import (
     Carried,
     Finding,
+    carried,
     coherent,
     findings_of,
     follows_from,
@@ -61,21 +62,6 @@ def moved(arcsec, **changes):
 
 
 @pytest.mark.parametrize("gradient", [STILL, None])
-def test_a_model_of_the_users_own_is_carried_from_its_own_frequency(tmp_path):
-    (tmp_path / "m.csv").write_text("ra_deg,dec_deg,flux_jy,reference_freq_mhz\n150,54,1,1400\n")
-    for mhz, far in ((1500.0, False), (5000.0, True)):
-        listed = build_own_model(
-            tmp_path / "m.csv",
-            np.radians([[150.0, 54.0]]),
-            np.array([mhz * 1e6]),
-            AiryBeam(4.65),
-            (np.radians(150.0), np.radians(54.0)),
-            fluxes="true",
-            spectral_index=-0.7,
-        )
-        assert carried(listed).too_far is far
-
-
 def test_nothing_is_said_of_a_healthy_run(gradient):
     assert found(gradient=gradient) == ()
 
@@ -330,3 +316,18 @@ def test_a_turned_sky_is_not_told_as_a_shift_by_its_fluxes():
     assert found(shifted)[0].kind == "shifted"
     # The gains of a coherent input show a shift whatever the fluxes say.
     assert found(turned, moved(120.0))[0].kind == "shifted"
+
+
+def test_a_model_of_the_users_own_is_carried_from_its_own_frequency(tmp_path):
+    (tmp_path / "m.csv").write_text("ra_deg,dec_deg,flux_jy,reference_freq_mhz\n150,54,1,1400\n")
+    for mhz, far in ((1500.0, False), (5000.0, True)):
+        listed = build_own_model(
+            tmp_path / "m.csv",
+            np.radians([[150.0, 54.0]]),
+            np.array([mhz * 1e6]),
+            AiryBeam(4.65),
+            (np.radians(150.0), np.radians(54.0)),
+            fluxes="true",
+            spectral_index=-0.7,
+        )
+        assert carried(listed).too_far is far
