@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from dsa110_contimg.pipeline.lightcurve_file import open_database
-from dsa110_contimg.pipeline.lightcurves import ZONE_DEG, LightCurves
+from dsa110_contimg.pipeline.lightcurves import LightCurves
+from dsa110_contimg.pipeline.source_places import ZONE_DEG
 from dsa110_contimg.pipeline.variability import SUMS, sums_of
 
 
