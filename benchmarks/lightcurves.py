@@ -1,76 +1,114 @@
 """Light curves of very many sources: how long one takes, and the ranking of all.
 
-    python -m benchmarks.lightcurves FOLDER [SOURCES] [OBSERVATIONS] [MINUTES]
+    python -m benchmarks.lightcurves FOLDER [SOURCES] [OBSERVATIONS]
 
-Fills a file of light curves with synthetic fluxes, 100,000 sources in 1,000 observations unless said, in the
-order of its table, which is that of the sources. Times the light curve of sources drawn at random, the search
-for a place, and the ranking of all, and tells the largest memory of the process. Filling ends
-after MINUTES, if given; the same command goes on where it stopped.
+Fills a file of light curves with synthetic fluxes, 100,000 sources in 1,000 observations unless said, by a
+bulk path: the tables as observations that are taken in fill them, in the order of the sources. Times the
+solution for all observations with the sums of all light curves, the light curve of sources drawn at random,
+the search for a place, and the ranking of all, and tells the largest memory of the process.
 """
 
 from __future__ import annotations
 
 import resource
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from dsa110_contimg.pipeline.lightcurve_file import open_database
-from dsa110_contimg.pipeline.lightcurves import ZONE_DEG, LightCurves
-from dsa110_contimg.pipeline.variability import SUMS, sums_of
+from dsa110_contimg.array_types import Int
+from dsa110_contimg.pipeline.correction import FOUND, TELLS
+from dsa110_contimg.pipeline.lightcurve_file import ENSEMBLE, FLUXES, open_database
+from dsa110_contimg.pipeline.lightcurves import LightCurves
+from dsa110_contimg.pipeline.source_places import ZONE_DEG
+
+#: Sources that are made at once.
+CHUNK = 500
 
 
-def fill(path: Path, sources: int, observations: int, minutes: float) -> int:
+def fill(path: Path, sources: int, observations: int) -> int:
     """Write what is missing; one source in twenty varies by a fifth. Return how many there are."""
-    began, db = time.monotonic(), open_database(path)
+    db = open_database(path)
     db.execute("PRAGMA synchronous=OFF")
     there = int(db.execute("SELECT COUNT(*) FROM source").fetchone()[0])
+    if there:
+        return there
     db.execute("BEGIN")
     db.executemany(
-        "INSERT OR IGNORE INTO observation (id, identity, run_id, name, folder, mjd, verdict, counts,"
-        " ensemble, ensemble_error) VALUES (?, ?, '1', ?, '', ?, 'good', 1, 1.0, 0.002)",
+        "INSERT INTO observation (id, identity, run_id, name, folder, mjd, verdict, counts)"
+        " VALUES (?, ?, '1', ?, '', ?, 'good', 1)",
         [(k, f"o{k}", f"o{k}", 60000.0 + k) for k in range(1, observations + 1)],
     )
-    names = ", ".join(SUMS)
-    for k in range(there, sources):
-        if k % 500 == 0:
+    shape = sources, observations
+    with tempfile.TemporaryFile(dir=path.parent) as room:
+        blocks = np.memmap(room, dtype=FLUXES, mode="w+", shape=shape[::-1])
+        for first in range(there, sources, CHUNK):
             db.execute("COMMIT")
             db.execute("BEGIN")
-            if time.monotonic() - began > 60 * minutes:
-                break
-        rng = np.random.default_rng([1, k])
-        ra, dec = rng.uniform(0, 360), float(np.degrees(np.arcsin(rng.uniform(0, 1))))
-        base = float(10 ** rng.uniform(-2, 0))
-        error = np.full(observations, 0.05 * base)
-        flux = base * (1 + 0.2 * (k % 20 == 0) * rng.standard_normal(observations))
-        flux += error * rng.standard_normal(observations)
-        sums = tuple(map(float, sums_of(flux, np.hypot(error, 0.002 * flux))))
-        db.execute(
-            f"INSERT INTO source (id, name, kind, ra_deg, dec_deg, zone, catalog_flux_jy, {names})"
-            " VALUES (?, ?, 'catalogue', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (k + 1, f"s{k}", ra, dec, int(dec // ZONE_DEG), base, *sums),
-        )
-        db.executemany(
-            "INSERT INTO measurement VALUES (?, ?, ?, ?, 0.0, 'image', '')",
-            zip(
-                [k + 1] * observations, range(1, observations + 1), flux.tolist(), error.tolist(), strict=True
-            ),
-        )
-        there = k + 1
+            _add_sources(db, blocks, np.arange(first, min(first + CHUNK, sources)), observations)
+        if there == 0:
+            _add_blocks(db, blocks)
     db.execute("COMMIT")
     db.close()
-    return there
+    return sources
 
 
-def main(folder: Path, sources: int = 100_000, observations: int = 1_000, minutes: float = 1e9) -> None:
+def _add_sources(db: Any, blocks: Any, some: Int, observations: int) -> None:
+    """Write sources with their fluxes; what is of an observation goes into its block."""
+    rng = np.random.default_rng([1, int(some[0])])
+    ra, dec = rng.uniform(0, 360, some.size), np.degrees(np.arcsin(rng.uniform(0, 1, some.size)))
+    base = 10 ** rng.uniform(-2, 0, some.size)
+    part = np.zeros((some.size, observations), dtype=FLUXES)
+    part["source"] = some[:, None] + 1
+    part["stat"] = 0.05 * base[:, None]
+    factor = 1 + 0.2 * (some % 20 == 0)[:, None] * rng.standard_normal(part.shape)
+    part["flux"] = base[:, None] * factor + part["stat"] * rng.standard_normal(part.shape)
+    part["bits"] = (
+        FOUND + TELLS * (some % (1 + some.size * blocks.shape[1] // (300 * some.size)) == 0)[:, None]
+    )
+    blocks[:, some] = part.T
+    db.executemany(
+        "INSERT INTO source VALUES (?, ?, 'catalogue', ?, ?, ?, ?)",
+        [(k + 1, f"s{k}", *v) for k, *v in zip(some.tolist(), ra.tolist(), dec.tolist(),
+         (dec // ZONE_DEG).astype(int).tolist(), base.tolist(), strict=True)],
+    )  # fmt: skip
+    for rows in part:
+        db.executemany(
+            "INSERT INTO measurement VALUES (?, ?, ?, ?, ?, 'image', '', ?)",
+            [
+                (k, o, flux, stat, beam, bits)
+                for o, (k, flux, stat, beam, bits) in enumerate(rows.tolist(), 1)
+            ],
+        )
+
+
+def _add_blocks(db: Any, blocks: Any) -> None:
+    """Write the blocks, and of each what tells the scale, with the true flux for that of the catalogue."""
+    base = dict(map(tuple, db.execute("SELECT id, catalog_flux_jy FROM source")))
+    for o, block in enumerate(blocks, 1):
+        some = block[(block["bits"] & TELLS > 0) & (block["flux"] > 0)]
+        ensemble = np.zeros(some.size, dtype=ENSEMBLE)
+        for name in FLUXES.names:
+            ensemble[name] = some[name]
+        ensemble["catalog"] = [base[int(k)] for k in some["source"]]
+        db.execute("INSERT INTO flux_block VALUES (?, ?, ?)", (o, block.tobytes(), ensemble.tobytes()))
+    db.execute("UPDATE state SET value = 1 WHERE name = 'revision'")
+
+
+def main(folder: Path, sources: int = 100_000, observations: int = 1_000) -> None:
     """Fill the file if need be, time, and print."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"lightcurves-{sources}-{observations}.sqlite3"
-    sources = fill(path, sources, observations, minutes)
+    sources = fill(path, sources, observations)
     print(f"{sources} sources, {sources * observations} fluxes, {path.stat().st_size / 1e9:.2f} GB")
     rng = np.random.default_rng(2)
+    began = time.perf_counter()
+    with LightCurves(path) as curves:
+        curves.settle()
+    print(f"bringing all to one scale, and sums of all light curves: {time.perf_counter() - began:.1f} s")
     with LightCurves(path, readonly=True) as curves:
         seconds, finding = [], []
         for k in rng.integers(1, sources + 1, 50):

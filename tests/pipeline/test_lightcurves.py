@@ -20,7 +20,7 @@ from dsa110_contimg.pipeline.lightcurve_updates import LightCurveWriter, varying
 from dsa110_contimg.pipeline.lightcurves import LightCurves
 from dsa110_contimg.pipeline.measured_sources import MeasuredSources
 from dsa110_contimg.pipeline.state import State
-from dsa110_contimg.pipeline.variability import SUMS, sums_of
+from dsa110_contimg.pipeline.variability import sums_of, variability
 from dsa110_contimg.report import Limits
 from dsa110_contimg.report.index import render_index
 from tests.pipeline.light import FLUX, N_SOURCES, PLACES, write_sources
@@ -37,10 +37,20 @@ def content(path):
     db = open_database(path, readonly=True)
     tables = {
         t: [tuple(r) for r in db.execute(f"SELECT * FROM {t} ORDER BY 1, 2")]
-        for t in ("source", "measurement")
+        for t in ("source", "measurement", "flux_block")
     }
     db.close()
     return tables
+
+
+def require_sums_of_curves(curves):
+    table = curves.sources("catalogue")
+    for row in table:
+        curve = curves.curve(int(row["id"]))
+        metrics = variability(sums_of(curve.flux_jy, curve.error_jy)[None])
+        assert curve.mjd.size == row["n"]
+        for name in ("mean_jy", "mean_error_jy", "modulation", "eta"):
+            assert row[name] == pytest.approx(getattr(metrics, name)[0], rel=1e-7, nan_ok=True)
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +98,48 @@ def test_bad_observations_do_not_count(filled):
 
 def test_sums_are_those_of_the_light_curves(filled):
     with LightCurves(filled, readonly=True) as curves:
-        for k in range(1, N_SOURCES + 1):
-            curve = curves.curve(k)
-            kept = np.array([curve.source[name] for name in SUMS])
-            np.testing.assert_allclose(kept, sums_of(curve.flux_jy, curve.error_jy), rtol=1e-9)
+        require_sums_of_curves(curves)
+
+
+def test_the_order_of_observations_does_not_matter(tmp_path):
+    """Twelve days of two overlapping halves of the field, one variable, taken in forwards and shuffled."""
+    for day in range(12):
+        factor = np.ones(N_SOURCES)
+        factor[30] = 1 + day % 2
+        folder = write_sources(tmp_path / f"d{day}", day, factor, 1 + 0.1 * np.sin(day))
+        table = Table.read(folder / "sources.ecsv")
+        write_table(folder / "sources.ecsv", table[:30] if day % 3 else table[8:])
+    found = []
+    for k, order in enumerate((range(12), np.random.default_rng(4).permutation(12))):
+        with LightCurves(tmp_path / f"{k}.sqlite3") as curves:
+            for day in order:
+                take(curves, tmp_path / f"d{day}", int(day))
+            table = curves.sources("catalogue")
+            table.sort("name")
+            found.append((table, [o["ensemble"] for o in curves.observations()]))
+    (one, scales), (other, again) = found
+    np.testing.assert_allclose(scales, again, rtol=1e-9)
+    for name in ("mean_jy", "eta", "probability", "intrinsic"):
+        np.testing.assert_allclose(one[name], other[name], rtol=1e-6, atol=1e-12)
+
+
+def test_two_bands_are_two_light_curves(tmp_path):
+    with LightCurves(tmp_path / "l.sqlite3") as curves:
+        for day in range(8):
+            folder = write_sources(tmp_path / f"d{day}", day, 1.0 if day % 2 else 0.5)
+            table = Table.read(folder / "sources.ecsv")
+            table.meta["freq_hz"] = 1.4e9 if day % 2 else 3.0e9
+            if not day % 2:
+                table["catalog_flux_jy"] *= 0.5
+            write_table(folder / "sources.ecsv", table)
+            take(curves, folder, day)
+        table = curves.sources("catalogue")
+        assert len(table) == 2 * N_SOURCES
+        assert set(table["n"]) == {4}
+        assert np.asarray(table["eta"]).max() < 8
+        low, high = curves.curve(curves.find(*PLACES[:, 39], 5.0)).bands()
+        assert (low.freq_hz[0], high.freq_hz[0]) == (1.4e9, 3.0e9)
+        assert high.flux_jy.mean() == pytest.approx(low.flux_jy.mean() / 2, rel=0.1)
 
 
 def test_twice_is_once_and_a_new_run_takes_the_place_of_the_old(tmp_path):
@@ -111,10 +159,7 @@ def test_twice_is_once_and_a_new_run_takes_the_place_of_the_old(tmp_path):
         take(curves, tmp_path / "d2", 2, "bad", "3")
         table = curves.sources("catalogue")
         assert (np.asarray(table["n"]) == 3).all()
-        for k in range(1, N_SOURCES + 1):
-            curve = curves.curve(k)
-            kept = np.array([curve.source[name] for name in SUMS])
-            np.testing.assert_allclose(kept, sums_of(curve.flux_jy, curve.error_jy), rtol=1e-9)
+        require_sums_of_curves(curves)
         assert len(content(path)["measurement"]) == 3 * N_SOURCES
 
 
@@ -206,8 +251,9 @@ def test_files_of_other_kinds_and_versions(tmp_path, monkeypatch):
         LightCurves(tmp_path / "s.sqlite3")
     path = tmp_path / "l.sqlite3"
     LightCurves(path).close()
-    monkeypatch.setattr(lightcurve_file, "SCHEMA_VERSION", 2)
-    monkeypatch.setitem(lightcurve_file.STEPS, 1, "ALTER TABLE observation ADD COLUMN night TEXT; SELECT 1;")
+    monkeypatch.setattr(lightcurve_file, "SCHEMA_VERSION", 3)
+    add = "ALTER TABLE observation ADD COLUMN night TEXT"
+    monkeypatch.setitem(lightcurve_file.STEPS, 2, lambda db: db.execute(add))
     with pytest.raises(InputError, match="earlier version"):
         LightCurves(path, readonly=True)
     with LightCurves(path) as curves:
@@ -235,7 +281,7 @@ def test_the_commands(filled, tmp_path, capsys, monkeypatch):
     assert json.loads(run("transients", "--json", "--detections", "3"))["n_found"] == 0
     found = json.loads(run("lightcurve", *PLACES[:, 30], "--json", "--png", tmp_path / "s.png"))
     assert found["n"] == 20
-    assert found["metrics"]["eta"] > 100
+    assert found["bands"][0]["metrics"]["eta"] > 100
     assert (tmp_path / "s.png").stat().st_size > 5000
     text = run("lightcurve", *PLACES[:, 30])
     assert f"{1e3 * FLUX[30]:.0f}"[:2] in text
@@ -288,3 +334,47 @@ def test_what_a_killed_driver_missed_is_caught_up_once(tmp_path, caplog):
             path.with_name(path.name + end).unlink(missing_ok=True)
         writer.finished(first, done("o0", first.run_id))
         assert "not taken into the light curves" in caplog.text
+
+
+def test_forgotten_and_put_back_observations_leave_the_light_curves(tmp_path):
+    """Also where the command was killed before it came to them, and a driver begins."""
+    path, made = tmp_path / "l.sqlite3", {}
+    with State(tmp_path / "s.sqlite3") as state:
+        for day in range(6):
+            state.add(f"o{day}", Path(f"/in/o{day}.ms"), tmp_path, float(day))
+            o = made[day] = state.find(Path(f"/in/o{day}.ms"))
+            write_sources(o.folder / "seeded", day)
+            state.start(o)
+            state.finish(o, done(o.name, o.run_id))
+        writer = LightCurveWriter(path)
+        assert writer.catch_up(state) == 6
+        state.forget(made[0])
+        state.revert(made[1], "restored")
+        assert writer.catch_up(state) == 0
+        with LightCurves(path, readonly=True) as curves:
+            assert [o["name"] for o in curves.observations()] == ["o2", "o3", "o4", "o5"]
+        # What was put back and waits again is not what it published before.
+        state.retry([state.find(made[1].ms)])
+        assert writer.catch_up(state) == 0
+        runs = state.runs_of(made[2])
+        writer.withdraw(runs)
+        with LightCurves(path, readonly=True) as curves:
+            assert (np.asarray(curves.sources("catalogue")["n"]) == 3).all()
+        # It was not forgotten: it comes back.
+        assert writer.catch_up(state) == 1
+
+
+def test_the_same_data_count_once_whatever_they_are_called(tmp_path):
+    with LightCurves(tmp_path / "l.sqlite3") as curves:
+        for run, name in enumerate(("first", "renamed", "copy")):
+            folder = write_sources(tmp_path / name, 0)
+            table = Table.read(folder / "sources.ecsv")
+            table.meta["data_identity"] = "abc"
+            write_table(folder / "sources.ecsv", table)
+            arguments = {"identity": name, "run_id": str(run), "name": name, "verdict": "good"}
+            assert curves.take_in(folder, **arguments, finished=10.0 + run).changed
+            assert [o["name"] for o in curves.observations()] == [name]
+        # An earlier run on them is not put in their place when it is looked at again.
+        again = {"identity": "first", "run_id": "0", "name": "first", "verdict": "good"}
+        assert not curves.take_in(tmp_path / "first", **again, finished=10.0).changed
+        assert (np.asarray(curves.sources("catalogue")["n"]) == 1).all()

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from dsa110_contimg.pipeline.ensemble import ensemble_scale
 from dsa110_contimg.pipeline.variability import sparkline, structure_function, sums_of, variability
 
 
@@ -59,23 +58,3 @@ def test_structure_grows_with_the_lag_of_a_slow_change():
     assert found[0][1] < 0.02 < found[2][1] < found[4][1]
     assert len(sparkline(flux)) == 40
     assert {"\u2581", "\u2588"} <= set(sparkline(flux))
-
-
-def test_the_ensemble_s_scale_is_found_beside_variables():
-    rng = np.random.default_rng(7)
-    pulls = []
-    for _ in range(300):
-        true, error = rng.uniform(0.5, 2, 50), np.full(50, 0.02)
-        flux = 1.1 * true + error * rng.standard_normal(50)
-        flux[:5] *= 3
-        found = ensemble_scale(flux, error, true + 0.01 * rng.standard_normal(50), np.full(50, 0.01))
-        pulls.append((found.scale - 1.1) / (found.error * found.scale))
-        assert found.n >= 40
-    assert np.std(pulls) == pytest.approx(1, abs=0.2)
-    assert abs(np.mean(pulls)) < 0.3
-
-
-def test_too_few_sources_tell_no_scale():
-    found = ensemble_scale(np.ones(3), np.ones(3), np.ones(3), np.ones(3))
-    assert (found.scale, found.n) == (1.0, 3)
-    assert found.error > 0.05

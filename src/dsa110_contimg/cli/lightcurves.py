@@ -38,48 +38,65 @@ def lightcurve(
     from astropy.table import Table
 
     from dsa110_contimg.pipeline.lightcurve_plot import save_light_curve
-    from dsa110_contimg.pipeline.lightcurves import LightCurves
+    from dsa110_contimg.pipeline.lightcurves import settled
     from dsa110_contimg.pipeline.variability import sparkline, structure_function, sums_of, variability
 
     _check(out)
-    with LightCurves(_database(database, state_file), readonly=True) as curves:
+    with settled(_database(database, state_file)) as curves:
         curve = curves.curve(curves.find(ra, dec, radius))
     source = curve.source
     if not curve.mjd.size:
         raise InputError("has no flux from an observation that counts", source["name"], "see contimg status")
-    columns = ("mjd", "flux_jy", "error_jy", "stat_error_jy", "beam_error_jy", "scale_error_jy")
+    columns = ("mjd", "freq_hz", "flux_jy", "error_jy", "stat_error_jy", "beam_error_jy", "scale_error_jy")
     table = Table({name: getattr(curve, name) for name in columns})
     table["method"], table["flags"], table["observation"] = curve.method, curve.flags, curve.observation
-    table["mjd"].unit = "d"
-    for name in columns[1:]:
+    table["mjd"].unit, table["freq_hz"].unit = "d", "Hz"
+    for name in columns[2:]:
         table[name].unit = "Jy"
     table.meta |= {"name": source["name"], "ra_deg": source["ra_deg"], "dec_deg": source["dec_deg"]}
-    metrics = variability(sums_of(curve.flux_jy, curve.error_jy)[None])
-    found = {name: plain(float(values[0])) for name, values in vars(metrics).items()}
-    structure = structure_function(curve.mjd, curve.flux_jy, curve.error_jy)
+    # Fluxes of two bands are those of two light curves.
+    bands: list[dict[str, Any]] = [
+        {
+            "freq_hz": float(part.freq_hz[0]),
+            "n": part.mjd.size,
+            "metrics": {
+                name: plain(float(values[0]))
+                for name, values in vars(variability(sums_of(part.flux_jy, part.error_jy)[None])).items()
+            },
+            "structure_function": [
+                {"lag_days": lag, "value": v, "pairs": n}
+                for lag, v, n in structure_function(part.mjd, part.flux_jy, part.error_jy)
+            ],
+        }
+        for part in curve.bands()
+    ]
     values = {
         "source": {k: source[k] for k in ("name", "kind", "ra_deg", "dec_deg", "catalog_flux_jy")},
         "n": curve.mjd.size,
-        "metrics": found,
-        "structure_function": [{"lag_days": lag, "value": v, "pairs": n} for lag, v, n in structure],
+        "bands": bands,
         "measurements": _rows(table),
     }
     if png is not None:
         save_light_curve(png, curve)
     _write(table, out)
-    lines = [
-        f"{source['name']} ({source['kind']}) at {source['ra_deg']:.5f} {source['dec_deg']:+.5f}",
-        f"{sparkline(curve.flux_jy)}  {1e3 * curve.flux_jy.min():.4g} to {1e3 * curve.flux_jy.max():.4g} mJy",
-    ]
-    if curve.mjd.size > 1:
+    lines = [f"{source['name']} ({source['kind']}) at {source['ra_deg']:.5f} {source['dec_deg']:+.5f}"]
+    for part, band in zip(curve.bands(), bands, strict=True):
+        low, high, found = part.flux_jy.min(), part.flux_jy.max(), band["metrics"]
+        lines.append(
+            f"{sparkline(part.flux_jy)}  {1e3 * low:.4g} to {1e3 * high:.4g} mJy at "
+            f"{1e-6 * part.freq_hz[0]:.0f} MHz"
+        )
+        if part.mjd.size < 2:
+            continue
         lines.append(
             f"V {found['modulation']:.4f} +- {found['modulation_error']:.4f}, without their errors "
             f"{found['intrinsic']:.4f} +- {found['intrinsic_error']:.4f}; eta {found['eta']:.2f} +- "
             f"{found['eta_error']:.2f}; chance {found['probability']:.2g}"
         )
-    lines += [f"{'MJD':>13} {'mJy':>10} {'error':>8}  observation"]
+    lines += [f"{'MJD':>13} {'MHz':>5} {'mJy':>10} {'error':>8}  observation"]
     lines += [
-        f"{row['mjd']:13.5f} {1e3 * row['flux_jy']:10.4f} {1e3 * row['error_jy']:8.4f}  {row['observation']} "
+        f"{row['mjd']:13.5f} {1e-6 * row['freq_hz']:5.0f} {1e3 * row['flux_jy']:10.4f} "
+        f"{1e3 * row['error_jy']:8.4f}  {row['observation']} "
         + " ".join(filter(None, [row["method"], row["flags"]]))
         for row in table
     ]
@@ -101,10 +118,10 @@ def variables(
     as_json: JsonFlag = False,
 ) -> None:
     """Rank the catalogue's sources by how surely they vary, and list those beyond doubt."""
-    from dsa110_contimg.pipeline.lightcurves import LightCurves
+    from dsa110_contimg.pipeline.lightcurves import settled
 
     _check(out)
-    with LightCurves(_database(database, state_file), readonly=True) as curves:
+    with settled(_database(database, state_file)) as curves:
         table = curves.sources("catalogue", fewest)
     n = len(table)
     limit = false / max(n, 1)
@@ -113,22 +130,23 @@ def variables(
     varies = (np.asarray(table["probability"]) < limit) & (np.asarray(table["intrinsic"]) > least)
     table = table[varies][:last]
     values = {
-        "n_sources": n,
+        "n_light_curves": n,
+        "false_expected": false,
         "most_probability": limit,
         "n_variable": int(varies.sum()),
         "sources": _rows(table),
     }
     _write(table, out)
     lines = [
-        f"{int(varies.sum())} of {n} sources with {fewest} observations or more vary: by chance one would so "
-        f"with a probability below {limit:.2g}",
-        f"{'name':<16} {'RA':>10} {'Dec':>10} {'n':>4} {'mJy':>9} {'V':>7} {'+-':>6} {'eta':>8} {'+-':>6} "
-        "chance",
+        f"{int(varies.sum())} of {n} light curves of {fewest} observations or more vary, {false:g} of them "
+        f"expected by chance: a constant source does so with a probability below {limit:.2g}",
+        f"{'name':<16} {'RA':>10} {'Dec':>10} {'MHz':>5} {'n':>4} {'mJy':>9} {'V':>7} {'+-':>6} {'eta':>8} "
+        f"{'+-':>6} chance",
     ]
     lines += [
-        f"{r['name']:<16} {r['ra_deg']:10.4f} {r['dec_deg']:+10.4f} {r['n']:4d} {1e3 * r['mean_jy']:9.3f} "
-        f"{r['intrinsic']:7.3f} {r['intrinsic_error']:6.3f} {r['eta']:8.2f} {r['eta_error']:6.2f} "
-        f"{r['probability']:.2g}"
+        f"{r['name']:<16} {r['ra_deg']:10.4f} {r['dec_deg']:+10.4f} {1e-6 * r['band_hz']:5.0f} {r['n']:4d} "
+        f"{1e3 * r['mean_jy']:9.3f} {r['intrinsic']:7.3f} {r['intrinsic_error']:6.3f} {r['eta']:8.2f} "
+        f"{r['eta_error']:6.2f} {r['probability']:.2g}"
         for r in table
     ]
     print_result(values, lines, as_json)
@@ -144,10 +162,10 @@ def transients(
     as_json: JsonFlag = False,
 ) -> None:
     """List sources that no catalogue has, and how many false ones there are to expect."""
-    from dsa110_contimg.pipeline.lightcurves import LightCurves
+    from dsa110_contimg.pipeline.lightcurves import settled
 
     _check(out)
-    with LightCurves(_database(database, state_file), readonly=True) as curves:
+    with settled(_database(database, state_file)) as curves:
         table = curves.sources("new")
         counting = [o for o in curves.observations() if o["counts"]]
     expected = sum(o["false_new_expected"] or 0.0 for o in counting)

@@ -152,6 +152,7 @@ def revert(
 ) -> None:
     """Put columns and flags of a Measurement Set back to what the pipeline found."""
     from dsa110_contimg.pipeline.job import revert as put_back
+    from dsa110_contimg.pipeline.lightcurve_updates import LightCurveWriter, database_of
     from dsa110_contimg.pipeline.state import State
 
     restored = put_back(ms.resolve())
@@ -164,6 +165,7 @@ def revert(
             known = state.known(ms.resolve())
             if known is not None:
                 state.revert(known, text)
+                LightCurveWriter(database_of(path)).withdraw(state.runs_of(known))
     if as_json:
         print_json({"ms": str(ms), "restored": restored})
         return
@@ -188,12 +190,17 @@ def rename(
 
 def forget(mss: MeasurementSets, state_file: StateFile = None, as_json: JsonFlag = False) -> None:
     """Remove observations from the state; what is found again, as by watch, counts as new."""
+    from dsa110_contimg.pipeline.lightcurve_updates import LightCurveWriter, database_of
     from dsa110_contimg.pipeline.state import State
 
-    with State(named_state_file(state_file), create=False) as state:
+    path = named_state_file(state_file)
+    with State(path, create=False) as state:
         found = [state.find(m.resolve()) for m in mss]
         for o in found:
+            runs = state.runs_of(o)
             state.forget(o)
+            # What a kill keeps from being withdrawn here the next driver withdraws.
+            LightCurveWriter(database_of(path)).withdraw(runs)
     lines = [f"{o.ms}: forgotten; products in {o.folder}" for o in found]
     print_result({"forgotten": [str(o.ms) for o in found]}, lines, as_json)
 

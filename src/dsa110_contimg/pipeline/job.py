@@ -51,6 +51,7 @@ from dsa110_contimg.selfcal.naming import REPORT, SUMMARY, VERDICT
 from dsa110_contimg.selfcal.run import selfcal_ms
 from dsa110_contimg.visibilities import open_recovered
 from dsa110_contimg.visibilities.columns import back_up_columns, restore_columns
+from dsa110_contimg.visibilities.data_identity import data_identity
 from dsa110_contimg.visibilities.lock import boot_id, lock_beside
 from dsa110_contimg.visibilities.tables import require_own_data
 
@@ -334,6 +335,7 @@ class _Work:
             "figures": arm["figures"],
             "arms": self.arms,
             "image": str(image),
+            "data_identity": data_identity(job.ms),
             "caltables": [str(t) for t in self.tables],
             "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
         }

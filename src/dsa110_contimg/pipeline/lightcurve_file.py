@@ -3,19 +3,65 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from dsa110_contimg.errors import InputError, ResourceError
+from dsa110_contimg.pipeline.correction import BY_VISIBILITIES, FOUND
 from dsa110_contimg.pipeline.transactions import transaction, version_of
 
-__all__ = ["SCHEMA_VERSION", "open_database"]
+__all__ = ["ENSEMBLE", "FLUXES", "SCHEMA_VERSION", "SOLUTION", "execute", "open_database"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: So long a lock of somebody else is waited for, seconds.
 TIMEOUT_S = 30.0
-#: A light curve lies together: measurements are kept in the order of their sources. Sums over the
-#: observations that count are kept with each source, so that ranking reads no measurement.
-SCHEMA = """
+#: Fluxes of an observation in one piece, in the order of its list: all of them, for what needs all of them,
+#: and those that may tell its scale.
+FLUXES = np.dtype([("source", "<i4"), ("flux", "<f8"), ("stat", "<f4"), ("beam", "<f4"), ("bits", "u1")])
+ENSEMBLE = np.dtype(
+    [("source", "<i4"), ("flux", "<f8"), ("stat", "<f4"), ("beam", "<f4"), ("bits", "u1"), ("catalog", "<f8")]
+)
+#: What is found from all observations together, and anew after each: how they are off, and sums over the
+#: light curves, so that ranking reads no flux.
+SOLUTION = """
+CREATE TABLE correction (
+    observation_id INTEGER PRIMARY KEY,
+    band INTEGER NOT NULL,
+    band_hz REAL NOT NULL,
+    ensemble REAL NOT NULL,
+    ensemble_error REAL NOT NULL,
+    n_ensemble INTEGER NOT NULL,
+    numbers BLOB NOT NULL
+);
+CREATE TABLE summary (
+    source_id INTEGER NOT NULL,
+    band INTEGER NOT NULL,
+    band_hz REAL NOT NULL,
+    n INTEGER NOT NULL,
+    w REAL NOT NULL,
+    wx REAL NOT NULL,
+    wxx REAL NOT NULL,
+    x REAL NOT NULL,
+    xx REAL NOT NULL,
+    ee REAL NOT NULL,
+    n_detected INTEGER NOT NULL,
+    peak_jy REAL NOT NULL,
+    peak_sigma REAL NOT NULL,
+    peak_mjd REAL,
+    log_reference REAL,
+    weight REAL,
+    PRIMARY KEY (source_id, band)
+) WITHOUT ROWID;
+"""
+#: `revision` counts what is taken in or out; `settled` is that of which the solution is.
+STATE = """
+CREATE TABLE state (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO state VALUES ('revision', 0), ('settled', 0);
+"""
+#: A light curve lies together: measurements are kept in the order of their sources.
+SCHEMA = f"""
 CREATE TABLE observation (
     id INTEGER PRIMARY KEY,
     identity TEXT NOT NULL UNIQUE,
@@ -28,13 +74,12 @@ CREATE TABLE observation (
     counts INTEGER NOT NULL,
     flux_scale REAL,
     flux_scale_error REAL,
-    ensemble REAL,
-    ensemble_error REAL,
-    n_ensemble INTEGER NOT NULL DEFAULT 0,
     n_sources INTEGER NOT NULL DEFAULT 0,
     n_new INTEGER,
     false_new_expected REAL,
-    sources BLOB NOT NULL DEFAULT x''
+    centre_ra_deg REAL,
+    centre_dec_deg REAL,
+    finished REAL NOT NULL DEFAULT 0
 );
 CREATE INDEX observation_time ON observation (mjd);
 CREATE TABLE source (
@@ -44,21 +89,9 @@ CREATE TABLE source (
     ra_deg REAL NOT NULL,
     dec_deg REAL NOT NULL,
     zone INTEGER NOT NULL,
-    catalog_flux_jy REAL NOT NULL,
-    n INTEGER NOT NULL DEFAULT 0,
-    w REAL NOT NULL DEFAULT 0,
-    wx REAL NOT NULL DEFAULT 0,
-    wxx REAL NOT NULL DEFAULT 0,
-    x REAL NOT NULL DEFAULT 0,
-    xx REAL NOT NULL DEFAULT 0,
-    ee REAL NOT NULL DEFAULT 0,
-    n_detected INTEGER NOT NULL DEFAULT 0,
-    peak_jy REAL NOT NULL DEFAULT 0,
-    peak_sigma REAL NOT NULL DEFAULT 0,
-    peak_mjd REAL
+    catalog_flux_jy REAL NOT NULL
 );
 CREATE INDEX source_place ON source (zone, ra_deg);
-CREATE INDEX source_kind ON source (kind);
 CREATE TABLE measurement (
     source_id INTEGER NOT NULL,
     observation_id INTEGER NOT NULL,
@@ -67,11 +100,73 @@ CREATE TABLE measurement (
     beam_error_jy REAL NOT NULL,
     method TEXT NOT NULL,
     flags TEXT NOT NULL,
+    bits INTEGER NOT NULL,
     PRIMARY KEY (source_id, observation_id)
 ) WITHOUT ROWID;
+CREATE TABLE flux_block (observation_id INTEGER PRIMARY KEY, fluxes BLOB NOT NULL, ensemble BLOB NOT NULL);
+{SOLUTION}
+{STATE}
 """
+
+
+def _to_2(db: sqlite3.Connection) -> None:
+    """Fluxes of each observation in one piece, and no sums that depend on the order of observations."""
+    execute(
+        db,
+        f"""
+        ALTER TABLE measurement ADD COLUMN bits INTEGER NOT NULL DEFAULT 0;
+        UPDATE measurement SET bits = (method = 'visibilities') * {BY_VISIBILITIES}
+            + (method != 'forced') * {FOUND};
+        ALTER TABLE observation ADD COLUMN centre_ra_deg REAL;
+        ALTER TABLE observation ADD COLUMN centre_dec_deg REAL;
+        ALTER TABLE observation ADD COLUMN finished REAL NOT NULL DEFAULT 0;
+        CREATE TABLE flux_block
+            (observation_id INTEGER PRIMARY KEY, fluxes BLOB NOT NULL, ensemble BLOB NOT NULL);
+        {SOLUTION}
+        {STATE}
+        UPDATE state SET value = 1 WHERE name = 'revision';
+        """,
+    )
+    for observation in db.execute("SELECT id, sources FROM observation WHERE counts = 1").fetchall():
+        rows = [
+            db.execute(
+                "SELECT source_id, flux_jy, stat_error_jy, beam_error_jy, bits, kind, catalog_flux_jy, flags"
+                " FROM measurement JOIN source ON source.id = source_id"
+                " WHERE source_id = ? AND observation_id = ?",
+                (int(k), observation["id"]),
+            ).fetchone()
+            for k in np.frombuffer(observation["sources"], dtype="<i8")
+        ]
+        fluxes = np.array([tuple(row)[:5] for row in rows], dtype=FLUXES)
+        # As far as it is known: the response of the beam was not kept, but what is far out was flagged.
+        tells = np.array(
+            [r["kind"] == "catalogue" and not r["flags"] and r["catalog_flux_jy"] > 0 for r in rows], bool
+        )
+        tells &= np.hypot(fluxes["stat"], fluxes["beam"]) < 0.1 * fluxes["flux"]
+        fluxes["bits"] |= tells.astype("u1")
+        ensemble = np.zeros(np.count_nonzero(tells), dtype=ENSEMBLE)
+        for name in FLUXES.names or ():
+            ensemble[name] = fluxes[name][tells]
+        ensemble["catalog"] = [r["catalog_flux_jy"] for r, some in zip(rows, tells, strict=True) if some]
+        db.executemany(
+            "UPDATE measurement SET bits = ? WHERE source_id = ? AND observation_id = ?",
+            [(int(f["bits"]), int(f["source"]), observation["id"]) for f in fluxes],
+        )
+        db.execute(
+            "INSERT INTO flux_block VALUES (?, ?, ?)",
+            (observation["id"], fluxes.tobytes(), ensemble.tobytes()),
+        )
+    drop: dict[str, tuple[str, ...]] = {
+        "observation": ("ensemble", "ensemble_error", "n_ensemble", "sources")
+    }
+    drop["source"] = "n", "w", "wx", "wxx", "x", "xx", "ee", "n_detected", "peak_jy", "peak_sigma", "peak_mjd"
+    for table, names in drop.items():
+        for name in names:
+            db.execute(f"ALTER TABLE {table} DROP COLUMN {name}")
+
+
 #: From each version to the next.
-STEPS: dict[int, str] = {}
+STEPS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _to_2}
 
 
 def open_database(path: Path, *, create: bool = True, readonly: bool = False) -> sqlite3.Connection:
@@ -125,8 +220,7 @@ def open_database(path: Path, *, create: bool = True, readonly: bool = False) ->
 def _bring_to_version(db: sqlite3.Connection, path: Path, readonly: bool) -> None:
     version = version_of(db)
     if version == SCHEMA_VERSION:
-        if not db.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'measurement'").fetchone()[0]:
-            raise InputError("is a database, but none of light curves", path, "give another --database")
+        _require_ours(db, path)
         return
     if version > SCHEMA_VERSION:
         raise InputError(
@@ -140,14 +234,20 @@ def _bring_to_version(db: sqlite3.Connection, path: Path, readonly: bool) -> Non
         if version == 0:
             if db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
                 raise InputError("is a database, but none of light curves", path, "give another --database")
-            _execute(db, SCHEMA)
+            execute(db, SCHEMA)
         else:
+            _require_ours(db, path)
             for step in range(version, SCHEMA_VERSION):
-                _execute(db, STEPS[step])
+                STEPS[step](db)
         db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 
-def _execute(db: sqlite3.Connection, script: str) -> None:
+def _require_ours(db: sqlite3.Connection, path: Path) -> None:
+    if not db.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'measurement'").fetchone()[0]:
+        raise InputError("is a database, but none of light curves", path, "give another --database")
+
+
+def execute(db: sqlite3.Connection, script: str) -> None:
     """Execute statements within the transaction that is open; `executescript` would end it."""
     for statement in filter(str.strip, script.split(";")):
         db.execute(statement)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dsa110_contimg.errors import ContimgError, InputError
-from dsa110_contimg.pipeline.lightcurves import LightCurves
+from dsa110_contimg.pipeline.lightcurves import LightCurves, settled
 from dsa110_contimg.pipeline.observation import Observation
 from dsa110_contimg.pipeline.state import State
 from dsa110_contimg.report import Varying
@@ -35,7 +35,7 @@ def varying_sources(state_file: Path) -> list[Varying]:
     if not path.is_file():
         return found
     try:
-        with LightCurves(path, readonly=True) as curves:
+        with settled(path) as curves:
             listed, new = curves.sources("catalogue", 3), curves.sources("new")
             expected = sum(o["false_new_expected"] or 0.0 for o in curves.observations() if o["counts"])
             varies = listed[np.asarray(listed["probability"]) < 1 / max(len(listed), 1)]
@@ -56,7 +56,8 @@ def varying_sources(state_file: Path) -> list[Varying]:
 
 
 def _varying(curves: LightCurves, row: Any, said: str) -> Varying:
-    curve = curves.curve(int(row["id"]))
+    bands = curves.curve(int(row["id"])).bands()
+    curve = next(band for band in bands if band.freq_hz[0] == row["band_hz"])
     return Varying(
         name=str(row["name"]), said=said, mjd=curve.mjd, flux_jy=curve.flux_jy, error_jy=curve.error_jy
     )
@@ -96,8 +97,8 @@ class LightCurveWriter:
             return taken
         try:
             with LightCurves(self.path) as curves:
-                # By run: an observation that was renamed since is not another one.
-                known, published = set(curves.known().values()), state.published_runs()
+                curves.drop(state.withdrawn_runs())
+                known, published = curves.known(), state.published_runs()
                 for observation in state.observations("done", "queued", "running", "failed"):
                     run_id = published.get(observation.id)
                     if run_id is None or run_id in known:
@@ -115,21 +116,32 @@ class LightCurveWriter:
             _warn("all observations", error)
         return taken
 
+    def withdraw(self, run_ids: Sequence[str]) -> None:
+        """Take out what runs measured, as of an observation that is forgotten or put back."""
+        if not self.path.is_file():
+            return
+        try:
+            with LightCurves(self.path, create=False) as curves:
+                curves.drop(run_ids)
+        except Exception as error:
+            _warn("what was withdrawn", error)
+
     def _take_in(self, curves: LightCurves, observation: Observation, record: Mapping[str, Any]) -> None:
         folder = observation.folder / str(record.get("published", ""))
         if not folder.is_dir():
             raise InputError("no such folder of products", folder, "mount it; it is looked for again")
         curves.take_in(
             folder,
-            identity=_identity(observation),
+            identity=str(record.get("data_identity") or _identity(observation)),
             run_id=str(record["run_id"]),
             name=observation.name,
             verdict=str(record.get("quality", "")),
+            finished=float(record.get("finished", 0.0)),
         )
 
 
 def _identity(observation: Observation) -> str:
-    """Return what tells an observation from all others, as the state does: by name and data, else folder."""
+    """Return what tells an observation whose run does not say so: name and data, or else the folder."""
     if not observation.identity:
         return str(observation.folder)
     return f"{observation.name} {observation.identity}"

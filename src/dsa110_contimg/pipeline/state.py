@@ -354,9 +354,14 @@ class State:
         """
         with self._transaction():
             self._require_idle(observation)
+            published = self._row(
+                "SELECT run_id FROM run WHERE observation_id = ? AND status = 'done' ORDER BY id DESC",
+                observation.id,
+            )
             for table, key in (("run", "observation_id"), ("event", "observation_id"), ("observation", "id")):
                 self._db.execute(f"DELETE FROM {table} WHERE {key} = ?", (observation.id,))
-            self._event("forgotten", None, None, f"{observation.ms}, which was {observation.status}")
+            run_id = published["run_id"] if published else None
+            self._event("forgotten", None, run_id, f"{observation.ms}, which was {observation.status}")
 
     def _require_idle(self, observation: Observation) -> None:
         row = self._row("SELECT status FROM observation WHERE id = ?", observation.id)
@@ -459,12 +464,31 @@ class State:
             yield row["id"], json.loads(row["record"])
 
     def published_runs(self) -> dict[int, str]:
-        """Return by key of its observation the identifier of the run that published what there is."""
+        """Return by key of its observation the identifier of the run that published what there is.
+
+        What was put back since is not there any more.
+        """
+        gone = set(self.withdrawn_runs())
         rows = self._db.execute(
             "SELECT observation_id, run_id FROM run WHERE id IN"
             " (SELECT MAX(id) FROM run WHERE status = 'done' GROUP BY observation_id)"
         )
-        return dict(map(tuple, rows))
+        return {key: run_id for key, run_id in map(tuple, rows) if run_id not in gone}
+
+    def withdrawn_runs(self) -> list[str]:
+        """Return the runs of what was put back after they were done, and those that were forgotten."""
+        rows = self._db.execute(
+            "SELECT done.run_id FROM event done JOIN event gone ON gone.observation_id = done.observation_id"
+            " WHERE done.event = 'done' AND gone.event = 'reverted' AND gone.id > done.id"
+            " UNION SELECT run_id FROM event WHERE event = 'forgotten' AND run_id IS NOT NULL"
+        )
+        return [str(row[0]) for row in rows]
+
+    def runs_of(self, observation: Observation) -> list[str]:
+        """Return the runs of an observation that came to an end, in their order."""
+        asked = "SELECT run_id FROM run WHERE observation_id = ? ORDER BY id"
+        rows = self._db.execute(asked, (observation.id,))
+        return [str(row[0]) for row in rows]
 
     def record_of(self, run_id: str) -> dict[str, Any] | None:
         """Return the record of a finished run; None if there is none."""

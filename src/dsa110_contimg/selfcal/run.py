@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -51,6 +52,7 @@ from dsa110_contimg.selfcal.summary import Figures, summary_of
 from dsa110_contimg.sky.components import ARCSEC
 from dsa110_contimg.sky.telescopes import contradiction, mixed_dishes
 from dsa110_contimg.visibilities import recover_columns
+from dsa110_contimg.visibilities.data_identity import data_identity
 
 __all__ = ["SelfCalResult", "notes_before", "selfcal_ms"]
 
@@ -300,11 +302,15 @@ def _source_report(
     with log.timed("measure"):
         measured = measure_fluxes(data, state, config, final)
         times = data.reader.times
-        when = {
+        centre = data.reader.pointing[len(times) // 2]
+        when: dict[str, float | bool | str] = {
             "mjd": float((times[0] + times[-1]) / 2 / 86400.0),
             "seconds": float(times[-1] - times[0] + np.median(data.reader.interval_s)),
             "beam_major_arcsec": final.cleaned.beam.major_rad / ARCSEC,
             "calibrated": bool(state.tables),
+            "centre_ra_deg": math.degrees(centre[0]) % 360,
+            "centre_dec_deg": math.degrees(centre[1]),
+            "data_identity": data_identity(data.reader.ms.path),
         }
         return None if measured is None else source_report(data.catalog_model, measured, when)
 

@@ -115,7 +115,8 @@ def source_report(
         agrees, brighter, fainter, missing, moved, faint where the signal does not tell, unmeasured,
         or new.
         The metadata hold ``flux_scale`` and ``flux_scale_error`` of the observation, ``typically_taken``,
-        what gains take of a source that they were not solved for, ``pointing_error_deg``, and
+        what gains take of a source that they were not solved for, ``pointing_error_deg``, of what is given as
+        `observation` (a run tells ``mjd``, ``centre_ra_deg``, ``centre_dec_deg`` and ``data_identity``), and
         for new sources ``false_new_expected``, ``n_negative``, ``searched_fraction`` and
         ``threshold_sigma``.
     """
