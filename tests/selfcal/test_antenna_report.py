@@ -8,7 +8,12 @@ import pytest
 from dsa110_contimg.calibration.cross_validation import Score, Solution
 from dsa110_contimg.calibration.gains import Gains, GainTable
 from dsa110_contimg.calibration.solve_settings import Grouping
-from dsa110_contimg.selfcal.antenna_report import antenna_report, antenna_verdicts, when_lost
+from dsa110_contimg.selfcal.antenna_report import (
+    antenna_report,
+    antenna_verdicts,
+    when_lost,
+    without_solutions,
+)
 
 N, T = 12, 40
 
@@ -115,3 +120,41 @@ def test_when_an_antenna_was_lost(described):
     assert when_lost(described) == {words["A4", 0]: ["A4"], words["A5", 0]: ["A5"]}
     fraction = described["solved_fraction"]
     np.testing.assert_allclose(fraction[8:12], [0.5, 1.0, 0.75, 0.75])
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ((), ""),
+        (([1], range(N), [0, 1]), "spectral windows 1"),
+        (([0, 1], range(N), [1]), "polarisation Y"),
+        (([0, 1], [2, 5], [0, 1]), "antennas ant2, ant5"),
+        (([0, 1], range(N), [0, 1]), ""),
+    ],
+)
+def test_what_has_hardly_a_solution_is_named(bad, words):
+    shape, zeros = (T, N, 1, 2), np.zeros(T, dtype=np.int64)
+    flag = np.zeros((2, *shape), dtype=bool)
+    if bad:
+        windows, antennas, hands = (np.isin(np.arange(n), of) for n, of in zip((2, N, 2), bad, strict=True))
+        flag |= windows[:, None, None, None, None] & antennas[:, None, None] & hands
+    # All but one in twenty.
+    flag[:, ::20] = False
+    gains = {
+        spw: Gains(
+            time_s=12.0 * np.arange(T),
+            interval_s=np.full(T, 12.0),
+            freq_hz=np.array([1.4e9]),
+            gain=np.ones(shape, dtype=complex),
+            flag=flag[spw],
+            error=np.zeros(shape),
+            snr=np.zeros(shape),
+            reference_antenna=zeros,
+            field_id=zeros,
+            scan=zeros,
+        )
+        for spw in range(2)
+    }
+    names = [f"ant{k}" for k in range(N)]
+    table = GainTable(kind="G Jones", gains=gains)
+    assert without_solutions(table, names, np.ones((N, 2), dtype=bool), ("X", "Y")) == words

@@ -72,7 +72,7 @@ def print_selfcal(summary: dict[str, Any], outdir: Path) -> None:
         + (", before in other flux units" if summary["flux_units_changed"] else ""),
         "flux ratio": "no source to compare"
         if flux_ratio is None
-        else f"{flux_ratio:.3f} of the catalogue's (median of {last['flux_ratio_n']} sources)",
+        else f"{flux_ratio:.3f} of the catalogue's ({_of_sources(last['flux_ratio_n'])})",
         "position offset": "no source to compare"
         if offset is None
         else f"{offset[0]:+.2f} arcsec east, {offset[1]:+.2f} north (median of the same)",
@@ -89,12 +89,19 @@ def print_selfcal(summary: dict[str, Any], outdir: Path) -> None:
             typer.echo(f"{key:<20} {text}")
 
 
+def _of_sources(n: int) -> str:
+    """Say of how many sources a median is, and where it says little."""
+    return f"median of {n} sources" if n >= FEWEST_COMPARED else f"{n} only: says little"
+
+
 def _outcome(summary: dict[str, Any]) -> str:
     """Say status and message; most messages begin with what the status says."""
     status, message = str(summary["status"]).replace("_", " "), str(summary["message"])
     return message if message.startswith(status) else f"{status}: {message}"
 
 
+#: A median of fewer sources is that of their errors.
+FEWEST_COMPARED = 5
 #: How many of the bright sources are as the source report says, the most welcome first.
 VERDICTS = {
     "agrees": "as the catalogue has them",
@@ -121,7 +128,7 @@ def _new_sources(found: dict[str, Any] | None) -> str:
     """Say how many new sources there seem to be, beside how many there would be by chance; empty if none."""
     if not found or not found["n_new"]:
         return ""
-    false = f"its negative side foretells {found['false_new_expected']:.1f} false ones"
+    false = f"about {found['false_new_expected']:.0f} are to be expected by chance, as on its negative side"
     return f"{found['n_new']} in the difference image; {false}"
 
 

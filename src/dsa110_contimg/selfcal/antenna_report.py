@@ -16,7 +16,14 @@ from dsa110_contimg.calibration.cross_validation import MIN_HELDOUT_SNR, Solutio
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.selfcal.data_weights import NOISY
 
-__all__ = ["SEVERITY", "antenna_report", "antenna_verdicts", "read_antenna_health", "when_lost"]
+__all__ = [
+    "SEVERITY",
+    "antenna_report",
+    "antenna_verdicts",
+    "read_antenna_health",
+    "when_lost",
+    "without_solutions",
+]
 
 MJD_ZERO = datetime(1858, 11, 17, tzinfo=UTC)
 
@@ -26,6 +33,8 @@ ODD_AMPLITUDE = 5.0
 #: the phases were not followed: of random ones half are.
 JUMP_RAD = np.pi / 2
 MOST_JUMPS = 0.2
+#: Where a smaller part of the solutions is good, nothing was solved.
+HARDLY = 0.1
 #: Verdicts, the gravest first.
 SEVERITY = ("no data", "unsolved", "noise", "lost", "amplitude", "jumps", "noisy", "good")
 
@@ -114,6 +123,43 @@ def antenna_report(
         "verdict": verdict,
     }
     return Table({name: np.asarray(values).reshape(2 * n) for name, values in columns.items()})
+
+
+def without_solutions(table: GainTable, names: Sequence[str], present: Bool, receptors: Sequence[str]) -> str:
+    """Say which windows, polarisations or antennas have hardly a good solution; empty if none stands out.
+
+    Parameters
+    ----------
+    table : GainTable
+        Solutions.
+    names : sequence of str
+        Antennas.
+    present : ndarray of bool, shape (nant, npol)
+        Antennas with data.
+    receptors : sequence of str
+        Names of the receptors.
+
+    Returns
+    -------
+    str
+        Of windows and polarisations first: where one of these is bad, so are its antennas.
+    """
+    good = np.stack([~g.flag.any(axis=2) for g in table.gains.values()])
+    known = np.broadcast_to(present[: good.shape[2], : good.shape[3]], good.shape)
+
+    def solved(axes: tuple[int, ...]) -> Float:
+        n = known.sum(axis=axes)
+        return np.where(n > 0, (good & known).sum(axis=axes) / np.maximum(n, 1), 1.0)
+
+    by_window, by_hand, by_antenna = solved((1, 2, 3)), solved((0, 1, 2)), solved((0, 1, 3))
+    windows = [str(spw) for spw, part in zip(table.gains, by_window, strict=True) if part < HARDLY]
+    if windows and len(windows) < len(by_window):
+        return f"spectral windows {', '.join(windows)}"
+    hands = [receptors[k] for k, part in enumerate(by_hand) if part < HARDLY]
+    if hands and len(hands) < len(by_hand):
+        return f"polarisation {', '.join(hands)}"
+    antennas = [name for name, part in zip(names, by_antenna, strict=False) if part < HARDLY]
+    return f"antennas {', '.join(antennas)}" if antennas and len(antennas) < len(by_antenna) else ""
 
 
 def antenna_verdicts(report: Table) -> dict[str, list[str]]:

@@ -11,12 +11,14 @@ from dsa110_contimg.calibration.gains import GainTable, typical_amplitude
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.selfcal.acceptance import (
     EXPLAINED_CHI2,
+    MIN_SOLVED_FRACTION,
     Appraisal,
     appraise_image,
     confirmed_by_sources,
     outcome_of,
     worse_than_found,
 )
+from dsa110_contimg.selfcal.antenna_report import without_solutions
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.findings import Finding
 from dsa110_contimg.selfcal.image_state import image_state
@@ -135,6 +137,11 @@ def _with_outcome(data: CalibrationData, state: CalState, config: SelfCalConfig,
         )
         found = [f for f in state.findings if f.kind != "unexplained"]
         state = replace(state, findings=(Finding("unexplained", text), *found))
+    unsolved = _unsolved(data, state)
+    if unsolved and not any(f.kind == "unsolved" for f in state.findings):
+        text = f"hardly a good solution for {unsolved}: noise or another signal? flag or leave them out"
+        state = replace(state, findings=(*state.findings, Finding("unsolved", text)))
+        outcome = replace(outcome, message=f"{outcome.message}; {text}")
     if state.findings and outcome.status == "improved":
         words = "; ".join([outcome.message, *(f.text for f in state.findings)])
         outcome = replace(outcome, message=words)
@@ -143,6 +150,18 @@ def _with_outcome(data: CalibrationData, state: CalState, config: SelfCalConfig,
         state, image = image_state(data, state, config, log, tables=(), label="image of the input")
         state = replace(state, initial=image, image=image, comparison_weights=())
     return state
+
+
+def _unsolved(data: CalibrationData, state: CalState) -> str:
+    """Say what has no solutions, where a run that kept the input has too few of them."""
+    if state.tables or not state.rounds or state.statistics is None:
+        return ""
+    solution = state.last.solution
+    if solution.solved_fraction > MIN_SOLVED_FRACTION:
+        return ""
+    window = data.reader.ms.spectral_window(data.spw_ids[0])
+    names = data.reader.ms.antennas.name
+    return without_solutions(solution.table, names, state.statistics.present(), window.receptor_names)
 
 
 def _not_worse_than_found(
