@@ -8,7 +8,8 @@ from dsa110_contimg.calibration.gains import Gains, GainTable
 from dsa110_contimg.errors import MeasurementSetError
 from dsa110_contimg.predict import predict_components
 from dsa110_contimg.progress import LogProgress
-from dsa110_contimg.selfcal.calibration_data import UNTOUCHED_EACH, CalibrationData, parallel_hands
+from dsa110_contimg.selfcal.calibration_block import parallel_hands
+from dsa110_contimg.selfcal.calibration_data import UNTOUCHED_EACH, CalibrationData
 from dsa110_contimg.selfcal.corrected_data import stokes_data
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
 from dsa110_contimg.selfcal.stage_log import StageLog

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
-import numba
 import numpy as np
 
 from dsa110_contimg.array_types import Bool, Vis, Weight
@@ -23,6 +22,12 @@ from dsa110_contimg.selfcal.averaged_data import (
     AveragedData,
     Averaging,
     read_averaged,
+)
+from dsa110_contimg.selfcal.calibration_block import (
+    BY_RECEPTOR,
+    CalibrationBlock,
+    parallel_hands,
+    sub_bands_of,
 )
 from dsa110_contimg.selfcal.data_weights import (
     OUTLIER,
@@ -52,80 +57,11 @@ from dsa110_contimg.visibilities import (
 )
 from dsa110_contimg.visibilities.broken_data import BrokenData, BrokenDataFinder
 
-__all__ = ["CalibrationBlock", "CalibrationData", "Gathered", "sub_band_edges"]
+__all__ = ["CalibrationData", "Gathered"]
 
 #: One visibility in so many is used for nothing but the score at the end; odd, for the halves of the channels
 #: alternate.
 UNTOUCHED_EACH = 11
-#: Receptors of parallel hands that are kept by receptor.
-BY_RECEPTOR = ((0, 0), (1, 1))
-
-
-def sub_band_edges(n_channels: int, sub_bands: int) -> list[int]:
-    """Return the channels at which the sub-bands of a window begin, and the number of channels."""
-    return [k * n_channels // sub_bands for k in range(sub_bands + 1)]
-
-
-def _sub_band_edges(block: Block, sub_bands: int) -> list[int]:
-    """Return where the sub-bands begin among the channels, or bins, of a block, and their number."""
-    if block.bins is None:
-        return sub_band_edges(block.spw.freq_hz.size, sub_bands)
-    edges = sub_band_edges(block.bins.window.freq_hz.size, sub_bands)
-    return [int(k) for k in np.searchsorted(block.bins.start, edges)]
-
-
-@dataclass(frozen=True, eq=False)
-class CalibrationBlock:
-    """A block of data with what it counts for and what a sky model says of it.
-
-    Attributes
-    ----------
-    number : int
-        Which block.
-    block : Block
-        Data as they were read, or averages of them; not to be written to.
-    weight : ndarray of float32, shape (nrow, nchan, ncorr)
-        Weights, zero where flagged or an outlier.
-    untouched : ndarray of bool, shape (nrow, nchan)
-        Visibilities that no solution and no measurement may use: the calibration is scored on them.
-    model : ndarray of complex64, shape (nrow, nchan), or None
-        Stokes I of the sky model in jansky.
-    squint : ndarray of complex64, shape (nrow, nchan), or None
-        By how much the first receptor sees more of the model, and the second less.
-    """
-
-    number: int
-    block: Block
-    weight: Weight
-    untouched: Bool
-    model: Vis | None
-    squint: Vis | None = None
-
-    @property
-    def of_receptors(self) -> Vis:
-        """The model as either receptor sees it, shape (nrow, nchan, 2), or (nrow, nchan, 1) if both do alike.
-
-        Raises
-        ------
-        ValueError
-            If there is no model.
-        """
-        if self.model is None:
-            raise ValueError("a block without a model")
-        if self.squint is None:
-            return self.model[:, :, None]
-        return np.stack([self.model + self.squint, self.model - self.squint], axis=2)
-
-    def of_correlation(self, k: int) -> Vis:
-        """Give the model as a parallel-hand correlation sees it, shape (nrow, nchan)."""
-        of_receptors = self.of_receptors
-        return of_receptors[:, :, self.block.spw.receptors[k][0] if of_receptors.shape[2] > 1 else 0]
-
-    def touched(self, weight: Weight) -> Weight:
-        """Take their weight from the untouched visibilities; shape (nrow, nchan, n)."""
-        out = np.empty_like(weight)
-        _without(weight, self.untouched, out)
-        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -529,7 +465,7 @@ class CalibrationData:
             weight = piece.touched(weight)
             if not self._hash:
                 digest.update(np.ascontiguousarray(block.data).tobytes())
-            window, edges = self.spw_ids.index(block.spw.id), _sub_band_edges(block, sub_bands)
+            window, edges = self.spw_ids.index(block.spw.id), sub_bands_of(block, sub_bands)
             for k, (start, end) in enumerate(pairwise(edges)):
                 accumulate(
                     statistics,
@@ -593,25 +529,3 @@ class CalibrationData:
 def _tells_noise(block: Block) -> bool:
     """Whether differences between neighbouring channels, or bins, and dumps of a block are of noise."""
     return block.bins is None or not block.bins.sparse
-
-
-def parallel_hands(block: Block, vis: Vis, weight: Weight) -> tuple[Vis, Weight]:
-    """Both parallel-hand correlations on a last axis of two, by receptor; a missing one has weight zero."""
-    receptor = [block.spw.receptors[k][0] for k in block.spw.parallel]
-    if receptor == [0, 1] and vis.shape[2] == 2:
-        return vis, weight
-    shape = (*vis.shape[:2], 2)
-    by_receptor, weights = np.zeros(shape, np.complex64), np.zeros(shape, np.float32)
-    for k, p in zip(block.spw.parallel, receptor, strict=True):
-        by_receptor[:, :, p], weights[:, :, p] = vis[:, :, k], weight[:, :, k]
-    return by_receptor, weights
-
-
-@numba.njit(parallel=True, cache=True)
-def _without(weight: Weight, left_out: Bool, out: Weight) -> None:
-    """Weights, shape (nrow, nchan, n), without those of some visibilities."""
-    for row in numba.prange(weight.shape[0]):
-        for channel in range(weight.shape[1]):
-            for k in range(weight.shape[2]):
-                left = left_out[row, channel]
-                out[row, channel, k] = np.float32(0) if left else weight[row, channel, k]

@@ -10,7 +10,8 @@ import numpy as np
 from dsa110_contimg.array_types import Float, Vis, Weight
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.imaging import StokesI, average_channels, stokes_i
-from dsa110_contimg.selfcal.calibration_data import CalibrationBlock, CalibrationData
+from dsa110_contimg.selfcal.calibration_block import CalibrationBlock
+from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.data_weights import DataWeights
 from dsa110_contimg.selfcal.model_visibilities import ModelVisibilities
 from dsa110_contimg.visibilities import Block, turn_phases

@@ -16,7 +16,8 @@ import numpy as np
 from dsa110_contimg.calibration.statistics import BaselineStatistics, RowIndex, accumulate
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.errors import CatalogError, SeedError
-from dsa110_contimg.selfcal.calibration_data import CalibrationData, parallel_hands
+from dsa110_contimg.selfcal.calibration_block import parallel_hands
+from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.findings import ABSURD_WIDTH, Finding, size_of_beam
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
 from dsa110_contimg.selfcal.solve_round import make_solver

@@ -17,7 +17,8 @@ from dsa110_contimg.calibration.cross_validation import GainSolver
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.calibration.pointing import AXES, PointingStatistics, accumulate_pointing, half_of
 from dsa110_contimg.config import SelfCalConfig
-from dsa110_contimg.selfcal.calibration_data import CalibrationBlock, CalibrationData, parallel_hands
+from dsa110_contimg.selfcal.calibration_block import CalibrationBlock, parallel_hands
+from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.data_weights import DataWeights
 from dsa110_contimg.selfcal.heldout_sources import halves
 from dsa110_contimg.selfcal.model_visibilities import BeamGradient, SkyVisibilities, leading

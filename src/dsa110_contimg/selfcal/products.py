@@ -20,7 +20,8 @@ from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.files import write_table
 from dsa110_contimg.imaging.masks import write_mask
 from dsa110_contimg.imaging.products import write_products
-from dsa110_contimg.selfcal.calibration_data import CalibrationBlock, CalibrationData
+from dsa110_contimg.selfcal.calibration_block import CalibrationBlock
+from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.imaging import CalibratedImage
 from dsa110_contimg.selfcal.naming import COLUMNS, MASK, PICTURE
 from dsa110_contimg.selfcal.params import SelfCalParams

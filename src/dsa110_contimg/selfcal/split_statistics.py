@@ -9,7 +9,8 @@ import numpy as np
 
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.calibration.statistics import BaselineStatistics, RowIndex, accumulate
-from dsa110_contimg.selfcal.calibration_data import CalibrationData, parallel_hands
+from dsa110_contimg.selfcal.calibration_block import parallel_hands
+from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.data_weights import DataWeights
 from dsa110_contimg.selfcal.model_visibilities import ModelVisibilities
 

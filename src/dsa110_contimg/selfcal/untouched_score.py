@@ -11,12 +11,8 @@ import numpy as np
 
 from dsa110_contimg.array_types import Float, Vis
 from dsa110_contimg.calibration.gains import GainTable
-from dsa110_contimg.selfcal.calibration_data import (
-    BY_RECEPTOR,
-    CalibrationBlock,
-    CalibrationData,
-    parallel_hands,
-)
+from dsa110_contimg.selfcal.calibration_block import BY_RECEPTOR, CalibrationBlock, parallel_hands
+from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.data_weights import OUTLIER, DataWeights, outliers
 from dsa110_contimg.selfcal.model_visibilities import ModelVisibilities
 from dsa110_contimg.visibilities import NoiseScale

@@ -19,7 +19,8 @@ from dsa110_contimg.calibration.cross_validation import GainSolver
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.calibration.statistics import BaselineStatistics
 from dsa110_contimg.config import SelfCalConfig
-from dsa110_contimg.selfcal.calibration_data import CalibrationData, sub_band_edges
+from dsa110_contimg.selfcal.calibration_block import sub_band_edges
+from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.memory import sub_bands_of_window
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
 from dsa110_contimg.selfcal.solve_round import gather, gather_sub_bands, make_solver, solve_rounds
