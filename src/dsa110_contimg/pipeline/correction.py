@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +49,7 @@ class Correction:
         """Return all as rows of numbers, shape (n, WIDTH); for n of them."""
         n = len(self.offset)
         parts = self.offset, self.covariance, self.chi2, self.dof, self.times, self.noise
-        return np.concatenate([part.reshape(n, -1) for part in parts], axis=1)
+        return np.concatenate([part.reshape(n, math.prod(part.shape[1:])) for part in parts], axis=1)
 
     @classmethod
     def of(cls, rows: Float) -> Correction:

@@ -30,8 +30,10 @@ __all__ = [
     "wrong_width",
 ]
 
-#: Kinds of findings that say what was done; all others speak against a result.
-INFORMATION = frozenset({"beam_corrected", "moved", "position", "scale", "extrapolated", "noise"})
+#: Kinds of findings that say what was done, or what the figures say too; all others speak against a result.
+INFORMATION = frozenset(
+    {"beam_corrected", "moved", "position", "scale", "extrapolated", "noise", "unexplained"}
+)
 #: Held-out sources have their catalogue flux within this, or within three errors of it.
 RECOVERED_RANGE = (0.8, 1.2)
 #: Below this fraction of it, and below the range by three errors, the sky is another one.
