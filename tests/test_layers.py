@@ -127,3 +127,11 @@ def test_no_module_imports_itself_in_a_circle():
         for module in free:
             del below[module]
     assert not below, f"in circles: {sorted(below)}"
+
+
+def test_trap_37_options_reach_the_catalogue_through_one_door():
+    """Handed on one by one in a second place, some would be forgotten there."""
+    callers = {
+        path.relative_to(ROOT) for path in ROOT.rglob("*.py") if "build_catalog_model(" in path.read_text()
+    }
+    assert callers == {Path("sky/catalog_model.py"), Path("imaging/obs_context.py")}

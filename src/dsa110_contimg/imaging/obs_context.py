@@ -37,6 +37,7 @@ from dsa110_contimg.visibilities.phase_frame import phase_frame
 __all__ = [
     "BYTES_PER_VISIBILITY",
     "ObsContext",
+    "catalogue_through",
     "enough_baselines",
     "grid_for",
     "open_observation",
@@ -141,23 +142,62 @@ class ObsContext:
             )
             if not config.model_adds:
                 return own
-        listed = build_catalog_model(
-            self.reader.pointing,
-            self.reader.freq_hz,
+        listed = catalogue_through(
             self.beam,
-            catalog=config.catalog if catalog is None else catalog,
-            catalog_dir=config.catalog_dir,
-            min_mjy=config.nvss_min_mjy if min_mjy is None else min_mjy,
-            min_apparent_mjy=config.seed_min_apparent_mjy if min_apparent_mjy is None else min_apparent_mjy,
-            spectral_index=config.spectral_index,
-            index_from=config.index_from,
-            frame=phase_frame(self.ms),
-            phase_center=self.reader.phase_center,
+            self.reader,
+            config,
+            catalog=catalog,
+            min_mjy=min_mjy,
+            min_apparent_mjy=min_apparent_mjy,
         )
         if own is None:
             return listed
         resolution = SPEED_OF_LIGHT / float(self.reader.freq_hz.max()) / self.reader.max_baseline_m
         return add_own_model(own, listed, resolution)
+
+
+def catalogue_through(
+    beam: PrimaryBeam,
+    reader: VisibilityReader,
+    config: ObservationConfig,
+    *,
+    catalog: str | None = None,
+    min_mjy: float | None = None,
+    min_apparent_mjy: float | None = None,
+) -> ApparentSky:
+    """Look the field up in a catalogue as the options say, through any beam.
+
+    Parameters
+    ----------
+    beam : PrimaryBeam
+        Primary beam.
+    reader : VisibilityReader
+        The observation.
+    config : ObservationConfig
+        Options.
+    catalog, min_mjy, min_apparent_mjy : optional
+        In the place of those of the options, as of :meth:`ObsContext.catalog_model`.
+
+    Raises
+    ------
+    SeedError
+        If no source passes the limits.
+    CatalogError
+        If the catalogue is missing or does not cover the field.
+    """
+    return build_catalog_model(
+        reader.pointing,
+        reader.freq_hz,
+        beam,
+        catalog=config.catalog if catalog is None else catalog,
+        catalog_dir=config.catalog_dir,
+        min_mjy=config.nvss_min_mjy if min_mjy is None else min_mjy,
+        min_apparent_mjy=config.seed_min_apparent_mjy if min_apparent_mjy is None else min_apparent_mjy,
+        spectral_index=config.spectral_index,
+        index_from=config.index_from,
+        frame=phase_frame(reader.ms),
+        phase_center=reader.phase_center,
+    )
 
 
 def open_observation(

@@ -50,7 +50,8 @@ def varying_sources(state_file: Path) -> list[Varying]:
                 found.append(_varying(curves, row, said))
     except Exception as error:
         # A part of the list would pass for the whole.
-        _warn("the page of all observations", error)
+        fields = {"event": "lightcurves_failed"}
+        logger.warning("no light curves on the page of all observations: %s", _said(error), extra=fields)
         return []
     return found
 
@@ -148,7 +149,10 @@ def _identity(observation: Observation) -> str:
 
 
 def _warn(name: str, error: Exception) -> None:
-    known = isinstance(error, ContimgError)
-    told = str(error) if known else f"{type(error).__name__}: {' '.join(str(error).split())}"
     fields = {"event": "lightcurves_failed", "observation": name}
-    logger.warning("%s: not taken into the light curves: %s", name, told, extra=fields)
+    logger.warning("%s: not taken into the light curves: %s", name, _said(error), extra=fields)
+
+
+def _said(error: Exception) -> str:
+    known = isinstance(error, ContimgError)
+    return str(error) if known else f"{type(error).__name__}: {' '.join(str(error).split())}"

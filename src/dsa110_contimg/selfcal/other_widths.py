@@ -16,6 +16,7 @@ import numpy as np
 from dsa110_contimg.calibration.statistics import BaselineStatistics, RowIndex, accumulate
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.errors import CatalogError, SeedError
+from dsa110_contimg.imaging.obs_context import catalogue_through
 from dsa110_contimg.selfcal.calibration_block import parallel_hands
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.findings import ABSURD_WIDTH, Finding, size_of_beam
@@ -23,7 +24,7 @@ from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
 from dsa110_contimg.selfcal.solve_round import make_solver
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.state import CalState
-from dsa110_contimg.sky import ApparentSky, PrimaryBeam, build_catalog_model
+from dsa110_contimg.sky import ApparentSky, PrimaryBeam
 from dsa110_contimg.sky.beam import RoundBeam
 
 __all__ = ["OTHER_WIDTHS", "WidthTrial", "other_width", "try_widths"]
@@ -148,19 +149,7 @@ def _through(
 ) -> ApparentSky | None:
     """Look at the catalogue through a beam that is wider by a factor; None where it does not reach."""
     try:
-        return build_catalog_model(
-            data.reader.pointing,
-            data.reader.freq_hz,
-            listed.beam.widened(width),
-            catalog=config.catalog,
-            catalog_dir=config.catalog_dir,
-            min_mjy=config.nvss_min_mjy,
-            min_apparent_mjy=config.seed_min_apparent_mjy,
-            spectral_index=config.spectral_index,
-            index_from=config.index_from,
-            frame=listed.frame,
-            phase_center=listed.phase_center,
-        )
+        return catalogue_through(listed.beam.widened(width), data.reader, config)
     except (CatalogError, SeedError):
         # Nothing can be said of it.
         return None
