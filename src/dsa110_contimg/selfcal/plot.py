@@ -53,7 +53,9 @@ def save_overview(
     panels = [(initial.restored, "before"), (final.restored, "after"), (third, word)]
     for number, (image, title) in enumerate(panels):
         rms = mad_rms(image)
-        panel = Panel(f"{title}: rms {1e3 * rms:.3g} mJy, peak {1e3 * image.max():.4g} mJy", image, rms)
+        # Not the rms of the summary, which is off source.
+        text = f"{title}: all-pixel rms {1e3 * rms:.3g}, peak {1e3 * image.max():.4g} mJy"
+        panel = Panel(text, image, rms)
         beam = (initial if number == 0 else final).cleaned.beam
         add_panel(figure, cells[0, 2 * number : 2 * number + 2], panel, grid, beam, label_dec=number == 0)
     if tables:
@@ -64,7 +66,15 @@ def save_overview(
         gain, solved = gains_at_times(tables, [spw], times, tables[0].gains[spw].n_antennas)
         minutes = (times - first_time_s) / 60
         shown = np.where(solved, gain, np.nan).reshape(times.size, -1)
-        phase.plot(minutes, np.degrees(np.angle(shown)), ".-", lw=0.6, ms=2.5, alpha=0.6)
+        degrees = np.degrees(np.angle(shown))
+        phase.plot(minutes, degrees, ".", ms=2.5, alpha=0.6)
+        phase.set_prop_cycle(None)
+        # Where a phase passes 180 degrees its line would cross the picture: it is broken there.
+        wraps = np.abs(np.diff(degrees, axis=0)) > 180
+        between = np.where(wraps, np.nan, (degrees[1:] + degrees[:-1]) / 2)
+        places = np.arange(1, len(degrees))
+        line = np.insert(degrees, places, between, axis=0)
+        phase.plot(np.insert(minutes, places, (minutes[1:] + minutes[:-1]) / 2), line, lw=0.6, alpha=0.6)
         phase.set(title="phase of every antenna and polarisation", xlabel="minutes", ylabel="degrees")
         phase.set_ylim(-185, 185)
         amplitude.plot(minutes, np.abs(shown), ".-", lw=0.6, ms=2.5, alpha=0.6)
