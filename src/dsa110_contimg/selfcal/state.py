@@ -215,6 +215,8 @@ class CalState:
         Delays or bandpass, applied before the gains of a round.
     statistics : BaselineStatistics or None
         Of the data against the model, at the weights that the newest solution used.
+    by_sub_band : BaselineStatistics or None
+        The same by parts of the windows, until the bandpass is settled.
     input_score : Score or None
         Of the input against the model; where every round has another model, against the first.
     rounds : tuple of Round
@@ -268,6 +270,7 @@ class CalState:
     components: ApparentSky | None = None
     bandpass: tuple[GainTable, ...] = ()
     statistics: BaselineStatistics | None = None
+    by_sub_band: BaselineStatistics | None = None
     input_score: Score | None = None
     rounds: tuple[Round, ...] = ()
     measured: SourceMeasurement | None = None

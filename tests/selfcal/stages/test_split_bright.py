@@ -7,6 +7,7 @@ import pytest
 
 from dsa110_contimg.progress import LogProgress
 from dsa110_contimg.selfcal.stage_log import StageLog
+from dsa110_contimg.selfcal.stages.bandpass import bandpass
 from dsa110_contimg.selfcal.stages.reweight import reweight
 from dsa110_contimg.selfcal.stages.split_bright import REST, split_bright
 from dsa110_contimg.selfcal.state import CalState
@@ -114,8 +115,22 @@ def test_a_point_that_outshines_its_field_stays_one(observed, data, stage_config
     listed = data.catalog_model
     assert listed.apparent_jy[0] ** 2 > 0.3 * (listed.apparent_jy**2).sum()
     start = CalState(weights=data.nominal_weights())
-    assert split_bright(data, start, stage_config, log) is start
+    found = split_bright(data, start, stage_config, log)
+    assert found.components is None
+    assert len(found.sky_model) == len(listed)
     assert not notes.about("take its place")
+
+
+def test_what_was_solved_on_the_way_is_not_solved_again(observed, data, stage_config, log, notes):
+    """Of a point that stays one the next stage takes over model, statistics and rounds."""
+    found = split_bright(data, CalState(weights=data.nominal_weights()), stage_config, log)
+    assert found.by_sub_band is not None
+    solved = bandpass(data, found, stage_config, log)
+    assert solved.model is found.model
+    assert solved.rounds is found.rounds
+    assert solved.by_sub_band is None
+    anew = bandpass(data, CalState(weights=data.nominal_weights()), stage_config, log)
+    assert anew.last.chi2_heldout == pytest.approx(solved.last.chi2_heldout, rel=1e-6)
 
 
 def test_a_double_among_others_as_bright_is_no_matter(double, log, notes):

@@ -28,7 +28,7 @@ from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.state import CalState
 from dsa110_contimg.selfcal.trial import improvement
 
-__all__ = ["bandpass", "without_bandpass"]
+__all__ = ["bandpass", "first_solution", "without_bandpass"]
 
 #: With fewer parts of the band there is no telling a delay.
 FEWEST_SUB_BANDS = 4
@@ -45,23 +45,23 @@ def bandpass(data: CalibrationData, state: CalState, config: SelfCalConfig, log:
     -------
     CalState
         With the table that was kept, statistics after it, and preliminary rounds on them. Without one the
-        state itself if the table was asked for; else statistics and rounds against the catalogue, which the
-        next stage begins with in any case.
+        state as it was if the table was asked for; else statistics and rounds against the catalogue, which
+        the next stage begins with in any case.
     """
-    kind = config.spectral
+    kind, given = config.spectral, state if state.by_sub_band is None else replace(state, by_sub_band=None)
     if kind == "off" or data.catalog_model is None:
-        return state
+        return given
     parts = sub_bands_of_window(data.reader, config)
     if parts * len(data.spw_ids) < FEWEST_SUB_BANDS:
         if kind != "auto":
             log.note(f"no delays: fewer than {FEWEST_SUB_BANDS} channels")
-        return state
-    model = state.model or SkyVisibilities(data.catalog_model)
-    plain, by_sub_band = gather_sub_bands(data, state, log, model, sub_bands=parts)
-    plain = solve_rounds(data, plain, config, log, preliminary=True)
+        return given
+    first = state if state.by_sub_band is not None else first_solution(data, state, config, log)
+    by_sub_band, plain = first.by_sub_band, replace(first, by_sub_band=None)
+    assert by_sub_band is not None
     if kind != "auto":
         found = _better_with(data, plain, config, log, kind, by_sub_band, 1.0)
-        return state if found is plain else found
+        return given if found is plain else found
     with log.timed("solve"):
         solver = _solver(data, plain, config, by_sub_band, preliminary=True)
         tables = [_by_sub_band(table, data, parts) for table in plain.last.tables]
@@ -70,6 +70,22 @@ def bandpass(data: CalibrationData, state: CalState, config: SelfCalConfig, log:
         return plain
     delayed = _better_with(data, plain, config, log, "delay", by_sub_band, WORTHWHILE)
     return _better_with(data, delayed, config, log, "bandpass", by_sub_band, WORTHWHILE)
+
+
+def first_solution(data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog) -> CalState:
+    """Solve preliminary rounds against the sky model of a state, or else against the catalogue.
+
+    Returns
+    -------
+    CalState
+        With statistics and rounds, and with the statistics by sub-band that delays are solved on.
+    """
+    assert data.catalog_model is not None
+    model = state.model or SkyVisibilities(data.catalog_model)
+    parts = max(1, sub_bands_of_window(data.reader, config))
+    plain, by_sub_band = gather_sub_bands(data, state, log, model, sub_bands=parts)
+    plain = solve_rounds(data, plain, config, log, preliminary=True)
+    return replace(plain, by_sub_band=by_sub_band)
 
 
 def without_bandpass(

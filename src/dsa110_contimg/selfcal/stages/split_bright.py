@@ -10,9 +10,9 @@ from dsa110_contimg.calibration.structure_fit import DoubleFit, fit_double
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
-from dsa110_contimg.selfcal.solve_round import gather, solve_rounds
 from dsa110_contimg.selfcal.source_measurement import fit_sources
 from dsa110_contimg.selfcal.stage_log import StageLog
+from dsa110_contimg.selfcal.stages.bandpass import first_solution
 from dsa110_contimg.selfcal.state import CalState
 from dsa110_contimg.selfcal.trial import better_with, improvement
 from dsa110_contimg.sky import ApparentSky, radec_from_lm
@@ -47,7 +47,8 @@ def split_bright(data: CalibrationData, state: CalState, config: SelfCalConfig, 
     Returns
     -------
     CalState
-        With the two points in its sky model and among its components; else the state handed in, itself.
+        With the two points in its sky model and among its components. Else the state handed in, itself, or
+        what was solved against the catalogue on the way, which is where the next stage would begin.
     """
     listed = data.catalog_model
     if listed is None:
@@ -55,13 +56,12 @@ def split_bright(data: CalibrationData, state: CalState, config: SelfCalConfig, 
     brightest = int(np.argmax(listed.apparent_jy))
     if listed.apparent_jy[brightest] ** 2 < DOMINANT * float((listed.apparent_jy**2).sum()):
         return state
-    single = gather(data, state, log, SkyVisibilities(listed))
-    single = solve_rounds(data, single, config, log, preliminary=True)
+    single = first_solution(data, state, config, log)
     if single.last.chi2_heldout < LEAVES_MUCH:
-        return state
+        return single
     fit = _fit(data, single, listed, brightest, log)
     if fit is None or fit.unexplained > WORTH_TRYING or fit.share < LEAST_SHARE:
-        return state
+        return single
     rest, best = _without(listed, brightest), single
     # Amplitudes do not tell which of the two is the brighter one.
     for sign in (1.0, -1.0):
@@ -81,7 +81,7 @@ def split_bright(data: CalibrationData, state: CalState, config: SelfCalConfig, 
         f"{single.last.chi2_heldout:.5g} -> {single.last.chi2_heldout / improvement(single, best):.5g}"
     )
     # The stages that follow begin anew, with this sky model.
-    return replace(state, model=best.model, components=best.components) if kept else state
+    return replace(state, model=best.model, components=best.components) if kept else single
 
 
 def _better_pair(
