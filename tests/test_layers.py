@@ -1,6 +1,8 @@
 """Imports between the rooms of the package go only down."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,3 +137,11 @@ def test_trap_37_options_reach_the_catalogue_through_one_door():
         path.relative_to(ROOT) for path in ROOT.rglob("*.py") if "build_catalog_model(" in path.read_text()
     }
     assert callers == {Path("sky/catalog_model.py"), Path("imaging/obs_context.py")}
+
+
+def test_help_and_completion_wait_for_no_numerical_library():
+    """They would take seconds to load, at every press of the tab key."""
+    heavy = {"numba", "numpy", "scipy", "astropy", "matplotlib", "casacore", "ducc0", "radler"}
+    script = f"import sys, dsa110_contimg.cli.main; print(*{heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == []

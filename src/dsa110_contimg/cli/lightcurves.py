@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from dsa110_contimg.cli.options import StateFile, given_state_file
@@ -118,6 +117,8 @@ def variables(
     as_json: JsonFlag = False,
 ) -> None:
     """Rank the catalogue's sources by how surely they vary, and list those beyond doubt."""
+    import numpy as np
+
     from dsa110_contimg.pipeline.lightcurves import settled
 
     _check(out)
@@ -162,6 +163,8 @@ def transients(
     as_json: JsonFlag = False,
 ) -> None:
     """List sources that no catalogue has, and how many false ones there are to expect."""
+    import numpy as np
+
     from dsa110_contimg.pipeline.lightcurves import settled
 
     _check(out)

@@ -13,8 +13,6 @@ from dsa110_contimg.config import (
     SelfCalConfig,
 )
 from dsa110_contimg.errors import NotImprovedError
-from dsa110_contimg.selfcal.findings import INFORMATION
-from dsa110_contimg.selfcal.naming import REPORT
 
 __all__ = ["print_selfcal", "selfcal"]
 
@@ -57,6 +55,8 @@ def selfcal(
 
 def print_selfcal(summary: dict[str, Any], outdir: Path) -> None:
     """Print the closing table of a self-calibration."""
+    from dsa110_contimg.selfcal.naming import REPORT
+
     first, last = summary["initial"], summary["final"]
     offset, flux_ratio, thermal = last["offset_arcsec"], last["flux_ratio"], last["thermal_ratio"]
     in_model = f"{summary['n_seeds']} sources, {summary['seed_flux_jy']:.4g} Jy apparent"
@@ -115,6 +115,8 @@ VERDICTS = {
 
 def _doubts(summary: dict[str, Any]) -> list[str]:
     """List what speaks against the result, but for what the status says already."""
+    from dsa110_contimg.selfcal.findings import INFORMATION
+
     texts = [str(f["text"]) for f in summary["findings"] if f["kind"] not in INFORMATION]
     return [text for text in texts if text not in summary["message"]]
 
