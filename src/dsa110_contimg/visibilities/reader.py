@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -177,7 +178,9 @@ class VisibilityReader:
             time_index = np.clip(
                 np.searchsorted(self.times, stamp[rows] + TIME_TOLERANCE_S, side="right") - 1, 0, None
             )
-            _, representative = np.unique(time_index, return_index=True)
+            representative = np.zeros(self.times.size, dtype=np.int64)
+            # The first row of each dump is written last.
+            representative[time_index[::-1]] = np.arange(rows.size)[::-1]
             self.scan: Int = main.getcol("SCAN_NUMBER")[rows][representative].astype(np.int64)
             self.field_id: Int = field[rows][representative].astype(np.int64)
             self.interval_s: Float = main.getcol("INTERVAL")[rows][representative].astype(np.float64)
@@ -212,13 +215,14 @@ class VisibilityReader:
         self, rows: Int, field: NDArray[np.int32], ddid: NDArray[np.int32]
     ) -> list[tuple[Int, int, SpectralWindow]]:
         plan: list[tuple[Int, int, SpectralWindow]] = []
-        field, ddid = field[rows], ddid[rows]
-        for spw_id in self.selection.spw_ids:
-            window = self.ms.spectral_window(spw_id)
+        windows = [self.ms.spectral_window(spw_id) for spw_id in self.selection.spw_ids]
+        for number, of_window in enumerate(_grouped(ddid[rows], [w.data_desc_ids for w in windows])):
+            window, fields = windows[number], self.selection.field_ids
             per_row = window.freq_hz.size * len(window.corr_type) * BYTES_PER_SAMPLE
             size = max(1, self._block_bytes // per_row)
-            for field_id in self.selection.field_ids:
-                mine = rows[np.isin(ddid, window.data_desc_ids) & (field == field_id)]
+            of_fields = _grouped(field[rows[of_window]], [(k,) for k in fields])
+            for field_id, which in zip(fields, of_fields, strict=True):
+                mine = rows[of_window[which]]
                 plan.extend(
                     (mine[start : start + size], field_id, window) for start in range(0, mine.size, size)
                 )
@@ -406,6 +410,18 @@ def _nothing_selected(ms: MeasurementSet, auto: Bool, chosen: Bool) -> Selection
     return SelectionError(
         "no rows in the selected fields and spectral windows", ms.path, "choose others with --field and --spw"
     )
+
+
+def _grouped(values: NDArray[np.int32], groups: Sequence[Sequence[int]]) -> list[Int]:
+    """Places, ascending, of the values that belong to each of some groups; in none are what no group has."""
+    group_of = np.full(int(values.max(initial=-1)) + 1, len(groups), dtype=np.int16)
+    for number, members in enumerate(groups):
+        group_of[[k for k in members if k < group_of.size]] = number
+    of_value = group_of[values]
+    # Of 16 bits they are sorted by counting.
+    order = np.argsort(of_value, kind="stable")
+    edges = np.searchsorted(of_value[order], np.arange(len(groups) + 1))
+    return [order[a:b] for a, b in pairwise(edges)]
 
 
 def _require_filled(ms: MeasurementSet, main: Any, column: str, rows: Int) -> None:
