@@ -21,6 +21,7 @@ __all__ = [
     "antenna_report",
     "antenna_verdicts",
     "read_antenna_health",
+    "time_of_day",
     "when_lost",
     "without_solutions",
 ]
@@ -218,12 +219,12 @@ def _in_words(times_s: Float, dump_s: Float, lost: Bool) -> str:
     spans = []
     for start, end in zip(edges[::2], edges[1::2] - 1, strict=True):
         first, last = times_s[start] - dump_s[start] / 2, times_s[end] + dump_s[end] / 2
-        spans.append(f"from {_utc(first)} to {_utc(last)}")
+        spans.append(f"from {time_of_day(first)} to {time_of_day(last)}")
     return "lost " + ", ".join(spans)
 
 
-def _utc(time_s: float) -> str:
-    """Time of day of a modified Julian date in seconds."""
+def time_of_day(time_s: float) -> str:
+    """Return the time of day (UTC) of a modified Julian date in seconds."""
     return (MJD_ZERO + timedelta(seconds=round(float(time_s)))).strftime("%H:%M:%S")
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from dsa110_contimg.array_types import Bool
+from dsa110_contimg.calibration.apply import gains_at_times
 from dsa110_contimg.calibration.gains import GainTable, typical_amplitude
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.selfcal.acceptance import (
@@ -18,7 +19,7 @@ from dsa110_contimg.selfcal.acceptance import (
     outcome_of,
     worse_than_found,
 )
-from dsa110_contimg.selfcal.antenna_report import without_solutions
+from dsa110_contimg.selfcal.antenna_report import time_of_day, without_solutions
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.findings import Finding
 from dsa110_contimg.selfcal.image_state import image_state
@@ -28,6 +29,7 @@ from dsa110_contimg.selfcal.solve_round import MIN_SIGNAL_SNR
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.state import CalState, Outcome, Round, Verdict
 from dsa110_contimg.selfcal.untouched_score import UntouchedScore, untouched_scores
+from dsa110_contimg.selfcal.where_left import in_words, where_left
 from dsa110_contimg.sky import ApparentSky
 
 __all__ = ["acceptance", "conclude", "initial_image", "not_worse_as_delivered", "require_signal"]
@@ -131,10 +133,11 @@ def _with_outcome(data: CalibrationData, state: CalState, config: SelfCalConfig,
     outcome = outcome_of(state.rounds, ratios, before)
     left = max((r.chi2_heldout for r in state.rounds if r.tables == state.tables), default=0.0)
     if outcome.status == "improved" and left > EXPLAINED_CHI2:
-        text = (
-            f"the model leaves {left:.1f} times the thermal variance: check for a bright source that the "
-            "catalogue lacks, positions of antennas and UVW, interference, and what is said besides"
+        where = _where_left(data, state) or (
+            "check for a bright source that the catalogue lacks, positions of antennas and UVW, "
+            "interference, and what is said besides"
         )
+        text = f"the model leaves {left:.1f} times the thermal variance: {where}"
         found = [f for f in state.findings if f.kind != "unexplained"]
         state = replace(state, findings=(Finding("unexplained", text), *found))
     unsolved = _unsolved(data, state)
@@ -150,6 +153,20 @@ def _with_outcome(data: CalibrationData, state: CalState, config: SelfCalConfig,
         state, image = image_state(data, state, config, log, tables=(), label="image of the input")
         state = replace(state, initial=image, image=image, comparison_weights=())
     return state
+
+
+def _where_left(data: CalibrationData, state: CalState) -> str:
+    """Say in which part of the data most of what is left is; empty if in none."""
+    if state.statistics is None:
+        return ""
+    gains = state.tables[len(state.bandpass) :]
+    times, names = data.reader.times, data.reader.ms.antennas.name
+    gain, solved = gains_at_times(gains, data.spw_ids, times, state.statistics.n_antennas)
+    part = where_left(state.statistics, gain, solved, state.noise, state.weights.misfit_factor)
+    if part is None:
+        return ""
+    hands = data.reader.ms.spectral_window(data.spw_ids[0]).receptor_names
+    return in_words(part, data.spw_ids, names, hands, [time_of_day(t) for t in times])
 
 
 def _unsolved(data: CalibrationData, state: CalState) -> str:

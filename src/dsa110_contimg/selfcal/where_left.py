@@ -1,0 +1,159 @@
+"""In which part of the data a calibration leaves more than noise: windows, hands, antennas or dumps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dsa110_contimg.array_types import Bool, Complex, Float
+from dsa110_contimg.calibration.statistics import BaselineStatistics
+from dsa110_contimg.visibilities import NoiseScale
+
+__all__ = ["WhereLeft", "in_words", "where_left"]
+
+#: Once what stands out is taken away, the rest leaves less than this part of what all data leave beside
+#: noise.
+REST = 1 / 3
+#: What stands out is at most this part of the windows, of the dumps or of the antennas.
+MOST_PART, MOST_ANTENNAS = 0.5, 0.25
+#: Axes in the order in which they are told where they explain the same: a window is all its antennas' data.
+AXES = ("window", "polarisation", "dump", "antenna")
+
+
+@dataclass(frozen=True)
+class WhereLeft:
+    """What of the data stands out.
+
+    Attributes
+    ----------
+    axis : str
+        ``window``, ``polarisation``, ``dump`` or ``antenna``.
+    members : tuple of int
+        Which, by number on that axis, ascending.
+    chi2 : float
+        Residual of their visibilities in units of thermal variance.
+    chi2_rest : float
+        Of all others.
+    """
+
+    axis: str
+    members: tuple[int, ...]
+    chi2: float
+    chi2_rest: float
+
+
+def where_left(
+    statistics: BaselineStatistics, gain: Complex, solved: Bool, noise: NoiseScale, misfit: Float
+) -> WhereLeft | None:
+    """Find the part of the data that holds most of what a calibration leaves beside noise.
+
+    Parameters
+    ----------
+    statistics : BaselineStatistics
+        Of the data against the sky model.
+    gain : ndarray of complex128, shape (nspw, ntime, nant, npol)
+        Gains by dump.
+    solved : ndarray of bool, same shape
+        Where there are gains: of baselines without all their data are left.
+    noise : NoiseScale
+        Noise relative to the weights.
+    misfit : ndarray, shape (nant, npol)
+        By how much more than that the weights take the variance of each antenna's visibilities to be.
+
+    Returns
+    -------
+    WhereLeft or None
+        Of several axes that which leaves least in the rest. None where no such part does.
+    """
+    left, count = _residuals(statistics, gain, solved)
+    left *= misfit[statistics.antenna1] * misfit[statistics.antenna2]
+    found = [
+        part
+        for axis in AXES
+        if (part := _standing_out(axis, left / noise.variance, count, statistics)) is not None
+    ]
+    # The first of those that are as good but for noise.
+    best = min((p.chi2_rest for p in found), default=0.0)
+    return next((p for p in found if p.chi2_rest - 1 <= max(1.5 * (best - 1), 0.05)), None)
+
+
+def _residuals(statistics: BaselineStatistics, gain: Complex, solved: Bool) -> tuple[Float, Float]:
+    """Add up ``w |D - s g_i conj(g_j) M|^2`` and count visibilities, shape (nspw, ntime, nbl, npol)."""
+    i, j = statistics.antenna1, statistics.antenna2
+    both = solved[:, :, i] & solved[:, :, j]
+    turn = np.where(both, np.conj(gain[:, :, i]) * gain[:, :, j], 0.0)
+    aligned = (turn * statistics.cross.sum(axis=0)).real
+    power = np.abs(turn) ** 2 * statistics.model.sum(axis=0)
+    total = power.sum(axis=(0, 1, 2))
+    # Phases alone leave a scale open.
+    factor = np.maximum(aligned.sum(axis=(0, 1, 2)), 0.0) / np.where(total > 0, total, 1.0)
+    left = statistics.data.sum(axis=0) - 2 * factor * aligned + factor**2 * power
+    return left, statistics.count.sum(axis=0)
+
+
+def _standing_out(axis: str, left: Float, count: Float, statistics: BaselineStatistics) -> WhereLeft | None:
+    """Take away what leaves most on an axis, one after the other, until the rest is nearly noise."""
+    if axis == "antenna":
+        left, count = left.sum(axis=(0, 1, 3)), count.sum(axis=(0, 1, 3))
+        members = statistics.incidence.T > 0
+        most = int(MOST_ANTENNAS * len(members))
+    else:
+        number = ("window", "dump", "baseline", "polarisation").index(axis)
+        others = tuple(k for k in range(4) if k != number)
+        left, count = left.sum(axis=others), count.sum(axis=others)
+        members = np.eye(left.size, dtype=bool)
+        most = int(MOST_PART * left.size)
+    excess = left.sum() / max(count.sum(), 1.0) - 1
+    kept = np.ones(left.size, dtype=bool)
+    taken: list[int] = []
+    while len(taken) < most:
+        of = np.where(kept & members, count, 0.0).sum(axis=1)
+        chi2 = np.where(of > 0, np.where(kept & members, left, 0.0).sum(axis=1) / np.maximum(of, 1.0), 0.0)
+        worst = int(np.argmax(chi2))
+        taken.append(worst)
+        kept &= ~members[worst]
+        if not count[kept].sum() > 0:
+            return None
+        rest = float(left[kept].sum() / count[kept].sum())
+        if rest - 1 < REST * excess:
+            out = ~kept
+            there = float(left[out].sum() / max(count[out].sum(), 1.0))
+            return WhereLeft(axis, tuple(sorted(taken)), there, rest)
+    return None
+
+
+def in_words(
+    part: WhereLeft, windows: Sequence[int], names: Sequence[str], hands: Sequence[str], dumps: Sequence[str]
+) -> str:
+    """Say what stands out, and what to look at.
+
+    Parameters
+    ----------
+    part : WhereLeft
+        What was found.
+    windows : sequence of int
+        Numbers of the spectral windows.
+    names : sequence of str
+        Antennas.
+    hands : sequence of str
+        Receptors.
+    dumps : sequence of str
+        When each dump was, as it is to be told.
+    """
+    of_axis: dict[str, tuple[Sequence[object], str, str, str]] = {
+        "window": (windows, "spectral window", "spectral windows", "frequencies, scale and weights"),
+        "polarisation": (hands, "polarisation", "polarisations", "its signal path and weights"),
+        "dump": (dumps, "the dump at", "the dumps at", "interference and the state of the array then"),
+        "antenna": (names, "antenna", "antennas", "cabling, position, sign of phases and weights"),
+    }
+    labels, one, several, look_at = of_axis[part.axis]
+    first, last = part.members[0], part.members[-1]
+    listed = ", ".join(str(labels[k]) for k in part.members)
+    if part.axis == "dump" and 2 < len(part.members) == last - first + 1:
+        several, listed = "the dumps", f"from {labels[first]} to {labels[last]}"
+    return (
+        f"it is in {one if len(part.members) == 1 else several} {listed} ({part.chi2:.3g} times there, "
+        f"{part.chi2_rest:.3g} in the rest): check {look_at}, or flag what is wrong"
+    )
