@@ -213,3 +213,24 @@ def test_what_noise_leaves_of_weighted_data(data, start, solved):
     used = (block.weight > 0)[:, :, list(block.spw.parallel)].sum(axis=(1, 2))
     expected = (used * np.where(less, 0.25, 1.0)).sum() / used.sum()
     assert weights.noise_share(gathered.statistics) == pytest.approx(expected, rel=1e-3)
+
+
+def test_windows_are_weighed_by_their_noise_where_it_differs_from_their_weights(data):
+    one = np.ones((2, 2))
+    alike = replace(residual(one, {}), window_factor={0: 1.1, 3: 0.9})
+    assert DataWeights.nominal(2).after(alike)[0].window_factor == {}
+    twice = replace(residual(one, {}), window_factor={0: 1.0, 3: 4.0, 5: 1.0})
+    first, _, _ = DataWeights.nominal(2).after(twice)
+    assert first.windows_unlike(DataWeights.nominal(2)) == (3,)
+    # What is measured with these is relative to them.
+    again, _, _ = first.after(replace(residual(one, {}), window_factor={0: 1.0, 3: 2.0, 5: 1.0}))
+    assert again.window_factor == {0: 1.0, 3: 8.0, 5: 1.0}
+    assert again.windows_unlike(first) == (3,)
+    assert again.without_factors().window_factor == {}
+    block = next(iter(data.reader.blocks()))
+    n = len(data.reader.ms.antennas)
+    weights = replace(DataWeights.nominal(n), window_factor={block.spw.id: 4.0})
+    np.testing.assert_allclose(weights.of_block(0, block), block.weight / 4, rtol=1e-6)
+    np.testing.assert_allclose(
+        weights.by_noise(block, weights.of_block(0, block)), block.weight / 4, rtol=1e-6
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -49,6 +49,7 @@ from dsa110_contimg.visibilities import (
     Block,
     BoundsEstimator,
     NoiseBounds,
+    NoiseEstimator,
     NoiseScale,
     VisibilityReader,
     dumps_tell_antennas,
@@ -495,6 +496,7 @@ class CalibrationData:
         """Measure noise, outliers and noisy antennas on the calibrated data minus a model, all baselines."""
         noise = BoundsEstimator(self.reader, self.n_blocks)
         by_channels = AntennaNoise(len(self.reader.ms.antennas), self.n_blocks)
+        by_window = {spw: NoiseEstimator(self.n_blocks) for spw in self.spw_ids}
         found, by_dumps = {}, dumps_tell_antennas(self.reader)
         for piece in self.blocks("measure the noise", weights, model):
             block = piece.block
@@ -510,6 +512,8 @@ class CalibrationData:
             weight = weights.by_noise(block, weight, BY_RECEPTOR)
             noise.add(block, residual, weight)
             by_channels.add(residual, weight, block.antenna1, block.antenna2)
+            if block.spw.freq_hz.size > 2:
+                by_window[block.spw.id].add(residual, weight)
         of_channels = by_channels.factors()
         # Too few dumps do not tell noise from what the model lacks.
         of_noise = noise.antennas.factors() if by_dumps else np.ones_like(of_channels)
@@ -519,11 +523,21 @@ class CalibrationData:
             noise_factor=of_noise,
             misfit_factor=of_channels / of_noise,
             seen=by_channels.seen(),
+            window_factor=_over_median({spw: noise.scale for spw, noise in by_window.items()}),
         )
 
     def _with_single_channels(self, bounds: NoiseBounds) -> NoiseBounds:
         """Bounds with that of single channels, which was measured before they were averaged."""
         return bounds if self.averaged is None else bounds.with_channels_of(self.averaged.noise)
+
+
+def _over_median(noise: Mapping[int, NoiseScale]) -> dict[int, float]:
+    """Variances of spectral windows over that of the median one; of a single one there is nothing to tell."""
+    known = {spw: scale.variance for spw, scale in noise.items() if scale.known and scale.variance > 0}
+    if len(known) < 2:
+        return {}
+    typical = float(np.median(list(known.values())))
+    return {spw: variance / typical for spw, variance in known.items()}
 
 
 def _tells_noise(block: Block) -> bool:

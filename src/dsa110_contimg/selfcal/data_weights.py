@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -26,6 +27,9 @@ MOST_OUTLIERS = 0.4
 #: shows that the weights do not tell the antennas apart: all are weighed by their noise then. One at which
 #: neighbouring channels differ by so much more than its noise sees what the model lacks, and counts for less.
 NOISY = 2.0
+#: The same of a spectral window, whose noise is known better. Weights that were never set are one in all of
+#: them, however wide their channels are.
+NOISY_WINDOW = 1.3
 #: No antenna is taken for quieter than this variance: what is nearly silent may be broken.
 QUIETEST = 0.05
 
@@ -119,6 +123,11 @@ def differing(noise_factor: Float) -> Bool:
     return np.asarray(np.abs(np.log(noise_factor)) > np.log(NOISY))
 
 
+def differs(window_factor: float) -> bool:
+    """Whether a window is noisier or quieter than the median one by more than `NOISY_WINDOW`."""
+    return abs(math.log(window_factor)) > math.log(NOISY_WINDOW)
+
+
 def merged(many: Iterable[Outliers]) -> dict[int, Int]:
     """Outliers of any of several findings."""
     total: dict[int, Int] = {}
@@ -145,6 +154,8 @@ class Residual:
         Differences of neighbouring channels over that noise, alike.
     seen : ndarray of bool, shape (nant, 2)
         Where there is anything to tell it from.
+    window_factor : mapping of int to float
+        System noise of spectral windows over what the weights of this pass say, relative to the median one.
     """
 
     bounds: NoiseBounds
@@ -152,6 +163,7 @@ class Residual:
     noise_factor: Float
     misfit_factor: Float
     seen: Bool
+    window_factor: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def noise(self) -> NoiseScale:
@@ -180,6 +192,8 @@ class DataWeights:
         averages.
     lost : ndarray of bool, shape (ntime, nant, 2), or None
         Dumps in which an antenna and receptor gives nothing of the sky: of no weight.
+    window_factor : mapping of int to float
+        Factor on the variance of all visibilities of a spectral window; 1 where none is given.
     """
 
     noise_factor: Float
@@ -187,6 +201,7 @@ class DataWeights:
     outliers: Outliers = field(default_factory=dict)
     broken: Outliers = field(default_factory=dict)
     lost: Bool | None = None
+    window_factor: Mapping[int, float] = field(default_factory=dict)
 
     @classmethod
     def nominal(cls, n_antennas: int) -> DataWeights:
@@ -227,8 +242,14 @@ class DataWeights:
         if number in self.outliers:
             weight = weight.copy()
             weight.reshape(-1)[self.outliers[number]] = 0
-        excess = _of_baselines(self.excess, block, block.spw.receptors)
-        return weight if excess is None else np.asarray((weight / excess).astype(np.float32))
+        excess, of_window = _of_baselines(self.excess, block, block.spw.receptors), self._of_window(block)
+        if excess is None and of_window == 1:
+            return weight
+        total = of_window * (1.0 if excess is None else excess)
+        return np.asarray((weight / total).astype(np.float32))
+
+    def _of_window(self, block: Block) -> float:
+        return self.window_factor.get(block.spw.id, 1.0)
 
     def by_noise(
         self, block: Block, weight: Weight, receptors: Sequence[tuple[int, int]] | None = None
@@ -262,21 +283,22 @@ class DataWeights:
         total = float(count.sum())
         return float((count * of_baseline).sum()) / total if total else 1.0
 
-    def after(self, residual: Residual, *found: Outliers) -> tuple[DataWeights, Bool, Bool]:
+    def after(self, residual: Residual, *before: Outliers) -> tuple[DataWeights, Bool, Bool]:
         """Weights by what a residual showed that was measured with these.
 
         Parameters
         ----------
         residual : Residual
             Of the calibrated data.
-        *found : mapping of int to ndarray of int
+        *before : mapping of int to ndarray of int
             Outliers found before it.
 
         Returns
         -------
         weights : DataWeights
             Without the outliers; if an antenna's noise differs by `NOISY` still, with all antennas weighed by
-            their noise; with less weight for those at which the model lacks much.
+            their noise, and windows by theirs if one differs by `NOISY_WINDOW`; with less weight for antennas
+            at which the model lacks much.
         noisy : ndarray of bool, shape (nant, 2)
             The antennas whose noise differs so.
         misfit : ndarray of bool, shape (nant, 2)
@@ -285,11 +307,24 @@ class DataWeights:
         noisy, noise = differing(residual.noise_factor), self.noise_factor
         if noisy.any():
             noise = np.maximum(noise * residual.noise_factor, QUIETEST)
+        windows = self.window_factor
+        if any(differs(factor) for factor in residual.window_factor.values()):
+            found = {k: windows.get(k, 1.0) * factor for k, factor in residual.window_factor.items()}
+            windows = {k: factor / float(np.median(list(found.values()))) for k, factor in found.items()}
         lacking = np.where(residual.misfit_factor > NOISY, residual.misfit_factor, 1.0)
         misfit = differing(lacking / self.misfit_factor)
         lacking = np.where(misfit, lacking, self.misfit_factor)
-        together = merged([self.outliers, *found, residual.outliers])
-        return replace(self, noise_factor=noise, misfit_factor=lacking, outliers=together), noisy, misfit
+        together = merged([self.outliers, *before, residual.outliers])
+        weights = replace(
+            self, noise_factor=noise, misfit_factor=lacking, outliers=together, window_factor=windows
+        )
+        return weights, noisy, misfit
+
+    def windows_unlike(self, other: DataWeights) -> tuple[int, ...]:
+        """Return the spectral windows that count for clearly more or less than with other weights."""
+        known = {*self.window_factor, *other.window_factor}
+        ratio = {k: self.window_factor.get(k, 1.0) / other.window_factor.get(k, 1.0) for k in known}
+        return tuple(sorted(k for k, factor in ratio.items() if differs(factor)))
 
     def without(self, lost: Bool) -> DataWeights:
         """Return weights without some more dumps of antennas, shape (ntime, nant, 2)."""
@@ -298,9 +333,9 @@ class DataWeights:
         return replace(self, lost=lost if self.lost is None else self.lost | lost)
 
     def without_factors(self) -> DataWeights:
-        """Return weights with the same outliers, and all antennas as noisy as WEIGHT says."""
+        """Return weights with the same outliers, and all antennas and windows as noisy as WEIGHT says."""
         one = np.ones_like(self.noise_factor)
-        return replace(self, noise_factor=one, misfit_factor=one)
+        return replace(self, noise_factor=one, misfit_factor=one, window_factor={})
 
     def as_found(self) -> DataWeights:
         """Return weights without anything that a residual has shown."""

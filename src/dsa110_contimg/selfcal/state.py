@@ -184,7 +184,7 @@ class MeasuredNoise:
 
     def is_of(self, state: CalState) -> bool:
         """Whether a state has this model and these gains and weights."""
-        same = self.model is state.model and self.tables == state.tables
+        same = self.model is state.model and self.tables == state.tables and not state.weights.window_factor
         return same and np.array_equal(self.excess, state.weights.excess)
 
 

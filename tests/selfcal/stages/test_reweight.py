@@ -10,7 +10,7 @@ from dsa110_contimg.selfcal.data_weights import NOISY
 from dsa110_contimg.selfcal.stages.reweight import reweight, reweight_antennas
 from dsa110_contimg.selfcal.state import CalState
 from dsa110_contimg.visibilities import NoiseScale
-from tests.selfcal.support import add_noise, hashed, open_data
+from tests.selfcal.support import add_noise, hashed, observe, open_data
 
 ANTENNA = 5
 
@@ -47,6 +47,26 @@ def test_a_noisy_antenna_weighs_less(observed, stage_config, solved, log, notes)
     assert (start.weights.noise_factor == 1).all()
     assert not start.noise.known
     assert start.rounds == ()
+
+
+def test_windows_whose_weights_were_never_set_are_weighed_by_their_noise(tmp_path, log, notes):
+    ms, config = observe(tmp_path, spws=3, random_phases=True)
+    data = open_data(ms, config)
+    start = CalState(weights=data.nominal_weights())
+    plain = reweight_antennas(data, reweight(data, start, config, log), config, log)
+    assert plain.weights.window_factor == {}
+    assert not notes.about("spectral windows")
+    for block in data.reader.blocks():
+        if block.spw.id == 2:
+            block.data[...] *= 4
+    state = reweight_antennas(data, reweight(data, start, config, log), config, log)
+    assert notes.about("noise differs of spectral windows 2: solved again")
+    factor = state.weights.window_factor
+    assert (factor[0], factor[1], factor[2]) == pytest.approx((1, 1, 16), rel=0.1)
+    assert state.last.chi2_heldout == pytest.approx(plain.last.chi2_heldout, rel=0.1)
+    again = reweight_antennas(data, state, config, log)
+    assert again.weights.windows_unlike(state.weights) == ()
+    assert again.noise_at_end is None
 
 
 def test_without_a_catalogue_nothing_is_known_of_the_noise(observed, stage_config, start, log):

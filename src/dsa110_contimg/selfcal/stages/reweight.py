@@ -54,6 +54,8 @@ def reweight(data: CalibrationData, state: CalState, config: SelfCalConfig, log:
         refined = state.at_lower_noise(residual.noise, REFINED_NOISE, residual.bounds)
         lower, state = refined is not state, refined
         # Interference and the like, of no weight from here on, must not bend the gains.
+        # Gains that are common to all windows make those look noisy that have others: not to be told yet.
+        residual = replace(residual, window_factor={})
         weights, noisy, misfit = state.weights.after(residual, state.found_outliers)
         left_out = weights.n_outliers - state.weights.n_outliers
         state = replace(state, weights=weights, found_outliers={})
@@ -157,12 +159,13 @@ def reweight_antennas(
         noise_factor=np.where(seen, weights.noise_factor, known.noise_factor),
         misfit_factor=np.where(seen, weights.misfit_factor, known.misfit_factor),
     )
-    changed = differing(weights.excess / known.excess).any(axis=1)
+    changed, unlike = differing(weights.excess / known.excess).any(axis=1), weights.windows_unlike(known)
     given_back = known.n_outliers - weights.n_outliers
-    if not changed.any() and given_back < GIVEN_BACK * data.samples:
+    if not changed.any() and not unlike and given_back < GIVEN_BACK * data.samples:
         outliers = merged([known.outliers, residual.outliers, state.found_outliers])
         at_end, settled = None, replace(weights, outliers=outliers)
-        if (weights.excess == 1).all() and settled.n_outliers < MANY_OUTLIERS * data.samples:
+        as_weights_say = (weights.excess == 1).all() and not weights.window_factor
+        if as_weights_say and settled.n_outliers < MANY_OUTLIERS * data.samples:
             # It was measured at the weights as found, which hold.
             at_end = MeasuredNoise(
                 model=state.model, excess=weights.excess, tables=state.last.tables, bounds=residual.bounds
@@ -171,11 +174,18 @@ def reweight_antennas(
     state = replace(state, weights=weights, found_outliers={})
     names = [data.reader.ms.antennas.name[k] for k in np.flatnonzero(changed)]
     said = [f"noise differs of {', '.join(names)}"] if names else []
+    said += [f"noise differs of spectral windows {', '.join(map(str, unlike))}"] if unlike else []
     said += [f"{given_back} visibilities are no outliers"] if given_back > 0 else []
     log.note(f"with the better sky model {' and '.join(said)}: solved again")
+    if unlike:
+        assert state.model is not None
+        # At other weights for so many the noise is another number.
+        with log.timed("measure"):
+            residual = data.measure_residual(state.model, weights, state.last.tables)
+        state = replace(state, noise=residual.noise, noise_bounds=residual.bounds)
     state = solve_rounds(data, gather(data, state, log), config, log, like=state.rounds)
-    # With less weight taken the noise is higher than it was: the lowest seen so far is none of these weights.
     assert state.model is not None
+    # With less weight taken the noise is higher than it was: the lowest seen so far is none of these weights.
     with log.timed("measure"):
         residual = data.measure_residual(state.model, state.weights, state.last.tables)
     return replace(state, noise=residual.noise, noise_bounds=residual.bounds)
