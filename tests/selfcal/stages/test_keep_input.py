@@ -235,7 +235,7 @@ def test_the_radiometer_equation_tells_which_flux_scale_is_right(still, log, not
     assert after.scale.taken_from == taken_from
     assert after.scale.of_input == pytest.approx(2.0, rel=1e-6)
     assert [f.kind for f in after.findings if f not in state.findings] == ["scale"]
-    assert notes.about("2.00 times those of the catalogue")
+    assert notes.about("2 times those of the catalogue")
     expected = 1.0 if taken_from == "input" else 2.0
     assert typical_amplitude(after.last.tables) == pytest.approx(expected, abs=1e-6)
 

@@ -84,14 +84,14 @@ def _another_scale(
     data: CalibrationData, state: CalState, log: StageLog, factor: float, error: float
 ) -> CalState:
     """Say that a coherent input had another flux scale; keep that where its noise shows it to be right."""
-    said = f"the fluxes of the input were {factor:.2f} times those of the catalogue"
+    said = f"the fluxes of the input were {factor:.3g} times those of the catalogue"
     of_catalogue = _noise_over_radiometer(data, state, log)
     of_input = of_catalogue * factor
     kept = _nearer(of_input, of_catalogue)
     if kept:
         said = (
-            f"{said}, and its noise {of_input:.2f} times what the radiometer equation gives "
-            f"({of_catalogue:.2f} times on the catalogue's scale): the scale of the input is kept; check the "
+            f"{said}, and its noise {of_input:.3g} times what the radiometer equation gives "
+            f"({of_catalogue:.3g} times on the catalogue's scale): the scale of the input is kept; check the "
             "fluxes of the catalogue"
         )
     else:
