@@ -99,7 +99,7 @@ def test_how_much_is_read_predicted_and_gridded(runs):
     predictions = (work["predicted_visibilities"] - columns) / stokes
     assert predictions == pytest.approx(round(predictions), abs=1e-9)
     # Four of them are of gradients of the beam, for the antennas' pointing.
-    assert round(predictions) == 14
+    assert round(predictions) == 13
     # One psf for both images.
     assert work["griddings"] == 4
     assert data_hash(runs["averaged"][0]) == before
