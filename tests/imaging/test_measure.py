@@ -63,6 +63,21 @@ def test_source_is_fitted_between_pixels(x, y):
     assert (fit.x, fit.y, fit.peak_jy) == pytest.approx((x, y, 0.8), rel=1e-5)
 
 
+@pytest.mark.parametrize("pa_deg", [0, 8, 37, 83, 90, -45])
+def test_source_in_a_narrow_beam_of_few_pixels(pa_deg, rng):
+    """Half of the peak may be reached in two rows alone, which tell no parabola."""
+    grid = ImageGrid(64, 5.7 * ARCSEC, 2.5, 0.95)
+    beam = RestoringBeam(29.4 * ARCSEC, 13.5 * ARCSEC, math.radians(pa_deg))
+    for x, y in 30 + rng.uniform(-0.5, 0.5, (30, 2)):
+        at = grid.pixel_to_lm(np.array([x]), np.array([y]))
+        image = add_gaussians(np.zeros((64, 64), np.float32), grid, *at, np.array([0.8]), beam)
+        fit = fit_source(image, x, y, beam, grid)
+        assert (fit.x, fit.y, fit.peak_jy) == pytest.approx((x, y, 0.8), abs=1e-3)
+        fit = fit_source(image + rng.normal(0, 0.8 / 30, image.shape).astype(np.float32), x, y, beam, grid)
+        assert (fit.x, fit.y) == pytest.approx((x, y), abs=0.4)
+        assert fit.peak_jy == pytest.approx(0.8, rel=0.25)
+
+
 def test_source_search_is_limited_to_one_beam():
     image = sources(np.zeros((512, 512), np.float32), [200.0, 212.0], [300.0, 300.0], [0.1, 5.0])
     assert fit_source(image, 200, 300, BEAM, GRID).peak_jy == pytest.approx(0.1, rel=0.5)

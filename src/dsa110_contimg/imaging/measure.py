@@ -32,6 +32,7 @@ MIN_OFF_SOURCE = 0.05
 ISOLATION_BEAMS = 3.0
 ISOLATION_FLUX = 0.1
 MIN_COMPARISON_SIGMA = 10.0
+FEWEST_LINES = 3  # that tell a parabola
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,9 @@ def fit_source(image: Image, x: float, y: float, beam: RestoringBeam, grid: Imag
     """Position and peak of the source nearest to a catalogue position.
 
     The highest pixel within one beam (major axis) is the start; a second-order polynomial is fitted to the
-    logarithm of the pixels above half of it, nine at least, in a box of one beam, weighted by the square of
-    their value: exact for any Gaussian, and with the noise of the pixel values weighted evenly.
+    logarithm of the pixels above half of it, nine at least and in three rows and columns, in a box of one
+    beam, weighted by the square of their value: exact for any Gaussian, and with the noise of the pixel
+    values weighted evenly.
 
     Parameters
     ----------
@@ -216,9 +218,12 @@ def fit_source(image: Image, x: float, y: float, beam: RestoringBeam, grid: Imag
         return NO_FIT
     dy, dx = np.mgrid[-half : half + 1, -half : half + 1]
     box = image[top + dy, left + dx].astype(np.float64)
-    # A beam of few pixels has too few above half its peak: the nine highest then.
-    use = (box > 0) & (box >= min(0.5 * box[half, half], np.sort(box, axis=None)[-9]))
-    if not box[half, half] > 0 or use.sum() < 6:
+    # A beam of few pixels has too few above half its peak, or has them in two rows: more of the highest then.
+    highest = np.sort(box, axis=None)[::-1]
+    least = min(0.5 * box[half, half], highest[8])
+    least = next((v for v in (least, *highest[highest < least]) if _spans(box >= v)), math.inf)
+    use = (box > 0) & (box >= least)
+    if not box[half, half] > 0 or not _spans(use):
         return NO_FIT
     value, u, v = box[use], dx[use].astype(float), dy[use].astype(float)
     terms = np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], axis=1)
@@ -231,6 +236,11 @@ def fit_source(image: Image, x: float, y: float, beam: RestoringBeam, grid: Imag
     if max(abs(du), abs(dv)) > half:
         return NO_FIT
     return SourceFit(float(left + du), float(top + dv), float(np.exp(c0 + (cu * du + cv * dv) / 2)))
+
+
+def _spans(use: Bool) -> bool:
+    """Whether pixels tell a parabola in either direction: three rows and three columns hold some."""
+    return bool(use.any(axis=0).sum() >= FEWEST_LINES and use.any(axis=1).sum() >= FEWEST_LINES)
 
 
 def measure_image(
