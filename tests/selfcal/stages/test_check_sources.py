@@ -89,6 +89,22 @@ def test_another_sky_ends_the_run(wrong, cause):
     assert state.outcome is None
 
 
+@pytest.mark.parametrize("wrong", [("other-field", 3)], indirect=True)
+def test_no_mirror_is_named_that_explains_no_more_than_the_catalogue(wrong, stage_config, log, monkeypatch):
+    """The brightest few of a sky may lie as in a mirror of it: their flux comes back, nothing else does."""
+    data, state, _, _ = wrong
+    plain = stage.recovered_halves
+
+    def told(*args):
+        return tuple(replace(half, fraction=0.95, expected=0.98) for half in plain(*args))
+
+    monkeypatch.setattr(stage, "recovered_halves", told)
+    ended = check_sources(data, state, stage_config, log)
+    assert ended.outcome.status == "refused"
+    assert "mirrored" not in ended.outcome.message
+    assert "another field" in ended.outcome.message
+
+
 def test_antennas_that_a_wrong_sky_made_look_noisy_get_their_weight_back(
     data, solved, stage_config, log, monkeypatch
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from dsa110_contimg.selfcal.heldout_sources import (
     measure_heldout_sources,
     recovered_halves,
 )
+from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
 from dsa110_contimg.selfcal.other_widths import other_width, try_widths
 from dsa110_contimg.selfcal.sky_check import (
     AGREES_BEAMS,
@@ -33,6 +35,7 @@ from dsa110_contimg.selfcal.sky_check import (
     check_sky,
     displacement,
 )
+from dsa110_contimg.selfcal.solve_round import gather, solve_rounds
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.stages.acceptance import initial_image
 from dsa110_contimg.selfcal.state import CalState, Outcome, Verdict
@@ -55,6 +58,8 @@ MIRRORS = {
 }
 #: A mirrored sky is the one seen where it recovers at least this fraction of the flux.
 MIRRORED, CLEARLY_MORE = 0.6, 0.2
+#: And where it leaves at most this part of what the catalogue leaves beside noise.
+MIRROR_LEAVES = 0.5
 
 
 def check_sources(data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog) -> CalState:
@@ -209,15 +214,15 @@ def _named(
     middle = data.reader.pointing[len(data.reader.times) // 2]
     assert state.sky_check is not None
     listed_fraction = float(np.nan_to_num(state.sky_check.phased.value))
-    best, cause = max(MIRRORED, listed_fraction + CLEARLY_MORE), ""
+    best, cause, seen = max(MIRRORED, listed_fraction + CLEARLY_MORE), "", listed
     for (east, north), words in MIRRORS.items():
         model = _mirrored(listed, east, north, data.reader.phase_center)
         first = halves(model, model, (float(middle[0]), float(middle[1])), data.resolution_rad)
         found = recovered_halves(data, state, config, model, model, first, log)
         fraction = max((h.fraction for h in found if h.expected > MIRRORED), default=0.0)
         if fraction > best:
-            best, cause = fraction, words
-    if cause:
+            best, cause, seen = fraction, words, model
+    if cause and _explains_more(data, state, config, log, (listed, seen)):
         said = f"held-out sources have {listed_fraction:.2f} of their catalogue flux, {best:.2f} if mirrored"
         text = f"{said}: the sky is the catalogue's, {cause}: check the sign of UVW"
         return replace(finding, kind="mirrored", text=text)
@@ -225,6 +230,26 @@ def _named(
         return finding
     text = f"{finding.text}; another field, phase centre or time? check the field, the coordinates and UVW"
     return replace(finding, text=text)
+
+
+def _explains_more(
+    data: CalibrationData,
+    state: CalState,
+    config: SelfCalConfig,
+    log: StageLog,
+    models: Sequence[ApparentSky],
+) -> bool:
+    """Whether the second of two skies leaves clearly less of channels held out.
+
+    The brightest few of a sky may lie as in a mirror of it.
+    """
+    # What a wrong sky made look like interference, or noisy, counts.
+    plain = replace(state, weights=state.weights.as_found(), found_outliers={}, bandpass=())
+    first, second = (
+        solve_rounds(data, gather(data, plain, log, SkyVisibilities(model)), config, log).last.chi2_heldout
+        for model in models
+    )
+    return second - 1 < MIRROR_LEAVES * (first - 1)
 
 
 def _mirrored(listed: ApparentSky, east: float, north: float, centre: tuple[float, float]) -> ApparentSky:
