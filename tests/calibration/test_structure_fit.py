@@ -1,9 +1,9 @@
-"""A double is known from the amplitudes of its visibilities, whatever the phases."""
+"""A double, or a Gaussian, is known from the amplitudes of its visibilities, whatever the phases."""
 
 import numpy as np
 import pytest
 
-from dsa110_contimg.calibration.structure_fit import SAMPLES, fit_double
+from dsa110_contimg.calibration.structure_fit import SAMPLES, fit_double, fit_gaussian
 
 ARCSEC = np.pi / 180 / 3600
 
@@ -104,3 +104,40 @@ def test_too_few_amplitudes_give_nothing(rng, uv):
     assert fit_double(uv, power, weight) is None
     weight[:19] = 1
     assert fit_double(uv, power, weight) is None
+
+
+def of_gaussian(rng, uv, flux, major, minor, pa_deg, amplitude_rms=0.0, sigma=0.0):
+    """Squared amplitudes of a Gaussian less their noise; widths in arcsec."""
+    i, j = np.triu_indices(40, 1)
+    pa = np.radians(pa_deg)
+    along, across = uv @ (np.sin(pa), np.cos(pa)), uv @ (np.cos(pa), -np.sin(pa))
+    size = (along * major) ** 2 + (across * minor) ** 2
+    amplitude = flux * np.exp(-(np.pi**2) / (4 * np.log(2)) * ARCSEC**2 * size)
+    gain = 1 + amplitude_rms * rng.standard_normal(40)
+    noise = sigma * (rng.standard_normal(len(uv)) + 1j * rng.standard_normal(len(uv)))
+    return np.abs(amplitude * gain[i] * gain[j] + noise) ** 2 - 2 * sigma**2
+
+
+@pytest.mark.parametrize(("major", "minor"), [(60.0, 30.0), (150.0, 90.0), (40.0, 1.0)])
+@pytest.mark.parametrize("pa_deg", [0.0, 50.0, 120.0])
+def test_a_gaussian_is_found_exactly(rng, uv, major, minor, pa_deg):
+    fit = fit_gaussian(uv, of_gaussian(rng, uv, 2.5, major, minor, pa_deg), np.ones(len(uv)))
+    assert fit.major_rad / ARCSEC == pytest.approx(major, abs=0.5)
+    assert fit.minor_rad / ARCSEC == pytest.approx(minor, abs=1.5)
+    assert np.degrees(np.abs(np.exp(2j * fit.pa_rad) - np.exp(2j * np.radians(pa_deg)))) < 1
+    assert fit.flux == pytest.approx(2.5, rel=0.01)
+    assert fit.unexplained < 0.01
+
+
+def test_a_gaussian_through_uncalibrated_amplitudes_and_noise(rng, uv):
+    power = of_gaussian(rng, uv, 2.0, 60, 30, 20, amplitude_rms=0.15, sigma=0.1)
+    power[:3] = 1e4
+    fit = fit_gaussian(uv, power, np.ones(len(uv)))
+    assert (fit.major_rad / ARCSEC, fit.minor_rad / ARCSEC) == pytest.approx((60, 30), rel=0.15)
+    assert fit.unexplained < 0.8
+
+
+def test_a_point_is_no_gaussian(rng, uv):
+    power = of_gaussian(rng, uv, 2.0, 0, 0, 0, amplitude_rms=0.2, sigma=0.3)
+    assert fit_gaussian(uv, power, np.ones(len(uv))).unexplained > 0.8
+    assert fit_gaussian(uv[:10], power[:10], np.ones(10)) is None

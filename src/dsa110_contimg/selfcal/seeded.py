@@ -14,8 +14,8 @@ from dsa110_contimg.selfcal.stages.flux_scale import flux_scale
 from dsa110_contimg.selfcal.stages.keep_input import keep_input
 from dsa110_contimg.selfcal.stages.pointing import pointing
 from dsa110_contimg.selfcal.stages.refraction import refraction
+from dsa110_contimg.selfcal.stages.resolve_bright import resolve_bright
 from dsa110_contimg.selfcal.stages.reweight import reweight, reweight_antennas
-from dsa110_contimg.selfcal.stages.split_bright import split_bright
 from dsa110_contimg.selfcal.state import CalState
 
 __all__ = ["JUDGE", "SOLVE", "STAGES", "improve_sky_model", "settle_weights"]
@@ -60,7 +60,7 @@ def settle_weights(data: CalibrationData, state: CalState, config: SelfCalConfig
 
 #: From the data to a first solution, and from there to a verdict.
 SOLVE: tuple[Stage, ...] = (
-    split_bright,
+    resolve_bright,
     bandpass,
     reweight,
     require_signal,

@@ -1,15 +1,17 @@
-"""A dominant source that the catalogue lists as one and that is two gets two points."""
+"""A dominant source that is no point, as the catalogue lists it, gets two points or a Gaussian."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from astropy.table import Table
 
+from dsa110_contimg.catalogs import build_strips
 from dsa110_contimg.progress import LogProgress
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.stages.bandpass import bandpass
+from dsa110_contimg.selfcal.stages.resolve_bright import REST, resolve_bright
 from dsa110_contimg.selfcal.stages.reweight import reweight
-from dsa110_contimg.selfcal.stages.split_bright import REST, split_bright
 from dsa110_contimg.selfcal.state import CalState
 from dsa110_contimg.sky import SkyModel, radec_from_lm
 from tests.selfcal.support import Notes, hashed, observe, open_data
@@ -27,7 +29,7 @@ def double(tmp_path_factory):
     data = open_data(ms, config)
     before, notes = hashed(data), Notes()
     start = CalState(weights=data.nominal_weights())
-    state = split_bright(data, start, config, StageLog(notes))
+    state = resolve_bright(data, start, config, StageLog(notes))
     assert hashed(data) == before
     assert start.model is None
     return data, config, start, state, notes
@@ -49,7 +51,7 @@ def test_a_double_gets_two_points(double):
     assert np.hypot(*((one + other) / 2 - places(data, listed.sky)[brightest])) < 1
     assert pair.apparent_jy.sum() == pytest.approx(listed.apparent_jy[brightest], rel=1e-6)
     assert pair.apparent_jy.min() > 0.3 * pair.apparent_jy.sum()
-    assert notes.about("take its place")
+    assert notes.about("arcsec apart in its place")
 
 
 def test_the_single_source_keeps_its_place_in_the_list(double):
@@ -103,7 +105,7 @@ def test_the_brighter_one_is_put_on_its_side(tmp_path, log, side):
         sky=SkyModel.concatenate([single, listed.sky.select(others)]),
         apparent_jy=np.concatenate([[total], listed.apparent_jy[others]]),
     )
-    state = split_bright(data, CalState(weights=data.nominal_weights()), config, log)
+    state = resolve_bright(data, CalState(weights=data.nominal_weights()), config, log)
     pair = state.components
     bright, faint = np.argsort(-pair.apparent_jy)
     found = places(data, pair.sky)
@@ -115,15 +117,15 @@ def test_a_point_that_outshines_its_field_stays_one(observed, data, stage_config
     listed = data.catalog_model
     assert listed.apparent_jy[0] ** 2 > 0.3 * (listed.apparent_jy**2).sum()
     start = CalState(weights=data.nominal_weights())
-    found = split_bright(data, start, stage_config, log)
+    found = resolve_bright(data, start, stage_config, log)
     assert found.components is None
     assert len(found.sky_model) == len(listed)
-    assert not notes.about("take its place")
+    assert not notes.about("in its place")
 
 
 def test_what_was_solved_on_the_way_is_not_solved_again(observed, data, stage_config, log, notes):
     """Of a point that stays one the next stage takes over model, statistics and rounds."""
-    found = split_bright(data, CalState(weights=data.nominal_weights()), stage_config, log)
+    found = resolve_bright(data, CalState(weights=data.nominal_weights()), stage_config, log)
     assert found.by_sub_band is not None
     solved = bandpass(data, found, stage_config, log)
     assert solved.model is found.model
@@ -131,6 +133,32 @@ def test_what_was_solved_on_the_way_is_not_solved_again(observed, data, stage_co
     assert solved.by_sub_band is None
     anew = bandpass(data, CalState(weights=data.nominal_weights()), stage_config, log)
     assert anew.last.chi2_heldout == pytest.approx(solved.last.chi2_heldout, rel=1e-6)
+
+
+def test_a_resolved_source_gets_a_gaussian(tmp_path):
+    """Amplitudes of gains would follow what is missing on the long baselines."""
+    ra, dec = np.radians([150.2, 149.5, 150.9, 149.1]), np.radians([54.7, 54.2, 55.0, 54.9])
+    points, first = SkyModel.points(ra, dec, np.array([4, 0.3, 0.3, 0.2])), np.array([1.0, 0, 0, 0])
+    shape = {"major_rad": 75 * ARCSEC * first, "minor_rad": 40 * ARCSEC * first, "pa_rad": 0.6 * first}
+    resolved = replace(points, **shape)
+    ms, config = observe(tmp_path, sky=resolved, random_phases=True)
+    rows = Table.read(tmp_path / "t.catalog.ecsv")
+    rows["major_arcsec"] = rows["minor_arcsec"] = 0.0
+    rows.write(tmp_path / "t.catalog.ecsv", overwrite=True)
+    build_strips("nvss", tmp_path / "t.catalog.ecsv", tmp_path / "c")
+    data, notes = open_data(ms, config), Notes()
+    state = resolve_bright(data, CalState(weights=data.nominal_weights()), config, StageLog(notes))
+    assert notes.about("a Gaussian of")
+    (gaussian,) = (state.components.sky,)
+    assert gaussian.major_rad[0] / ARCSEC == pytest.approx(75, rel=0.1)
+    assert gaussian.minor_rad[0] / ARCSEC == pytest.approx(40, rel=0.15)
+    assert gaussian.pa_rad[0] == pytest.approx(0.6, abs=0.15)
+    # What follows begins with it, and with nothing of the point.
+    after, of_point = (
+        reweight(data, begun, config, StageLog(notes))
+        for begun in (state, CalState(weights=data.nominal_weights()))
+    )
+    assert after.last.chi2_heldout < 2.5 < of_point.last.chi2_heldout / 4
 
 
 def test_a_double_among_others_as_bright_is_no_matter(double, log, notes):
@@ -141,10 +169,10 @@ def test_a_double_among_others_as_bright_is_no_matter(double, log, notes):
     factor = np.minimum(1, listed.apparent_jy[5] / listed.apparent_jy)
     sky = replace(listed.sky, flux_jy=listed.sky.flux_jy * factor)
     other.catalog_model = replace(listed, sky=sky, apparent_jy=listed.apparent_jy * factor)
-    assert split_bright(other, start, config, log) is start
+    assert resolve_bright(other, start, config, log) is start
     assert not notes.lines
 
 
 def test_without_a_catalogue_nothing_is_listed(observed, stage_config, start, log):
     data = open_data(observed, stage_config.with_options(use_nvss_seeding=False))
-    assert split_bright(data, start, stage_config, log) is start
+    assert resolve_bright(data, start, stage_config, log) is start
