@@ -8,16 +8,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from dsa110_contimg.array_types import Bool, Complex, Float
+from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.calibration.statistics import BaselineStatistics
+from dsa110_contimg.selfcal.calibration_block import BY_RECEPTOR, parallel_hands
+from dsa110_contimg.selfcal.calibration_data import CalibrationData
+from dsa110_contimg.selfcal.data_weights import DataWeights
+from dsa110_contimg.selfcal.model_visibilities import ModelVisibilities
 from dsa110_contimg.visibilities import NoiseScale
 
-__all__ = ["WhereLeft", "in_words", "where_left"]
+__all__ = ["WhereLeft", "channels_left", "in_words", "where_left"]
 
 #: Once what stands out is taken away, the rest leaves less than this part of what all data leave beside
 #: noise.
 REST = 1 / 3
+#: What leaves this part of what is left there, or more, belongs to it.
+LIKE_THEM = 0.4
 #: What stands out is at most this part of the windows, of the dumps or of the antennas.
 MOST_PART, MOST_ANTENNAS = 0.5, 0.25
+#: Stretches of channels that are named, at most.
+MOST_NAMED = 6
 #: Axes in the order in which they are told where they explain the same: a window is all its antennas' data.
 AXES = ("window", "polarisation", "dump", "antenna")
 
@@ -94,7 +103,7 @@ def _residuals(statistics: BaselineStatistics, gain: Complex, solved: Bool) -> t
 
 
 def _standing_out(axis: str, left: Float, count: Float, statistics: BaselineStatistics) -> WhereLeft | None:
-    """Take away what leaves most on an axis, one after the other, until the rest is nearly noise."""
+    """Find what leaves so much on an axis that the rest is nearly noise without it."""
     if axis == "antenna":
         left, count = left.sum(axis=(0, 1, 3)), count.sum(axis=(0, 1, 3))
         members = statistics.incidence.T > 0
@@ -105,23 +114,95 @@ def _standing_out(axis: str, left: Float, count: Float, statistics: BaselineStat
         left, count = left.sum(axis=others), count.sum(axis=others)
         members = np.eye(left.size, dtype=bool)
         most = int(MOST_PART * left.size)
+    return _taken_away(axis, left, count, members, most)
+
+
+def _taken_away(axis: str, left: Float, count: Float, members: Bool, most: int) -> WhereLeft | None:
+    """Take away members of an axis, shape (n, ncell) of cells, that which leaves most first."""
     excess = left.sum() / max(count.sum(), 1.0) - 1
     kept = np.ones(left.size, dtype=bool)
     taken: list[int] = []
+    found: WhereLeft | None = None
     while len(taken) < most:
         of = np.where(kept & members, count, 0.0).sum(axis=1)
         chi2 = np.where(of > 0, np.where(kept & members, left, 0.0).sum(axis=1) / np.maximum(of, 1.0), 0.0)
         worst = int(np.argmax(chi2))
+        if found is not None and chi2[worst] - 1 < LIKE_THEM * (found.chi2 - 1):
+            break
         taken.append(worst)
         kept &= ~members[worst]
         if not count[kept].sum() > 0:
-            return None
+            break
         rest = float(left[kept].sum() / count[kept].sum())
         if rest - 1 < REST * excess:
-            out = ~kept
-            there = float(left[out].sum() / max(count[out].sum(), 1.0))
-            return WhereLeft(axis, tuple(sorted(taken)), there, rest)
-    return None
+            there = float(left[~kept].sum() / max(count[~kept].sum(), 1.0))
+            found = WhereLeft(axis, tuple(sorted(taken)), there, rest)
+    return found
+
+
+def channels_left(
+    data: CalibrationData,
+    model: ModelVisibilities,
+    weights: DataWeights,
+    tables: Sequence[GainTable],
+    noise: NoiseScale,
+) -> str:
+    """Say in which channels most of what a calibration leaves is, in one pass over the data.
+
+    Parameters
+    ----------
+    data : CalibrationData
+        The data.
+    model : ModelVisibilities
+        Sky model.
+    weights : DataWeights
+        What the visibilities count for.
+    tables : sequence of GainTable
+        The calibration.
+    noise : NoiseScale
+        Noise relative to the weights.
+
+    Returns
+    -------
+    str
+        What was found and what to look at; empty if no channels stand out.
+    """
+    left, count = np.zeros(data.n_channels), np.zeros(data.n_channels)
+    for piece in data.blocks("look for channels that stand out", weights, model):
+        block = piece.block
+        vis, weight = parallel_hands(block, *data.corrected(block, piece.weight, tables))
+        weight = weights.by_noise(block, weight, BY_RECEPTOR)
+        power = weight * np.abs(vis - piece.of_receptors) ** 2
+        first = data.first_channel[block.spw.id]
+        at = first + (np.arange(block.spw.freq_hz.size) if block.bins is None else block.bins.start)
+        # A bin of several channels is told by all of them.
+        width = np.ones(at.size, dtype=np.int64) if block.bins is None else block.bins.count
+        for k in range(int(width.max())):
+            inside = k < width
+            left[at[inside] + k] += power.sum(axis=(0, 2), dtype=np.float64)[inside]
+            count[at[inside] + k] += np.count_nonzero(weight, axis=(0, 2))[inside]
+    members = np.eye(left.size, dtype=bool)
+    part = _taken_away("channel", left / noise.variance, count, members, int(MOST_PART * left.size))
+    if part is None:
+        return ""
+    names = []
+    for spw in data.spw_ids:
+        first, n = data.first_channel[spw], data.reader.ms.spectral_window(spw).freq_hz.size
+        taken = np.isin(np.arange(first, first + n), part.members)
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], taken, [False]]).astype(np.int8)))
+        for a, b in zip(edges[::2], edges[1::2] - 1, strict=True):
+            names.append(f"{spw}:{a}~{b}" if b > a else f"{spw}:{a}")
+    listed, more = ", ".join(names[:MOST_NAMED]), len(names) - MOST_NAMED
+    if more > 0:
+        listed += f" and {more} more"
+    return _said(f"channels (window:channel) {listed}", part, "interference, edges of the band and weights")
+
+
+def _said(where: str, part: WhereLeft, look_at: str) -> str:
+    return (
+        f"it is in {where} ({part.chi2:.3g} times there, {part.chi2_rest:.3g} in the rest): check {look_at}, "
+        "or flag what is wrong"
+    )
 
 
 def in_words(
@@ -153,7 +234,4 @@ def in_words(
     listed = ", ".join(str(labels[k]) for k in part.members)
     if part.axis == "dump" and 2 < len(part.members) == last - first + 1:
         several, listed = "the dumps", f"from {labels[first]} to {labels[last]}"
-    return (
-        f"it is in {one if len(part.members) == 1 else several} {listed} ({part.chi2:.3g} times there, "
-        f"{part.chi2_rest:.3g} in the rest): check {look_at}, or flag what is wrong"
-    )
+    return _said(f"{one if len(part.members) == 1 else several} {listed}", part, look_at)

@@ -29,7 +29,7 @@ from dsa110_contimg.selfcal.solve_round import MIN_SIGNAL_SNR
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.state import CalState, Outcome, Round, Verdict
 from dsa110_contimg.selfcal.untouched_score import UntouchedScore, untouched_scores
-from dsa110_contimg.selfcal.where_left import in_words, where_left
+from dsa110_contimg.selfcal.where_left import channels_left, in_words, where_left
 from dsa110_contimg.sky import ApparentSky
 
 __all__ = ["acceptance", "conclude", "initial_image", "not_worse_as_delivered", "require_signal"]
@@ -164,7 +164,8 @@ def _where_left(data: CalibrationData, state: CalState) -> str:
     gain, solved = gains_at_times(gains, data.spw_ids, times, state.statistics.n_antennas)
     part = where_left(state.statistics, gain, solved, state.noise, state.weights.misfit_factor)
     if part is None:
-        return ""
+        assert state.kept_model is not None
+        return channels_left(data, state.kept_model, state.weights, state.tables, state.noise)
     hands = data.reader.ms.spectral_window(data.spw_ids[0]).receptor_names
     return in_words(part, data.spw_ids, names, hands, [time_of_day(t) for t in times])
 
