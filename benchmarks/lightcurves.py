@@ -20,13 +20,16 @@ from typing import Any
 import numpy as np
 
 from dsa110_contimg.array_types import Int
-from dsa110_contimg.pipeline.correction import FOUND, TELLS
+from dsa110_contimg.pipeline.correction import BY_VISIBILITIES, FOLLOWS, FOUND, TELLS
 from dsa110_contimg.pipeline.lightcurve_file import ENSEMBLE, FLUXES, open_database
 from dsa110_contimg.pipeline.lightcurves import LightCurves
 from dsa110_contimg.pipeline.source_places import ZONE_DEG
 
 #: Sources that are made at once.
 CHUNK = 500
+#: All are of one field, so large; that error of the beam is two degrees from its centre. One in so many
+#: varies, by a fifth.
+CENTRE, FIELD_DEG, BEAM_ERROR, VARIES = (180.0, 45.0), 4.0, 0.02, 20
 
 
 def fill(path: Path, sources: int, observations: int) -> int:
@@ -38,51 +41,51 @@ def fill(path: Path, sources: int, observations: int) -> int:
         return there
     db.execute("BEGIN")
     db.executemany(
-        "INSERT INTO observation (id, identity, run_id, name, folder, mjd, verdict, counts)"
-        " VALUES (?, ?, '1', ?, '', ?, 'good', 1)",
-        [(k, f"o{k}", f"o{k}", 60000.0 + k) for k in range(1, observations + 1)],
+        "INSERT INTO observation (id, identity, run_id, name, folder, mjd, freq_hz, verdict, counts,"
+        " centre_ra_deg, centre_dec_deg) VALUES (?, ?, '1', ?, '', ?, 1.4e9, 'good', 1, ?, ?)",
+        [(k, f"o{k}", f"o{k}", 60000.0 + k, *CENTRE) for k in range(1, observations + 1)],
     )
     shape = sources, observations
     with tempfile.TemporaryFile(dir=path.parent) as room:
         blocks = np.memmap(room, dtype=FLUXES, mode="w+", shape=shape[::-1])
-        for first in range(there, sources, CHUNK):
+        for first in range(0, sources, CHUNK):
             db.execute("COMMIT")
             db.execute("BEGIN")
-            _add_sources(db, blocks, np.arange(first, min(first + CHUNK, sources)), observations)
-        if there == 0:
-            _add_blocks(db, blocks)
+            _add_sources(db, blocks, np.arange(first, min(first + CHUNK, sources)), sources, observations)
+        _add_blocks(db, blocks)
     db.execute("COMMIT")
     db.close()
     return sources
 
 
-def _add_sources(db: Any, blocks: Any, some: Int, observations: int) -> None:
+def _add_sources(db: Any, blocks: Any, some: Int, sources: int, observations: int) -> None:
     """Write sources with their fluxes; what is of an observation goes into its block."""
     rng = np.random.default_rng([1, int(some[0])])
-    ra, dec = rng.uniform(0, 360, some.size), np.degrees(np.arcsin(rng.uniform(0, 1, some.size)))
+    ra, dec = (c + FIELD_DEG * rng.uniform(-0.5, 0.5, some.size) for c in CENTRE)
     base = 10 ** rng.uniform(-2, 0, some.size)
+    tells = some % max(1, sources // 300) == 0
     part = np.zeros((some.size, observations), dtype=FLUXES)
     part["source"] = some[:, None] + 1
-    part["stat"] = 0.05 * base[:, None]
-    factor = 1 + 0.2 * (some % 20 == 0)[:, None] * rng.standard_normal(part.shape)
+    part["stat"] = np.where(tells, 0.02, 0.05)[:, None] * base[:, None]
+    scale = 1 + 0.05 * np.random.default_rng(0).standard_normal(observations)
+    factor = scale * (1 + 0.2 * (some % VARIES == 1)[:, None] * rng.standard_normal(part.shape))
     part["flux"] = base[:, None] * factor + part["stat"] * rng.standard_normal(part.shape)
-    part["bits"] = (
-        FOUND + TELLS * (some % (1 + some.size * blocks.shape[1] // (300 * some.size)) == 0)[:, None]
+    part["beam"] = (
+        BEAM_ERROR * np.abs(part["flux"]) * (np.hypot(ra - CENTRE[0], dec - CENTRE[1]) / 2)[:, None]
     )
+    part["bits"] = FOUND + FOLLOWS + (TELLS + BY_VISIBILITIES) * tells[:, None]
     blocks[:, some] = part.T
     db.executemany(
         "INSERT INTO source VALUES (?, ?, 'catalogue', ?, ?, ?, ?)",
         [(k + 1, f"s{k}", *v) for k, *v in zip(some.tolist(), ra.tolist(), dec.tolist(),
          (dec // ZONE_DEG).astype(int).tolist(), base.tolist(), strict=True)],
     )  # fmt: skip
-    for rows in part:
-        db.executemany(
-            "INSERT INTO measurement VALUES (?, ?, ?, ?, ?, 'image', '', ?)",
-            [
-                (k, o, flux, stat, beam, bits)
-                for o, (k, flux, stat, beam, bits) in enumerate(rows.tolist(), 1)
-            ],
-        )
+    columns = (part[name].ravel().tolist() for name in FLUXES.names or ())
+    source, flux, stat, beam, bits = columns
+    db.executemany(
+        "INSERT INTO measurement VALUES (?, ?, ?, ?, ?, 'image', '', ?)",
+        zip(source, list(range(1, observations + 1)) * some.size, flux, stat, beam, bits, strict=True),
+    )
 
 
 def _add_blocks(db: Any, blocks: Any) -> None:

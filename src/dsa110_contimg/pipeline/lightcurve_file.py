@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from dsa110_contimg.errors import InputError, ResourceError
-from dsa110_contimg.pipeline.correction import BY_VISIBILITIES, FOUND
+from dsa110_contimg.pipeline.correction import BY_VISIBILITIES, FOUND, TELLS
+from dsa110_contimg.pipeline.ensemble import ENSEMBLE_ERROR, best_told
 from dsa110_contimg.pipeline.transactions import transaction, version_of
 
 __all__ = ["ENSEMBLE", "FLUXES", "SCHEMA_VERSION", "SOLUTION", "execute", "open_database"]
@@ -142,8 +143,9 @@ def _to_2(db: sqlite3.Connection) -> None:
         tells = np.array(
             [r["kind"] == "catalogue" and not r["flags"] and r["catalog_flux_jy"] > 0 for r in rows], bool
         )
-        tells &= np.hypot(fluxes["stat"], fluxes["beam"]) < 0.1 * fluxes["flux"]
-        fluxes["bits"] |= tells.astype("u1")
+        own = np.hypot(fluxes["stat"], fluxes["beam"])
+        tells = best_told(tells & (own < ENSEMBLE_ERROR * fluxes["flux"]), fluxes["flux"], own)
+        fluxes["bits"] |= tells.astype("u1") * TELLS
         ensemble = np.zeros(np.count_nonzero(tells), dtype=ENSEMBLE)
         for name in FLUXES.names or ():
             ensemble[name] = fluxes[name][tells]
@@ -160,6 +162,7 @@ def _to_2(db: sqlite3.Connection) -> None:
         "observation": ("ensemble", "ensemble_error", "n_ensemble", "sources")
     }
     drop["source"] = "n", "w", "wx", "wxx", "x", "xx", "ee", "n_detected", "peak_jy", "peak_sigma", "peak_mjd"
+    db.execute("DROP INDEX source_kind")
     for table, names in drop.items():
         for name in names:
             db.execute(f"ALTER TABLE {table} DROP COLUMN {name}")
