@@ -61,6 +61,10 @@ STATE = """
 CREATE TABLE state (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO state VALUES ('revision', 0), ('settled', 0);
 """
+#: The short piece first: what lies behind a long one is only found by reading that.
+BLOCKS = """
+CREATE TABLE flux_block (observation_id INTEGER PRIMARY KEY, ensemble BLOB NOT NULL, fluxes BLOB NOT NULL);
+"""
 #: A light curve lies together: measurements are kept in the order of their sources.
 SCHEMA = f"""
 CREATE TABLE observation (
@@ -104,7 +108,7 @@ CREATE TABLE measurement (
     bits INTEGER NOT NULL,
     PRIMARY KEY (source_id, observation_id)
 ) WITHOUT ROWID;
-CREATE TABLE flux_block (observation_id INTEGER PRIMARY KEY, fluxes BLOB NOT NULL, ensemble BLOB NOT NULL);
+{BLOCKS}
 {SOLUTION}
 {STATE}
 """
@@ -121,8 +125,7 @@ def _to_2(db: sqlite3.Connection) -> None:
         ALTER TABLE observation ADD COLUMN centre_ra_deg REAL;
         ALTER TABLE observation ADD COLUMN centre_dec_deg REAL;
         ALTER TABLE observation ADD COLUMN finished REAL NOT NULL DEFAULT 0;
-        CREATE TABLE flux_block
-            (observation_id INTEGER PRIMARY KEY, fluxes BLOB NOT NULL, ensemble BLOB NOT NULL);
+        {BLOCKS}
         {SOLUTION}
         {STATE}
         UPDATE state SET value = 1 WHERE name = 'revision';
@@ -155,8 +158,8 @@ def _to_2(db: sqlite3.Connection) -> None:
             [(int(f["bits"]), int(f["source"]), observation["id"]) for f in fluxes],
         )
         db.execute(
-            "INSERT INTO flux_block VALUES (?, ?, ?)",
-            (observation["id"], fluxes.tobytes(), ensemble.tobytes()),
+            "INSERT INTO flux_block (observation_id, ensemble, fluxes) VALUES (?, ?, ?)",
+            (observation["id"], ensemble.tobytes(), fluxes.tobytes()),
         )
     drop: dict[str, tuple[str, ...]] = {
         "observation": ("ensemble", "ensemble_error", "n_ensemble", "sources")

@@ -178,7 +178,10 @@ def _add_fluxes(db: sqlite3.Connection, key: int, fluxes: MeasuredSources, ids: 
     for name in FLUXES.names or ():
         ensemble[name] = block[name][some]
     ensemble["catalog"] = fluxes.catalog[some]
-    db.execute("INSERT INTO flux_block VALUES (?, ?, ?)", (key, block.tobytes(), ensemble.tobytes()))
+    db.execute(
+        "INSERT INTO flux_block (observation_id, ensemble, fluxes) VALUES (?, ?, ?)",
+        (key, ensemble.tobytes(), block.tobytes()),
+    )
     db.executemany(
         "INSERT INTO measurement VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [
