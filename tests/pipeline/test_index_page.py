@@ -176,7 +176,12 @@ def test_a_driver_keeps_the_page_current(tmp_path, config, make_ms):
     assert rows_on(out / INDEX)[NAMES[0]]["status"] == "failed"
 
 
-def test_a_page_that_cannot_be_written_is_one_warning(pipeline, caplog):
+def test_a_page_that_cannot_be_written_is_one_warning(pipeline, caplog, capfd):
+    def told(*words):
+        capfd.readouterr()
+        assert main(["status", "--state-file", str(pipeline / "pipeline.sqlite3"), *words]) == 0
+        return capfd.readouterr().out
+
     (pipeline / INDEX).write_text("mine")
     writer = PageWriter(pipeline / "pipeline.sqlite3", pipeline, PipelineConfig(index_s=0.01))
     with caplog.at_level(logging.WARNING), writer.kept_current():
@@ -186,10 +191,20 @@ def test_a_page_that_cannot_be_written_is_one_warning(pipeline, caplog):
         assert len(caplog.records) == 1
         assert "no page of all observations" in caplog.text
         assert "is no page of contimg" in caplog.text
+        assert "index.html is not current since" in told()
+        assert "is no page of contimg" in json.loads(told("--json"))["stale_page"]["why"]
         (pipeline / INDEX).unlink()
         writer.changed()
         wait_until(lambda: (pipeline / INDEX).exists(), "a page", 20)
     assert len(caplog.records) == 1
+    assert "not current" not in told()
+    assert json.loads(told("--json"))["stale_page"] is None
+    # Another driver, which knows nothing of that, makes it again.
+    with State(pipeline / "pipeline.sqlite3") as state:
+        state.page_is_stale("the disk was full")
+    with PageWriter(pipeline / "pipeline.sqlite3", pipeline, PipelineConfig()).kept_current():
+        pass
+    assert "not current" not in told()
 
 
 def test_it_is_renewed_no_more_often_than_is_asked_for(pipeline):

@@ -1,9 +1,17 @@
 """Bright sources measured together: which visibilities tell how they couple."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from dsa110_contimg.selfcal.source_measurement import _drawn, _uniform
+from dsa110_contimg.compare.score import true_gain_tables
+from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
+from dsa110_contimg.selfcal.source_measurement import FitLimits, _drawn, _uniform, fit_sources
+from dsa110_contimg.simulate import Truth
+from dsa110_contimg.sky import angular_separation
+from dsa110_contimg.visibilities import NoiseScale
+from tests.selfcal.support import observe, open_data
 
 
 @pytest.mark.parametrize("per_row", [0.01, 0.7, 3.2])
@@ -37,3 +45,28 @@ def test_neighbouring_rows_have_nothing_in_common():
     other = _uniform(rows, np.ones_like(rows))
     for a, b in ((u[1:], u[:-1]), (u, other), (u[96:], u[:-96])):
         assert abs(np.corrcoef(a, b)[0, 1]) < 0.02
+
+
+def test_sidelobes_of_what_no_model_has_are_not_taken_for_changes_of_others(tmp_path):
+    """A new source of 0.3 Jy among those of the catalogue, in data with the true gains."""
+    ms, config = observe(tmp_path, new_jy=0.3, sefd_jy=50.0)
+    data, truth = open_data(ms, config), Truth.read(ms.with_name("t.truth.npz"))
+    listed, sky, tables = data.catalog_model, truth.scene.sky, true_gain_tables(truth)
+    at = np.array([
+        angular_separation(ra, dec, sky.ra_rad, sky.dec_rad).argmin()
+        for ra, dec in zip(listed.sky.ra_rad, listed.sky.dec_rad, strict=True)
+    ])  # fmt: skip
+    freq = np.array([listed.freq_hz])
+    true = sky.flux_at(freq)[at, 0] / listed.sky.flux_at(freq)[:, 0]
+    new = sky.select(np.flatnonzero(np.array(truth.scene.sky_kind) == "new"))
+    besides = replace(listed, sky=new, apparent_jy=0.5 * new.flux_jy)
+    chosen, off = np.arange(60), []
+    for more in (None, besides):
+        fit = fit_sources(
+            data, data.nominal_weights(), SkyVisibilities(listed), tables, listed, chosen, NoiseScale(0.0),
+            FitLimits(prior_flux=3.0), besides=more,
+        )  # fmt: skip
+        assert fit.ratio.shape == chosen.shape
+        assert fit.coupling.matrix.shape == (180, 180)
+        off.append(np.std((fit.ratio - true[chosen]) * listed.apparent_jy[chosen]))
+    assert off[1] < 0.2 * off[0], off

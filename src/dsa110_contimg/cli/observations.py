@@ -52,17 +52,21 @@ def status(
             _print_one(state, ms, as_json)
             return
         counts, qualities, paused = state.counts(), state.qualities(), state.paused()
+        stale = state.stale_page()
         kinds: list[dict[str, Any]] = [{"statuses": ("failed",)}] if failed else []
         kinds += [{"qualities": ("bad", "unverified")}] if bad else []
         chosen = [Selection(since=_time(since, "since"), **kind) for kind in kinds or [{}]]
         found = state.latest(None if every else last, *chosen)
     if as_json:
-        away = None if paused is None else {"since": paused[0], "why": paused[1]}
+        away, page = (None if t is None else {"since": t[0], "why": t[1]} for t in (paused, stale))
         rows = [observation_row(o) for o in found]
-        print_json({"counts": counts, "quality": qualities, "paused": away, "observations": rows})
+        told = {"counts": counts, "quality": qualities, "paused": away, "stale_page": page}
+        print_json(told | {"observations": rows})
         return
     if paused is not None:
         typer.echo(f"PAUSED since {date_text(paused[0])} UTC: {paused[1]}")
+    if stale is not None:
+        typer.echo(f"index.html is not current since {date_text(stale[0])} UTC: {stale[1]}")
     parts = [f"{n} {s}" for s, n in counts.items() if n]
     verdicts = ", ".join(f"{n} {q}" for q, n in qualities.items())
     typer.echo((", ".join(parts) or "nothing yet") + (f"; published: {verdicts}" if verdicts else ""))

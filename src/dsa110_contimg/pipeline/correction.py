@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dsa110_contimg.array_types import Float, Int
+from dsa110_contimg.array_types import Bool, Float, Int
 from dsa110_contimg.pipeline.ensemble import CLIP, FEWEST
 
 __all__ = ["BY_VISIBILITIES", "FOLLOWS", "FOUND", "TELLS", "CorrectedFluxes", "Correction", "correct"]
@@ -117,35 +117,31 @@ def correct(
     Nothing is judged by what it was solved on: what a source itself has told of its observation is taken out
     again, by the rank-one change of the normal matrix.
     """
-    follows, tells = (bits & FOLLOWS) > 0, (bits & TELLS) > 0
-    columns = np.concatenate([np.ones((flux.size, 1)), np.where(follows[:, None], lean, 0.0)], axis=1)
-    offset, covariance = np.atleast_2d(by.offset), by.covariance.reshape(-1, 3, 3)
-    off = (columns * offset).sum(axis=1)
-    variance = np.einsum("nk,nkl,nl->n", columns, np.broadcast_to(covariance, (flux.size, 3, 3)), columns)
-    own = np.where(follows, stat, np.hypot(stat, beam))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        w = (np.exp(log_reference + off) / own) ** 2
-        about = w * (1 - w / weight)
-        other = (np.log(flux) - log_reference - off) / (1 - w / weight)
-        inside = tells & (np.abs(other) * np.sqrt(about) <= CLIP * by.times)
-    inside &= np.isfinite(other) & (about > 0)
-    lever = np.where(inside, np.minimum(about * variance, 0.99), 0.0)
-    pull = np.where(inside, other, 0.0)
-    off = off - lever * pull / (1 - lever)
-    variance = variance / (1 - lever)
-    of_class = ((bits & BY_VISIBILITIES) > 0).astype(int)
-    ours = inside[:, None] & (np.arange(2) == of_class[:, None])
-    own_chi2 = np.where(inside, about, 0.0) * pull**2 / (1 - lever)
-    chi2 = by.chi2 - np.where(ours, own_chi2[:, None], 0.0)
-    dof = by.dof - np.where(ours, (1 - lever)[:, None], 0.0)
-    each = _excess(chi2, dof)[np.arange(flux.size), of_class]
-    variance = variance * _excess(chi2.sum(axis=1), dof.sum(axis=1)) ** 2
+    follows = (bits & FOLLOWS) > 0
+    columns = np.where(follows, lean.T, 0.0)
+    offset, covariance = by.offset, by.covariance
+    off = offset[..., 0] + offset[..., 1] * columns[0] + offset[..., 2] * columns[1]
+    variance = _variance(covariance, columns)
+    seen = (bits & BY_VISIBILITIES) > 0
+    each = _of_class(_excess(by.chi2, by.dof), seen)
+    more = _excess(by.chi2.sum(axis=-1), by.dof.sum(axis=-1)) ** 2
+    more = np.array(np.broadcast_to(more, flux.shape))
+    told = np.flatnonzero(bits & TELLS)
+    if told.size:
+        own = np.where(follows, stat, np.hypot(stat, beam))[told]
+        chi2, dof = (np.broadcast_to(v, (flux.size, 2))[told] for v in (by.chi2, by.dof))
+        off[told], variance[told], each[told], more[told] = _told(
+            flux[told], own, off[told], variance[told], seen[told], chi2, dof,
+            np.broadcast_to(by.times, flux.shape)[told], log_reference[told], weight[told],
+        )  # fmt: skip
+    variance *= more
     factor = np.exp(-off)
-    noise = np.broadcast_to(by.noise, (flux.size, 2))[np.arange(flux.size), of_class]
+    noise = _of_class(by.noise, seen)
     found, scattered = flux * factor, stat * factor * each
-    of_scale = np.minimum(variance, covariance[:, 0, 0])
-    beam_error = np.where(follows, np.abs(found) * np.sqrt(variance - of_scale), beam * factor)
-    scale_error = np.abs(found) * np.sqrt(of_scale)
+    of_scale = np.minimum(variance, covariance[..., 0, 0])
+    size = np.abs(found)
+    beam_error = np.where(follows, size * np.sqrt(variance - of_scale), beam * factor)
+    scale_error = size * np.sqrt(of_scale)
     common = beam_error**2 + scale_error**2
     return CorrectedFluxes(
         flux=found,
@@ -155,6 +151,51 @@ def correct(
         scale=scale_error,
         whole_error=np.sqrt(scattered**2 + common),
     )
+
+
+def _variance(covariance: Float, columns: Float) -> Float:
+    """Return the variance of the logarithms of the corrections, of scale and pointing together."""
+    c, (east, north) = covariance, columns
+    return np.asarray(
+        c[..., 0, 0]
+        + east * (2 * c[..., 0, 1] + east * c[..., 1, 1] + 2 * north * c[..., 1, 2])
+        + north * (2 * c[..., 0, 2] + north * c[..., 2, 2])
+    )
+
+
+def _told(
+    flux: Float,
+    own: Float,
+    off: Float,
+    variance: Float,
+    seen: Bool,
+    chi2: Float,
+    dof: Float,
+    times: Float,
+    log_reference: Float,
+    weight: Float,
+) -> tuple[Float, Float, Float, Float]:
+    """Take out what sources have told themselves; return correction, variance, and excess of both kinds."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        w = (np.exp(log_reference + off) / own) ** 2
+        about = w * (1 - w / weight)
+        other = (np.log(flux) - log_reference - off) / (1 - w / weight)
+        inside = np.abs(other) * np.sqrt(about) <= CLIP * times
+    inside &= np.isfinite(other) & (about > 0)
+    lever = np.where(inside, np.minimum(about * variance, 0.99), 0.0)
+    pull = np.where(inside, other, 0.0)
+    ours = inside[:, None] & (np.arange(2) == seen[:, None])
+    own_chi2 = np.where(inside, about, 0.0) * pull**2 / (1 - lever)
+    chi2 = chi2 - np.where(ours, own_chi2[:, None], 0.0)
+    dof = dof - np.where(ours, (1 - lever)[:, None], 0.0)
+    each = _of_class(_excess(chi2, dof), seen)
+    more = _excess(chi2.sum(axis=1), dof.sum(axis=1)) ** 2
+    return off - lever * pull / (1 - lever), variance / (1 - lever), each, more
+
+
+def _of_class(values: Float, seen: Bool) -> Float:
+    """Choose from values of images and of visibilities, shape (..., 2)."""
+    return np.where(seen, values[..., 1], values[..., 0])
 
 
 def _excess(chi2: Float, dof: Float) -> Float:

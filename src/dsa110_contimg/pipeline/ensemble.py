@@ -14,7 +14,19 @@ import scipy.sparse.linalg
 from dsa110_contimg.array_types import Bool, Float, Int
 from dsa110_contimg.imaging.measure import MAD_TO_SIGMA
 
-__all__ = ["CLASSES", "CLIP", "FEWEST", "EnsembleFluxes", "EnsembleSolution", "solve_ensemble"]
+__all__ = [
+    "CLASSES",
+    "CLIP",
+    "ENSEMBLE_ERROR",
+    "FEWEST",
+    "EnsembleFluxes",
+    "EnsembleSolution",
+    "best_told",
+    "solve_ensemble",
+]
+
+#: Sources tell how an observation is off if they are measured to this; of more than so many, the best.
+ENSEMBLE_ERROR, MOST_ENSEMBLE = 0.1, 300
 
 #: With fewer sources nothing is clipped, and nothing is known of the scatter.
 FEWEST = 8
@@ -86,6 +98,14 @@ class EnsembleSolution:
     n: Int
     log_reference: Float
     weight: Float
+
+
+def best_told(tells: Bool, flux: Float, error: Float) -> Bool:
+    """Choose of the fluxes that may tell the scale of an observation no more than are needed, the best."""
+    order = np.argsort(np.where(tells, error / np.abs(flux), np.inf), kind="stable")[:MOST_ENSEMBLE]
+    best = np.zeros(tells.size, dtype=bool)
+    best[order] = tells[order]
+    return best
 
 
 def solve_ensemble(fluxes: EnsembleFluxes, n_observations: int, n_sources: int) -> EnsembleSolution:

@@ -91,7 +91,7 @@ class PageWriter:
     """Keeps the page of all observations current while a pipeline works.
 
     A thread of its own reads the state and writes the page, so that nothing waits for it; whatever goes wrong
-    with it is a warning, once.
+    with it is a warning, once, and told with the state until a page is made again.
 
     Parameters
     ----------
@@ -109,7 +109,8 @@ class PageWriter:
         self._rows = _StateRows(state_path, outdir)
         self._changed = threading.Event()
         self._ending = threading.Event()
-        self._told = ""
+        # What was last told: nothing yet, or that all is well.
+        self._told: str | None = None
 
     def changed(self) -> None:
         """Say that the page is no longer current."""
@@ -148,6 +149,9 @@ class PageWriter:
             rows, limits, _ = self._rows.read()
             varying = varying_sources(self._rows.path) if self.config.light_curves else ()
             write_index(self.outdir, rows, limits or limits_of(self.config.model_dump()), varying)
+            if self._told is None or self._told:
+                with State(self._rows.path, create=False) as state:
+                    state.page_is_made()
             self._told = ""
         except Exception as error:
             # A page must never fail a pipeline, whatever records or disks hold.
@@ -155,7 +159,14 @@ class PageWriter:
             told = str(error) if known else f"{type(error).__name__}: {' '.join(str(error).split())}"
             if told != self._told:
                 logger.warning("no page of all observations: %s", told, extra={"event": "index_failed"})
+                self._note(told)
             self._told = told
+
+    def _note(self, why: str) -> None:
+        """Leave word for who asks for the state: the page that stands is an older one."""
+        # Of a state that cannot be used the warning tells already.
+        with contextlib.suppress(ContimgError), State(self._rows.path, create=False) as state:
+            state.page_is_stale(why)
 
 
 def index_of_folder(folder: Path, state_file: Path | None = None) -> Path:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from dsa110_contimg.errors import InputError, ResourceError
-from dsa110_contimg.pipeline.correction import BY_VISIBILITIES, FOUND
+from dsa110_contimg.pipeline.correction import BY_VISIBILITIES, FOUND, TELLS
+from dsa110_contimg.pipeline.ensemble import ENSEMBLE_ERROR, best_told
 from dsa110_contimg.pipeline.transactions import transaction, version_of
 
 __all__ = ["ENSEMBLE", "FLUXES", "SCHEMA_VERSION", "SOLUTION", "execute", "open_database"]
@@ -60,6 +61,10 @@ STATE = """
 CREATE TABLE state (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO state VALUES ('revision', 0), ('settled', 0);
 """
+#: The short piece first: what lies behind a long one is only found by reading that.
+BLOCKS = """
+CREATE TABLE flux_block (observation_id INTEGER PRIMARY KEY, ensemble BLOB NOT NULL, fluxes BLOB NOT NULL);
+"""
 #: A light curve lies together: measurements are kept in the order of their sources.
 SCHEMA = f"""
 CREATE TABLE observation (
@@ -103,7 +108,7 @@ CREATE TABLE measurement (
     bits INTEGER NOT NULL,
     PRIMARY KEY (source_id, observation_id)
 ) WITHOUT ROWID;
-CREATE TABLE flux_block (observation_id INTEGER PRIMARY KEY, fluxes BLOB NOT NULL, ensemble BLOB NOT NULL);
+{BLOCKS}
 {SOLUTION}
 {STATE}
 """
@@ -120,8 +125,7 @@ def _to_2(db: sqlite3.Connection) -> None:
         ALTER TABLE observation ADD COLUMN centre_ra_deg REAL;
         ALTER TABLE observation ADD COLUMN centre_dec_deg REAL;
         ALTER TABLE observation ADD COLUMN finished REAL NOT NULL DEFAULT 0;
-        CREATE TABLE flux_block
-            (observation_id INTEGER PRIMARY KEY, fluxes BLOB NOT NULL, ensemble BLOB NOT NULL);
+        {BLOCKS}
         {SOLUTION}
         {STATE}
         UPDATE state SET value = 1 WHERE name = 'revision';
@@ -142,8 +146,9 @@ def _to_2(db: sqlite3.Connection) -> None:
         tells = np.array(
             [r["kind"] == "catalogue" and not r["flags"] and r["catalog_flux_jy"] > 0 for r in rows], bool
         )
-        tells &= np.hypot(fluxes["stat"], fluxes["beam"]) < 0.1 * fluxes["flux"]
-        fluxes["bits"] |= tells.astype("u1")
+        own = np.hypot(fluxes["stat"], fluxes["beam"])
+        tells = best_told(tells & (own < ENSEMBLE_ERROR * fluxes["flux"]), fluxes["flux"], own)
+        fluxes["bits"] |= tells.astype("u1") * TELLS
         ensemble = np.zeros(np.count_nonzero(tells), dtype=ENSEMBLE)
         for name in FLUXES.names or ():
             ensemble[name] = fluxes[name][tells]
@@ -153,13 +158,14 @@ def _to_2(db: sqlite3.Connection) -> None:
             [(int(f["bits"]), int(f["source"]), observation["id"]) for f in fluxes],
         )
         db.execute(
-            "INSERT INTO flux_block VALUES (?, ?, ?)",
-            (observation["id"], fluxes.tobytes(), ensemble.tobytes()),
+            "INSERT INTO flux_block (observation_id, ensemble, fluxes) VALUES (?, ?, ?)",
+            (observation["id"], ensemble.tobytes(), fluxes.tobytes()),
         )
     drop: dict[str, tuple[str, ...]] = {
         "observation": ("ensemble", "ensemble_error", "n_ensemble", "sources")
     }
     drop["source"] = "n", "w", "wx", "wxx", "x", "xx", "ee", "n_detected", "peak_jy", "peak_sigma", "peak_mjd"
+    db.execute("DROP INDEX source_kind")
     for table, names in drop.items():
         for name in names:
             db.execute(f"ALTER TABLE {table} DROP COLUMN {name}")

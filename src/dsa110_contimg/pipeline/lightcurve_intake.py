@@ -18,7 +18,7 @@ from dsa110_contimg.errors import ImagingError
 from dsa110_contimg.imaging import read_image
 from dsa110_contimg.imaging.detection import forced_peaks
 from dsa110_contimg.pipeline.correction import BY_VISIBILITIES, FOLLOWS, FOUND, TELLS
-from dsa110_contimg.pipeline.ensemble import FEWEST
+from dsa110_contimg.pipeline.ensemble import ENSEMBLE_ERROR, FEWEST, best_told
 from dsa110_contimg.pipeline.lightcurve_file import ENSEMBLE, FLUXES
 from dsa110_contimg.pipeline.measured_sources import FORCED, MeasuredSources
 from dsa110_contimg.pipeline.source_places import sources_of, within
@@ -29,9 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: Verdicts of the pipeline with which an observation counts.
 COUNTING = ("good",)
-#: Sources tell how an observation is off if they are measured to this, and through at least so much of the
-#: beam; of more than so many, the best.
-ENSEMBLE_ERROR, ENSEMBLE_RESPONSE, MOST_ENSEMBLE = 0.1, 0.2, 300
+#: Sources tell how an observation is off if they are seen through at least so much of the beam.
+ENSEMBLE_RESPONSE = 0.2
 #: Through less of the beam a source may lie beyond the main lobe, where fluxes change the other way round.
 LEAST_RESPONSE = 0.05
 
@@ -168,8 +167,7 @@ def _add_fluxes(db: sqlite3.Connection, key: int, fluxes: MeasuredSources, ids: 
     bits += FOLLOWS * (has_centre & (fluxes.response > LEAST_RESPONSE) & (fluxes.flux != 0))
     own = np.hypot(fluxes.stat, fluxes.beam)
     tells = fluxes.steady & (own < ENSEMBLE_ERROR * fluxes.flux) & (fluxes.response > ENSEMBLE_RESPONSE)
-    best = np.argsort(np.where(tells, own / np.abs(fluxes.flux), np.inf), kind="stable")[:MOST_ENSEMBLE]
-    bits[best[tells[best]]] += TELLS
+    bits += TELLS * best_told(tells, fluxes.flux, own)
     block = np.zeros(ids.size, dtype=FLUXES)
     for name, values in (
         ("source", ids), ("flux", fluxes.flux), ("stat", fluxes.stat), ("beam", fluxes.beam), ("bits", bits)
@@ -180,7 +178,10 @@ def _add_fluxes(db: sqlite3.Connection, key: int, fluxes: MeasuredSources, ids: 
     for name in FLUXES.names or ():
         ensemble[name] = block[name][some]
     ensemble["catalog"] = fluxes.catalog[some]
-    db.execute("INSERT INTO flux_block VALUES (?, ?, ?)", (key, block.tobytes(), ensemble.tobytes()))
+    db.execute(
+        "INSERT INTO flux_block (observation_id, ensemble, fluxes) VALUES (?, ?, ?)",
+        (key, ensemble.tobytes(), block.tobytes()),
+    )
     db.executemany(
         "INSERT INTO measurement VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [

@@ -20,8 +20,11 @@ __all__ = ["Solution", "forget", "leans", "revision", "solve", "store"]
 #: Observations whose frequencies are nearer than this fraction are of one band; fluxes of two bands are not
 #: those of one light curve.
 BAND_GAP = 0.03
-#: Errors by noise are scaled by the scatter of so many fluxes or more, of so many sources.
-FEWEST_FLUXES, FEWEST_SOURCES = 2000, 20
+#: Errors by noise are scaled by the scatter of so many fluxes or more, of so many sources; of more sources
+#: than so many, by that of a part of them.
+FEWEST_FLUXES, FEWEST_SOURCES, MOST_SOURCES = 2000, 20, 5000
+#: So many fluxes are corrected at once: few enough for the caches of a processor.
+AT_ONCE = 10_000
 #: Of sources whose reduced chi-squared is no more of its own errors above the typical one.
 QUIET = 3.0
 SUMMARY = ("source_id", "band", "band_hz", *SUMS, "n_detected", "peak_jy", "peak_sigma", "peak_mjd",
@@ -67,12 +70,13 @@ def leans(ra_deg: Float, dec_deg: Float, centre_deg: Float, flux: Float, beam: F
     """
     ra, dec = np.radians(ra_deg), np.radians(dec_deg)
     ra0, dec0 = np.radians(np.asarray(centre_deg, dtype=np.float64)).T
-    east = np.cos(dec) * np.sin(ra - ra0)
-    north = np.sin(dec) * np.cos(dec0) - np.cos(dec) * np.sin(dec0) * np.cos(ra - ra0)
-    away = np.maximum(np.hypot(east, north), 1e-12)
+    cos, sin = np.cos(dec), np.sin(dec)
+    east = cos * np.sin(ra - ra0)
+    north = sin * np.cos(dec0) - cos * np.sin(dec0) * np.cos(ra - ra0)
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.where((bits & FOLLOWS) > 0, beam / np.abs(flux), 0.0)
-    return np.stack([relative * east / away, relative * north / away], axis=1)
+    relative /= np.maximum(np.hypot(east, north), 1e-12)
+    return np.stack([relative * east, relative * north], axis=1)
 
 
 def solve(db: sqlite3.Connection) -> Solution:
@@ -143,7 +147,7 @@ class _Solver:
         """Solve, then sum up the light curves twice: the first time tells how noise scatters."""
         found = self._solve()
         noise = np.ones(2)
-        sums, n_visibilities, _ = self._sums(found, noise)
+        sums, n_visibilities, _ = self._sums(found, noise, self._some())
         noise = self._noise(sums, n_visibilities)
         sums, _, peaks = self._sums(found, noise)
         by = self._corrections(found, noise).packed()
@@ -166,6 +170,12 @@ class _Solver:
             )
         )  # fmt: skip
         return Solution(revision=self.revision, corrections=corrections, summaries=summaries)
+
+    def _some(self) -> Bool:
+        """Choose sources that tell how noise scatters, shape (n_sources,), whatever their order."""
+        fraction = np.modf(np.abs(np.sin(self.ra * 1e3) * 1e5 + np.cos(self.dec * 1e3) * 1e5))[0]
+        limit = np.partition(fraction, MOST_SOURCES)[MOST_SOURCES] if fraction.size > MOST_SOURCES else 1.0
+        return np.asarray(fraction < limit)
 
     def _block(self, observation: sqlite3.Row, column: str, kind: np.dtype[Any]) -> Any:
         row = self.db.execute(
@@ -223,8 +233,10 @@ class _Solver:
             noise=np.broadcast_to(noise, (n, 2)),
         )
 
-    def _sums(self, found: EnsembleSolution, noise: Float) -> tuple[Float, Float, Float]:
-        """Sum up all light curves, observation by observation.
+    def _sums(
+        self, found: EnsembleSolution, noise: Float, wanted: Bool | None = None
+    ) -> tuple[Float, Float, Float]:
+        """Sum up all light curves, or those of some sources, observation by observation.
 
         Returns
         -------
@@ -232,37 +244,39 @@ class _Solver:
             What `SUMS` names; fluxes from visibilities; how often it was found, and where it was most
             significant: flux, flux over error, and day.
         """
-        sums, n_visibilities = np.zeros((self.n_curves, len(SUMS))), np.zeros(self.n_curves)
-        peaks = np.tile([0.0, 0.0, 0.0, np.nan], (self.n_curves, 1))
+        sums, n_visibilities = np.zeros((len(SUMS), self.n_curves)), np.zeros(self.n_curves)
+        peaks = np.zeros((4, self.n_curves))
+        peaks[3] = np.nan
         by = self._corrections(found, noise).packed()
         for k, o in enumerate(self.observations):
             block = self._block(o, "fluxes", FLUXES)
-            number = self.number[block["source"]]
-            curve = number + self.band[k] * self.ids.size
-            bits = block["bits"]
-            fluxes = correct(
-                block["flux"],
-                block["stat"].astype(np.float64),
-                block["beam"].astype(np.float64),
-                self._leans(o, block, number),
-                bits,
-                Correction.of(by[k]),
-                found.log_reference[curve],
-                found.weight[curve],
-            )
-            flux, w = fluxes.flux, 1 / fluxes.error**2
-            # A source is once in an observation.
-            sums[curve] += np.stack(
-                [np.ones(flux.size), w, w * flux, w * flux**2, flux, flux**2, fluxes.error**2], axis=1
-            )
-            n_visibilities[curve] += (bits & BY_VISIBILITIES) > 0
-            peaks[curve, 0] += (bits & FOUND) > 0
-            sigma = flux / fluxes.whole_error
-            higher = sigma > peaks[curve, 2]
-            peaks[curve[higher], 1:] = np.stack(
-                [flux[higher], sigma[higher], np.full(np.count_nonzero(higher), o["mjd"])], axis=1
-            )
-        return sums, n_visibilities, peaks
+            if wanted is not None:
+                block = block[wanted[self.number[block["source"]]]]
+            for first in range(0, block.size, AT_ONCE):
+                part = block[first : first + AT_ONCE]
+                number = self.number[part["source"]]
+                curve, bits = number + self.band[k] * self.ids.size, part["bits"]
+                fluxes = correct(
+                    part["flux"],
+                    part["stat"].astype(np.float64),
+                    part["beam"].astype(np.float64),
+                    self._leans(o, part, number),
+                    bits,
+                    Correction.of(by[k]),
+                    found.log_reference[curve],
+                    found.weight[curve],
+                )
+                flux, w = fluxes.flux, 1 / fluxes.error**2
+                # A source is once in an observation.
+                for m, more in enumerate((1.0, w, w * flux, w * flux**2, flux, flux**2, fluxes.error**2)):
+                    sums[m, curve] += more
+                n_visibilities[curve] += (bits & BY_VISIBILITIES) > 0
+                peaks[0, curve] += (bits & FOUND) > 0
+                sigma = flux / fluxes.whole_error
+                higher = sigma > peaks[2, curve]
+                at = curve[higher]
+                peaks[1, at], peaks[2, at], peaks[3, at] = flux[higher], sigma[higher], o["mjd"]
+        return sums.T, n_visibilities, peaks.T
 
     def _noise(self, sums: Float, n_visibilities: Float) -> Float:
         """Return what part of the errors by noise scatters, of images and of visibilities.

@@ -219,12 +219,32 @@ class State:
         before : float, optional
             As it was before this Unix time; now by default.
         """
+        return self._lasting("paused", "continued", before)
+
+    def page_is_stale(self, why: str) -> None:
+        """Note that the page of all observations cannot be made, and why, unless that is noted."""
+        last = self.stale_page()
+        if last is None or last[1] != why:
+            self.note("page_stale", why)
+
+    def page_is_made(self) -> None:
+        """Note that the page can be made again."""
+        if self.stale_page():
+            self.note("page_made")
+
+    def stale_page(self) -> tuple[float, str] | None:
+        """Return since when the page of all observations is stale, Unix time, and why; None if it is not."""
+        return self._lasting("page_stale", "page_made")
+
+    def _lasting(self, begins: str, ends: str, before: float | None = None) -> tuple[float, str] | None:
         row = self._row(
-            "SELECT time, event, detail FROM event WHERE event IN ('paused', 'continued') AND time < ?"
+            "SELECT time, event, detail FROM event WHERE event IN (?, ?) AND time < ?"
             " ORDER BY id DESC LIMIT 1",
+            begins,
+            ends,
             1e300 if before is None else before,
         )
-        return (row["time"], row["detail"]) if row and row["event"] == "paused" else None
+        return (row["time"], row["detail"]) if row and row["event"] == begins else None
 
     def start(self, observation: Observation) -> bool:
         """Note that a worker is given the observation; False if it waits no longer."""

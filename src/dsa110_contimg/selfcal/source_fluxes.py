@@ -20,7 +20,7 @@ from dsa110_contimg.imaging.detection import forced_peaks, local_noise
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.imaging import CalibratedImage
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
-from dsa110_contimg.selfcal.new_sources import NewSources, beam_error, find_new_sources
+from dsa110_contimg.selfcal.new_sources import SAME_BEAMS, NewSources, beam_error, find_new_sources
 from dsa110_contimg.selfcal.sky_check import CATALOG_SCATTER
 from dsa110_contimg.selfcal.source_measurement import (
     FEWEST_SOURCES,
@@ -47,6 +47,8 @@ MOST_TAKEN = 0.8
 ASSUMED_POINTING_DEG = 0.03
 #: What is measured may be anything: the fit is hardly held to the catalogue's flux.
 LIMITS = FitLimits(prior_flux=3.0)
+#: So many sources that the model lacks are fitted together with the bright ones, the most significant.
+MOST_UNMODELLED = 50
 #: A listed source with so much of the flux of another one this near, in beams, disturbs it.
 BLENDED_FLUX, BLENDED_BEAMS = 0.1, 1.5
 
@@ -115,8 +117,26 @@ class _Fitted:
     shift_rad: Float
     shift_error: Float
     taken: Float
+
+
+@dataclass(frozen=True, eq=False)
+class _Shared:
+    """What gains have taken: of the fitted sources, shape (n, n), of a faint one, and the scatter of that."""
+
+    matrix: Float
     typical: float
     spread: float
+
+    @classmethod
+    def none(cls) -> _Shared:
+        return cls(np.zeros((0, 0)), 0.0, 0.0)
+
+    def with_more(self, m: int) -> Float:
+        """Return it of more sources, of which it was not worked out."""
+        n = len(self.matrix)
+        matrix = np.diag(np.full(n + m, self.typical))
+        matrix[:n, :n] = self.matrix
+        return matrix
 
 
 def measure_fluxes(
@@ -150,11 +170,12 @@ def measure_fluxes(
     if kept is not None:
         listed = through_beams(listed, kept.sky.antenna_beams, *centre)
     n, sky, grid, beam = len(listed), listed.sky, data.grid, final.cleaned.beam
-    fitted = _fit(data, state, kept, listed) if kept is not None else _before(state, n)
-    by_visibilities = np.isfinite(fitted.ratio)
+    chosen = np.flatnonzero(sky.is_point)[:MOST_SOURCES]
+    shared = _Shared.none()
+    if kept is not None and chosen.size:
+        shared = _taken(data, state, kept, listed, chosen)
     # An image of an input that is not calibrated says nothing of fluxes.
     tells = kept is not None or (state.outcome is not None and state.outcome.status == "converged")
-    scale, scale_error, middle = _scale(fitted.ratio[by_visibilities], fitted.shift_rad[by_visibilities])
 
     pointing_deg = _pointing_error(state, config)
 
@@ -172,9 +193,9 @@ def measure_fluxes(
     )
     excess = np.maximum(1.0, around / thermal) if thermal > 0 else np.ones(n)
     peak = forced_peaks(rest, grid, at.ra_rad, at.dec_rad) / _peak_of_unit(sky, beam)
-    left = 1 - (fitted.typical if kept is not None else 0.0)
+    left = 1 - shared.typical
     apparent = known_jy + peak / left
-    error = np.hypot(around / _peak_of_unit(sky, beam), fitted.spread * peak / left) / left
+    error = np.hypot(around / _peak_of_unit(sky, beam), shared.spread * peak / left) / left
     if not tells:
         apparent = np.full(n, np.nan)
 
@@ -190,6 +211,14 @@ def measure_fluxes(
             pointing_rad=math.radians(pointing_deg),
             beams=kept.sky.antenna_beams,
         )
+    if kept is not None:
+        differs = np.where(modelled & sky.is_point, np.abs(peak) / around, 0.0)
+        unmodelled = _unmodelled(listed, kept, new, differs, chosen, beam, config.spectral_index)
+        fitted = _fit(data, state, kept, listed, chosen, shared, *unmodelled)
+    else:
+        fitted = _before(state, n)
+    by_visibilities = np.isfinite(fitted.ratio)
+    scale, scale_error, middle = _scale(fitted.ratio[by_visibilities], fitted.shift_rad[by_visibilities])
     split = _is_split(state.sky_model, listed)
     # Not where nothing can be said: outside the image, or in a null of the beam.
     told = ((listed.apparent_jy > LISTED_SIGMA * around) & np.isfinite(peak)) | by_visibilities | brightened
@@ -217,8 +246,8 @@ def measure_fluxes(
         ),
         distance_rad=away,
         noise_jy=around[index],
-        taken=np.where(off, fitted.taken[index], fitted.typical),
-        typically_taken=fitted.typical,
+        taken=np.where(off, fitted.taken[index], shared.typical),
+        typically_taken=shared.typical,
         blended=_blended(listed, beam)[index],
         scale=scale,
         scale_error=scale_error,
@@ -230,7 +259,7 @@ def measure_fluxes(
 def _not_fitted(n: int) -> _Fitted:
     ratio, error, taken = np.full((3, n), np.nan)
     shift, shift_error = np.full((2, n, 2), np.nan)
-    return _Fitted(ratio, error, shift, shift_error, taken, 0.0, 0.0)
+    return _Fitted(ratio, error, shift, shift_error, taken)
 
 
 def _before(state: CalState, n: int) -> _Fitted:
@@ -245,39 +274,105 @@ def _before(state: CalState, n: int) -> _Fitted:
     return found
 
 
-def _fit(data: CalibrationData, state: CalState, kept: SkyVisibilities, listed: ApparentSky) -> _Fitted:
-    """Fit the bright sources to the visibilities, with what the gains have taken of them."""
-    chosen = np.flatnonzero(listed.sky.is_point)[:MOST_SOURCES]
+def _unmodelled(
+    listed: ApparentSky,
+    kept: SkyVisibilities,
+    new: NewSources | None,
+    differs: Float,
+    chosen: Int,
+    beam: RestoringBeam,
+    spectral_index: float,
+) -> tuple[Int, ApparentSky | None]:
+    """Return what the data show and the model lacks: sources of the catalogue, and such as nothing lists.
+
+    Parameters
+    ----------
+    listed : ApparentSky
+        The catalogue.
+    kept : SkyVisibilities
+        Sky model.
+    new : NewSources or None
+        What no catalogue lists.
+    differs : ndarray, shape (n,)
+        By how many sigma the image shows listed sources otherwise than the model has them.
+    chosen : ndarray of int
+        Listed sources that are fitted anyway.
+    beam : RestoringBeam
+        Of the image.
+    spectral_index : float
+        Of new sources.
+    """
+    rest = np.setdiff1d(np.flatnonzero(differs > LISTED_SIGMA), chosen)
+    others = rest[np.argsort(-differs[rest], kind="stable")][:MOST_UNMODELLED]
+    if new is None or not new.ra_rad.size:
+        return others, None
+    order = np.argsort(-new.apparent_jy / new.error_jy, kind="stable")
+    known = kept.sky.sky.select(np.arange(len(listed), len(kept.sky)))
+    if len(known):
+        near = angular_separation(
+            new.ra_rad[order][:, None], new.dec_rad[order][:, None], known.ra_rad, known.dec_rad
+        )
+        order = order[near.min(axis=1) > SAME_BEAMS * beam.major_rad]
+    order = order[(new.response[order] > 0)][: MOST_UNMODELLED - others.size]
+    if not order.size:
+        return others, None
+    apparent = new.apparent_jy[order]
+    sky = SkyModel.points(
+        new.ra_rad[order], new.dec_rad[order], apparent / new.response[order],
+        spectral_index=spectral_index, reference_freq_hz=listed.freq_hz, prefix="new",
+    )  # fmt: skip
+    return others, replace(kept.sky, sky=sky, apparent_jy=apparent)
+
+
+def _fit(
+    data: CalibrationData,
+    state: CalState,
+    kept: SkyVisibilities,
+    listed: ApparentSky,
+    chosen: Int,
+    shared: _Shared,
+    others: Int,
+    besides: ApparentSky | None,
+) -> _Fitted:
+    """Fit the bright sources to the visibilities, with what the gains have taken of them.
+
+    What the model lacks, `others` of the catalogue and `besides`, is fitted along: its sidelobes would be
+    taken for changes of the bright ones.
+    """
     fit_all = _not_fitted(len(listed))
     if not chosen.size:
         return fit_all
-    taken, typical, spread = _taken(data, state, kept, listed, chosen)
+    n_bright = chosen.size
+    chosen = np.concatenate([chosen, others])
+    taken = shared.with_more(others.size + (0 if besides is None else len(besides)))
     known = None if state.measured is None else state.measured.coupling
     arguments = data, state.weights, kept, state.tables, listed, chosen, state.noise_and_sidelobes
     try:
-        fit = fit_sources(*arguments, LIMITS, known, taken)
+        fit = fit_sources(*arguments, LIMITS, known, taken, besides)
     except np.linalg.LinAlgError:
         # Sources lie on each other, or one is nearly all of the sky: what gains took is undone one by one.
-        fit = fit_sources(*arguments, known=known)
+        fit = fit_sources(*arguments, known=known, besides=besides)
         present = kept.sky.sky.flux_jy[chosen] / listed.sky.flux_jy[chosen]
-        left = 1 - np.clip(np.diag(taken), 0.0, MOST_TAKEN)
+        left = 1 - np.clip(np.diag(taken)[: chosen.size], 0.0, MOST_TAKEN)
         ratio = present + (fit.ratio - present) / left
         fit = replace(fit, ratio=ratio, ratio_error=fit.ratio_error / left)
-    good = chosen[fit.good]
+    # The others are too faint, most days: a source is measured in one way, whatever it does.
+    told = fit.good & (np.arange(chosen.size) < n_bright)
+    good = chosen[told]
     for into, values in (
         (fit_all.ratio, fit.ratio),
         (fit_all.ratio_error, fit.ratio_error),
         (fit_all.shift_rad, fit.shift_rad),
         (fit_all.shift_error, fit.shift_error),
-        (fit_all.taken, np.diag(taken)),
+        (fit_all.taken, np.diag(taken)[: chosen.size]),
     ):
-        into[good] = values[fit.good]
-    return replace(fit_all, typical=typical, spread=spread)
+        into[good] = values[told]
+    return fit_all
 
 
 def _taken(
     data: CalibrationData, state: CalState, kept: SkyVisibilities, listed: ApparentSky, chosen: Int
-) -> tuple[Float, float, float]:
+) -> _Shared:
     """Return what gains have taken of the chosen sources, of a faint one, and the scatter of that."""
     reader = data.reader
     freedom = gain_freedom(state.tables, reader.times)
@@ -307,7 +402,7 @@ def _taken(
     typical = float(np.clip(np.median(faint), 0.0, MOST_TAKEN))
     taken = np.diag(np.full(chosen.size, typical))
     taken[np.ix_(some, some)] = share
-    return taken, typical, float(np.std(faint)) if faint.size > 1 else typical
+    return _Shared(taken, typical, float(np.std(faint)) if faint.size > 1 else typical)
 
 
 def _worked_out(n: int, room: int) -> Int:

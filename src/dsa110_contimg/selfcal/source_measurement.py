@@ -22,6 +22,7 @@ from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.data_weights import DataWeights
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
 from dsa110_contimg.sky import ApparentSky
+from dsa110_contimg.sky.apparent_sky import joined
 from dsa110_contimg.sky.components import ARCSEC
 from dsa110_contimg.visibilities import NoiseScale
 
@@ -161,6 +162,7 @@ def fit_sources(
     limits: FitLimits = FitLimits(),
     known: Coupling | None = None,
     taken: Float | None = None,
+    besides: ApparentSky | None = None,
 ) -> JointFit:
     """Fit flux and position of some of a catalogue's sources to calibrated data, all together.
 
@@ -187,14 +189,20 @@ def fit_sources(
         it is wrong by the next rescaling takes out.
     taken : ndarray, shape (n, n), optional
         What the gains have taken of changes of these sources, of
-        :func:`~dsa110_contimg.calibration.gain_share.gain_share`, which is given back then.
+        :func:`~dsa110_contimg.calibration.gain_share.gain_share`, which is given back then; with `besides`
+        of shape (n + m, n + m).
+    besides : ApparentSky, optional
+        m sources that are in the data and in no sky model. They are fitted together with the others, on which
+        their sidelobes lie, and are not told of.
     """
     current, centre = model.sky, data.reader.phase_center
     # The catalogue's fluxes at the present positions: a source scaled to nothing can still come back.
     present = current.sky.flux_jy[chosen] / catalogue.sky.flux_jy[chosen]
     sky = replace(current.sky.select(chosen), flux_jy=catalogue.sky.flux_jy[chosen])
-    few = replace(current, sky=sky, apparent_jy=catalogue.apparent_jy[chosen])
+    few = joined(replace(current, sky=sky, apparent_jy=catalogue.apparent_jy[chosen]), besides)
     lm = sky.lmn(*centre)[:, :2]
+    if besides is not None:
+        known = None
     if known is not None and not known.holds(chosen, lm, MOVED_BEAMS * data.resolution_rad):
         known = None
     moments, coupling = _moments(data, weights, model, tables, few, None if known is None else known.matrix)
@@ -206,13 +214,15 @@ def fit_sources(
         prior_position_rad=limits.prior_position_arcsec * ARCSEC,
         taken=taken,
     )
-    listed = catalogue.sky.select(chosen)
+    listed, n = catalogue.sky.select(chosen), chosen.size
+    of_these = np.concatenate([k * len(few) + np.arange(n) for k in range(3)])
+    change, error = change[:n], error[:n]
     return JointFit(
         ratio=present + change[:, 0],
         ratio_error=error[:, 0],
-        shift_rad=few.sky.lmn(*centre)[:, :2] - listed.lmn(*centre)[:, :2] + change[:, 1:],
+        shift_rad=lm - listed.lmn(*centre)[:, :2] + change[:, 1:],
         shift_error=error[:, 1:],
-        coupling=known or Coupling(chosen, lm, coupling),
+        coupling=known or Coupling(chosen, lm, coupling[np.ix_(of_these, of_these)]),
     )
 
 
