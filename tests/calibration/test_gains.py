@@ -117,6 +117,24 @@ def test_flagged_channels_are_stepped_over_and_nothing_is_said_beyond_the_band()
     np.testing.assert_allclose(found[1:4], [1, 2, 3])
 
 
+def test_nothing_is_said_beyond_the_outermost_solution_of_an_antenna():
+    """Carried into channels where the band falls, the last solution is wrong, and silently so."""
+    table = bandpass([9, 1, 9, 3, 9], [True, False, True, False, True], (1e9, 2e9, 3e9, 4e9, 5e9))
+    found, flag = over(table, [1e9, 1.4e9, 1.6e9, 3e9, 4.4e9, 4.6e9, 5e9])
+    assert flag.tolist() == [True, True, False, False, False, True, True]
+    np.testing.assert_allclose(found, [1, 1, 1, 2, 3, 1, 1])
+    # Another antenna of the same table has its own edges.
+    both = replace(
+        table.gains[0],
+        gain=np.concatenate([table.gains[0].gain, np.full((1, 1, 5, 1), 2.0)], axis=1),
+        flag=np.concatenate([table.gains[0].flag, np.zeros((1, 1, 5, 1), bool)], axis=1),
+        error=np.zeros((1, 2, 5, 1)),
+        snr=np.zeros((1, 2, 5, 1)),
+    )
+    _, flag = replace(table, gains={0: both}).evaluate(0, np.array([0.0]), both.freq_hz)
+    assert flag[0, :, :, 0].tolist() == [[True, False, False, False, True], [False] * 5]
+
+
 def test_a_gain_does_not_depend_on_frequency():
     table = GainTable(kind="G Jones", gains={0: series([0], [2j])}, label="G")
     assert table.evaluate(0, np.array([0.0]), np.array([1e9, 9e9]))[0].shape == (1, 1, 1, 1)

@@ -179,3 +179,22 @@ def test_warnings_are_not_broken_where_nobody_looks(monkeypatch):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     (line,) = done.stderr.splitlines()
     assert LINE.fullmatch(line)[1] == "warning"
+
+
+def test_help_is_legible_in_80_columns(capfd, monkeypatch):
+    """Names of options are whole, and their help has most of the line."""
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in ("simulate", "selfcal", "run"):
+        main([command, "--help"])
+        shown = capfd.readouterr().out
+        assert max(map(len, shown.splitlines())) <= 80
+        assert "…" not in shown
+        assert "(chosen)" not in shown
+    main(["simulate", "--help"])
+    shown = capfd.readouterr().out
+    assert re.search(
+        r"^  --\[no-\]random-phases +Uniformly random antenna phases instead +\[default:\s+off\]", shown, re.M
+    )
+    titles = re.findall(r"^(\S.*):$", shown, re.M)
+    assert titles[:3] == ["Arguments", "Options", "Often needed"]
+    assert titles[-2:] == ["Sky", "Errors of the catalogue"]

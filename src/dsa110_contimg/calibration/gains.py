@@ -287,27 +287,30 @@ def _interpolate_time(
 def _interpolate_frequency(
     gain: Complex, flag: Bool, known_hz: Float, freq_hz: Float
 ) -> tuple[Complex, Bool]:
-    """Linear in amplitude and phase along frequency, over flagged channels too.
+    """Linear in amplitude and phase along frequency, over flagged channels between solved ones.
 
-    Channels beyond the solved range by more than half a solved channel are
-    flagged: a bandpass says nothing about them.
+    Channels beyond the outermost good solution of an antenna and polarisation by more than half a solved
+    channel are flagged: at the edges of a band the bandpass falls, and the last solution says nothing of it.
     """
     order = np.argsort(known_hz)
     known = known_hz[order]
     moved = np.moveaxis(gain[:, :, order, :], 2, 0)
     moved_flag = np.moveaxis(flag[:, :, order, :], 2, 0)
+    unsolved = np.ascontiguousarray(moved_flag).reshape(known.size, -1)
     out, bad = _interpolate_time(
         np.asarray(freq_hz, dtype=np.float64),
         known,
         np.ascontiguousarray(moved).reshape(known.size, -1),
-        np.ascontiguousarray(moved_flag).reshape(known.size, -1),
+        unsolved,
         True,
         np.full(known.size, np.inf),
     )
     if known.size > 1:
         margin = 0.5 * float(np.median(np.diff(known)))
-        outside = (freq_hz < known[0] - margin) | (freq_hz > known[-1] + margin)
-        bad = bad | outside[:, None]
+        lowest = known[np.argmin(unsolved, axis=0)] - margin
+        highest = known[known.size - 1 - np.argmin(unsolved[::-1], axis=0)] + margin
+        bad |= (freq_hz[:, None] < lowest) | (freq_hz[:, None] > highest)
+        out[bad] = 1.0
     shape = (len(freq_hz), *moved.shape[1:])
     return np.moveaxis(out.reshape(shape), 0, 2), np.moveaxis(bad.reshape(shape), 0, 2)
 

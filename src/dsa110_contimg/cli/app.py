@@ -20,6 +20,7 @@ from dsa110_contimg import __version__
 from dsa110_contimg.cli.catalog import catalog_app
 from dsa110_contimg.cli.compare import compare, study
 from dsa110_contimg.cli.container import container_app, doctor
+from dsa110_contimg.cli.help_text import App
 from dsa110_contimg.cli.image import image, rephase
 from dsa110_contimg.cli.kernels import compile_command
 from dsa110_contimg.cli.lightcurves import lightcurve, transients, variables
@@ -50,7 +51,7 @@ from dsa110_contimg.config import (
 __all__ = ["app"]
 
 
-app = typer.Typer(
+app = App(
     name="contimg",
     help="Catalogue-seeded self-calibration of radio-interferometric continuum observations.",
     no_args_is_help=True,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 from rich.table import Table
 
+from dsa110_contimg.cli.help_text import App
 from dsa110_contimg.cli.terminal import (
     JsonFlag,
     QuietFlag,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["catalog_app"]
 
-catalog_app = typer.Typer(help="Build and query catalogue strips.", no_args_is_help=True)
+catalog_app = App(help="Build and query catalogue strips.", no_args_is_help=True)
 
 CatalogDir = Annotated[
     Path | None,

@@ -8,15 +8,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from dsa110_contimg.cli.help_text import App
 from dsa110_contimg.cli.terminal import JsonFlag, QuietFlag, print_result
 from dsa110_contimg.config import ImagingConfig
 from dsa110_contimg.errors import ContainerEngineError, ContainerError
 
 __all__ = ["container_app", "doctor"]
 
-container_app = typer.Typer(
-    help="WSClean in a container: its image, what runs, what is left.", no_args_is_help=True
-)
+container_app = App(help="WSClean in a container: its image, what runs, what is left.", no_args_is_help=True)
 
 EngineFlag = Annotated[
     Literal["auto", "docker", "podman"] | None,

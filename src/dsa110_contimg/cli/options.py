@@ -17,6 +17,7 @@ from dsa110_contimg.config import (
     SeedConfig,
     SelfCalConfig,
     Settings,
+    SimulationConfig,
 )
 from dsa110_contimg.errors import ConfigError
 
@@ -53,14 +54,25 @@ PANEL_OF_CLASS: dict[type, str] = {
     BackendConfig: "WSClean",
     SelfCalConfig: "Solving",
 }
-#: With these options a part of those of the pipeline begins.
-PARTS = {
-    "workers": "Workers",
-    "rollout": "Seeding and verdicts",
-    "caltables": "Input and products",
-    "poll_s": "Arrivals and queue",
-    "state_file": "State and monitoring",
+#: With these options a part of those of the pipeline, or of the simulator, begins.
+PARTS: dict[type, dict[str, str]] = {
+    PipelineConfig: {
+        "workers": "Workers",
+        "rollout": "Seeding and verdicts",
+        "caltables": "Input and products",
+        "poll_s": "Arrivals and queue",
+        "state_file": "State and monitoring",
+    },
+    SimulationConfig: {
+        "ra": "Array and observation",
+        "phase_rms": "Gains",
+        "pointing_rms": "What no gain can follow",
+        "real_sky": "Sky",
+        "catalog_error": "Errors of the catalogue",
+    },
 }
+#: What most users of the simulator look for first.
+FIRST_OF_SIMULATION = ("dec", "antennas", "channels", "dumps", "fields", "random_phases", "phase_rms", "seed")
 
 
 def panels(*classes: type[Settings]) -> dict[str, str]:
@@ -70,11 +82,19 @@ def panels(*classes: type[Settings]) -> dict[str, str]:
         part = ""
         for name in cls.model_fields:
             owner = next(c for c in reversed(cls.__mro__) if name in getattr(c, "__annotations__", {}))
-            if owner is PipelineConfig:
-                part = PARTS.get(name, part)
-            found[name] = PANEL_OF.get(name) or PANEL_OF_CLASS.get(owner, part)
-    order = {title: number for number, title in enumerate((*PANELS, *PARTS.values()))}
+            part = PARTS.get(owner, {}).get(name, part)
+            first = owner is SimulationConfig and name in FIRST_OF_SIMULATION
+            found[name] = FIRST if first else _panel(name, owner, part)
+    parts = [title for of_class in PARTS.values() for title in of_class.values()]
+    order = {title: number for number, title in enumerate((*PANELS, *parts))}
     return dict(sorted(found.items(), key=lambda item: order.get(item[1], -1)))
+
+
+def _panel(name: str, owner: type, part: str) -> str:
+    """Title over an option; that of its part where none is set for it, or for its class."""
+    if owner is SimulationConfig:
+        return part
+    return PANEL_OF.get(name) or PANEL_OF_CLASS.get(owner, part)
 
 
 def settings_flags(*classes: type[Settings]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

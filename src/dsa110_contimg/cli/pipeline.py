@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from dsa110_contimg.cli.help_text import App
 from dsa110_contimg.cli.observations import observation_row
 from dsa110_contimg.cli.options import ConfigFile, panels, settings_flags
 from dsa110_contimg.cli.terminal import JsonFlag, QuietFlag, print_json, print_result, show_log_lines
@@ -22,7 +23,7 @@ __all__ = ["config_app", "run", "watch"]
 
 logger = logging.getLogger(__name__)
 
-config_app = typer.Typer(
+config_app = App(
     help="Show the options and where they come from, and the form of summaries.", no_args_is_help=True
 )
 

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from dsa110_contimg.cli.help_text import App
 from dsa110_contimg.cli.options import StateFile, given_state_file, named_state_file
 from dsa110_contimg.cli.terminal import JsonFlag, print_result
 
 __all__ = ["state_app"]
 
-state_app = typer.Typer(
+state_app = App(
     help="Check, back up, upgrade or rebuild the state file of the pipeline.", no_args_is_help=True
 )
 

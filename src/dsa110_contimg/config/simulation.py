@@ -29,7 +29,7 @@ class SimulationConfig(Settings):
     fields: int = Field(
         24, ge=1, description="Drifting: 1 rephases all to the middle; else a field and scan per dump"
     )
-    dumps: int = Field(24, ge=1, description="Dumps")
+    dumps: int = Field(24, ge=1, description="Dumps (integrations of the correlator)")
     dump_s: float = Field(12.884902, gt=0, description="Length of a dump in seconds")
     spws: int = Field(1, ge=1, description="Spectral windows")
     channels: int = Field(16, ge=1, description="Channels of each spectral window")

@@ -33,6 +33,7 @@ from dsa110_contimg.report.words import (
     TO_CHECK,
     UNDONE,
     WHAT_TO_DO,
+    WORDS,
 )
 from dsa110_contimg.selfcal.acceptance import EXPLAINED_CHI2
 from dsa110_contimg.selfcal.findings import INFORMATION
@@ -132,6 +133,7 @@ def render(products: RunProducts, index: str = "") -> str:
         "seconds": part("timings", lambda: _seconds(summary)) or [],
         "provenance": part("provenance", lambda: _provenance(provenance, products)) or [],
         "problems": problems,
+        "words": WORDS,
         "index": index,
     }
     return render_page("report.html", values)

@@ -15,6 +15,7 @@ __all__ = [
     "TO_CHECK",
     "UNDONE",
     "WHAT_TO_DO",
+    "WORDS",
 ]
 
 #: Headline by status, with a sign, so that colour is not all that tells them apart.
@@ -74,6 +75,22 @@ MEANINGS = {
     "held-out chi-squared": "What the gains leave on channels that they were not solved on, in units of the "
     "thermal variance: 1 is noise.",
     "seconds": "From opening the data to the last product.",
+}
+#: Words of these pages that not everybody uses so.
+WORDS = {
+    "apparent flux": "Flux as the telescope sees it: that of the catalogue times the response of the "
+    "primary beam at the source.",
+    "chi-squared": "Variance of the calibrated data minus the sky model, over that of the thermal noise: "
+    "1 is noise alone.",
+    "dump": "One integration of the correlator: what it writes at one time.",
+    "held-out": "Kept away from the solver, so that a result is not judged on what it was fitted to. "
+    "Held-out channels: every other one, on which gains from the rest are scored. Held-out sources: one "
+    "half of the catalogue's flux, measured with gains from the other half.",
+    "interval": "Time over which a gain is taken as constant: one solution.",
+    "round": "One solution for all gains, phases alone or with amplitudes, and the decision to accept it.",
+    "seed": "The sky model that a run begins with: the catalogue, or a model of your own.",
+    "thermal noise": "What the receivers alone give, estimated from the data: the least rms that an image "
+    "can have.",
 }
 #: What a finding did to the run, by its status.
 FINDING_DID = {"refused": "refused the run", "no_improvement": "kept the input", "": "for information"}

@@ -32,7 +32,16 @@ __all__ = [
 
 #: Kinds of findings that say what was done, or what the figures say too; all others speak against a result.
 INFORMATION = frozenset(
-    {"beam_corrected", "moved", "position", "scale", "extrapolated", "noise", "unexplained"}
+    {
+        "bandpass_edges",
+        "beam_corrected",
+        "moved",
+        "position",
+        "scale",
+        "extrapolated",
+        "noise",
+        "unexplained",
+    }
 )
 #: Held-out sources have their catalogue flux within this, or within three errors of it.
 RECOVERED_RANGE = (0.8, 1.2)
@@ -125,7 +134,8 @@ class Finding:
     ----------
     kind : str
         One word for programs: sky, recovered, input, few, rotated, stretched, sheared, shifted, beam_width,
-        beam_centre, beam_corrected, time, frequency, extrapolated, position, scale, untouched, noise.
+        beam_centre, beam_corrected, bandpass_edges, dish, polarisation, unsolved, time, frequency,
+        extrapolated, unexplained, position, scale, untouched, noise.
     text : str
         What was found, the likely cause and what to do, without a full stop.
     status : str

@@ -119,7 +119,15 @@ def _draw_picture(
     path = params.output_dir / PICTURE
     path.unlink(missing_ok=True)
     try:
-        save_overview(path, params.grid, initial, final, tables, float(params.reader.times[0]))
+        save_overview(
+            path,
+            params.grid,
+            initial,
+            final,
+            tables,
+            float(params.reader.times[0]),
+            params.ms.antennas.name,
+        )
     except (ValueError, RuntimeError, OSError) as error:
         logger.warning("no picture: %s", error)
 

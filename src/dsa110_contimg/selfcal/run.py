@@ -14,6 +14,7 @@ import numba
 import numpy as np
 from astropy.table import Table
 
+from dsa110_contimg.calibration.unsolved_channels import unsolved_channels
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.files import write_json
 from dsa110_contimg.imaging.backend import Backend, Embedded, open_backend
@@ -231,22 +232,36 @@ def _work(data: CalibrationData, log: StageLog) -> dict[str, int]:
 def notes_before(params: SelfCalParams, log: StageLog) -> tuple[Finding, ...]:
     """Say what speaks against an observation before anything is solved."""
     config, antennas = params.config, params.ms.antennas
+    found = _of_initial_tables(params, log)
     if params.catalog_model is None:
         if config.pointing_file is not None:
             log.note(f"{config.pointing_file} has no effect: without a catalogue no beam is looked through")
-        return ()
+        return found
     for text in params.context.beam_notes:
         log.note(text)
     if config.beam_file is not None:
-        return ()
+        return found
     mixed = mixed_dishes(antennas.dish_diameter_m, config.dish_diameter_m)
     if mixed:
         log.note(mixed)
     text = contradiction(params.ms.telescope, antennas.dish_diameter_m, config.dish_diameter_m)
     if not text:
-        return ()
+        return found
     log.note(text)
-    return (Finding("dish", text),)
+    return (Finding("dish", text), *found)
+
+
+def _of_initial_tables(params: SelfCalParams, log: StageLog) -> tuple[Finding, ...]:
+    """Say which channels are left out, for initial tables have no solutions for them."""
+    reader = params.reader
+    channels = {s: reader.ms.spectral_window(s).freq_hz for s in reader.selection.spw_ids}
+    found = []
+    for table in params.initial:
+        unsolved = unsolved_channels(table, channels, float(np.mean(reader.times)))
+        if unsolved is not None:
+            log.note(unsolved.text())
+            found.append(Finding("bandpass_edges", unsolved.text()))
+    return tuple(found)
 
 
 def _final_image(
