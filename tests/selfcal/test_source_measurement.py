@@ -1,9 +1,13 @@
 """Bright sources measured together: which visibilities tell how they couple."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from dsa110_contimg.selfcal.source_measurement import _drawn, _uniform
+from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
+from dsa110_contimg.selfcal.source_measurement import _drawn, _uniform, measure_sources
+from dsa110_contimg.visibilities import NoiseScale
 
 
 @pytest.mark.parametrize("per_row", [0.01, 0.7, 3.2])
@@ -37,3 +41,25 @@ def test_neighbouring_rows_have_nothing_in_common():
     other = _uniform(rows, np.ones_like(rows))
     for a, b in ((u[1:], u[:-1]), (u, other), (u[96:], u[:-96])):
         assert abs(np.corrcoef(a, b)[0, 1]) < 0.02
+
+
+def test_where_few_are_bright_all_together_tell_the_scale(data, solved):
+    listed = data.catalog_model
+    factor = np.where(np.arange(len(listed)) < 3, 1.0, 1 / 2.8)
+    sky = replace(listed.sky, flux_jy=listed.sky.flux_jy * factor)
+    few_right = replace(listed, sky=sky, apparent_jy=listed.apparent_jy * factor)
+
+    def measured(catalogue, louder):
+        noise = NoiseScale(solved.noise.variance * louder)
+        seen = SkyVisibilities(catalogue)
+        return measure_sources(data, solved.weights, seen, solved.last.tables, catalogue, noise)
+
+    louder = 500.0
+    found = measured(few_right, louder)
+    assert found.together
+    assert found.n_good < 8
+    assert found.scale == pytest.approx(2.8, rel=0.15)
+    assert found.ratio[0] == pytest.approx(1 / found.scale, rel=0.1)
+    # Of fluxes that are right, and of noise, nothing is to be told.
+    assert measured(listed, 10 * louder) is None
+    assert measured(few_right, 1e6) is None

@@ -46,17 +46,13 @@ def said_of_baselines(found: BaselineCheck, names: tuple[str, ...]) -> tuple[Fin
     said = []
     east, north = (float(np.degrees(x) * 60) for x in found.turned_rad)
     if found.turned:
-        where = f"UVW is that of the antennas' positions {found.late_s:+.0f} s from TIME"
+        seen = f"{abs(east):.1f} arcmin {'east' if east > 0 else 'west'}"
+        where = f"UVW is that of the antennas' positions {found.late_s:+.0f} s from TIME, or seen from {seen}"
         if abs(north) > 1 and abs(north) > 0.1 * abs(east):
-            where = (
-                f"UVW is that of the antennas' positions seen from {east:+.1f} arcmin east and {north:+.1f} "
-                "arcmin north of the phase centre"
-            )
-        else:
-            where += f", or of a phase centre {east:+.1f} arcmin further east"
-        said.append(
-            Finding("uvw", f"{where}: check the times and the phase centre, for the sky is as far off")
-        )
+            across = f"{abs(north):.1f} arcmin {'north' if north > 0 else 'south'}"
+            where = f"UVW is that of the antennas' positions seen from {seen} and {across}"
+        text = f"{where} of the phase centre: check both, for one is wrong by as much"
+        said.append(Finding("uvw", text))
     elif not found.agrees:
         text = (
             f"UVW puts antennas {found.off_m:.2g} m from their positions in the median, whatever the time "

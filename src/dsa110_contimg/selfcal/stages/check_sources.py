@@ -12,6 +12,7 @@ from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.selfcal.acceptance import MIN_SOLVED_FRACTION
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.findings import (
+    LEAVES_MUCH,
     Finding,
     carried,
     coherent,
@@ -71,6 +72,9 @@ def check_sources(data: CalibrationData, state: CalState, config: SelfCalConfig,
     check = _with_all_sources(check, data, state, 0.0 if found is None else found.resolution_rad)
     log.note(_said(check) if found else "held-out sources: one source holds all the flux; the image decides")
     check = _with_common_offset(check, state, listed)
+    if state.last.chi2_heldout > LEAVES_MUCH:
+        # Faint sources say little for gains that leave much of the data unexplained.
+        check = replace(check, together=Estimate())
     half_power = listed.beam.fwhm_rad(listed.freq_hz) / 2
     findings = findings_of(
         check,
