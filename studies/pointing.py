@@ -25,6 +25,8 @@ from dsa110_contimg.simulate import Truth, simulate
 from dsa110_contimg.sky import angular_separation
 
 ERRORS_DEG = (0.0, 0.1, 0.2, 0.3)
+#: Sources whose flux the noise lets be known to this fraction tell the scatter.
+BRIGHT = 0.05
 
 
 def main(folder: Path, antennas: int = 96, dumps: int = 24) -> None:
@@ -74,7 +76,8 @@ def _outer(run: SelfCalResult, truth: Truth) -> float:
     away = angular_separation(np.radians(table["ra_deg"]), np.radians(table["dec_deg"]), *middle)
     power = truth.beam.power(away, truth.freq_hz.mean())[:, 0]
     ratio = np.asarray(table["ratio"], dtype=float)
-    used = np.isfinite(ratio) & (power < 0.5) & (power > 0.2)
+    bright = np.asarray(table["ratio_error"], dtype=float) < BRIGHT
+    used = np.isfinite(ratio) & bright & (power < 0.5) & (power > 0.2)
     return (
         float(1.4826 * np.median(np.abs(ratio[used] - np.median(ratio[used])))) if used.sum() > 4 else np.nan
     )

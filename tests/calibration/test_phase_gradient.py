@@ -5,7 +5,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from dsa110_contimg.calibration.phase_gradient import phase_gradient
+from dsa110_contimg.calibration.gains import Gains, GainTable
+from dsa110_contimg.calibration.phase_gradient import delay_gradient, phase_gradient
 from dsa110_contimg.predict.direct import predict_reference
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 
@@ -126,3 +127,39 @@ def test_of_too_few_antennas_nothing_is_said(rng, uv, n):
     assert found.n_antennas == n
     assert np.isinf(found.error_rad)
     assert found.coherence == 0
+
+
+def table_of_delays(delay_s):
+    """Delays of antennas as a table of two windows, with a phase of any size on each antenna."""
+    phase = np.random.default_rng(3).uniform(0, 2 * np.pi, delay_s.size)
+    gains = {}
+    for spw, freq in enumerate(np.array([[1.32e9, 1.38e9], [1.42e9, 1.48e9]])):
+        gain = np.exp(1j * (phase[:, None] + 2 * np.pi * delay_s[:, None] * freq))[None, :, :, None]
+        flat = np.ones_like(gain, dtype=float)
+        one = np.zeros(1, dtype=int)
+        gains[spw] = Gains(
+            time_s=np.zeros(1),
+            interval_s=np.ones(1),
+            freq_hz=freq,
+            gain=np.repeat(gain, 2, axis=3),
+            flag=np.zeros((*gain.shape[:3], 2), bool),
+            error=np.repeat(flat, 2, axis=3),
+            snr=np.repeat(flat, 2, axis=3),
+            reference_antenna=one,
+            field_id=one,
+            scan=one,
+        )
+    return GainTable(kind="B Jones", gains=gains)
+
+
+def test_delays_of_a_shift_are_told_from_others(rng, uv):
+    uv_m = 0.214 * uv
+    shift = np.array([900.0, -700.0]) * ARCSEC
+    of_shift = uv_m[0] @ shift / SPEED_OF_LIGHT
+    found = delay_gradient([table_of_delays(of_shift + 2e-10 * rng.standard_normal(N_ANTENNAS))], uv_m)
+    assert found.chance < 1e-6
+    assert found.shift_rad == pytest.approx(tuple(shift), abs=6 * found.error_rad + 10 * ARCSEC)
+    for few in (8, 12, N_ANTENNAS):
+        other = delay_gradient([table_of_delays(1e-8 * rng.standard_normal(few))], uv_m[:, :few])
+        assert other.chance > 1e-3
+    assert delay_gradient([], uv_m) is None

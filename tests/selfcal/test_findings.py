@@ -49,8 +49,8 @@ STILL = PhaseGradient((0.5 * ARCSEC, 0.0), 0.3 * ARCSEC, 0.99, 0.99, 60)
 NEAR = Carried()
 
 
-def found(check=HEALTHY, gradient=STILL, spectra=NEAR):
-    return findings_of(check, gradient, HALF_POWER, spectra)
+def found(check=HEALTHY, gradient=STILL, spectra=NEAR, delays=None):
+    return findings_of(check, gradient, HALF_POWER, spectra, delays=delays)
 
 
 def changed(**values):
@@ -331,3 +331,23 @@ def test_a_model_of_the_users_own_is_carried_from_its_own_frequency(tmp_path):
             spectral_index=-0.7,
         )
         assert carried(listed).too_far is far
+
+
+def test_delays_of_a_sky_elsewhere_refuse():
+    shifted = PhaseGradient((600 * ARCSEC, 0.0), 5 * ARCSEC, 0.995, 0.2, 20)
+    (finding,) = found(HEALTHY, None, delays=shifted)
+    assert (finding.kind, finding.status) == ("shifted", "refused")
+    assert "delays" in finding.text
+    assert "10.0 arcmin" in finding.text
+    # Delays of antennas scatter: so many have some gradient.
+    assert not found(HEALTHY, None, delays=replace(shifted, coherence=0.6))
+    assert not found(HEALTHY, None, delays=replace(shifted, shift_rad=(5 * ARCSEC, 0.0)))
+
+
+def test_wrong_fluxes_of_a_few_are_not_another_sky():
+    few = replace(HEALTHY, n_sources=3, n_agreeing=0, recovered=Estimate(0.4, 0.05))
+    (finding,) = found(replace(few, together=Estimate(1.03, 0.08)))
+    assert (finding.kind, finding.status) == ("recovered", "")
+    assert "brightest sources" in finding.text
+    assert found(few)[0].status == "refused"
+    assert found(replace(few, together=Estimate(0.05, 0.08)))[0].status == "refused"

@@ -15,6 +15,8 @@ from dsa110_contimg.selfcal.sky_check import (
     RecoveredHalf,
     SkyCheck,
     check_sky,
+    median_of_all,
+    robust_fit,
 )
 from dsa110_contimg.sky import AiryBeam
 
@@ -299,3 +301,34 @@ def test_one_window_or_three_dumps_have_no_trend(rng):
     said = check(heldout(rng, halves=(few, few)))
     assert np.isnan(said.time_trend.value)
     assert np.isnan(said.frequency_trend.value)
+
+
+def test_a_few_bright_sources_do_not_outvote_all_others(rng):
+    error = np.concatenate([np.full(3, 0.004), rng.uniform(0.2, 1.0, 190)])
+    true = np.concatenate([np.ones(3), np.full(190, 2.8)])
+    found = median_of_all(true + error * rng.standard_normal(193), error)
+    assert abs(found.value - 2.8) < SIGMAS * found.error < 0.5
+    # Of another sky they have nothing.
+    nothing = median_of_all(np.where(true == 1, 1.0, 0.0) + error * rng.standard_normal(193), error)
+    assert abs(nothing.value) < SIGMAS * nothing.error
+    assert not np.isfinite(median_of_all(np.ones(7), np.full(7, 0.01)).value)
+
+
+def test_few_values_do_not_make_a_trend():
+    rng, beyond = np.random.default_rng(5), 0
+    for _ in range(400):
+        design = np.stack([np.ones(10), *rng.standard_normal((3, 10))], axis=1)
+        values = rng.standard_normal(10)
+        values[:2] += 10
+        solution, error = robust_fit(design, values, np.ones(10))
+        beyond += int((np.abs(solution[1:]) > SIGMAS * error[1:]).any())
+    assert beyond < 400 * 0.03
+
+
+def test_all_together_speak_where_few_are_bright():
+    rng = np.random.default_rng(2)
+    found = heldout(rng, n=100, halves=(half(0.4), half(0.4)), error=0.3, scatter=0.0)
+    check = check_sky(found, BEAM, FREQ_HZ)
+    assert check.n_sources == 0
+    assert check.together.beyond(1.0, SIGMAS) is False
+    assert check.together.error < 0.1

@@ -7,7 +7,13 @@ import pytest
 
 from dsa110_contimg.compare.score import true_gain_tables
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
-from dsa110_contimg.selfcal.source_measurement import FitLimits, _drawn, _uniform, fit_sources
+from dsa110_contimg.selfcal.source_measurement import (
+    FitLimits,
+    _drawn,
+    _uniform,
+    fit_sources,
+    measure_sources,
+)
 from dsa110_contimg.simulate import Truth
 from dsa110_contimg.sky import angular_separation
 from dsa110_contimg.visibilities import NoiseScale
@@ -70,3 +76,25 @@ def test_sidelobes_of_what_no_model_has_are_not_taken_for_changes_of_others(tmp_
         assert fit.coupling.matrix.shape == (180, 180)
         off.append(np.std((fit.ratio - true[chosen]) * listed.apparent_jy[chosen]))
     assert off[1] < 0.2 * off[0], off
+
+
+def test_where_few_are_bright_all_together_tell_the_scale(data, solved):
+    listed = data.catalog_model
+    factor = np.where(np.arange(len(listed)) < 3, 1.0, 1 / 2.8)
+    sky = replace(listed.sky, flux_jy=listed.sky.flux_jy * factor)
+    few_right = replace(listed, sky=sky, apparent_jy=listed.apparent_jy * factor)
+
+    def measured(catalogue, louder):
+        noise = NoiseScale(solved.noise.variance * louder)
+        seen = SkyVisibilities(catalogue)
+        return measure_sources(data, solved.weights, seen, solved.last.tables, catalogue, noise)
+
+    louder = 500.0
+    found = measured(few_right, louder)
+    assert found.together
+    assert found.n_good < 8
+    assert found.scale == pytest.approx(2.8, rel=0.15)
+    assert found.ratio[0] == pytest.approx(1 / found.scale, rel=0.1)
+    # Of fluxes that are right, and of noise, nothing is to be told.
+    assert measured(listed, 10 * louder) is None
+    assert measured(few_right, 1e6) is None

@@ -7,6 +7,7 @@ sky was before them: the image of the antennas' phasors has its peak there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,10 @@ import scipy.fft
 import scipy.optimize
 
 from dsa110_contimg.array_types import Bool, Complex, Float
+from dsa110_contimg.calibration.gains import GainTable
+from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 
-__all__ = ["PhaseGradient", "phase_gradient"]
+__all__ = ["PhaseGradient", "delay_gradient", "phase_gradient"]
 
 #: Pixels along a side of the image of the antennas' phasors, and in its resolution.
 PIXELS, OVERSAMPLING = 1024, 4.0
@@ -46,6 +49,14 @@ class PhaseGradient:
     coherence: float
     coherence_as_is: float
     n_antennas: int
+
+    @property
+    def chance(self) -> float:
+        """Upper bound of the probability that random phases add up so well at some place of the image."""
+        n, r = self.n_antennas, self.coherence
+        places = (PIXELS / OVERSAMPLING) ** 2
+        # Rayleigh's law, and the volume of the phases that differ by as little where they hardly do.
+        return float(places * min(np.exp(-n * r**2), (2 * (1 - r)) ** ((n - 1) / 2)))
 
 
 def phase_gradient(gain: Complex, solved: Bool, uv_wavelengths: Float) -> PhaseGradient:
@@ -94,6 +105,38 @@ def phase_gradient(gain: Complex, solved: Bool, uv_wavelengths: Float) -> PhaseG
     scatter = np.sqrt(-2 * np.log(np.clip(at_best, 1e-6, 1 - 1e-9)))
     error = float(scatter / (2 * np.pi * max(extent, 1e-9) * np.sqrt(n)))
     return PhaseGradient((float(shift[0]), float(shift[1])), error, at_best, coherence(np.zeros(2)), n)
+
+
+def delay_gradient(tables: Sequence[GainTable], uv_m: Float) -> PhaseGradient | None:
+    """Fit the gradient of the delays over the array: that of a sky that was elsewhere.
+
+    Phases of antennas may be anything, and hold a shift of the sky as well as their own errors. Delays hold
+    it too, and add up to it only if it is there.
+
+    Parameters
+    ----------
+    tables : sequence of GainTable
+        Delays or bandpass of all windows; the first table counts.
+    uv_m : ndarray, shape (ntime, nant, 2)
+        Antenna coordinates u and v in metres.
+
+    Returns
+    -------
+    PhaseGradient or None
+        None without a table, or one of one frequency.
+    """
+    if not tables:
+        return None
+    gains = sorted(tables[0].gains.values(), key=lambda g: float(g.freq_hz.min()))
+    low, high = gains[0], gains[-1]
+    first, last = int(np.argmin(low.freq_hz)), int(np.argmax(high.freq_hz))
+    apart = float(high.freq_hz[last] - low.freq_hz[first])
+    if not apart > 0:
+        return None
+    turned = high.gain[:1, :, last] * np.conj(low.gain[:1, :, first])
+    solved = ~(high.flag[:1, :, last] | low.flag[:1, :, first])
+    middle = uv_m[len(uv_m) // 2]
+    return phase_gradient(turned, solved, middle[None] * apart / SPEED_OF_LIGHT)
 
 
 def _brightest_pixel(unit: Complex, uv: Float) -> Float:

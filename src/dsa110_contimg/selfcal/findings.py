@@ -22,6 +22,7 @@ __all__ = [
     "absurd_width",
     "carried",
     "coherent",
+    "elsewhere",
     "findings_of",
     "follows_from",
     "size_of_beam",
@@ -66,6 +67,11 @@ PURE, STAY = 2.0, 0.3
 BEAM_WIDTH, BEAM_CENTRE, ABSURD_WIDTH = 0.03, 0.05, 0.4
 #: Beams further off than this from an input without a position may be a shifted sky.
 FAR_OFF = 0.1
+#: What it may be that puts a beam elsewhere.
+EITHER = (
+    "either the dishes point there, or the phase centre or the time is off and all positions are wrong by as "
+    "much; check the pointing, the phase centre and the times"
+)
 #: Errors by which a trend of the fluxes counts.
 TREND_SIGMAS = 3.5
 #: Changes of the recovered flux over the observation, and over the band.
@@ -76,6 +82,8 @@ OF_SOURCES = frozenset(
 )
 #: Kinds that say of what a beam of another width leaves that it is another sky.
 OF_SKY = frozenset(("sky", "recovered", "shifted", "rotated"))
+#: Probability below which delays do not have a gradient by chance.
+BY_CHANCE = 1e-4
 #: From this coherence of its antenna phases on, and for an array of some antennas, an input has a position.
 COHERENT, FEWEST_ANTENNAS = 0.8, 8
 #: Where less than this part of the flux is measured near the observed frequency, there is no flux scale.
@@ -135,7 +143,7 @@ class Finding:
     kind : str
         One word for programs: sky, recovered, input, few, rotated, stretched, sheared, shifted, beam_width,
         beam_centre, beam_corrected, bandpass_edges, dish, polarisation, unsolved, time, frequency,
-        extrapolated, unexplained, position, scale, untouched, noise.
+        extrapolated, unexplained, position, scale, untouched, noise, uvw, positions.
     text : str
         What was found, the likely cause and what to do, without a full stop.
     status : str
@@ -159,6 +167,7 @@ def findings_of(
     half_power_rad: float,
     spectra: Carried = Carried(),
     beam: PrimaryBeam | None = None,
+    delays: PhaseGradient | None = None,
 ) -> tuple[Finding, ...]:
     """Say what speaks against a run.
 
@@ -174,6 +183,8 @@ def findings_of(
         How well the catalogue's fluxes are known at the frequency of the data.
     beam : PrimaryBeam, optional
         The assumed beam, for the diameter to give in place of its.
+    delays : PhaseGradient or None, optional
+        How far the delays that were solved for move the sky.
 
     Returns
     -------
@@ -182,7 +193,7 @@ def findings_of(
     """
     found = [
         *_sky(check, spectra.error),
-        *_shift(check, gradient, half_power_rad),
+        *(_of_delays(delays) or _shift(check, gradient, half_power_rad)),
         *_displacements(check, half_power_rad),
         *_beam(check, beam),
         *_start(check),
@@ -282,6 +293,17 @@ def _sky(check: SkyCheck, spectral_error: float) -> list[Finding]:
             "check its brightest sources"
         )
         return [Finding("recovered", text)]
+    if (
+        not low <= flux.value <= high
+        and low <= check.together.value <= high
+        and not check.together.beyond(1.0, 3.0)
+        and check.together.error * SIGNIFICANT < 1
+    ):
+        text = (
+            f"{said}, most of which is that of a few, though all together have {check.together.value:.2f} +- "
+            f"{check.together.error:.2f} in the median: check the brightest sources of the catalogue"
+        )
+        return [Finding("recovered", text)]
     if flux.value < NOT_THERE and flux.value + 3 * flux.error < low:
         return [Finding("sky", f"{said}: the sky is not the catalogue's", "refused")]
     if not low <= flux.value <= high and flux.beyond(1.0, 3.0):
@@ -334,12 +356,50 @@ def _shift(check: SkyCheck, gradient: PhaseGradient | None, half_power_rad: floa
     if gradient is not None and coherent(gradient):
         # The sky is where the input has it: it is the dishes that point elsewhere.
         return [Finding("beam_centre", f"{where}: check the pointing")]
-    text = (
-        f"{where}: either the dishes point there, or the phase centre is off and all positions are wrong by "
-        "as much; check the pointing and the phase centre"
-    )
     far = off > FAR_OFF * np.degrees(half_power_rad) * 60
-    return [Finding("beam_centre", text, "refused" if far else "")]
+    return [Finding("beam_centre", f"{where}: {EITHER}", "refused" if far else "")]
+
+
+def elsewhere(
+    off_rad: float, half_power_rad: float, chi2_assumed: float, chi2_there: float
+) -> Finding | None:
+    """Say of an input without a position that held-out channels put the beam elsewhere.
+
+    Parameters
+    ----------
+    off_rad : float
+        How far from where it is assumed.
+    half_power_rad : float
+        Radius of half power.
+    chi2_assumed, chi2_there : float
+        What is left of held-out channels with the beam at either place.
+
+    Returns
+    -------
+    Finding or None
+        None for what is too near to matter.
+    """
+    if not off_rad > FAR_OFF * half_power_rad:
+        return None
+    text = (
+        f"held-out channels put the beam {np.degrees(off_rad) * 60:.0f} arcmin from where it is assumed "
+        f"(chi2 {chi2_there:.3g} in the place of {chi2_assumed:.3g}): {EITHER}"
+    )
+    return Finding("beam_centre", text, "refused")
+
+
+def _of_delays(delays: PhaseGradient | None) -> list[Finding]:
+    """Tell whether delays are those of a sky elsewhere, which neither phases nor dishes can make of them."""
+    if delays is None or delays.n_antennas < FEWEST_ANTENNAS or not delays.chance < BY_CHANCE:
+        return []
+    size = float(np.hypot(*delays.shift_rad))
+    if not size > max(SHIFTED, SIGNIFICANT * delays.error_rad):
+        return []
+    text = (
+        f"the delays of the antennas are those of a sky {np.degrees(size) * 60:.1f} arcmin from where the "
+        "catalogue has it: check the phase centre and the time"
+    )
+    return [Finding("shifted", text, "refused")]
 
 
 def _is_turned(check: SkyCheck, half_power_rad: float) -> bool:

@@ -22,6 +22,7 @@ from dsa110_contimg.imaging.obs_context import enough_baselines
 from dsa110_contimg.progress import LogProgress, Progress
 from dsa110_contimg.selfcal import seeded, unseeded
 from dsa110_contimg.selfcal.antenna_report import antenna_report, antenna_verdicts, when_lost
+from dsa110_contimg.selfcal.array_findings import array_findings
 from dsa110_contimg.selfcal.beam_width import solved_with_width
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.findings import Finding
@@ -186,6 +187,9 @@ def _calibrated(
         for told in (*listed.notes, *([listed.spectra.sentence()] if listed.spectra else [])):
             log.note(told)
     state = CalState(weights=data.nominal_weights(), findings=notes_before(params, log))
+    for finding in array_findings(params.reader):
+        log.note(finding.text)
+        state = replace(state, findings=(*state.findings, finding))
     if listed is not None and config.solve_beam_width:
         measured = (*seeded.SOLVE, flux_scale)
         params, data, state = solved_with_width(measured, params, data, state, log)

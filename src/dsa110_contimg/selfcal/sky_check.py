@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import stats
 
 from dsa110_contimg.array_types import Bool, Float, Int
 from dsa110_contimg.calibration.gains import GainTable
@@ -23,6 +24,7 @@ __all__ = [
     "beam_trends",
     "check_sky",
     "displacement",
+    "median_of_all",
     "robust_fit",
     "width_misfit",
 ]
@@ -39,6 +41,8 @@ FEWEST_SOURCES = 8
 MANY_AGREE = 0.6
 #: Sources further out than this, in units of the radius of half power, say little of the beam's width.
 OUTERMOST = 1.3
+#: Where all sources are taken together none counts for more than one whose flux is known to this fraction.
+TOGETHER_ERROR = 0.3
 #: Off by more than this in flux (fraction) or position, and by `SIGNIFICANT` errors, a source does not agree.
 AGREES_FLUX, AGREES_ARCSEC, SIGNIFICANT = 0.25, 3.0, 5.0
 #: Nor does what no catalogue lists let a source be placed better than within this fraction of the resolution.
@@ -53,6 +57,8 @@ WIDTH_STEPS = 6
 MAD_TO_SIGMA = 1.4826
 #: Passes of a fit that leaves out what is further than this many times the scatter.
 PASSES, CLIP = 5, 3.0
+#: An error of few values is one by which so many standard errors are as rare as of many.
+SIGMAS_MEANT = 3.5
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,9 @@ class SkyCheck:
         Flux of held-out sources over the catalogue's: the median of those measured one by one, or all their
         flux together where that is known better; not a number where the sky model has no half that tells of
         the other.
+    together : Estimate
+        Median flux of all held-out sources, also those too faint to be looked at one by one, where there are
+        too few others; not numbers else.
     taken : float
         Fraction of that flux that gains solved on the other half take up, as they do of the model itself: the
         median may be too low by as much. Zero where all flux together is known better, which is corrected
@@ -179,6 +188,7 @@ class SkyCheck:
     """
 
     recovered: Estimate = Estimate()
+    together: Estimate = Estimate()
     taken: float = 0.0
     phased: Estimate = Estimate()
     phased_input: float = float("nan")
@@ -241,8 +251,12 @@ def check_sky(found: HeldoutSources, beam: PrimaryBeam, freq_hz: float) -> SkyCh
         time_trend=_trend([half.by_time for half in parts], weight),
         frequency_trend=_trend([half.by_spw for half in parts], weight),
     )
-    used = (found.ratio_error * MIN_SNR < 1) & np.isin(found.half, telling)
+    of_telling = np.isin(found.half, telling)
+    used = (found.ratio_error * MIN_SNR < 1) & of_telling
     n = int(np.count_nonzero(used))
+    if n < FEWEST_SOURCES:
+        together = median_of_all(found.ratio[of_telling], found.ratio_error[of_telling])
+        basic = replace(basic, together=together)
     if n == 0:
         return basic
     ratio, error, shift, shift_error, lm = (
@@ -274,6 +288,33 @@ def check_sky(found: HeldoutSources, beam: PrimaryBeam, freq_hz: float) -> SkyCh
         stretch=stretch,
         shear=shear,
     )
+
+
+def median_of_all(ratio: Float, error: Float) -> Estimate:
+    """Find the weighted median of sources' fluxes over the catalogue's.
+
+    A few bright sources whose fluxes are wrong set the scale of gains. All others have it in common then,
+    which they tell together though none does alone.
+
+    Parameters
+    ----------
+    ratio, error : ndarray, shape (n,)
+        Fluxes over those of the catalogue, and their errors.
+
+    Returns
+    -------
+    Estimate
+        Not numbers where fewer than `FEWEST_SOURCES` hold the weight.
+    """
+    seen = np.isfinite(ratio) & np.isfinite(error)
+    order = np.flatnonzero(seen)[np.argsort(ratio[seen], kind="stable")]
+    weight = 1 / (error[order] ** 2 + TOGETHER_ERROR**2)
+    total = float(weight.sum())
+    if not total**2 >= FEWEST_SOURCES * (weight**2).sum() > 0:
+        return Estimate()
+    middle = float(ratio[order][np.searchsorted(np.cumsum(weight), total / 2)])
+    # The error of a median is 1.25 times that of a mean.
+    return Estimate(middle, 1.25 / float(np.sqrt(total)))
 
 
 def agreeing(
@@ -447,7 +488,18 @@ def robust_fit(design: Float, values: Float, weight: Float) -> tuple[Float, Floa
         scatter = MAD_TO_SIGMA * float(np.median(np.abs(left)))
         kept = np.abs(left) <= CLIP * max(scatter, 1e-12)
     w = root * kept
-    freedom = max(1, int(kept.sum()) - design.shape[1])
-    variance = float((left[kept] ** 2).sum()) / freedom
+    freedom = int(kept.sum()) - design.shape[1]
+    if freedom < 1:
+        return solution, np.full(design.shape[1], np.inf)
+    # What was left out is not known to be wrong: as of any estimate that rejects, by Huber's formula.
+    variance = float((left[kept] ** 2).sum()) / freedom * kept.size / int(kept.sum())
     covariance = np.linalg.pinv((design * w[:, None]).T @ (design * w[:, None]))
-    return solution, np.sqrt(np.maximum(np.diag(covariance) * variance, 0.0))
+    return solution, np.sqrt(np.maximum(np.diag(covariance) * variance, 0.0)) * _few(freedom)
+
+
+def _few(freedom: int) -> float:
+    """Give the factor by which few degrees of freedom widen an error, at so many sigma as count.
+
+    The scatter is from the same few values: what is `SIGMAS_MEANT` of them is as rare as of a Gaussian then.
+    """
+    return float(stats.t.isf(stats.norm.sf(SIGMAS_MEANT), freedom) / SIGMAS_MEANT)

@@ -21,6 +21,7 @@ from dsa110_contimg.imaging import stokes_i
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.data_weights import DataWeights
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
+from dsa110_contimg.selfcal.sky_check import median_of_all
 from dsa110_contimg.sky import ApparentSky
 from dsa110_contimg.sky.apparent_sky import joined
 from dsa110_contimg.sky.components import ARCSEC
@@ -44,6 +45,9 @@ SAMPLES_AT_ONCE = 4096
 SHORTEST = 0.2
 #: With fewer sources a median says little.
 FEWEST_SOURCES = 8
+#: Where fewer are above `MIN_SNR` all sources together tell the flux scale, if it is off by more than this
+#: fraction and so many errors; after that also less. Nothing but noise limits their fluxes then.
+TOGETHER_LEAST, TOGETHER_SIGMAS, TOGETHER_PRIOR = 0.25, 4.0, 10.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,11 +66,13 @@ class SourceMeasurement:
     good : ndarray of bool, shape (n,)
         True where the signal to noise is above `MIN_SNR`.
     scale : float
-        Median of measured over catalogue flux: what the flux scale is off by.
+        Median of measured over catalogue flux of the good ones, or of all: what the flux scale is off by.
     offset_rad : (float, float)
         Median shift in l and m: what the positions are off by.
     coupling : Coupling or None
         How these sources disturb each other, for the next measurement of the same.
+    together : bool
+        Whether `scale` is the median of all, most of which can only be seen together.
     """
 
     index: Int
@@ -78,6 +84,7 @@ class SourceMeasurement:
     scale: float
     offset_rad: tuple[float, float]
     coupling: Coupling | None = None
+    together: bool = False
 
     @property
     def n_good(self) -> int:
@@ -235,6 +242,7 @@ def measure_sources(
     noise: NoiseScale,
     *,
     before: SourceMeasurement | None = None,
+    rescaled: bool = False,
 ) -> SourceMeasurement | None:
     """Measure flux and position of the bright catalogue sources on the calibrated data, all together.
 
@@ -244,11 +252,13 @@ def measure_sources(
         As of :func:`fit_sources`.
     before : SourceMeasurement, optional
         An earlier measurement of the same sources in the same data.
+    rescaled : bool, optional
+        Whether the flux scale is known to have been off.
 
     Returns
     -------
     SourceMeasurement or None
-        None if there are too few bright sources for a median.
+        None if there are too few bright sources for a median, and all together do not tell another scale.
     """
     chosen = np.flatnonzero(catalogue.sky.is_point)[:MOST_SOURCES]
     if chosen.size < FEWEST_SOURCES:
@@ -256,9 +266,20 @@ def measure_sources(
     known = None if before is None else before.coupling
     fit = fit_sources(data, weights, model, tables, catalogue, chosen, noise, known=known)
     good = fit.good
-    if np.count_nonzero(good) < FEWEST_SOURCES:
-        return None
-    scale, middle = float(np.median(fit.ratio[good])), np.median(fit.shift_rad[good], axis=0)
+    together = bool(np.count_nonzero(good) < FEWEST_SOURCES)
+    if together:
+        limits = FitLimits(prior_flux=TOGETHER_PRIOR)
+        fit = fit_sources(data, weights, model, tables, catalogue, chosen, noise, limits, known=fit.coupling)
+        told = median_of_all(fit.ratio, fit.ratio_error)
+        least, sigmas = (0.0, 1.0) if rescaled else (TOGETHER_LEAST, TOGETHER_SIGMAS)
+        # Of a sky that is not there all but the sources that the gains are from have nothing.
+        seen = told.value > TOGETHER_SIGMAS * told.error and told.beyond(1.0, sigmas)
+        if not (seen and abs(np.log(told.value)) > np.log(1 + least)):
+            return None
+        # Where faint sources are is not known well enough to move the sky.
+        good, scale, middle = fit.good, told.value, np.zeros(2)
+    else:
+        scale, middle = float(np.median(fit.ratio[good])), np.median(fit.shift_rad[good], axis=0)
     return SourceMeasurement(
         index=chosen,
         ratio=fit.ratio / scale,
@@ -269,6 +290,7 @@ def measure_sources(
         scale=scale,
         offset_rad=(float(middle[0]), float(middle[1])),
         coupling=fit.coupling,
+        together=together,
     )
 
 

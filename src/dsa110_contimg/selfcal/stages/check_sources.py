@@ -8,13 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from dsa110_contimg.calibration.apply import gains_at_times
-from dsa110_contimg.calibration.phase_gradient import PhaseGradient, phase_gradient
+from dsa110_contimg.calibration.phase_gradient import PhaseGradient, delay_gradient, phase_gradient
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.selfcal.acceptance import MIN_SOLVED_FRACTION
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.findings import (
+    LEAVES_MUCH,
     Finding,
     carried,
+    coherent,
     findings_of,
     follows_from,
     unexplained,
@@ -26,9 +28,11 @@ from dsa110_contimg.selfcal.heldout_sources import (
     recovered_halves,
 )
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
+from dsa110_contimg.selfcal.other_centres import other_centre
 from dsa110_contimg.selfcal.other_widths import other_width, try_widths
 from dsa110_contimg.selfcal.sky_check import (
     AGREES_BEAMS,
+    Estimate,
     SkyCheck,
     agreeing,
     beam_trends,
@@ -72,13 +76,27 @@ def check_sources(data: CalibrationData, state: CalState, config: SelfCalConfig,
     check = SkyCheck() if found is None else check_sky(found, listed.beam, listed.freq_hz)
     check = _with_all_sources(check, data, state, 0.0 if found is None else found.resolution_rad)
     log.note(_said(check) if found else "held-out sources: one source holds all the flux; the image decides")
+    check = _with_common_offset(check, state, listed)
+    if state.last.chi2_heldout > LEAVES_MUCH:
+        # Faint sources say little for gains that leave much of the data unexplained.
+        check = replace(check, together=Estimate())
     half_power = listed.beam.fwhm_rad(listed.freq_hz) / 2
-    findings = findings_of(check, moved, half_power, carried(listed), listed.beam)
+    findings = findings_of(
+        check,
+        moved,
+        half_power,
+        carried(listed),
+        listed.beam,
+        delay_gradient(state.bandpass, data.reader.antenna_uv()),
+    )
     if state.input_score is not None:
         before, after = state.input_score.chi2_heldout, state.last.chi2_heldout
         findings = weightiest_first((*unexplained(check, before, after), *findings))
     if state.last.chi2_heldout > DOUBTFUL_CHI2 or any(f.kind in DOUBTFUL for f in findings):
         findings = _with_width(findings, data, state, config, log)
+        if not any(f.status for f in findings) and not coherent(moved):
+            elsewhere = other_centre(data, state, config, log)
+            findings = findings if elsewhere is None else (elsewhere, *findings)
     if state.distortion is not None:
         findings = tuple(
             replace(f, text=f"{f.text}; the sky model follows it") if f.kind in DISPLACED else f
@@ -108,6 +126,26 @@ def _with_width(
         # What the sources say of a width that is a little off is known better.
         return findings
     return weightiest_first((other, *(f for f in findings if not follows_from(other, f))))
+
+
+def _with_common_offset(check: SkyCheck, state: CalState, listed: ApparentSky) -> SkyCheck:
+    """Say where the beam is found to point with the offset that all antennas were found to have.
+
+    The fluxes were measured through beams that have it. What the mean of dishes that differ is off by is
+    uncertain by chance, too.
+    """
+    beams = None if state.sky_model is None else state.sky_model.antenna_beams
+    if beams is None or beams is listed.antenna_beams:
+        return check
+    had = np.zeros(2) if listed.antenna_beams is None else listed.antenna_beams.common_rad
+    minutes = np.degrees(beams.common_rad - had) * 60
+    own = beams.offset_rad - beams.common_rad
+    chance = float(np.degrees(np.sqrt(np.mean(own**2) / len(own))) * 60)
+    centre = tuple(
+        Estimate(float(np.nan_to_num(left.value) + off), float(np.hypot(np.nan_to_num(left.error), chance)))
+        for left, off in zip(check.pointing_arcmin, minutes, strict=True)
+    )
+    return replace(check, pointing_arcmin=(centre[0], centre[1]))
 
 
 def _said(check: SkyCheck) -> str:

@@ -64,14 +64,15 @@ def flux_scale(data: CalibrationData, state: CalState, config: SelfCalConfig, lo
             )
             state = replace(state, sky_differs=True)
             break
-        state = replace(state, measured=measured)
+        state = state if measured.together else replace(state, measured=measured)
         east, north = (float(np.degrees(x) * 3600) for x in measured.offset_rad)
         in_place = max(NEAR_ARCSEC, NEAR_BEAMS * data.resolution_rad / ARCSEC)
         near = abs(measured.scale - 1) < NEAR_SCALE and np.hypot(east, north) < in_place
         if near and gained < NEAR_CHI2:
             break
+        which = f"all {measured.index.size}" if measured.together else f"{measured.n_good} bright"
         log.note(
-            f"{measured.n_good} bright catalogue sources: flux scale off by "
+            f"{which} catalogue sources: flux scale off by "
             f"{100 * (measured.scale - 1):+.1f} %, position by {east:+.2f}, {north:+.2f} arcsec; "
             "rescaled to the median catalogue flux and position"
         )
@@ -89,7 +90,8 @@ def flux_scale(data: CalibrationData, state: CalState, config: SelfCalConfig, lo
             break
         trial = replace(trial, components=added)
         gained = improvement(state, trial)
-        first = state.flux_scale or FluxScale(measured.n_good, measured.scale, (east, north))
+        n = measured.index.size if measured.together else measured.n_good
+        first = state.flux_scale or FluxScale(n, measured.scale, (east, north))
         state = replace(trial, flux_scale=first)
     # All intervals once more, against the model as it is now.
     return solve_rounds(data, state, config, log) if gained < np.inf else state
@@ -97,6 +99,9 @@ def flux_scale(data: CalibrationData, state: CalState, config: SelfCalConfig, lo
 
 def _agree(measured: SourceMeasurement) -> bool:
     """Whether the sources agree among themselves: the brightest, which set the amplitudes, are wrong then."""
+    if measured.together:
+        # They would have nothing in common of a sky that is not there.
+        return True
     off = np.abs(measured.ratio[measured.good] - 1)
     return measured.scale > 0 and measured.n_good >= MANY_AGREE and float(np.median(off)) < AGREE
 
@@ -108,7 +113,16 @@ def _measure(
     with log.timed("measure"):
         tables, noise = state.last.tables, state.noise_and_sidelobes
         before = state.measured
-        return measure_sources(data, state.weights, state.model, tables, catalogue, noise, before=before)
+        return measure_sources(
+            data,
+            state.weights,
+            state.model,
+            tables,
+            catalogue,
+            noise,
+            before=before,
+            rescaled=state.flux_scale is not None,
+        )
 
 
 def _in_place(components: ApparentSky, measured: SourceMeasurement, data: CalibrationData) -> ApparentSky:
