@@ -281,7 +281,7 @@ def test_help_and_version(capfd):
     assert run(capfd, "--version")[1].startswith("contimg ")
     status, out, _ = run(capfd, "selfcal", "--help")
     assert status == 0
-    assert "--no-seed" in out
+    assert "--[no-]seed" in out
 
 
 def test_users_import_paths():
