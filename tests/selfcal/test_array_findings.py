@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from casacore.tables import table
 
 from dsa110_contimg.selfcal.array_findings import array_findings, said_of_baselines
 from dsa110_contimg.visibilities.array_check import check_baselines
+from tests.selfcal.support import observe, open_data
 
 
 def checked(reader, late_s=0.0, moved_m=None):
@@ -31,3 +33,13 @@ def test_times_and_positions_that_are_off_are_told(data):
     (finding,) = said_of_baselines(checked(reader, moved_m=scattered), names)
     assert finding.kind == "positions"
     assert "median" in finding.text
+
+
+def test_of_dishes_that_stand_still_the_clock_is_looked_at(tmp_path):
+    ms, config = observe(tmp_path, drift=True, dumps=3, fields=1)
+    assert array_findings(open_data(ms, config).reader) == ()
+    with table(str(ms), readonly=False, ack=False) as main:
+        main.putcol("TIME", main.getcol("TIME") + 60.0)
+    (finding,) = array_findings(open_data(ms, config).reader)
+    assert finding.kind == "uvw"
+    assert "-60 s from TIME" in finding.text

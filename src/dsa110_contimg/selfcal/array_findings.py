@@ -10,21 +10,43 @@ from dsa110_contimg.visibilities.array_check import BaselineCheck, check_baselin
 
 __all__ = ["array_findings", "said_of_baselines"]
 
+#: How fast the right ascension of dishes that stand still grows, radians a second, and about as fast.
+SIDEREAL_RATE, ABOUT = 2 * np.pi / 86164.1, 0.1
 #: So many antennas are named.
 MOST_NAMED = 5
 
 
 def array_findings(reader: VisibilityReader) -> tuple[Finding, ...]:
-    """Hold UVW against the antennas' positions, the times and the phase centre.
+    """Hold UVW against the antennas' positions, the times and the phase centre, where dishes stand still.
+
+    There the time says where the beam is. Of dishes that follow the sky UVW is right or wrong by what the sky
+    says of it: observatories differ by arc minutes in how they reckon it from their clocks.
 
     Parameters
     ----------
     reader : VisibilityReader
         The data.
     """
+    if not _drifts(reader):
+        return ()
     antennas = reader.ms.antennas
-    found = check_baselines(reader.antenna_uv(), antennas.position_m, reader.times, *reader.phase_center)
+    found = check_baselines(
+        reader.antenna_uv(),
+        antennas.position_m,
+        reader.times,
+        *reader.phase_center,
+        scale=reader.ms.time_scale,
+    )
     return () if found is None else said_of_baselines(found, antennas.name)
+
+
+def _drifts(reader: VisibilityReader) -> bool:
+    """Whether the beam moves over the sky as fast as the Earth turns."""
+    if reader.times.size < 2:
+        return False
+    ra = np.unwrap(reader.pointing[:, 0])
+    rate = float(np.polyfit(reader.times - reader.times[0], ra, 1)[0])
+    return abs(rate / SIDEREAL_RATE - 1) < ABOUT
 
 
 def said_of_baselines(found: BaselineCheck, names: tuple[str, ...]) -> tuple[Finding, ...]:

@@ -72,7 +72,7 @@ class BaselineCheck:
 
 
 def check_baselines(
-    uv_m: Float, position_m: Float, time_s: Float, ra_rad: float, dec_rad: float
+    uv_m: Float, position_m: Float, time_s: Float, ra_rad: float, dec_rad: float, scale: str = "UTC"
 ) -> BaselineCheck | None:
     """Hold baselines against the positions of the antennas.
 
@@ -83,9 +83,11 @@ def check_baselines(
     position_m : ndarray, shape (nant, 3)
         ITRF positions.
     time_s : ndarray, shape (ntime,)
-        Dumps, seconds (MJD UTC).
+        Dumps, seconds (MJD).
     ra_rad, dec_rad : float
         Phase centre, ICRS radians.
+    scale : str
+        Time scale of the dumps, as casacore names it: UTC, or TAI.
 
     Returns
     -------
@@ -103,22 +105,29 @@ def check_baselines(
     chosen = np.unique(np.linspace(0, len(time_s) - 1, DUMPS).astype(int))
     found = _centred(uv_m[chosen][:, there])
     length = float(np.sqrt(np.mean(found**2)))
-    celestial = [position_m[there] @ _to_terrestrial(float(time_s[k])) for k in chosen]
+    celestial = [position_m[there] @ _to_terrestrial(float(time_s[k]), scale) for k in chosen]
 
-    def off(turned: Float) -> Float:
+    def off(turned: Float, sign: int) -> Float:
         u, v = _axes(ra_rad + turned[0] / np.cos(dec_rad), dec_rad + turned[1])
-        return _centred(np.stack([np.stack([p @ u, p @ v], axis=1) for p in celestial])) - found
+        return sign * _centred(np.stack([np.stack([p @ u, p @ v], axis=1) for p in celestial])) - found
 
     # Outlying antennas do not count for much.
-    scale = max(METRES, FRACTION * length)
-    solved = scipy.optimize.least_squares(
-        lambda x: off(x).ravel(), np.zeros(2), loss="cauchy", f_scale=scale, x_scale=1e-3
-    ).x
-    as_is, left = (np.hypot(*np.moveaxis(off(x), 2, 0)).max(axis=0) for x in (np.zeros(2), solved))
+    tolerance = max(METRES, FRACTION * length)
+
+    def fitted(sign: int) -> tuple[float, Float]:
+        fit = scipy.optimize.least_squares(
+            lambda x: off(x, sign).ravel(), np.zeros(2), loss="cauchy", f_scale=tolerance, x_scale=1e-3
+        )
+        return float(fit.cost), np.asarray(fit.x)
+
+    # Baselines from the second antenna to the first are as usual, with visibilities that are conjugated.
+    sign = min((1, -1), key=lambda k: fitted(k)[0])
+    _, solved = fitted(sign)
+    as_is, left = (np.hypot(*np.moveaxis(off(x, sign), 2, 0)).max(axis=0) for x in (np.zeros(2), solved))
     typical = float(np.median(left))
-    far = left > OUTLYING * max(typical, scale / OUTLYING)
+    far = left > OUTLYING * max(typical, tolerance / OUTLYING)
     return BaselineCheck(
-        tolerance_m=scale,
+        tolerance_m=tolerance,
         off_m=float(np.median(as_is)),
         turned_rad=(float(solved[0]), float(solved[1])),
         late_s=float(-solved[0] / np.cos(dec_rad) / (2 * np.pi) * SIDEREAL_DAY),
@@ -133,10 +142,11 @@ def _centred(uv_m: Float) -> Float:
     return np.asarray(uv_m - np.median(uv_m, axis=1, keepdims=True))
 
 
-def _to_terrestrial(time_s: float) -> Float:
+def _to_terrestrial(time_s: float, scale: str) -> Float:
     """Matrix from celestial to terrestrial coordinates, shape (3, 3)."""
-    tai = erfa.utctai(MJD, time_s / 86400)
-    return np.asarray(erfa.c2t06a(*erfa.taitt(*tai), MJD, time_s / 86400, 0.0, 0.0))
+    given = MJD, time_s / 86400
+    tai, utc = (given, erfa.taiutc(*given)) if scale == "TAI" else (erfa.utctai(*given), given)
+    return np.asarray(erfa.c2t06a(*erfa.taitt(*tai), *utc, 0.0, 0.0))
 
 
 def _axes(ra_rad: float, dec_rad: float) -> tuple[Float, Float]:

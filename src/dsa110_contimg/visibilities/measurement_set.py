@@ -174,6 +174,8 @@ class MeasurementSet:
         Names of the subtables and where they are: not below `path` where that refers to another table.
     frames : tuple of str
         Frames other than ICRS and J2000 that phase centres were converted from.
+    time_scale : str
+        Time scale of TIME, as casacore names it: UTC, TAI.
     """
 
     path: Path
@@ -185,6 +187,7 @@ class MeasurementSet:
     n_rows: int
     subtables: tuple[tuple[str, Path], ...] = ()
     frames: tuple[str, ...] = ()
+    time_scale: str = "UTC"
 
     def subtable(self, name: str) -> Path:
         """Return where a subtable is, or would be."""
@@ -315,7 +318,7 @@ def _validate(path: Path, main: Any) -> MeasurementSet:
             np.asarray(sub.getcol("POSITION"), dtype=np.float64),
             np.asarray(sub.getcol("DISH_DIAMETER"), dtype=np.float64),
         )
-    fields, frames = _read_fields(places["FIELD"], _frame_of_baselines(main))
+    fields, frames = _read_fields(places["FIELD"], _reference_of(main, "UVW", "J2000"))
     for columns_of, what, n in (
         (("ANTENNA1", "ANTENNA2"), "ANTENNA", len(antennas)),
         (("FIELD_ID",), "FIELD", len(fields)),
@@ -336,6 +339,7 @@ def _validate(path: Path, main: Any) -> MeasurementSet:
         int(main.nrows()),
         tuple(sorted(places.items())),
         frames,
+        _reference_of(main, "TIME", "UTC"),
     )
 
 
@@ -349,8 +353,8 @@ def _subtables(main: Any) -> dict[str, Path]:
     }
 
 
-def _frame_of_baselines(main: Any) -> str:
-    return str(main.getcolkeywords("UVW").get("MEASINFO", {}).get("Ref", "J2000"))
+def _reference_of(main: Any, column: str, usual: str) -> str:
+    return str(main.getcolkeywords(column).get("MEASINFO", {}).get("Ref", usual))
 
 
 def _read_fields(path: Path, of_baselines: str) -> tuple[tuple[Field, ...], tuple[str, ...]]:
