@@ -74,6 +74,7 @@ def test_sidelobes_of_what_no_model_has_are_not_taken_for_changes_of_others(tmp_
         )  # fmt: skip
         assert fit.ratio.shape == chosen.shape
         assert fit.coupling.matrix.shape == (180, 180)
+        assert fit.besides == pytest.approx([] if more is None else [1.0], abs=0.01)
         off.append(np.std((fit.ratio - true[chosen]) * listed.apparent_jy[chosen]))
     assert off[1] < 0.2 * off[0], off
 

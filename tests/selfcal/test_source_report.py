@@ -92,6 +92,9 @@ def test_new_sources_are_rows_of_their_own_on_the_same_scale(seed, tmp_path):
         searched=0.9,
     )  # fmt: skip
     table = source_report(seed, measured([1.0], [0], new=new), {"mjd": 60000.5})
+    assert table["method"][1] == "image"
+    fitted = replace(new, by_visibilities=np.array([True]))
+    assert source_report(seed, measured([1.0], [0], new=fitted))["method"][1] == "visibilities"
     assert list(table["kind"]) == ["catalogue", "new"]
     assert table["flux_jy"][1] == pytest.approx(0.01 / 0.05)
     assert table["beam_error_jy"][1] == pytest.approx(0.3 * 0.2)

@@ -49,6 +49,8 @@ class NewSources:
         Negative peaks beyond the threshold.
     searched : float
         Fraction of the image that was searched.
+    by_visibilities : ndarray of bool, shape (n,), optional
+        Whether the flux was fitted to the visibilities; otherwise, or if not given, the image was read.
     """
 
     ra_rad: Float
@@ -62,6 +64,7 @@ class NewSources:
     false_expected: float
     n_negative: int
     searched: float
+    by_visibilities: Bool | None = None
 
 
 def find_new_sources(

@@ -8,7 +8,7 @@ shows where nothing is listed is new.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from dsa110_contimg.selfcal.new_sources import SAME_BEAMS, NewSources, beam_erro
 from dsa110_contimg.selfcal.sky_check import CATALOG_SCATTER
 from dsa110_contimg.selfcal.source_measurement import (
     FEWEST_SOURCES,
+    MIN_SNR,
     MOST_SOURCES,
     SHORTEST,
     FitLimits,
@@ -117,6 +118,8 @@ class _Fitted:
     shift_rad: Float
     shift_error: Float
     taken: Float
+    besides: Float = field(default_factory=lambda: np.zeros(0))
+    besides_error: Float = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,8 +216,9 @@ def measure_fluxes(
         )
     if kept is not None:
         differs = np.where(modelled & sky.is_point, np.abs(peak) / around, 0.0)
-        unmodelled = _unmodelled(listed, kept, new, differs, chosen, beam, config.spectral_index)
-        fitted = _fit(data, state, kept, listed, chosen, shared, *unmodelled)
+        others, of_new, besides = _unmodelled(listed, kept, new, differs, chosen, beam, config.spectral_index)
+        fitted = _fit(data, state, kept, listed, chosen, shared, others, besides)
+        new = _with_fluxes(new, of_new, fitted)
     else:
         fitted = _before(state, n)
     by_visibilities = np.isfinite(fitted.ratio)
@@ -282,8 +286,8 @@ def _unmodelled(
     chosen: Int,
     beam: RestoringBeam,
     spectral_index: float,
-) -> tuple[Int, ApparentSky | None]:
-    """Return what the data show and the model lacks: sources of the catalogue, and such as nothing lists.
+) -> tuple[Int, Int, ApparentSky | None]:
+    """Return what the data show and the model lacks: listed sources, and which of the new ones, as a sky.
 
     Parameters
     ----------
@@ -305,7 +309,7 @@ def _unmodelled(
     rest = np.setdiff1d(np.flatnonzero(differs > LISTED_SIGMA), chosen)
     others = rest[np.argsort(-differs[rest], kind="stable")][:MOST_UNMODELLED]
     if new is None or not new.ra_rad.size:
-        return others, None
+        return others, np.zeros(0, dtype=int), None
     order = np.argsort(-new.apparent_jy / new.error_jy, kind="stable")
     known = kept.sky.sky.select(np.arange(len(listed), len(kept.sky)))
     if len(known):
@@ -315,13 +319,13 @@ def _unmodelled(
         order = order[near.min(axis=1) > SAME_BEAMS * beam.major_rad]
     order = order[(new.response[order] > 0)][: MOST_UNMODELLED - others.size]
     if not order.size:
-        return others, None
+        return others, order, None
     apparent = new.apparent_jy[order]
     sky = SkyModel.points(
         new.ra_rad[order], new.dec_rad[order], apparent / new.response[order],
         spectral_index=spectral_index, reference_freq_hz=listed.freq_hz, prefix="new",
     )  # fmt: skip
-    return others, replace(kept.sky, sky=sky, apparent_jy=apparent)
+    return others, order, replace(kept.sky, sky=sky, apparent_jy=apparent)
 
 
 def _fit(
@@ -355,7 +359,8 @@ def _fit(
         present = kept.sky.sky.flux_jy[chosen] / listed.sky.flux_jy[chosen]
         left = 1 - np.clip(np.diag(taken)[: chosen.size], 0.0, MOST_TAKEN)
         ratio = present + (fit.ratio - present) / left
-        fit = replace(fit, ratio=ratio, ratio_error=fit.ratio_error / left)
+        of_new = fit.besides / (1 - shared.typical)
+        fit = replace(fit, ratio=ratio, ratio_error=fit.ratio_error / left, besides=of_new)
     # The others are too faint, most days: a source is measured in one way, whatever it does.
     told = fit.good & (np.arange(chosen.size) < n_bright)
     good = chosen[told]
@@ -367,7 +372,21 @@ def _fit(
         (fit_all.taken, np.diag(taken)[: chosen.size]),
     ):
         into[good] = values[told]
-    return fit_all
+    return replace(fit_all, besides=fit.besides, besides_error=fit.besides_error)
+
+
+def _with_fluxes(new: NewSources | None, which: Int, fitted: _Fitted) -> NewSources | None:
+    """Give bright new sources their fitted fluxes: images of few pixels to a beam lose some per cent."""
+    bright = fitted.besides_error * MIN_SNR < np.abs(fitted.besides)
+    if new is None or not bright.any():
+        return new
+    some = which[bright]
+    apparent, error = new.apparent_jy.copy(), new.error_jy.copy()
+    seen = np.zeros(apparent.size, dtype=bool)
+    error[some] = np.maximum(error[some], fitted.besides_error[bright] * apparent[some])
+    apparent[some] *= fitted.besides[bright]
+    seen[some] = True
+    return replace(new, apparent_jy=apparent, error_jy=error, by_visibilities=seen)
 
 
 def _taken(

@@ -144,6 +144,8 @@ class JointFit:
         radians.
     coupling : Coupling
         How the sources disturb each other.
+    besides, besides_error : ndarray, shape (m,)
+        Fluxes of the sources that are in no sky model, in units of those that they were given with.
     """
 
     ratio: Float
@@ -151,6 +153,8 @@ class JointFit:
     shift_rad: Float
     shift_error: Float
     coupling: Coupling
+    besides: Float
+    besides_error: Float
 
     @property
     def good(self) -> Bool:
@@ -200,7 +204,7 @@ def fit_sources(
         of shape (n + m, n + m).
     besides : ApparentSky, optional
         m sources that are in the data and in no sky model. They are fitted together with the others, on which
-        their sidelobes lie, and are not told of.
+        their sidelobes lie.
     """
     current, centre = model.sky, data.reader.phase_center
     # The catalogue's fluxes at the present positions: a source scaled to nothing can still come back.
@@ -223,6 +227,7 @@ def fit_sources(
     )
     listed, n = catalogue.sky.select(chosen), chosen.size
     of_these = np.concatenate([k * len(few) + np.arange(n) for k in range(3)])
+    besides_ratio, besides_error = change[n:, 0], error[n:, 0]
     change, error = change[:n], error[:n]
     return JointFit(
         ratio=present + change[:, 0],
@@ -230,6 +235,8 @@ def fit_sources(
         shift_rad=lm - listed.lmn(*centre)[:, :2] + change[:, 1:],
         shift_error=error[:, 1:],
         coupling=known or Coupling(chosen, lm, coupling[np.ix_(of_these, of_these)]),
+        besides=besides_ratio,
+        besides_error=besides_error,
     )
 
 

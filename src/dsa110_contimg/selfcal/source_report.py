@@ -181,6 +181,7 @@ def source_report(
 
 def _new_columns(new: NewSources, measured: SourceFluxes) -> dict[str, list[Any]]:
     n, nothing = new.ra_rad.size, [float("nan")] * new.ra_rad.size
+    seen = np.zeros(n, dtype=bool) if new.by_visibilities is None else new.by_visibilities
     flux, error = (v / new.response / measured.scale for v in (new.apparent_jy, new.error_jy))
     ra, dec = np.degrees(new.ra_rad) % 360, np.degrees(new.dec_rad)
     return {
@@ -198,7 +199,7 @@ def _new_columns(new: NewSources, measured: SourceFluxes) -> dict[str, list[Any]
         "noise_jy": list(new.error_jy),
         "response": list(new.response),
         "distance_deg": list(np.degrees(new.distance_rad)),
-        "method": ["image"] * n,
+        "method": ["visibilities" if v else "image" for v in seen],
         "ratio": nothing,
         "ratio_error": nothing,
         "shift_east_arcsec": nothing,
