@@ -35,8 +35,8 @@ from studies.any_sky import write_array
 #: Five pixels across the beam of the longest baselines: a component is at the centre of its pixel.
 SIZE, CELL_ARCSEC = 2400, 8.0
 
-#: Without these the list is flat over a band in which sources fall by a fifth, and what that leaves is CLEANed
-#: into false components: gains differ by twice as much.
+#: Without these the list is flat over a band in which sources fall by a fifth, and what that leaves is
+#: CLEANed into false components: gains differ by twice as much.
 SPECTRA = ("-channels-out", "8", "-join-channels", "-fit-spectral-pol", "4")
 
 

@@ -12,7 +12,7 @@ PACKAGE = "dsa110_contimg"
 ROOT = Path(dsa110_contimg.__file__).parent
 
 # What each room may import besides itself and the ground floor, from the ground up.
-GROUND = {"errors", "settings", "config", "progress", "array_types", "files"}
+GROUND = {"errors", "settings", "config", "progress", "array_types", "files", "sphere"}
 FLOORS: dict[str, set[str]] = {
     "catalogs": set(),
     "visibilities": set(),
@@ -31,6 +31,7 @@ MAY_IMPORT = {room: below | GROUND for room, below in FLOORS.items()}
 MAY_IMPORT |= {
     "errors": set(),
     "array_types": set(),
+    "sphere": {"array_types"},
     "progress": set(),
     "settings": {"errors"},
     "config": {"errors", "settings"},

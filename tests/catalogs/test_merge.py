@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsa110_contimg.catalogs.coverage import Footprint
-from dsa110_contimg.catalogs.merge import FIRST_ID_OFFSET, Columns, associate, merge_nvss_first
+from dsa110_contimg.catalogs.merge import FIRST_ID_OFFSET, Columns, Holds, associate, merge_surveys
 from dsa110_contimg.catalogs.surveys import SURVEYS
 
 ARCSEC = 1 / 3600
@@ -33,6 +33,10 @@ def table(catalog: str, rows: list[Row]) -> Columns:
         )
         for name, unit in units.items()
     }
+
+
+def merge_nvss_first(nvss: Columns, first: Columns, footprint: Holds) -> Columns:
+    return merge_surveys(SURVEYS["nvss"], SURVEYS["first"], nvss, first, footprint)
 
 
 def at(ra: float, dec: float, flux: float, **more: float) -> Row:

@@ -175,6 +175,11 @@ def test_new_sources_have_cut_outs_and_are_not_listed_as_sources_that_differ(tmp
     assert source.count('<div class="cutouts">') == 12
     assert source.count("<figcaption>difference</figcaption>") >= 11
     assert "Not as the catalogue has them (2)" in page.text
+    assert "too far out for a flux" not in page.text
+    # A source in the null of the beam has no flux, whatever the division gives.
+    table["beam_error_jy"][faint] = table["flux_jy"][faint]
+    write_table(out / "sources.ecsv", table)
+    assert "mJy through the beam, too far out for a flux" in page_of(out).text
 
 
 def test_a_bandpass_that_was_given_is_shown_and_one_that_is_gone_is_named(tmp_path, ngc5921_caltables):

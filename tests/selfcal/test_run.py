@@ -557,6 +557,15 @@ def test_an_antenna_of_few_baselines_is_left_out_where_more_are_asked_for(ms, co
     assert (solved[8][1:] > 0.9).all()
 
 
+def test_two_antennas_are_refused_before_anything_is_written(ms, config, tmp_path):
+    pair = tmp_path / "pair.ms"
+    with open_table(ms) as main:
+        main.query("ANTENNA1 == 0 && ANTENNA2 == 1").copy(str(pair), deep=True).close()
+    with pytest.raises(MeasurementSetError, match="one baseline an antenna"):
+        selfcal_ms(pair, tmp_path / "out", config.with_options(min_baselines=1))
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_radius_of_the_mask_counts(ms, config, tmp_path):
     masks = []
     for radius in (60.0, 240.0):

@@ -44,6 +44,7 @@ from dsa110_contimg.catalogs.surveys import COLUMN_UNITS, SURVEYS, survey_named
 from dsa110_contimg.catalogs.vla_families import VLA_FAMILIES
 from dsa110_contimg.errors import CatalogFormatError
 from dsa110_contimg.progress import Progress
+from dsa110_contimg.sphere import unit_vectors
 
 __all__ = ["COLUMN_UNITS", "read_catalog"]
 
@@ -262,10 +263,9 @@ def _declared_coverage(declared: Any, path: Path) -> dict[str, float]:
 
 def _repeated(columns: dict[str, Float], reach_arcsec: float) -> Bool:
     """Return which rows lie where an earlier one does, so near that no image could tell them apart."""
-    ra, dec = np.radians(columns["ra_deg"]), np.radians(columns["dec_deg"])
-    places = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
-    again = np.zeros(len(ra), dtype=bool)
-    if len(ra):
+    places = unit_vectors(np.radians(columns["ra_deg"]), np.radians(columns["dec_deg"]))
+    again = np.zeros(len(places), dtype=bool)
+    if len(places):
         pairs: Int = cKDTree(places).query_pairs(np.radians(reach_arcsec / 3600.0), output_type="ndarray")
         again[pairs.max(axis=1)] = True
     return again

@@ -33,6 +33,7 @@ import numpy as np
 from dsa110_contimg.array_types import Bool, Float, Int
 from dsa110_contimg.catalogs.healpix import cell_centres, cell_of, cells_near, neighbours
 from dsa110_contimg.errors import CatalogFormatError
+from dsa110_contimg.sphere import separation_deg
 
 __all__ = ["Circle", "Coverage", "Footprint", "measure_coverage"]
 
@@ -94,10 +95,7 @@ class Circle:
 
     def separation(self, ra_deg: Float | float, dec_deg: Float | float) -> Float:
         """Return distances of directions from the centre, degrees."""
-        dec0, dec = np.radians(self.dec_deg), np.radians(dec_deg)
-        across = np.sin(np.radians(np.subtract(ra_deg, self.ra_deg)) / 2) ** 2
-        haversine = np.sin((dec - dec0) / 2) ** 2 + np.cos(dec0) * np.cos(dec) * across
-        return np.asarray(np.degrees(2 * np.arcsin(np.sqrt(np.clip(haversine, 0.0, 1.0)))))
+        return separation_deg(self.ra_deg, self.dec_deg, ra_deg, dec_deg)
 
     def holds(self, ra_deg: Float, dec_deg: Float) -> Bool:
         """Return which directions (degrees, shape (n,)) lie inside."""

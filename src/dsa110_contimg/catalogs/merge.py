@@ -6,8 +6,7 @@ extended emission out. So within FIRST's footprint
 * FIRST components inside an NVSS source replace it and share its total flux in proportion to their own;
 * an NVSS source without components stays as it is: it is resolved out, or has faded;
 * a FIRST component that belongs to no NVSS source is a source of its own, too faint or too close for NVSS,
-with
-  FIRST's flux; unless it is probably a sidelobe.
+  with FIRST's flux; unless it is probably a sidelobe.
 
 The same holds for any two surveys of which one is sharper; its fluxes, where they count, are carried to the
 frequency of the other with a spectral index.
@@ -26,6 +25,7 @@ from scipy.spatial import cKDTree
 
 from dsa110_contimg.array_types import Bool, Float, Int
 from dsa110_contimg.catalogs.surveys import COLUMN_UNITS, SURVEYS, Survey
+from dsa110_contimg.sphere import unit_vectors
 
 __all__ = [
     "FIRST_ID_OFFSET",
@@ -33,7 +33,6 @@ __all__ = [
     "Columns",
     "Holds",
     "associate",
-    "merge_nvss_first",
     "merge_surveys",
 ]
 
@@ -69,7 +68,9 @@ def associate(nvss: Columns, first: Columns, beam_arcsec: float = SURVEYS["nvss"
     radius = np.radians((beam_arcsec / 2 + nvss["major_arcsec"][0] / 2) / 3600.0)
     radius = np.minimum(radius, np.radians(LARGEST_RADIUS_DEG))
     reach = 2 * np.sin(radius.max() / 2) * (1 + 1e-9)
-    trees = cKDTree(_unit_vectors(first)), cKDTree(_unit_vectors(nvss))
+    trees = [
+        cKDTree(unit_vectors(np.radians(c["ra_deg"][0]), np.radians(c["dec_deg"][0]))) for c in (first, nvss)
+    ]
     pairs = trees[0].sparse_distance_matrix(trees[1], reach, output_type="ndarray")
     depth = 2 * np.arcsin(pairs["v"] / 2) / radius[pairs["j"]]
     pairs, depth = pairs[depth <= 1.0], depth[depth <= 1.0]
@@ -77,11 +78,6 @@ def associate(nvss: Columns, first: Columns, beam_arcsec: float = SURVEYS["nvss"
     pairs = pairs[np.argsort(-depth, kind="stable")]
     owner[pairs["i"]] = pairs["j"]
     return owner
-
-
-def merge_nvss_first(nvss: Columns, first: Columns, footprint: Holds) -> Columns:
-    """Merge NVSS sources with FIRST components: `merge_surveys` of these two."""
-    return merge_surveys(SURVEYS["nvss"], SURVEYS["first"], nvss, first, footprint)
 
 
 def merge_surveys(
@@ -146,8 +142,3 @@ def merge_surveys(
     }
     ids = {name: (np.concatenate(parts), None) for name, parts in identifiers.items()}
     return {"source_id": ids.pop("source_id"), **merged, **ids}
-
-
-def _unit_vectors(columns: Columns) -> Float:
-    ra, dec = np.radians(columns["ra_deg"][0]), np.radians(columns["dec_deg"][0])
-    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)

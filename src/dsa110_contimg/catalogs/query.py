@@ -38,6 +38,7 @@ from dsa110_contimg.errors import (
     CatalogMissingError,
     InputError,
 )
+from dsa110_contimg.sphere import separation_deg
 
 __all__ = [
     "cover_of",
@@ -465,7 +466,7 @@ def _cut(
     max_sources: int | None,
 ) -> Table:
     """Cut the rows to the cone exactly, sort them by flux, and only then limit their number."""
-    separation = _separation(ra_deg, dec_deg, columns["ra_deg"][0], columns["dec_deg"][0])
+    separation = separation_deg(ra_deg, dec_deg, columns["ra_deg"][0], columns["dec_deg"][0])
     flux, identifier = columns["flux_mjy"][0], columns["source_id"][0]
     inside = np.flatnonzero(separation <= radius_deg)
     if min_flux_mjy is not None:
@@ -477,11 +478,3 @@ def _cut(
         for name, (values, unit) in columns.items()
     ]
     return Table([*cut, Column(separation[chosen], "separation_deg", unit=u.deg)], copy=False)
-
-
-def _separation(ra0_deg: float, dec0_deg: float, ra_deg: Float, dec_deg: Float) -> Float:
-    """Return great-circle distances in degrees (haversine, exact for small distances)."""
-    dec0, dec = math.radians(dec0_deg), np.radians(dec_deg)
-    across = np.sin(np.radians(ra_deg - ra0_deg) / 2.0) ** 2
-    haversine = np.sin((dec - dec0) / 2.0) ** 2 + math.cos(dec0) * np.cos(dec) * across
-    return np.array(np.degrees(2.0 * np.arcsin(np.sqrt(np.clip(haversine, 0.0, 1.0)))))

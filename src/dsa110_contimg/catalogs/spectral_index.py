@@ -25,6 +25,7 @@ from scipy.spatial import cKDTree
 
 from dsa110_contimg.array_types import Bool, Float, Int
 from dsa110_contimg.catalogs.surveys import Survey
+from dsa110_contimg.sphere import unit_vectors
 
 __all__ = [
     "LARGEST_ERROR",
@@ -153,8 +154,8 @@ def _error(rows: Table, survey: Survey) -> Float:
 def _clean_pairs(rows: Table, survey: Survey, others: Table, other: Survey, listed: Table) -> tuple[Int, Int]:
     """Match sources one to one, unblended and unresolved; return rows of either list."""
     wide, narrow = max(survey.beam_arcsec, other.beam_arcsec), min(survey.beam_arcsec, other.beam_arcsec)
-    places, places_of_other = _unit_vectors(rows), _unit_vectors(others)
-    beside, beside_of_other = cKDTree(_unit_vectors(listed)), cKDTree(places_of_other)
+    places, places_of_other = _places(rows), _places(others)
+    beside, beside_of_other = cKDTree(_places(listed)), cKDTree(places_of_other)
     # Positions of faint sources are off by a fraction of the beam: within a third of it, or three errors.
     off = 3 * np.hypot(survey.position_error_arcsec, other.position_error_arcsec)
     distance, nearest = beside_of_other.query(places, distance_upper_bound=_chord(max(off, wide / 3)))
@@ -184,6 +185,5 @@ def _chord(arcsec: float) -> float:
     return float(2 * np.sin(np.radians(arcsec / 3600) / 2))
 
 
-def _unit_vectors(rows: Table) -> Float:
-    ra, dec = np.radians(_column(rows, "ra_deg")), np.radians(_column(rows, "dec_deg"))
-    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
+def _places(rows: Table) -> Float:
+    return unit_vectors(np.radians(_column(rows, "ra_deg")), np.radians(_column(rows, "dec_deg")))

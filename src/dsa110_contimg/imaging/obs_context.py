@@ -369,8 +369,9 @@ def enough_baselines(reader: VisibilityReader) -> Iterator[None]:
         if error.where != POINT_SPREAD_FUNCTION or reader.n_baselines * reader.times.size > FEW_TRACKS:
             raise
         dumps = f"{reader.times.size} dump{'s' if reader.times.size > 1 else ''}"
+        baselines = f"{reader.n_baselines} baseline{'s' if reader.n_baselines > 1 else ''}"
         raise MeasurementSetError(
-            f"{reader.n_baselines} baselines in {dumps} cannot make an image: {error.what}",
+            f"{baselines} in {dumps} cannot make an image: {error.what}",
             reader.ms.path,
             "more antennas or a longer observation are needed",
         ) from error

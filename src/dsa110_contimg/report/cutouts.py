@@ -6,16 +6,19 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from astropy.table import Row
 
 from dsa110_contimg.array_types import Image
 from dsa110_contimg.imaging import ImageGrid, mad_rms
 from dsa110_contimg.report.pictures import Picture, picture
 from dsa110_contimg.report.products import AFTER, BEFORE, DIFFERENCE, RunProducts
 
-__all__ = ["CutOuts", "NewSources", "new_sources_of"]
+__all__ = ["BEAM_UNKNOWN", "CutOuts", "NewSources", "new_sources_of"]
 
 #: New sources that are shown, the most significant first, and how many beams they are seen with on a side.
 MOST_SHOWN, BEAMS, FEWEST_PIXELS = 12, 16.0, 33
+#: Where the beam leaves so much of a flux open there is none to tell.
+BEAM_UNKNOWN = 0.5
 SHOWN = ((BEFORE, "before"), (AFTER, "after"), (DIFFERENCE, "difference"))
 
 
@@ -67,19 +70,17 @@ def new_sources_of(products: RunProducts) -> NewSources | None:
     sigma = np.asarray(new["flux_jy"], dtype=np.float64) / np.asarray(new["stat_error_jy"], dtype=np.float64)
     meta = table.meta
     expected = (
-        f"Searched was {100 * float(meta['searched_fraction']):.0f} % of the image, off listed sources, "
-        f"from {float(meta['threshold_sigma']):g} sigma on. By the negative side of the same image, where "
-        f"{int(meta['n_negative'])} peaks are as deep, {float(meta['false_new_expected']):.2g} false sources "
-        "are to be expected."
+        f"{100 * float(meta['searched_fraction']):.0f} % of the image was searched, away from listed "
+        f"sources, for peaks above {float(meta['threshold_sigma']):g} sigma. Its negative side has "
+        f"{int(meta['n_negative'])} as deep: {float(meta['false_new_expected']):.2g} false sources are to be "
+        "expected."
     )
     shown = []
     for k in np.argsort(-sigma)[:MOST_SHOWN]:
         row = new[int(k)]
-        kinds = ("stat", "scale", "beam")
-        error = math.hypot(*(float(row[f"{kind}_error_jy"]) for kind in kinds))
         said = (
             f"right ascension {float(row['ra_deg']):.4f}, declination {float(row['dec_deg']):+.4f} degrees, "
-            f"{1e3 * float(row['flux_jy']):.3g} +- {1e3 * error:.2g} mJy, {sigma[k]:.1f} sigma"
+            f"{_flux_in_words(row)}, {sigma[k]:.1f} sigma"
         )
         place = math.radians(float(row["ra_deg"])), math.radians(float(row["dec_deg"]))
         size = 0
@@ -97,6 +98,15 @@ def new_sources_of(products: RunProducts) -> NewSources | None:
             pictures.append(picture(f"{title}, {row['name']}", part, 1, rms))
         shown.append(CutOuts(str(row["name"]), said, pictures, size))
     return NewSources(len(new), expected, shown)
+
+
+def _flux_in_words(row: Row) -> str:
+    """Give the flux and its error; where the beam is hardly known, the flux through it alone."""
+    flux, beam = (float(row[name]) for name in ("flux_jy", "beam_error_jy"))
+    if beam > BEAM_UNKNOWN * flux:
+        return f"{1e3 * float(row['apparent_jy']):.3g} mJy through the beam, too far out for a flux"
+    error = math.hypot(beam, *(float(row[f"{kind}_error_jy"]) for kind in ("stat", "scale")))
+    return f"{1e3 * flux:.3g} +- {1e3 * error:.2g} mJy"
 
 
 def _part(image: Image, grid: ImageGrid, ra_rad: float, dec_rad: float, major_rad: float) -> Image | None:

@@ -13,6 +13,7 @@ import numpy as np
 from astropy.table import Table
 
 from dsa110_contimg.config import SelfCalConfig
+from dsa110_contimg.report.cutouts import BEAM_UNKNOWN
 from dsa110_contimg.report.products import RunProducts
 from dsa110_contimg.report.words import PRODUCTS
 
@@ -107,7 +108,14 @@ def source_table(sources: Table) -> PageTable:
         ("shift_north_arcsec", ".2f", 1.0), ("shift_error_arcsec", ".2f", 1.0),
     )  # fmt: skip
     rows = _rows(sources, ("name", "verdict", "method"), forms)
-    caption = f"{len(rows)} sources: those of the catalogue that are bright enough, and new ones"
+    flux, beam = (np.asarray(sources[name], dtype=np.float64) for name in ("flux_jy", "beam_error_jy"))
+    first = heads.index("flux (mJy)#")
+    for k in np.flatnonzero(beam > BEAM_UNKNOWN * flux):
+        rows[k][first : first + 4] = [NONE] * 4
+    caption = (
+        f"{len(rows)} sources: those of the catalogue that are bright enough, and new ones; "
+        "no flux where the beam leaves half of it open"
+    )
     return page_table("sources-table", caption, heads, rows)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from dsa110_contimg.calibration.caltables import read_gain_table
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.config import SelfCalConfig
-from dsa110_contimg.errors import ConfigError, ResourceError
+from dsa110_contimg.errors import ConfigError, MeasurementSetError, ResourceError
 from dsa110_contimg.imaging import ImageGrid
 from dsa110_contimg.imaging.obs_context import ObsContext, open_observation, require_memory
 from dsa110_contimg.progress import Progress
@@ -151,6 +151,13 @@ def check_params(
     _require_room(context, output_dir, config)
     reference_antennas(config, context.ms)
     most = context.reader.most_baselines_of_antenna
+    if most < 2:
+        raise MeasurementSetError(
+            "holds one baseline an antenna: gains of two antennas follow whatever it shows, and it cannot "
+            "make an image",
+            context.ms.path,
+            "calibrate an array of three antennas or more",
+        )
     if most < config.min_baselines:
         raise ConfigError(
             f"no antenna has more than {most} baselines, fewer than the {config.min_baselines} asked for: "

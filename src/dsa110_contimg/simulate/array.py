@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from dsa110_contimg.array_types import Float
 from dsa110_contimg.errors import InputError
+from dsa110_contimg.sphere import unit_vectors
 from dsa110_contimg.visibilities.pointing import celestial_to_terrestrial
 
 __all__ = ["Array", "apparent_direction", "meridian_pointing", "read_array", "seen_lmn", "uvw_of_antennas"]
@@ -134,12 +135,6 @@ def _time(mjd_utc: float) -> Time:
     return Time(mjd_utc, format="mjd", scale="utc")
 
 
-def unit_vector(ra_rad: ArrayLike, dec_rad: ArrayLike) -> Float:
-    """Return unit vectors of directions in radians, shape (..., 3)."""
-    ra, dec = np.asarray(ra_rad, dtype=np.float64), np.asarray(dec_rad, dtype=np.float64)
-    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
-
-
 def _earth(mjd_utc: float) -> tuple[Float, float, float]:
     """Return what erfa.ab wants: barycentric velocity / c, distance to the Sun in au, sqrt(1 - v^2/c^2)."""
     # TT for TDB: the Earth's velocity changes by 1e-12 c in their 2 ms.
@@ -167,7 +162,7 @@ def apparent_direction(mjd_utc: float, ra_rad: ArrayLike, dec_rad: ArrayLike) ->
         The Sun's light deflection (milliarcseconds at night) and diurnal
         aberration (0.3 arcsec, 4 mm over the array) are left out.
     """
-    return np.asarray(erfa.ab(unit_vector(ra_rad, dec_rad), *_earth(mjd_utc)))
+    return np.asarray(erfa.ab(unit_vectors(ra_rad, dec_rad), *_earth(mjd_utc)))
 
 
 def icrs_of_apparent(mjd_utc: float, apparent: Float) -> tuple[float, float]:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dsa110_contimg.array_types import Float
+from dsa110_contimg.sphere import angular_separation, unit_vectors
 
 __all__ = ["angular_separation", "in_frame", "lmn_from_radec", "north_turned", "radec_from_lm"]
 
@@ -93,8 +94,7 @@ def in_frame(ra_rad: Float, dec_rad: Float, given: str, wanted: str) -> tuple[Fl
 
     bias = erfa.bp00(2451545.0, 0.0)[0]
     turn = bias if wanted == "J2000" else bias.T
-    place = np.stack([np.cos(dec_rad) * np.cos(ra_rad), np.cos(dec_rad) * np.sin(ra_rad), np.sin(dec_rad)])
-    x, y, z = turn @ place
+    x, y, z = np.moveaxis(unit_vectors(ra_rad, dec_rad) @ turn.T, -1, 0)
     return np.mod(np.arctan2(y, x), 2 * np.pi), np.arctan2(z, np.hypot(x, y))
 
 
@@ -118,22 +118,3 @@ def radec_from_lm(l: ArrayLike, m: ArrayLike, ra0_rad: float, dec0_rad: float) -
     dec = np.arcsin(np.clip(m_ * np.cos(dec0_rad) + n * np.sin(dec0_rad), -1.0, 1.0))
     ra = ra0_rad + np.arctan2(l_, n * np.cos(dec0_rad) - m_ * np.sin(dec0_rad))
     return np.mod(ra, 2 * np.pi), dec
-
-
-def angular_separation(ra1: ArrayLike, dec1: ArrayLike, ra2: ArrayLike, dec2: ArrayLike) -> Float:
-    """Great-circle separation by the haversine formula, radians in, radians out.
-
-    Parameters
-    ----------
-    ra1, dec1, ra2, dec2 : array_like
-        Directions in radians; shapes broadcast.
-
-    Returns
-    -------
-    ndarray
-        Separations in radians.
-    """
-    ra1_, dec1_ = np.asarray(ra1, dtype=np.float64), np.asarray(dec1, dtype=np.float64)
-    ra2_, dec2_ = np.asarray(ra2, dtype=np.float64), np.asarray(dec2, dtype=np.float64)
-    hav = np.sin((dec2_ - dec1_) / 2) ** 2 + np.cos(dec1_) * np.cos(dec2_) * np.sin((ra2_ - ra1_) / 2) ** 2
-    return np.asarray(2.0 * np.arcsin(np.sqrt(np.clip(hav, 0.0, 1.0))))

@@ -10,6 +10,7 @@ from astropy.time import Time
 from astropy.utils import iers
 
 from dsa110_contimg.array_types import Float, Int
+from dsa110_contimg.sphere import unit_vectors
 from dsa110_contimg.visibilities.frames import INERTIAL
 from dsa110_contimg.visibilities.measurement_set import MeasurementSet
 from dsa110_contimg.visibilities.tables import reading
@@ -54,10 +55,7 @@ def meridian_direction(
     -------
     ra_rad, dec_rad : float
     """
-    ra, dec = through
-    seen = celestial_to_terrestrial(through_mjd) @ np.array(
-        [np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)]
-    )
+    seen = celestial_to_terrestrial(through_mjd) @ unit_vectors(*through)
     across = np.hypot(seen[0], seen[1])
     fixed = np.array([across * np.cos(longitude_rad), across * np.sin(longitude_rad), seen[2]])
     x, y, z = celestial_to_terrestrial(mjd_utc).T @ fixed

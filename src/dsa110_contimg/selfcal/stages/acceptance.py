@@ -146,7 +146,9 @@ def _with_outcome(data: CalibrationData, state: CalState, config: SelfCalConfig,
         state = replace(state, findings=(*state.findings, Finding("unsolved", text)))
         outcome = replace(outcome, message=f"{outcome.message}; {text}")
     if state.findings and outcome.status == "improved":
-        words = "; ".join([outcome.message, *(f.text for f in state.findings)])
+        # Of the tables that were given, not of what became of the data, is what their edges lack.
+        of_run = [f.text for f in state.findings if f.kind != "bandpass_edges"]
+        words = "; ".join([outcome.message, *of_run])
         outcome = replace(outcome, message=words)
     state = replace(state, outcome=outcome)
     if state.comparison_weights and not state.tables:
