@@ -22,7 +22,6 @@ __all__ = [
     "absurd_width",
     "carried",
     "coherent",
-    "elsewhere",
     "findings_of",
     "follows_from",
     "size_of_beam",
@@ -358,34 +357,6 @@ def _shift(check: SkyCheck, gradient: PhaseGradient | None, half_power_rad: floa
         return [Finding("beam_centre", f"{where}: check the pointing")]
     far = off > FAR_OFF * np.degrees(half_power_rad) * 60
     return [Finding("beam_centre", f"{where}: {EITHER}", "refused" if far else "")]
-
-
-def elsewhere(
-    off_rad: float, half_power_rad: float, chi2_assumed: float, chi2_there: float
-) -> Finding | None:
-    """Say of an input without a position that held-out channels put the beam elsewhere.
-
-    Parameters
-    ----------
-    off_rad : float
-        How far from where it is assumed.
-    half_power_rad : float
-        Radius of half power.
-    chi2_assumed, chi2_there : float
-        What is left of held-out channels with the beam at either place.
-
-    Returns
-    -------
-    Finding or None
-        None for what is too near to matter.
-    """
-    if not off_rad > FAR_OFF * half_power_rad:
-        return None
-    text = (
-        f"held-out channels put the beam {np.degrees(off_rad) * 60:.0f} arcmin from where it is assumed "
-        f"(chi2 {chi2_there:.3g} in the place of {chi2_assumed:.3g}): {EITHER}"
-    )
-    return Finding("beam_centre", text, "refused")
 
 
 def _of_delays(delays: PhaseGradient | None) -> list[Finding]:

@@ -16,7 +16,6 @@ from dsa110_contimg.selfcal.findings import (
     LEAVES_MUCH,
     Finding,
     carried,
-    coherent,
     findings_of,
     follows_from,
     unexplained,
@@ -28,7 +27,6 @@ from dsa110_contimg.selfcal.heldout_sources import (
     recovered_halves,
 )
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
-from dsa110_contimg.selfcal.other_centres import other_centre
 from dsa110_contimg.selfcal.other_widths import other_width, try_widths
 from dsa110_contimg.selfcal.sky_check import (
     AGREES_BEAMS,
@@ -94,9 +92,6 @@ def check_sources(data: CalibrationData, state: CalState, config: SelfCalConfig,
         findings = weightiest_first((*unexplained(check, before, after), *findings))
     if state.last.chi2_heldout > DOUBTFUL_CHI2 or any(f.kind in DOUBTFUL for f in findings):
         findings = _with_width(findings, data, state, config, log)
-        if not any(f.status for f in findings) and not coherent(moved):
-            elsewhere = other_centre(data, state, config, log)
-            findings = findings if elsewhere is None else (elsewhere, *findings)
     if state.distortion is not None:
         findings = tuple(
             replace(f, text=f"{f.text}; the sky model follows it") if f.kind in DISPLACED else f
