@@ -85,6 +85,15 @@ def test_nothing_stands_out_of_what_all_data_have(observed):
     assert found(with_more(half, EVERY, EVERY, EVERY, slice(None, None, 2)), gain) is None
 
 
+def test_nothing_stands_out_of_noise_alone(observed, rng):
+    """Less than the noise that is assumed is not in excess, however unequal."""
+    statistics, gain = observed
+    for scale in (1.0, 0.9):
+        lower = scale + 0.03 * rng.standard_normal(statistics.data.shape)
+        quiet = {name: getattr(statistics, name) * scale for name in ("cross", "model")}
+        assert found(replace(statistics, data=statistics.data * lower, **quiet), gain) is None
+
+
 def test_it_is_told_by_its_name(observed):
     statistics, gain = observed
     part = found(with_more(statistics, EVERY, 2), gain)

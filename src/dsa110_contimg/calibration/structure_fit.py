@@ -24,8 +24,9 @@ FEWEST_AMPLITUDES = 20
 GAUSSIAN = np.pi**2 / (2 * np.log(2.0))
 #: Part of the amplitudes that may be of interference.
 MOST_WILD = 0.005
-#: Widths that the search for a Gaussian begins with.
-FIRST_WIDTHS_ARCSEC = (3.0, 15.0, 60.0)
+#: Widths that the search for a Gaussian begins with, and the part of the variance by which one has to be
+#: better than those before.
+FIRST_WIDTHS_ARCSEC, TOLD = (3.0, 15.0, 60.0), 1e-6
 #: Most steps of the search along one axis.
 MOST_STEPS = 120
 
@@ -111,7 +112,8 @@ def fit_gaussian(uv_wavelengths: Float, power: Float, weight: Float) -> Gaussian
         start = np.array([top, width, 0.0, width])
         scale = np.array([top, width, width, width])
         fit = scipy.optimize.least_squares(residual, start, x_scale=scale)
-        if fit.cost < best:
+        # An axis along which no baseline looks stays narrow.
+        if fit.cost < best - TOLD * variance:
             best, found = float(fit.cost), fit.x
     total, p, q, r = (float(x) for x in found)
     squares, axes = np.linalg.eigh(np.array([[p * p, p * q], [p * q, q * q + r * r]]))

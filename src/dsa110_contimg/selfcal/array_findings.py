@@ -77,8 +77,8 @@ def said_of_baselines(found: BaselineCheck, names: tuple[str, ...]) -> tuple[Fin
         said.append(Finding("uvw", text))
     elif not found.agrees:
         text = (
-            f"UVW puts antennas {found.off_m:.2g} m from their positions in the median, whatever the time "
-            "and the phase centre: if the positions are right, UVW is wrong, and gains cannot mend that "
+            f"UVW puts antennas {found.off_m:.2g} m from their positions in the median, as no other time or "
+            "phase centre near by does: if the positions are right, UVW is wrong, and gains cannot mend that "
             "away from the phase centre"
         )
         return (Finding("positions", text),)

@@ -309,7 +309,8 @@ class DataWeights:
             noise = np.maximum(noise * residual.noise_factor, QUIETEST)
         windows = self.window_factor
         if any(differs(factor) for factor in residual.window_factor.values()):
-            found = {k: windows.get(k, 1.0) * factor for k, factor in residual.window_factor.items()}
+            measured = residual.window_factor
+            found = {**windows, **{k: windows.get(k, 1.0) * factor for k, factor in measured.items()}}
             windows = {k: factor / float(np.median(list(found.values()))) for k, factor in found.items()}
         lacking = np.where(residual.misfit_factor > NOISY, residual.misfit_factor, 1.0)
         misfit = differing(lacking / self.misfit_factor)

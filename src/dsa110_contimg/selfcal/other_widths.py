@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.calibration.statistics import BaselineStatistics, RowIndex, accumulate
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.errors import CatalogError, SeedError
@@ -174,7 +173,6 @@ def left_by(
     config: SelfCalConfig,
     log: StageLog,
     stage: str,
-    tables: tuple[GainTable, ...] = (),
 ) -> Left:
     """Solve against a model as the newest rounds were solved, and score it on channels held out.
 
@@ -189,14 +187,13 @@ def left_by(
         As of :func:`try_widths`.
     stage : str
         What is done, for a progress bar.
-    tables : tuple of GainTable, optional
-        Delays or a bandpass to be applied first.
 
     Returns
     -------
     Left
     """
-    weights = state.weights.as_found()
+    # The noise is at these factors.
+    weights = replace(state.weights.as_found(), window_factor=state.weights.window_factor)
     statistics = BaselineStatistics.empty(len(data.reader.ms.antennas), data.spw_ids, data.reader.times.size)
     seen = SkyVisibilities(model)
     every = max(1, data.n_blocks // BLOCKS)
@@ -205,7 +202,7 @@ def left_by(
         if (piece.number + piece.number // every) % every:
             continue
         block = piece.block
-        vis, weight = parallel_hands(block, *data.corrected(block, piece.touched(piece.weight), tables))
+        vis, weight = parallel_hands(block, *data.corrected(block, piece.touched(piece.weight)))
         accumulate(
             statistics,
             data.spw_ids.index(block.spw.id),

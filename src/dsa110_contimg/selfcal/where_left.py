@@ -1,4 +1,4 @@
-"""In which part of the data a calibration leaves more than noise: windows, hands, antennas or dumps."""
+"""Which part of the data a calibration leaves above the noise: windows, polarisations, antennas, dumps."""
 
 from __future__ import annotations
 
@@ -21,10 +21,17 @@ __all__ = ["WhereLeft", "channels_left", "in_words", "where_left"]
 #: Once what stands out is taken away, the rest leaves less than this part of what all data leave beside
 #: noise.
 REST = 1 / 3
+#: Less in excess of the noise is not looked for.
+LEAST_EXCESS = 0.1
 #: What leaves this part of what is left there, or more, belongs to it.
 LIKE_THEM = 0.4
 #: What stands out is at most this part of the windows, of the dumps or of the antennas.
 MOST_PART, MOST_ANTENNAS = 0.5, 0.25
+#: What to look at where antennas stand out.
+OF_ANTENNAS = (
+    "cabling, position, sign of phases and weights, and, if they are in the middle of the array, whether the "
+    "catalogue lacks extended emission"
+)
 #: Stretches of channels that are named, at most.
 MOST_NAMED = 6
 #: Axes in the order in which they are told where they explain the same: a window is all its antennas' data.
@@ -106,24 +113,44 @@ def _standing_out(axis: str, left: Float, count: Float, statistics: BaselineStat
     """Find what leaves so much on an axis that the rest is nearly noise without it."""
     if axis == "antenna":
         left, count = left.sum(axis=(0, 1, 3)), count.sum(axis=(0, 1, 3))
-        members = statistics.incidence.T > 0
-        most = int(MOST_ANTENNAS * len(members))
-    else:
-        number = ("window", "dump", "baseline", "polarisation").index(axis)
-        others = tuple(k for k in range(4) if k != number)
-        left, count = left.sum(axis=others), count.sum(axis=others)
-        members = np.eye(left.size, dtype=bool)
-        most = int(MOST_PART * left.size)
-    return _taken_away(axis, left, count, members, most)
+        return _antennas_taken_away(left, count, statistics.incidence.T > 0)
+    number = ("window", "dump", "baseline", "polarisation").index(axis)
+    others = tuple(k for k in range(4) if k != number)
+    return _taken_away(axis, left.sum(axis=others), count.sum(axis=others))
 
 
-def _taken_away(axis: str, left: Float, count: Float, members: Bool, most: int) -> WhereLeft | None:
-    """Take away members of an axis, shape (n, ncell) of cells, that which leaves most first."""
+def _taken_away(axis: str, left: Float, count: Float) -> WhereLeft | None:
+    """Take away what leaves most, one after the other, while it belongs to what stands out; (n,) each."""
+    chi2 = np.where(count > 0, left / np.maximum(count, 1.0), 0.0)
     excess = left.sum() / max(count.sum(), 1.0) - 1
+    order = np.argsort(-chi2, kind="stable")[: int(MOST_PART * left.size)]
+    if not excess > LEAST_EXCESS or not order.size:
+        return None
+    there_left, there_count = np.cumsum(left[order]), np.cumsum(count[order])
+    rest_count = count.sum() - there_count
+    rest = np.where(rest_count > 0, (left.sum() - there_left) / np.maximum(rest_count, 1.0), np.inf)
+    enough = np.flatnonzero(rest - 1 < REST * excess)
+    if not enough.size:
+        return None
+    last = int(enough[0])
+    while last + 1 < order.size and np.isfinite(rest[last + 1]):
+        there = there_left[last] / there_count[last]
+        if chi2[order[last + 1]] - 1 < LIKE_THEM * (there - 1):
+            break
+        last += 1
+    members = tuple(sorted(int(k) for k in order[: last + 1]))
+    return WhereLeft(axis, members, float(there_left[last] / there_count[last]), float(rest[last]))
+
+
+def _antennas_taken_away(left: Float, count: Float, members: Bool) -> WhereLeft | None:
+    """Take away antennas, `members` of shape (nant, nbl), each with its baselines, as :func:`_taken_away`."""
+    excess = left.sum() / max(count.sum(), 1.0) - 1
+    if not excess > LEAST_EXCESS:
+        return None
     kept = np.ones(left.size, dtype=bool)
     taken: list[int] = []
     found: WhereLeft | None = None
-    while len(taken) < most:
+    while len(taken) < int(MOST_ANTENNAS * len(members)):
         of = np.where(kept & members, count, 0.0).sum(axis=1)
         chi2 = np.where(of > 0, np.where(kept & members, left, 0.0).sum(axis=1) / np.maximum(of, 1.0), 0.0)
         worst = int(np.argmax(chi2))
@@ -136,7 +163,7 @@ def _taken_away(axis: str, left: Float, count: Float, members: Bool, most: int) 
         rest = float(left[kept].sum() / count[kept].sum())
         if rest - 1 < REST * excess:
             there = float(left[~kept].sum() / max(count[~kept].sum(), 1.0))
-            found = WhereLeft(axis, tuple(sorted(taken)), there, rest)
+            found = WhereLeft("antenna", tuple(sorted(taken)), there, rest)
     return found
 
 
@@ -167,22 +194,33 @@ def channels_left(
     str
         What was found and what to look at; empty if no channels stand out.
     """
-    left, count = np.zeros(data.n_channels), np.zeros(data.n_channels)
+    # By channel and polarisation: power of the data, of the model, and what both have in common.
+    own, of_model, aligned, number = np.zeros((4, data.n_channels, 2))
     for piece in data.blocks("look for channels that stand out", weights, model):
         block = piece.block
         vis, weight = parallel_hands(block, *data.corrected(block, piece.weight, tables))
         weight = weights.by_noise(block, weight, BY_RECEPTOR)
-        power = weight * np.abs(vis - piece.of_receptors) ** 2
+        predicted = np.broadcast_to(piece.of_receptors, vis.shape)
+        sums = (
+            (own, weight * np.abs(vis) ** 2),
+            (of_model, weight * np.abs(predicted) ** 2),
+            (aligned, weight * (vis * np.conj(predicted)).real),
+            (number, weight > 0),
+        )
         first = data.first_channel[block.spw.id]
         at = first + (np.arange(block.spw.freq_hz.size) if block.bins is None else block.bins.start)
         # A bin of several channels is told by all of them.
         width = np.ones(at.size, dtype=np.int64) if block.bins is None else block.bins.count
-        for k in range(int(width.max())):
-            inside = k < width
-            left[at[inside] + k] += power.sum(axis=(0, 2), dtype=np.float64)[inside]
-            count[at[inside] + k] += np.count_nonzero(weight, axis=(0, 2))[inside]
-    members = np.eye(left.size, dtype=bool)
-    part = _taken_away("channel", left / noise.variance, count, members, int(MOST_PART * left.size))
+        for total, values in sums:
+            of_bins = values.sum(axis=0, dtype=np.float64)
+            for k in range(int(width.max())):
+                inside = k < width
+                total[at[inside] + k] += of_bins[inside]
+    # Phases alone leave a scale open.
+    power = of_model.sum(axis=0)
+    factor = np.maximum(aligned.sum(axis=0), 0.0) / np.where(power > 0, power, 1.0)
+    left = (own - 2 * factor * aligned + factor**2 * of_model).sum(axis=1)
+    part = _taken_away("channel", left / noise.variance, number.sum(axis=1))
     if part is None:
         return ""
     names = []
@@ -206,7 +244,11 @@ def _said(where: str, part: WhereLeft, look_at: str) -> str:
 
 
 def in_words(
-    part: WhereLeft, windows: Sequence[int], names: Sequence[str], hands: Sequence[str], dumps: Sequence[str]
+    part: WhereLeft,
+    windows: Sequence[int],
+    names: Sequence[str],
+    polarisations: Sequence[str],
+    dumps: Sequence[str],
 ) -> str:
     """Say what stands out, and what to look at.
 
@@ -218,16 +260,16 @@ def in_words(
         Numbers of the spectral windows.
     names : sequence of str
         Antennas.
-    hands : sequence of str
-        Receptors.
+    polarisations : sequence of str
+        Names of the receptors.
     dumps : sequence of str
         When each dump was, as it is to be told.
     """
     of_axis: dict[str, tuple[Sequence[object], str, str, str]] = {
         "window": (windows, "spectral window", "spectral windows", "frequencies, scale and weights"),
-        "polarisation": (hands, "polarisation", "polarisations", "its signal path and weights"),
+        "polarisation": (polarisations, "polarisation", "polarisations", "its signal path and weights"),
         "dump": (dumps, "the dump at", "the dumps at", "interference and the state of the array then"),
-        "antenna": (names, "antenna", "antennas", "cabling, position, sign of phases and weights"),
+        "antenna": (names, "antenna", "antennas", OF_ANTENNAS),
     }
     labels, one, several, look_at = of_axis[part.axis]
     first, last = part.members[0], part.members[-1]

@@ -24,6 +24,10 @@ ON_EARTH = (6.3e6, 6.4e6)
 #: Baselines are as they should be within this fraction of their length, which leaves room for aberration,
 #: polar motion and UT1, and this much, metres.
 FRACTION, METRES = 3e-4, 0.1
+#: Another direction is that of the baselines where it leaves this part of the differences.
+MOSTLY = 0.01
+#: Baselines that are reversed are seen from nearer to the phase centre than this, radians.
+NEAR_RAD = 0.2
 #: An antenna is elsewhere that is off by so many times what the median one is.
 OUTLYING = 10.0
 MJD, SIDEREAL_DAY = 2400000.5, 86164.1
@@ -67,8 +71,8 @@ class BaselineCheck:
 
     @property
     def turned(self) -> bool:
-        """Whether they would be from another direction."""
-        return not self.agrees and self.left_m <= self.tolerance_m
+        """Whether they would be from another direction, or nearly."""
+        return not self.agrees and self.left_m <= max(self.tolerance_m, MOSTLY * self.off_m)
 
 
 def check_baselines(
@@ -98,11 +102,11 @@ def check_baselines(
     -----
     UT1 is taken for UTC, and neither polar motion nor aberration is followed: together half an arc minute.
     """
+    chosen = np.unique(np.linspace(0, len(time_s) - 1, DUMPS).astype(int))
     away = np.sqrt((position_m**2).sum(axis=1))
-    there = (away > ON_EARTH[0]) & (away < ON_EARTH[1]) & np.isfinite(uv_m).all(axis=(0, 2))
+    there = (away > ON_EARTH[0]) & (away < ON_EARTH[1]) & np.isfinite(uv_m[chosen]).all(axis=(0, 2))
     if np.count_nonzero(there) < FEWEST_ANTENNAS:
         return None
-    chosen = np.unique(np.linspace(0, len(time_s) - 1, DUMPS).astype(int))
     found = _centred(uv_m[chosen][:, there])
     length = float(np.sqrt(np.mean(found**2)))
     celestial = [position_m[there] @ _to_terrestrial(float(time_s[k]), scale) for k in chosen]
@@ -115,14 +119,20 @@ def check_baselines(
     tolerance = max(METRES, FRACTION * length)
 
     def fitted(sign: int) -> tuple[float, Float]:
-        fit = scipy.optimize.least_squares(
-            lambda x: off(x, sign).ravel(), np.zeros(2), loss="cauchy", f_scale=tolerance, x_scale=1e-3
-        )
+        def left(x: Float) -> Float:
+            return off(x, sign).ravel()
+
+        # From far away by plain least squares: what is far beyond the tolerance pulls no longer then.
+        begun = scipy.optimize.least_squares(left, np.zeros(2), x_scale=1e-3).x
+        fit = scipy.optimize.least_squares(left, begun, loss="cauchy", f_scale=tolerance, x_scale=1e-3)
         return float(fit.cost), np.asarray(fit.x)
 
-    # Baselines from the second antenna to the first are as usual, with visibilities that are conjugated.
-    sign = min((1, -1), key=lambda k: fitted(k)[0])
-    _, solved = fitted(sign)
+    cost, solved = fitted(1)
+    sign, (reverse_cost, reverse) = 1, fitted(-1)
+    # Baselines from the second antenna to the first are as usual, with visibilities that are conjugated. They
+    # are also those of the others as seen from the far side.
+    if reverse_cost < cost and np.hypot(*reverse) < NEAR_RAD:
+        sign, solved = -1, reverse
     as_is, left = (np.hypot(*np.moveaxis(off(x, sign), 2, 0)).max(axis=0) for x in (np.zeros(2), solved))
     typical = float(np.median(left))
     far = left > OUTLYING * max(typical, tolerance / OUTLYING)

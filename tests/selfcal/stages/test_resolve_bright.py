@@ -135,7 +135,8 @@ def test_what_was_solved_on_the_way_is_not_solved_again(observed, data, stage_co
     assert anew.last.chi2_heldout == pytest.approx(solved.last.chi2_heldout, rel=1e-6)
 
 
-def test_a_resolved_source_gets_a_gaussian(tmp_path):
+@pytest.mark.parametrize("listed_arcsec", [0.0, 45.0, 100.0])
+def test_a_resolved_source_gets_a_gaussian(tmp_path, listed_arcsec):
     """Amplitudes of gains would follow what is missing on the long baselines."""
     ra, dec = np.radians([150.2, 149.5, 150.9, 149.1]), np.radians([54.7, 54.2, 55.0, 54.9])
     points, first = SkyModel.points(ra, dec, np.array([4, 0.3, 0.3, 0.2])), np.array([1.0, 0, 0, 0])
@@ -143,7 +144,8 @@ def test_a_resolved_source_gets_a_gaussian(tmp_path):
     resolved = replace(points, **shape)
     ms, config = observe(tmp_path, sky=resolved, random_phases=True)
     rows = Table.read(tmp_path / "t.catalog.ecsv")
-    rows["major_arcsec"] = rows["minor_arcsec"] = 0.0
+    brightest = np.arange(len(rows)) == np.argmax(rows["flux_mjy"])
+    rows["major_arcsec"] = rows["minor_arcsec"] = listed_arcsec * brightest
     rows.write(tmp_path / "t.catalog.ecsv", overwrite=True)
     build_strips("nvss", tmp_path / "t.catalog.ecsv", tmp_path / "c")
     data, notes = open_data(ms, config), Notes()

@@ -168,8 +168,8 @@ def _where_left(data: CalibrationData, state: CalState) -> str:
     if part is None:
         assert state.kept_model is not None
         return channels_left(data, state.kept_model, state.weights, state.tables, state.noise)
-    hands = data.reader.ms.spectral_window(data.spw_ids[0]).receptor_names
-    return in_words(part, data.spw_ids, names, hands, [time_of_day(t) for t in times])
+    polarisations = data.reader.ms.spectral_window(data.spw_ids[0]).receptor_names
+    return in_words(part, data.spw_ids, names, polarisations, [time_of_day(t) for t in times])
 
 
 def _unsolved(data: CalibrationData, state: CalState) -> str:

@@ -130,14 +130,15 @@ def _with_common_offset(check: SkyCheck, state: CalState, listed: ApparentSky) -
     uncertain by chance, too.
     """
     beams = None if state.sky_model is None else state.sky_model.antenna_beams
-    if beams is None or beams is listed.antenna_beams:
+    told = all(np.isfinite([at.value, at.error]).all() for at in check.pointing_arcmin)
+    if beams is None or beams is listed.antenna_beams or not told:
         return check
     had = np.zeros(2) if listed.antenna_beams is None else listed.antenna_beams.common_rad
     minutes = np.degrees(beams.common_rad - had) * 60
     own = beams.offset_rad - beams.common_rad
     chance = float(np.degrees(np.sqrt(np.mean(own**2) / len(own))) * 60)
     centre = tuple(
-        Estimate(float(np.nan_to_num(left.value) + off), float(np.hypot(np.nan_to_num(left.error), chance)))
+        Estimate(float(left.value + off), float(np.hypot(left.error, chance)))
         for left, off in zip(check.pointing_arcmin, minutes, strict=True)
     )
     return replace(check, pointing_arcmin=(centre[0], centre[1]))

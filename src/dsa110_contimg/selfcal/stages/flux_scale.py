@@ -71,10 +71,13 @@ def flux_scale(data: CalibrationData, state: CalState, config: SelfCalConfig, lo
         if near and gained < NEAR_CHI2:
             break
         which = f"all {measured.index.size}" if measured.together else f"{measured.n_good} bright"
+        place, of_both = f", position by {east:+.2f}, {north:+.2f} arcsec", "flux and position"
+        if measured.together:
+            # Nothing tells where all of them are.
+            place, of_both = "", "flux"
         log.note(
-            f"{which} catalogue sources: flux scale off by "
-            f"{100 * (measured.scale - 1):+.1f} %, position by {east:+.2f}, {north:+.2f} arcsec; "
-            "rescaled to the median catalogue flux and position"
+            f"{which} catalogue sources: flux scale off by {100 * (measured.scale - 1):+.1f} %{place}; "
+            f"rescaled to the median catalogue {of_both}"
         )
         added = None if state.components is None else _in_place(state.components, measured, data)
         assert state.sky_model is not None

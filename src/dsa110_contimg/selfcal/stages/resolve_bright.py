@@ -187,7 +187,10 @@ def _amplitudes(
 
     Of the data after the bandpass of a state, or after other tables.
     """
-    alone = SkyVisibilities(_only(listed, brightest))
+    one, none = _only(listed, brightest), np.zeros(1)
+    # A point, whatever size the catalogue has: the whole structure is in the amplitudes then.
+    point = replace(one.sky, major_rad=none, minor_rad=none, pa_rad=none)
+    alone = SkyVisibilities(replace(one, sky=point))
     source = data.gather(alone, state.weights, state.bandpass if tables is None else tables).statistics
     cross, model = source.cross.sum(axis=0), source.model.sum(axis=0)
     uv_m = data.reader.antenna_uv()[:, : source.n_antennas]
