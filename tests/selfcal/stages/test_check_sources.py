@@ -8,11 +8,13 @@ import pytest
 from dsa110_contimg.progress import LogProgress
 from dsa110_contimg.selfcal.findings import Finding
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
+from dsa110_contimg.selfcal.sky_check import Estimate, SkyCheck
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.stages import check_sources as stage
 from dsa110_contimg.selfcal.stages.check_sources import check_sources
 from dsa110_contimg.selfcal.stages.reweight import reweight
 from dsa110_contimg.selfcal.state import CalState
+from dsa110_contimg.sky import AntennaBeams
 from tests.selfcal.support import Notes, hashed, observe, open_data
 
 
@@ -161,3 +163,15 @@ def test_what_cannot_be_checked_is_left(observed, data, solved, stage_config, lo
     state = replace(solved, model=SkyVisibilities(alone.catalog_model))
     assert check_sources(alone, state, stage_config, log) is state
     assert notes.about("one source holds all the flux")
+
+
+def test_a_common_offset_says_nothing_of_sources_that_were_not_measured(data, solved):
+    listed = data.catalog_model
+    offset = np.tile([np.radians(1 / 3), 0.0], (len(data.reader.ms.antennas), 1))
+    seen = replace(listed, antenna_beams=AntennaBeams(offset_rad=offset))
+    state = replace(solved, model=SkyVisibilities(seen))
+    unknown = SkyCheck()
+    assert stage._with_common_offset(unknown, state, listed) is unknown
+    known = replace(unknown, pointing_arcmin=(Estimate(1.0, 0.5), Estimate(-2.0, 0.5)))
+    east, north = stage._with_common_offset(known, state, listed).pointing_arcmin
+    assert (east.value, north.value) == pytest.approx((21.0, -2.0), abs=1e-6)
