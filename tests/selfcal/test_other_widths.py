@@ -10,7 +10,7 @@ DISH = AiryBeam(4.65)
 
 def trials(of_data=100.0, **chi2):
     widths = [float(k.lstrip("w").replace("_", ".")) for k in chi2]
-    return tuple(WidthTrial(v, of_data, 0.01, w) for w, v in zip(widths, chi2.values(), strict=True))
+    return tuple(WidthTrial(w, v, of_data, 0.01) for w, v in zip(widths, chi2.values(), strict=True))
 
 
 @pytest.mark.parametrize(

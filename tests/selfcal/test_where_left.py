@@ -54,7 +54,7 @@ EVERY = slice(None)
         ("polarisation", 1, (EVERY, EVERY, EVERY, EVERY, 1)),
     ],
 )
-def test_a_window_a_dump_or_a_hand(observed, axis, member, index):
+def test_a_window_a_dump_or_a_polarisation(observed, axis, member, index):
     statistics, gain = observed
     part = found(with_more(statistics, *index), gain)
     assert (part.axis, part.members) == (axis, (member,))

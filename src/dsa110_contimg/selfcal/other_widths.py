@@ -27,7 +27,7 @@ from dsa110_contimg.selfcal.state import CalState
 from dsa110_contimg.sky import ApparentSky, PrimaryBeam
 from dsa110_contimg.sky.beam import RoundBeam
 
-__all__ = ["OTHER_WIDTHS", "Left", "WidthTrial", "left_by", "other_width", "try_widths"]
+__all__ = ["OTHER_WIDTHS", "WidthTrial", "other_width", "try_widths"]
 
 #: Widths over the assumed one that are tried, each within 15 per cent of whatever is between the ends.
 OTHER_WIDTHS = (0.15, 0.2, 0.26, 0.35, 0.46, 0.6, 0.78, 1.3, 1.7, 2.2, 2.9, 3.8, 5.0)
@@ -46,11 +46,13 @@ BLOCKS = 6
 
 
 @dataclass(frozen=True)
-class Left:
-    """What gains solved against a model leave.
+class WidthTrial:
+    """What gains solved against the catalogue through a beam of some width leave.
 
     Attributes
     ----------
+    width : float
+        Over the assumed one.
     chi2 : float
         On channels that were not solved on, in units of thermal variance.
     of_data : float
@@ -59,22 +61,10 @@ class Left:
         Standard error of either, by the noise.
     """
 
+    width: float
     chi2: float
     of_data: float
     error: float
-
-
-@dataclass(frozen=True)
-class WidthTrial(Left):
-    """The same of the catalogue through a beam of some width.
-
-    Attributes
-    ----------
-    width : float
-        Over the assumed one.
-    """
-
-    width: float
 
 
 def try_widths(
@@ -108,8 +98,7 @@ def try_widths(
             break
         model = _through(data, config, listed, width)
         if model is not None:
-            left = left_by(model, data, state, config, log, "look through beams of other widths")
-            trials.append(WidthTrial(left.chi2, left.of_data, left.error, width))
+            trials.append(_tried(width, data, state, config, log, model))
         elif width == 1:
             break
     return tuple(trials)
@@ -166,38 +155,25 @@ def _through(
         return None
 
 
-def left_by(
-    model: ApparentSky,
+def _tried(
+    width: float,
     data: CalibrationData,
     state: CalState,
     config: SelfCalConfig,
     log: StageLog,
-    stage: str,
-) -> Left:
+    model: ApparentSky,
+) -> WidthTrial:
     """Solve against a model as the newest rounds were solved, and score it on channels held out.
 
-    Weights that were found with another model are not used: they take up what a wrong beam makes. So may a
-    bandpass.
-
-    Parameters
-    ----------
-    model : ApparentSky
-        What to solve against.
-    data, state, config, log
-        As of :func:`try_widths`.
-    stage : str
-        What is done, for a progress bar.
-
-    Returns
-    -------
-    Left
+    Neither a bandpass nor weights that were found with another model are used: both take up what a wrong
+    beam makes.
     """
     # The noise is at these factors.
     weights = replace(state.weights.as_found(), window_factor=state.weights.window_factor)
     statistics = BaselineStatistics.empty(len(data.reader.ms.antennas), data.spw_ids, data.reader.times.size)
     seen = SkyVisibilities(model)
     every = max(1, data.n_blocks // BLOCKS)
-    for piece in data.blocks(stage, weights):
+    for piece in data.blocks("look through beams of other widths", weights):
         # Of the windows of the same rows, which come one after the other, not the same each time.
         if (piece.number + piece.number // every) % every:
             continue
@@ -222,4 +198,4 @@ def left_by(
             solver, chi2 = solver.after(solution.table), solution.score.chi2_heldout
     n = max(1.0, float(statistics.count.sum()))
     noise = solver.settings.noise.variance * solver.settings.noise_share
-    return Left(float(chi2), float(statistics.data.sum() / n / noise), float(n**-0.5))
+    return WidthTrial(width, float(chi2), float(statistics.data.sum() / n / noise), float(n**-0.5))

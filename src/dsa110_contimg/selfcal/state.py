@@ -129,13 +129,14 @@ class FluxScale:
         Bright catalogue sources in the medians.
     flux_scale : float
         Median of measured over catalogue flux.
-    offset_arcsec : (float, float)
-        Median of measured minus catalogued position, east and north.
+    offset_arcsec : (float, float) or None
+        Median of measured minus catalogued position, east and north; None where only all sources together
+        tell the scale, and nothing a position.
     """
 
     n_sources: int
     flux_scale: float
-    offset_arcsec: tuple[float, float]
+    offset_arcsec: tuple[float, float] | None
 
 
 @dataclass(frozen=True)

@@ -265,7 +265,10 @@ def _noise(state: CalState, thermal_per_noise: float, final: ImageMetrics) -> di
 def _flux_scale(state: CalState) -> dict[str, Any] | None:
     """Give what flux scale and position were off by at first; None if nothing was rescaled."""
     found = state.flux_scale
-    return None if found is None else asdict(found) | {"offset_arcsec": list(found.offset_arcsec)}
+    if found is None:
+        return None
+    offset = None if found.offset_arcsec is None else list(found.offset_arcsec)
+    return asdict(found) | {"offset_arcsec": offset}
 
 
 def _heldout(state: CalState) -> dict[str, Any] | None:

@@ -38,8 +38,9 @@ class Scale(_Part):
 
     n_sources: Count = Field(description="Bright catalogue sources in the medians")
     flux_scale: float = Field(description="Median of measured over catalogue flux")
-    offset_arcsec: EastNorth = Field(
-        description="Median of measured minus catalogued position, arcsec east and north"
+    offset_arcsec: EastNorth | None = Field(
+        description="Median of measured minus catalogued position, arcsec east and north; null where nothing "
+        "tells it"
     )
 
 

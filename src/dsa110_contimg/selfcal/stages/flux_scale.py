@@ -94,7 +94,7 @@ def flux_scale(data: CalibrationData, state: CalState, config: SelfCalConfig, lo
         trial = replace(trial, components=added)
         gained = improvement(state, trial)
         n = measured.index.size if measured.together else measured.n_good
-        first = state.flux_scale or FluxScale(n, measured.scale, (east, north))
+        first = state.flux_scale or FluxScale(n, measured.scale, None if measured.together else (east, north))
         state = replace(trial, flux_scale=first)
     # All intervals once more, against the model as it is now.
     return solve_rounds(data, state, config, log) if gained < np.inf else state
