@@ -8,7 +8,9 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
+from dsa110_contimg.cli.app import app
 from dsa110_contimg.cli.main import main
 from dsa110_contimg.cli.selfcal import print_selfcal
 from dsa110_contimg.cli.terminal import LineFormatter
@@ -189,7 +191,9 @@ def test_help_is_legible_in_80_columns(capfd, monkeypatch):
         shown = capfd.readouterr().out
         assert max(map(len, shown.splitlines())) <= 80
         assert "…" not in shown
-        assert "(chosen)" not in shown
+        # What is chosen, if it is not given, the help says in words.
+        assert "chosen]" not in shown
+        assert not re.search(r"<(list|int range|float range)|x<=\d{7}", shown)
     main(["simulate", "--help"])
     shown = capfd.readouterr().out
     assert re.search(
@@ -198,3 +202,24 @@ def test_help_is_legible_in_80_columns(capfd, monkeypatch):
     titles = re.findall(r"^(\S.*):$", shown, re.M)
     assert titles[:3] == ["Arguments", "Options", "Often needed"]
     assert titles[-2:] == ["Sky", "Errors of the catalogue"]
+
+
+def test_commands_stand_under_titles_and_no_arguments_show_them(capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["--help"]) == 0
+    shown = capfd.readouterr().out
+    titles = re.findall(r"^(\S.*):$", shown, re.M)
+    assert titles[:2] == ["One observation", "Many observations"]
+    assert titles[-2:] == ["Set-up", "Options"]
+    assert max(map(len, shown.splitlines())) <= 80
+    command = typer.main.get_command(app)
+    named = re.findall(r"^  ([a-z]+) {2,}\S", shown, re.M)
+    assert sorted(named) == sorted(command.commands)
+    for arguments in ([], ["catalog"]):
+        assert main(arguments) == 2
+        out, err = capfd.readouterr()
+        assert out.startswith("Usage: ")
+        assert re.search(r"^  --help", out, re.M)
+        assert not err
+    main(["status", "--help"])
+    assert "x>=1]" in capfd.readouterr().out

@@ -7,7 +7,6 @@ from astropy.wcs import WCS
 
 from dsa110_contimg.errors import ImagingError, ResourceError
 from dsa110_contimg.imaging import ImageGrid, ImageHeader, RestoringBeam, read_image, write_image
-from dsa110_contimg.imaging.plot import Panel, save_panel
 
 GRID = ImageGrid(128, 4 / 206265, 2.5, 0.95)
 BEAM = RestoringBeam(12 / 206265, 9 / 206265, math.radians(-35))
@@ -81,22 +80,6 @@ def test_what_is_not_such_an_image_is_refused(tmp_path, image):
             read_image(tmp_path / f"{name}.fits")
     with pytest.raises(ImagingError, match="128"):
         save(tmp_path / "b.fits", image[:64])
-
-
-def test_picture_is_drawn(tmp_path, image):
-    panels = [
-        Panel("before", image, 1.0),
-        Panel("after", image / 2, 0.5),
-        Panel("residual", image / 4, 0.5, 5),
-    ]
-    save_panel(tmp_path / "a.png", panels, GRID, BEAM)
-    save_panel(tmp_path / "zoom.png", panels, GRID, BEAM, zoom_rad=100 / 206265)
-    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
-    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "zoom.png").read_bytes()
-    with pytest.raises(ImagingError):
-        save_panel(tmp_path / "b.png", [], GRID)
-    with pytest.raises(ResourceError):
-        save_panel(tmp_path / "nowhere" / "b.png", panels, GRID)
 
 
 def test_words_that_fits_does_not_know_are_written_out(tmp_path, image):

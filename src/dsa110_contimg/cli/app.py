@@ -11,7 +11,8 @@ import difflib
 import logging
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 from rich.logging import RichHandler
@@ -57,24 +58,30 @@ app = App(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+_ONE, _MANY = "One observation", "Many observations"
+_CURVES, _KNOWN, _SETUP = "Light curves", "Known truth and comparisons", "Set-up"
+#: In the order of the help.
+_COMMANDS: dict[str, tuple[Callable[..., Any], ...]] = {
+    _ONE: (selfcal, image, report, revert, rephase),
+    _MANY: (run, watch, status, retry, prioritize, rename, forget, prune),
+    _CURVES: (lightcurve, variables, transients),
+    _KNOWN: (demo, simulate, score, compare, study),
+    _SETUP: (doctor, compile_command),
+}
+for _title, _commands in _COMMANDS.items():
+    for _command in _commands:
+        # A declination below zero is no option.
+        _settings = {"ignore_unknown_options": True} if _command is lightcurve else None
+        _name = _command.__name__.removesuffix("_command")
+        app.command(_name, title=_title, context_settings=_settings)(_command)
 _GROUPS = (
-    (catalog_app, "catalog"),
-    (container_app, "container"),
-    (config_app, "config"),
-    (state_app, "state"),
+    (catalog_app, "catalog", _SETUP),
+    (config_app, "config", _SETUP),
+    (container_app, "container", _SETUP),
+    (state_app, "state", _MANY),
 )
-for _group, _name in _GROUPS:
-    app.add_typer(_group, name=_name)
-# In the order of the help.
-_COMMANDS = (doctor, image, selfcal, simulate, rephase, demo, score)
-_MANY = (run, watch, status, report, retry, prioritize, revert, rename, forget, prune)
-for _command in (*_COMMANDS, compare, study, *_MANY):
-    app.command(_command.__name__)(_command)
-# A declination below zero is no option.
-app.command("lightcurve", context_settings={"ignore_unknown_options": True})(lightcurve)
-app.command("variables")(variables)
-app.command("transients")(transients)
-app.command("compile")(compile_command)
+for _group, _name, _title in _GROUPS:
+    app.add_typer(_group, name=_name, rich_help_panel=_title)
 
 
 @app.callback(invoke_without_command=True)

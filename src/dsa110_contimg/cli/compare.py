@@ -28,7 +28,7 @@ def compare(
     *,
     options: dict[str, Any],
 ) -> None:
-    """Compare self-calibration with and without the catalogue, and with several flux limits."""
+    """Compare calibration with and without the catalogue."""
     from dsa110_contimg.compare import compare_strategies
     from dsa110_contimg.compare.report import REPORT
 
@@ -62,7 +62,7 @@ def study(
     *,
     options: dict[str, Any],
 ) -> None:
-    """Compare over a grid of simulated observations: a map of where seeding wins."""
+    """Make such comparisons over a grid of simulated observations."""
     from dsa110_contimg.compare.study import run_study
     from dsa110_contimg.compare.study_page import write_page
     from dsa110_contimg.compare.study_report import write_study_report

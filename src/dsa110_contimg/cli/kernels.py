@@ -24,7 +24,7 @@ _OBSERVATIONS: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
 
 
 def compile_command(as_json: JsonFlag = False, quiet: QuietFlag = False) -> None:
-    """Compile the numerical kernels, once after installation, so that no observation waits for it."""
+    """Compile the numerical kernels, so that no observation waits for it."""
     number = compile_kernels(TerminalProgress(quiet))
     said = f"{number} kernels compiled" if number else "all kernels were compiled already"
     print_result({"compiled": number}, [said], as_json, quiet)

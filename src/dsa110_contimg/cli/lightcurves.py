@@ -33,7 +33,7 @@ def lightcurve(
     state_file: StateFile = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Print the light curve of the source nearest to a place, from the observations that count."""
+    """Print the light curve of the source nearest to a place."""
     from astropy.table import Table
 
     from dsa110_contimg.pipeline.lightcurve_plot import save_light_curve
@@ -116,7 +116,7 @@ def variables(
     state_file: StateFile = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Rank the catalogue's sources by how surely they vary, and list those beyond doubt."""
+    """List the catalogue's sources that vary, the surest first."""
     import numpy as np
 
     from dsa110_contimg.pipeline.lightcurves import settled
@@ -162,7 +162,7 @@ def transients(
     state_file: StateFile = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List sources that no catalogue has, and how many false ones there are to expect."""
+    """List sources that no catalogue has; say how many may be false."""
     import numpy as np
 
     from dsa110_contimg.pipeline.lightcurves import settled

@@ -93,9 +93,10 @@ def _run(arguments: list[str] | None, received: list[int]) -> int:
     except typer.Exit as stop:
         return int(stop.exit_code)
     except USAGE_ERROR as error:
-        where = f"contimg {error.ctx.info_name}: " if error.ctx and error.ctx.info_name != "contimg" else ""
-        if not error.format_message():  # no arguments at all: the help has been printed
+        if type(error).__name__ == "NoArgsIsHelpError":
+            sys.stdout.write(error.format_message() + "\n")
             return InputError.exit_code
+        where = f"contimg {error.ctx.info_name}: " if error.ctx and error.ctx.info_name != "contimg" else ""
         return _fail(where + " ".join(error.format_message().split()) + "; see --help", InputError.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         return _fail(STOPPED, INTERRUPTED)

@@ -43,7 +43,7 @@ def status(
     every: Annotated[bool, typer.Option("--all", help="However many there are")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what waits, runs, is done and failed, the latest first; of one Measurement Set, all of it."""
+    """Show what waits, runs, is done and failed; of one Measurement Set, all of it."""
     from dsa110_contimg.pipeline.observation import Selection
     from dsa110_contimg.pipeline.state import State
 
@@ -99,7 +99,7 @@ def retry(
     state_file: StateFile = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Queue what failed, the Measurement Sets named, or what the options choose, again.
+    """Queue again what failed, what is named, or what the options choose.
 
     The options narrow one another; run or watch takes up what is queued. What was reverted is queued again
     only by its name.
@@ -139,7 +139,7 @@ def prioritize(
     state_file: StateFile = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Give Measurement Sets that wait another place in the queue, also while the pipeline runs."""
+    """Give Measurement Sets that wait another place in the queue."""
     from dsa110_contimg.pipeline.state import State
 
     with State(named_state_file(state_file), create=False) as state:
@@ -154,7 +154,7 @@ def revert(
     state_file: StateFile = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Put columns and flags of a Measurement Set back to what the pipeline found."""
+    """Put columns and flags back to what the first run found."""
     from dsa110_contimg.pipeline.job import revert as put_back
     from dsa110_contimg.pipeline.lightcurve_updates import LightCurveWriter, database_of
     from dsa110_contimg.pipeline.state import State
@@ -182,7 +182,7 @@ def rename(
     state_file: StateFile = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Know an observation by another name, once its Measurement Set has been moved; products stay."""
+    """Give an observation whose Measurement Set was moved its new name."""
     from dsa110_contimg.pipeline.state import State
     from dsa110_contimg.pipeline.upkeep import rename as rename_observation
 
@@ -193,7 +193,7 @@ def rename(
 
 
 def forget(mss: MeasurementSets, state_file: StateFile = None, as_json: JsonFlag = False) -> None:
-    """Remove observations from the state; what is found again, as by watch, counts as new."""
+    """Remove observations from the state: found again, they count as new."""
     from dsa110_contimg.pipeline.lightcurve_updates import LightCurveWriter, database_of
     from dsa110_contimg.pipeline.state import State
 
@@ -219,7 +219,7 @@ def prune(
     state_file: StateFile = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Remove products by age and verdict, as the option retention says; records stay."""
+    """Remove products by age and verdict, as retention says; records stay."""
     from dsa110_contimg.pipeline.state import State
     from dsa110_contimg.pipeline.upkeep import prune as remove
 

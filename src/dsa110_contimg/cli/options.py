@@ -113,7 +113,8 @@ def settings_flags(*classes: type[Settings]) -> Callable[[Callable[..., Any]], C
             flag = FLAGS.get(name, "--" + name.replace("_", "-"))
             if info.annotation is bool and "/" not in flag:
                 flag = f"{flag}/--no-{flag.removeprefix('--')}"
-            default = "chosen" if info.default is None else str(info.default)
+            # What happens without one the help says.
+            default = info.default is not None and str(info.default)
             option = typer.Option(
                 flag, help=info.description, show_default=default, rich_help_panel=title or None
             )

@@ -23,9 +23,7 @@ __all__ = ["config_app", "run", "watch"]
 
 logger = logging.getLogger(__name__)
 
-config_app = App(
-    help="Show the options and where they come from, and the form of summaries.", no_args_is_help=True
-)
+config_app = App(help="Show options, where they come from, and the form of summaries.", no_args_is_help=True)
 
 CalTables = Annotated[
     list[Path] | None,
@@ -85,7 +83,7 @@ def run(
     *,
     options: dict[str, Any],
 ) -> None:
-    """Take Measurement Sets through the pipeline; what is done already is not done again."""
+    """Take Measurement Sets through the pipeline, but for what is done."""
     from dsa110_contimg.pipeline.driver import Driver, raise_for_failures
 
     settings = PipelineConfig.load(config, options)
@@ -129,7 +127,7 @@ def watch(
     *,
     options: dict[str, Any],
 ) -> None:
-    """Take new Measurement Sets through the pipeline once they are complete, until ended."""
+    """Take Measurement Sets through the pipeline as they arrive, until ended."""
     from dsa110_contimg.pipeline.driver import Driver
 
     settings = PipelineConfig.load(config, options)

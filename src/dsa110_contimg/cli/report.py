@@ -59,7 +59,7 @@ def report(
     state_file: StateFile = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Build the page of a self-calibration or of all in a folder, or, without one, sum up a day.
+    """Build the page of a run or of all runs; without a folder, sum up a day.
 
     The page, report.html, shows what is there, also of a run that was killed. That of all, index.html, has a
     table that is sorted and searched, trends over days, and the health of each antenna. Of a day it is said

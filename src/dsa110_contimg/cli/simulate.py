@@ -46,7 +46,7 @@ def demo(
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
-    """Simulate a transit, self-calibrate it from random phases, print what came out."""
+    """Simulate a transit, self-calibrate it, and print what came out."""
     from dsa110_contimg.cli.demo import run_demo
 
     report = run_demo(outdir, TerminalProgress(quiet))

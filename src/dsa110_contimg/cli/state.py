@@ -13,9 +13,7 @@ from dsa110_contimg.cli.terminal import JsonFlag, print_result
 
 __all__ = ["state_app"]
 
-state_app = App(
-    help="Check, back up, upgrade or rebuild the state file of the pipeline.", no_args_is_help=True
-)
+state_app = App(help="Check, back up, upgrade or rebuild the state file.", no_args_is_help=True)
 
 
 @state_app.command("check")

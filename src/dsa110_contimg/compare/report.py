@@ -14,7 +14,7 @@ from dsa110_contimg.compare.arms import BASELINE
 from dsa110_contimg.compare.common_images import CommonImages
 from dsa110_contimg.files import save_figure, write_text
 from dsa110_contimg.imaging import ImageGrid
-from dsa110_contimg.imaging.plot import Panel, add_panel
+from dsa110_contimg.imaging.plot import LEFT, RIGHT, Panel, add_axes, add_row, row_size
 
 __all__ = [
     "FIGURE",
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 RESULTS = "comparison_results.json"
 REPORT = "comparison_report.txt"
 FIGURE = "comparison.png"
+#: Inches: height of the bars in it, room below and above them, and between two plots.
+BARS_HEIGHT, BARS_BELOW, BARS_ABOVE, BARS_GAP = 2.6, 0.4, 0.5, 0.3
 NONE = "-"
 
 Arm = Mapping[str, Any]
@@ -243,26 +245,34 @@ def _draw(path: Path, results: Mapping[str, Any], common: CommonImages, grid: Im
     shown += [
         (a["name"], common.images[a["name"]], a["figures"]["deep"], a["figures"]["amplitude"]) for a in arms
     ]
-    figure = Figure(figsize=(5.0 * len(shown), 9.5), layout="constrained")
+    width, height = row_size(len(shown))
+    figure = Figure(figsize=(width, height + BARS_HEIGHT + BARS_BELOW + BARS_ABOVE))
     FigureCanvasAgg(figure)
-    cells = figure.add_gridspec(2, 4 * len(shown), height_ratios=[1.7, 1])
     lowest = min(f["rms_jy"] * scale for _, _, f, scale in shown)
-    for k, (name, image, figures, scale) in enumerate(shown):
-        title = f"{name}\nSNR {figures['snr']:.0f}, {figures['thermal_ratio']:.2f} x thermal"
-        panel = Panel(title, image.restored, lowest / scale)
-        add_panel(figure, cells[0, 4 * k : 4 * k + 4], panel, grid, image.cleaned.beam, label_dec=k == 0)
+    panels = [
+        Panel(
+            title=name,
+            figures=f"SNR {figures['snr']:.4g}\n{figures['thermal_ratio']:.3g} x thermal",
+            image=image.restored,
+            rms_jy=lowest / scale,
+            beam=image.cleaned.beam,
+        )
+        for name, image, figures, scale in shown
+    ]
+    add_row(figure, panels, grid, BARS_HEIGHT + BARS_BELOW + BARS_ABOVE)
     bars: list[tuple[str, list[float]]] = [
-        ("signal to noise, equal conditions", [a["figures"]["shallow"]["snr"] or 0.0 for a in arms]),
-        ("the same, catalogue subtracted", [a["figures"]["subtracted"]["snr"] or 0.0 for a in arms]),
+        ("Signal to noise, equal conditions", [a["figures"]["shallow"]["snr"] or 0.0 for a in arms]),
+        ("The same, catalogue subtracted", [a["figures"]["subtracted"]["snr"] or 0.0 for a in arms]),
         ("rms / thermal, as delivered", [a["figures"]["delivered"]["thermal_ratio"] or 0.0 for a in arms]),
-        ("seconds", [a["seconds"]["total"] for a in arms]),
+        ("Seconds", [a["seconds"]["total"] for a in arms]),
     ]
     names = [a["name"].replace("baseline_no_nvss", "baseline").removeprefix("nvss_") for a in arms]
-    width = len(shown)
+    each = (width - LEFT - RIGHT - 3 * BARS_GAP) / 4
     for k, (title, values) in enumerate(bars):
-        axes = figure.add_subplot(cells[1, k * width : (k + 1) * width])
+        axes = add_axes(figure, (LEFT + k * (each + BARS_GAP), BARS_BELOW, each, BARS_HEIGHT))
         axes.barh(range(len(arms)), values, color=["0.6" if not a["seeded"] else "tab:blue" for a in arms])
-        axes.set_yticks(range(len(arms)), names)
+        axes.set_yticks(range(len(arms)), names if k == 0 else [""] * len(arms), fontsize=11)
+        axes.tick_params(axis="x", labelsize=10)
         axes.invert_yaxis()
-        axes.set_title(title)
+        axes.set_title(title, loc="left", fontsize=12)
     save_figure(path, figure, dpi=80)

@@ -195,7 +195,10 @@ class SelfCalConfig(ObservationConfig):
     """Options of self-calibration; the `backend` makes the final image of a run that improved."""
 
     use_nvss_seeding: bool = Field(True, description="Start from the NVSS catalogue")
-    field: str | None = Field(None, description="Field name or identifier")
+    field: str | None = Field(
+        None,
+        description="Field name or identifier; all fields of a drift scan, or the only one, if not given",
+    )
     spw: str | None = Field(None, description="Spectral windows, for example 0,2 or 0~3; all by default")
     column: Literal["DATA", "CORRECTED_DATA"] = Field(
         "DATA", description="Column that is calibrated, as it was before any run"

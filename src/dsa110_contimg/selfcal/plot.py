@@ -8,19 +8,21 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.gridspec import SubplotSpec
 
 from dsa110_contimg.calibration.apply import gains_at_times
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.files import save_figure
 from dsa110_contimg.imaging import ImageGrid, mad_rms
-from dsa110_contimg.imaging.plot import Panel, add_panel
+from dsa110_contimg.imaging.plot import LEFT, Panel, add_axes, add_row, row_size
 from dsa110_contimg.selfcal.imaging import CalibratedImage
 
 __all__ = ["save_overview"]
 
 #: So many antennas at most are named beside the pictures of the gains.
-NAMED = 25
+NAMED = 32
+#: Inches: height of the pictures of the gains, room below them for their axis, and between and right of
+#: them for their colour bars.
+GAINS_HEIGHT, GAINS_BELOW, BAR_ROOM = 3.6, 0.65, 1.25
 
 
 def save_overview(
@@ -33,6 +35,8 @@ def save_overview(
     antennas: Sequence[str],
 ) -> None:
     """Draw the images before and after, the difference or residual, and the gains against time.
+
+    The gains are those of the first spectral window.
 
     Parameters
     ----------
@@ -49,35 +53,36 @@ def save_overview(
     antennas : sequence of str
         Names of the antennas.
     """
-    figure = Figure(figsize=(16, 9.6 if tables else 5.4), layout="constrained")
+    width, height = row_size(3)
+    below = GAINS_HEIGHT + GAINS_BELOW + 0.1 if tables else 0.0
+    figure = Figure(figsize=(width, height + below))
     FigureCanvasAgg(figure)
-    cells = figure.add_gridspec(2 if tables else 1, 6, height_ratios=[1.7, 1] if tables else [1])
     third, word = (
-        (final.difference, "sky minus catalogue")
+        (final.difference, "Sky minus catalogue")
         if final.difference is not None
-        else (final.cleaned.residual, "residual")
+        else (final.cleaned.residual, "Residual")
     )
-    panels = [(initial.restored, "before"), (final.restored, "after"), (third, word)]
-    for number, (image, title) in enumerate(panels):
+    shown = (
+        ("Before", initial.restored, initial.cleaned.beam),
+        ("After" if tables else "After: input kept", final.restored, final.cleaned.beam),
+        (word, third, final.cleaned.beam),
+    )
+    panels = []
+    for title, image, beam in shown:
         rms = mad_rms(image)
         # Not the rms of the summary, which is off source.
-        text = f"{title}: all-pixel rms {1e3 * rms:.3g}, peak {1e3 * image.max():.4g} mJy"
-        panel = Panel(text, image, rms)
-        beam = (initial if number == 0 else final).cleaned.beam
-        add_panel(figure, cells[0, 2 * number : 2 * number + 2], panel, grid, beam, label_dec=number == 0)
+        figures = f"rms of all pixels {1e3 * rms:.3g} mJy/beam\npeak {1e3 * image.max():.4g} mJy/beam"
+        panels.append(Panel(title=title, figures=figures, image=image, rms_jy=rms, beam=beam))
+    add_row(figure, panels, grid, below)
     if tables:
-        _draw_gains(figure, (cells[1, :3], cells[1, 3:]), tables, first_time_s, antennas)
+        _draw_gains(figure, tables, first_time_s, antennas)
     save_figure(path, figure, dpi=100)
 
 
 def _draw_gains(
-    figure: Figure,
-    cells: tuple[SubplotSpec, SubplotSpec],
-    tables: Sequence[GainTable],
-    first_time_s: float,
-    antennas: Sequence[str],
+    figure: Figure, tables: Sequence[GainTable], first_time_s: float, antennas: Sequence[str]
 ) -> None:
-    """Draw phases and amplitudes as pictures, a row for each antenna and polarisation, time to the right.
+    """Draw phases and amplitudes as pictures, two rows for each antenna, time to the right.
 
     Of a hundred antennas curves cover one another; in rows one that drifts, jumps or is lost is seen.
     """
@@ -92,18 +97,33 @@ def _draw_gains(
     size = np.abs(rows)
     low, high = np.nanquantile(size, (0.01, 0.99)) if np.isfinite(size).any() else (0.0, 1.0)
     drawn = (
-        (np.degrees(np.angle(rows)), "phase", "degrees", "twilight", -180.0, 180.0),
-        (size, "amplitude", "", "viridis", float(low), float(high)),
+        ("Phase", "degrees", np.degrees(np.angle(rows)), "twilight", -180.0, 180.0),
+        ("Amplitude", "amplitude of the gain", size, "viridis", float(low), float(high)),
     )
     every = max(1, -(-len(antennas) // NAMED))
-    for cell, (values, what, unit, colours, lowest, highest) in zip(cells, drawn, strict=True):
-        axes = figure.add_subplot(cell)
+    of_window = f", spectral window {spw}" if len(tables[0].gains) > 1 else ""
+    width = (figure.get_size_inches()[0] - LEFT) / 2 - BAR_ROOM
+    for number, (title, unit, values, colours, lowest, highest) in enumerate(drawn):
+        left = LEFT + number * (width + BAR_ROOM)
+        axes = add_axes(figure, (left, GAINS_BELOW, width, GAINS_HEIGHT))
         axes.set_facecolor("0.6")
         places = np.arange(rows.shape[0] + 1) / 2
         mesh = axes.pcolormesh(
             edges, places, values, cmap=colours, vmin=lowest, vmax=highest, rasterized=True
         )
-        figure.colorbar(mesh, ax=axes, label=unit, extend="neither" if unit else "both")
+        bar = add_axes(figure, (left + width + 0.15, GAINS_BELOW, 0.14, GAINS_HEIGHT))
+        if number == 0:
+            figure.colorbar(mesh, cax=bar, ticks=[-180, -90, 0, 90, 180])
+        else:
+            figure.colorbar(mesh, cax=bar, extend="both", extendfrac=0.03)
+        bar.set_ylabel(unit, fontsize=10)
+        bar.tick_params(labelsize=10)
         axes.invert_yaxis()
-        axes.set_yticks(np.arange(0, len(antennas), every) + 0.5, antennas[::every], fontsize=7)
-        axes.set(title=f"{what} of each antenna, two polarisations (grey: no solution)", xlabel="minutes")
+        names = antennas[::every] if number == 0 else []
+        axes.set_yticks(np.arange(0, len(antennas), every)[: len(names)] + 0.5, names, fontsize=8)
+        axes.tick_params(axis="x", labelsize=10)
+        axes.set_title(title, loc="left", fontsize=13, fontweight="bold")
+        axes.set_title(
+            f"two rows an antenna: its polarisations{of_window}; grey: no solution", loc="right", fontsize=10
+        )
+        axes.set_xlabel("Time from the start (minutes)", fontsize=11)
