@@ -97,9 +97,9 @@ def test_sources_are_named_by_pointer_and_by_keyboard(show, good):
     assert text.inner_text() == marks.nth(1).get_attribute("aria-label")
     page.keyboard.press("End")
     assert marks.last.get_attribute("aria-selected") == "true"
-    page.get_by_label("Mark catalogue sources").uncheck()
+    page.get_by_label("Mark sources").uncheck()
     assert not marks.first.is_visible()
-    page.get_by_label("Mark catalogue sources").check()
+    page.get_by_label("Mark sources").check()
     assert marks.first.is_visible()
 
 

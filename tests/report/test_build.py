@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 from dataclasses import replace
 from unittest.mock import Mock
@@ -16,6 +17,7 @@ from dsa110_contimg.files import write_table
 from dsa110_contimg.report import build, try_report, write_report
 from dsa110_contimg.report.page import render
 from dsa110_contimg.report.products import read_products
+from dsa110_contimg.report.rendering import typeset
 from dsa110_contimg.report.words import MEANINGS
 from dsa110_contimg.selfcal import run
 from dsa110_contimg.selfcal.naming import REPORT, STAGES, SUMMARY
@@ -43,7 +45,7 @@ def test_a_run_leaves_its_page(good):
     for part in ("verdict", "images", "gains", "intervals", "sources", "array", "run", "options", "products"):
         assert any(attrs.get("id") == part for attrs in page.all("section")), part
     summary = json.loads((good / SUMMARY).read_text())
-    assert summary["message"] in page.text
+    assert typeset(summary["message"]) in page.text
     assert ("but something speaks against it" in page.text) == ("check" in summary["message"])
     assert f"{summary['initial']['snr']:.4g} → {summary['final']['snr']:.4g}" in page.text
     assert "3 of them set" in page.text
@@ -63,7 +65,7 @@ def test_trap_21_every_figure_is_there_and_is_the_summarys(good):
     for shown in (
         f"{first['thermal_ratio']:.3g} → {last['thermal_ratio']:.3g}",
         f"{first['flux_ratio']:.3f} → {last['flux_ratio']:.3f}",
-        ", ".join(f"{v:+.2f}" for v in last["offset_arcsec"]),
+        ", ".join(f"{v:+.2f}" for v in last["offset_arcsec"]).replace("-", "\u2212"),
         f"{summary['heldout_sources']['n_agreeing']} of {summary['heldout_sources']['n_sources']}",
         f"{100 * kept['solved_fraction']:.1f}",
         f"{kept['chi2_heldout']:.5g}",
@@ -81,7 +83,10 @@ def test_an_unseeded_run(unseeded):
 
 def test_a_refused_run_says_why_and_what_to_do(refused):
     page = page_of(refused)
-    assert "Refused: nothing was touched" in page.text
+    assert "Refused: no gains were kept; the Measurement Set was not touched" in page.text
+    # Said once.
+    assert page.text.lower().count("measurement set was not") == 1
+    assert "No gains were kept, and no source was fitted with them" in page.text
     assert "mirrored, refused the run" in page.text
     assert "sky-is-not-the-catalogues.md" in page.text
     assert "Not to be had" not in page.text
@@ -89,9 +94,26 @@ def test_a_refused_run_says_why_and_what_to_do(refused):
 
 
 def test_a_run_that_kept_the_input(kept):
+    """The image before is the one after: one image without a slider, and each figure once."""
     page = page_of(kept)
-    assert "The input was kept: both are images of it" in page.text
+    assert "Image of the input, which was kept" in page.text
     assert "Not to be had" not in page.text
+    assert not any(attrs.get("id") == "slider" for attrs in page.all("input"))
+    summary = json.loads((kept / SUMMARY).read_text())
+    figure = f"{summary['final']['snr']:.4g}"
+    assert f"signal to noise {figure} The brightest" in " ".join(page.text.split())
+    assert f"{figure} \u2192" not in page.text
+
+
+def test_signs_of_the_log_are_printed_as_signs(tmp_path):
+    """What was noted in a stage stands in a line each."""
+    out = write_run(tmp_path / "out", ["a", "b", "c"])
+    stage = {"stage": "solve", "start": "", "seconds": 1.0, "noted": ["chi2 2.0 -> 1.0", "flux 1.0 +- 0.1"]}
+    (out / STAGES).write_text(json.dumps(stage) + "\n")
+    text = write_report(out).read_text(encoding="utf-8")
+    assert "chi2 2.0 \u2192 1.0\nflux 1.0 \u00b1 0.1" in text
+    assert re.search(r"\.wide \{[^}]*white-space: pre-line", text)
+    assert "chosen</td>" not in text
 
 
 def test_a_run_that_was_killed(good, tmp_path):
@@ -136,7 +158,7 @@ def test_a_damaged_product_costs_its_own_part_only(good, tmp_path, name):
     content = (out / name).read_bytes()
     (out / name).write_bytes(content[: len(content) // 3])
     page = page_of(out)
-    assert "Before" in page.text
+    assert any(attrs["alt"].startswith("Image before") for attrs in page.all("img"))
     if name != STAGES:
         assert f"{name} cannot be read" in page.text
 

@@ -144,6 +144,24 @@ def test_the_interval_that_was_taken_is_marked(products):
     assert points(choice.plot, "chosen ring") == 1
 
 
+def test_what_all_candidates_share_is_not_told_and_lines_do_not_turn_back(products):
+    (round_,) = products.summary["iterations"]
+    (choice,) = choices_of(products.summary)
+    assert [way for _, way in choice.legend] == ["linear in time"]
+    # Another division into intervals of the same length, and one gain for both polarisations.
+    curve = round_["curve"]
+    curve.append(curve[1] | {"chi2_expected": 1.5})
+    curve.append(curve[0] | {"common": True, "taken": False})
+    (choice,) = choices_of(products.summary)
+    ways = ["a gain per polarisation, linear in time", "one gain for both polarisations, linear in time"]
+    assert [way for _, way in choice.legend] == ways
+    assert points(choice.plot, "s0 dot") == 4
+    lines = [mark.path for mark in choice.plot.marks if mark.style == "s0 line"]
+    places = [float(point.split()[0]) for point in lines[0][1:].split("L")]
+    assert places == sorted(set(places))
+    assert len(places) == 3
+
+
 def test_sources_are_drawn_against_distance_and_flux(products):
     plots = source_plots(products)
     assert len(plots) == 4
@@ -216,6 +234,11 @@ def test_axes_hold_whatever_there_is(values, log):
     assert all(math.isfinite(place) for place, _ in plot.x_ticks)
     texts = [text for _, text in plot.x_ticks]
     assert len(set(texts)) == len(texts) >= 1
+
+
+@pytest.mark.parametrize(("low", "high", "least"), [(12.0, 80.0, 5), (2.0, 900.0, 5), (1.1, 1.9, 1)])
+def test_a_logarithmic_axis_has_some_numbers(low, high, least):
+    assert least <= len(Axis("x", low, high, log=True).numbers) <= 9
 
 
 def test_words_do_not_cover_each_other():

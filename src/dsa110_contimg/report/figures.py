@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,12 +62,18 @@ WAYS = ("s0 dot", "s1 square", "s2 triangle", "s0 diamond", "s1 star", "s2 cross
 
 def _choice(this: dict[str, Any], curve: list[dict[str, Any]]) -> Choice:
     mode = "phases" if this.get("calmode") == "p" else "amplitudes and phases"
+    # What all candidates share is no news.
+    differs = {key for key in ("common", "combined") if len({bool(c.get(key)) for c in curve}) > 1}
+
+    def way(point: dict[str, Any]) -> str:
+        return _way(point, differs)
+
     ways: dict[str, list[dict[str, Any]]] = {}
     for point in curve:
-        ways.setdefault(_way(point), []).append(point)
+        ways.setdefault(way(point), []).append(point)
     best = min(curve, key=lambda c: c["chi2_expected"])
     # Ways that are far worse at every interval would flatten what decides.
-    decisive = [c["chi2_expected"] for c in ways[_way(best)]]
+    decisive = [c["chi2_expected"] for c in ways[way(best)]]
     x = Axis.around("data in a solution interval (s)", [c["solint_s"] for c in curve], log=True)
     y = Axis.around("held-out chi-squared", decisive, log=max(decisive) > 3 * min(decisive) > 0)
     beyond = any(c["chi2_expected"] > y.high for c in curve)
@@ -75,8 +81,8 @@ def _choice(this: dict[str, Any], curve: list[dict[str, Any]]) -> Choice:
     taken = next((c for c in curve if c.get("taken")), None)
     text = (
         "Every candidate was solved on one half of the channels and scored on the other half. Of "
-        f"{len(curve)} candidates {_seconds(best)} ({_way(best)}) leaves the least there: "
-        f"{best['chi2_expected']:.5g} times the thermal variance, {_seconds(worst)} ({_way(worst)}) "
+        f"{len(curve)} candidates {_seconds(best)} ({way(best)}) leaves the least there: "
+        f"{best['chi2_expected']:.5g} times the thermal variance, {_seconds(worst)} ({way(worst)}) "
         f"the most: {worst['chi2_expected']:.5g}. Shorter intervals follow the gains better, longer ones "
         "have less noise: the least is where the two balance."
     )
@@ -86,11 +92,12 @@ def _choice(this: dict[str, Any], curve: list[dict[str, Any]]) -> Choice:
         x,
         y,
     )
-    for style, (way, points) in zip(WAYS, ways.items(), strict=False):
-        points = sorted(points, key=lambda c: c["solint_s"])
-        seconds, chi2 = [c["solint_s"] for c in points], [c["chi2_expected"] for c in points]
-        plot.add_line(style.split()[0], seconds, chi2)
-        plot.add(style, seconds, chi2, title=way)
+    for style, (words, points) in zip(WAYS, ways.items(), strict=False):
+        # Of two divisions into intervals of the same length the line follows the better one.
+        least = {c["solint_s"]: c["chi2_expected"] for c in sorted(points, key=_chi2, reverse=True)}
+        seconds = sorted(least)
+        plot.add_line(style.split()[0], seconds, [least[s] for s in seconds])
+        plot.add(style, [c["solint_s"] for c in points], [_chi2(c) for c in points], title=words)
     if taken is not None:
         plot.add("chosen ring", taken["solint_s"], taken["chi2_expected"], title="taken")
         plot.add_note(taken["solint_s"], taken["chi2_expected"], "taken")
@@ -98,7 +105,7 @@ def _choice(this: dict[str, Any], curve: list[dict[str, Any]]) -> Choice:
         if _finite(elapsed) and elapsed > 1.05 * taken["solint_s"]:
             text += f" With the gaps between scans an interval of those taken lasts {elapsed:.0f} s."
     if taken is not None and taken is not best:
-        text += f" Taken was {_seconds(taken)} ({_way(taken)}): {taken['chi2_expected']:.5g}."
+        text += f" Taken was {_seconds(taken)} ({way(taken)}): {taken['chi2_expected']:.5g}."
     if beyond:
         text += " Marks on the upper edge lie above it."
     return Choice(f"Round {this.get('iteration')}: {mode}", text, plot, list(zip(WAYS, ways, strict=False)))
@@ -109,14 +116,18 @@ def _seconds(point: dict[str, Any]) -> str:
     return f"{seconds:.3g} s" if seconds < 1000 else f"{seconds:.0f} s"
 
 
-def _way(point: dict[str, Any]) -> str:
-    return ", ".join(
-        [
-            "one gain for both polarisations" if point.get("common") else "a gain per polarisation",
-            "spectral windows together" if point.get("combined") else "each spectral window",
-            f"{point.get('interpolation')} in time",
-        ]
-    )
+def _chi2(point: dict[str, Any]) -> float:
+    return float(point["chi2_expected"])
+
+
+def _way(point: dict[str, Any], differs: Container[str]) -> str:
+    """Say how a candidate was solved, as far as others were solved otherwise."""
+    said = []
+    if "common" in differs:
+        said.append("one gain for both polarisations" if point.get("common") else "a gain per polarisation")
+    if "combined" in differs:
+        said.append("spectral windows together" if point.get("combined") else "each spectral window")
+    return ", ".join([*said, f"{point.get('interpolation')} in time"])
 
 
 @dataclass(frozen=True, eq=False)

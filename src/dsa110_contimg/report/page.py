@@ -120,7 +120,7 @@ def render(products: RunProducts, index: str = "") -> str:
         "source_plots": part("plots of sources", lambda: source_plots(products)) or [],
         "array_plots": part("array", lambda: array_plots(products)) or [],
         "sources": part("table of sources", lambda: source_table(sources) if sources is not None else None),
-        "kept": not summary or summary.get("status") == "improved",
+        "kept": not summary or _is_new(summary),
         "outliers": part("sources that differ", lambda: _outliers(products)) or [],
         "new_sources": part("new sources", lambda: new_sources_of(products)),
         "antennas": part(
@@ -162,11 +162,16 @@ def _verdict(products: RunProducts, doubtful: bool) -> Verdict:
         sign, headline = "!", f"{headline}, but something speaks against it: see why before it is used"
         mood = "open"
     # The headline has said it.
-    why = why.removeprefix(f"{status}: ")
+    why = why.removeprefix(f"{status}: ").removesuffix("; the Measurement Set was not changed")
     what_to_do = WHAT_TO_DO.get(status, "")
     if status == "refused" and _is_of_sky(summary):
         what_to_do = ANOTHER_SKY
     return Verdict(status, sign, headline, why, what_to_do, mood)
+
+
+def _is_new(summary: dict[str, Any]) -> bool:
+    """Whether the result is a new calibration, and not the input."""
+    return summary.get("status") == "improved"
 
 
 def _is_of_sky(summary: dict[str, Any]) -> bool:
@@ -228,8 +233,13 @@ def _key_figures(summary: dict[str, Any]) -> list[KeyFigure]:
     if not isinstance(first, dict) or not isinstance(last, dict):
         return []
 
-    def both(key: str, form: str) -> str:
-        return ARROW.join(number(which.get(key), form) for which in (first, last))
+    def both(of: Callable[[dict[str, Any]], str]) -> str:
+        """Write a figure before and after; once where the input was kept and it is the same."""
+        found = [of(which).replace("-", "\u2212") for which in (first, last)]
+        return found[1] if found[0] == found[1] and not _is_new(summary) else ARROW.join(found)
+
+    def figure(key: str, form: str) -> str:
+        return both(lambda which: number(which.get(key), form))
 
     def offset(which: dict[str, Any]) -> str:
         found = which.get("offset_arcsec")
@@ -240,10 +250,10 @@ def _key_figures(summary: dict[str, Any]) -> list[KeyFigure]:
     this = summary["iterations"][best - 1] if best else {}
     agreeing = f"{heldout['n_agreeing']} of {heldout['n_sources']}" if heldout.get("n_sources") else ""
     values = {
-        "signal to noise": both("snr", ".4g"),
-        "noise over thermal": both("thermal_ratio", ".3g"),
-        "flux ratio": both("flux_ratio", ".3f"),
-        "position offset (arcsec)": f"{offset(first)}{ARROW}{offset(last)}",
+        "signal to noise": figure("snr", ".4g"),
+        "noise over thermal": figure("thermal_ratio", ".3g"),
+        "flux ratio": figure("flux_ratio", ".3f"),
+        "position offset (arcsec)": both(offset),
         "sources that agree": agreeing,
         "solved (%)": number(this.get("solved_fraction"), ".1f", 100.0),
         "held-out chi-squared": number(this.get("chi2_heldout"), ".5g"),

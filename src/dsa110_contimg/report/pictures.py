@@ -133,6 +133,12 @@ def pictures_of(products: RunProducts) -> Pictures | None:
     step = step_of(grid)
     n = grid.size // step
     summary = products.summary
+    titles = dict(TITLES)
+    before = images.get(BEFORE)
+    if before is not None and np.array_equal(before.image, reference.image) and AFTER in images:
+        # The input was kept: both images are of it.
+        images = {name: image for name, image in images.items() if name != BEFORE}
+        titles[AFTER] = "of the input, which was kept"
     measured = _get(summary, "final" if AFTER in images else "initial", "rms_jy")
     # An image of zeros has no noise to measure its greys by.
     rms = float(measured or mad_rms(reference.image) or 1.0)
@@ -143,11 +149,12 @@ def pictures_of(products: RunProducts) -> Pictures | None:
             others.append(name)
             continue
         times = factor if name == BEFORE and AFTER in images else 1.0
-        shown[name] = picture(TITLES[name], image.image, step, rms, times)
+        shown[name] = picture(titles[name], image.image, step, rms, times)
     marks, n_sources = _marks(products.sources, grid, step)
-    of = TITLES[AFTER if AFTER in images else BEFORE]
+    of = titles[AFTER if AFTER in images else BEFORE]
     scale = (
-        f"All on one grey scale: black is \u2212{-BLACK:g} times the noise of the image {of} "
+        f"{'All on one grey scale' if len(shown) > 1 else 'Grey scale'}: black is \u2212{-BLACK:g} times the "
+        f"noise of the image {of} "
         f"({1e3 * rms:.3g} mJy/beam), white {WHITE:g} times, compressed in between (inverse hyperbolic sine)."
     )
     if factor != 1.0 and BEFORE in images:

@@ -81,11 +81,11 @@ class Axis:
 
     def _chosen(self) -> Float:
         if self.log:
-            decades = LogLocator(subs=(1.0,)).tick_values(self.low, self.high)
-            inside = [v for v in decades if self._inside(v)]
-            return np.asarray(
-                inside if len(inside) > 1 else LogLocator(subs=(1, 2, 5)).tick_values(self.low, self.high)
-            )
+            # The coarsest that gives some numbers.
+            for subs in ((1.0,), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)):
+                found = [v for v in LogLocator(subs=subs).tick_values(self.low, self.high) if self._inside(v)]
+                if len(found) > 2:
+                    return np.asarray(found)
         return np.asarray(MaxNLocator(5).tick_values(self.low, self.high))
 
     def _inside(self, value: float) -> bool:

@@ -14,7 +14,7 @@ import jinja2
 from dsa110_contimg import __version__
 from dsa110_contimg.report.plots import SHAPES
 
-__all__ = ["render_page"]
+__all__ = ["render_page", "typeset"]
 
 
 def render_page(template: str, values: Mapping[str, Any], scripts: Sequence[str] = ("report.js",)) -> str:
@@ -53,6 +53,11 @@ def _asset(name: str) -> str:
     return (files("dsa110_contimg.report") / "template" / name).read_text(encoding="utf-8")
 
 
+def typeset(text: str) -> str:
+    """Write signs of log lines, which are plain ASCII, as they are printed."""
+    return text.replace(" +- ", " \u00b1 ").replace(" -> ", " \u2192 ")
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -62,5 +67,6 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["typeset"] = typeset
     environment.globals |= {"shapes": SHAPES, "version": __version__}
     return environment

@@ -98,7 +98,7 @@ def source_table(sources: Table) -> PageTable:
     heads = [
         "source", "verdict", "method", "RA (deg)#", "Dec (deg)#", "catalogue flux (mJy)#", "flux (mJy)#",
         "error by noise (mJy)#", "by the flux scale (mJy)#", "by the beam (mJy)#", "through the beam (mJy)#",
-        "flux ratio#", "error#", "east (arcsec)#", "north (arcsec)#", "error (arcsec)#",
+        "flux ratio#", "its error#", "east (arcsec)#", "north (arcsec)#", "their error (arcsec)#",
     ]  # fmt: skip
     forms = (
         ("ra_deg", ".4f", 1.0), ("dec_deg", ".4f", 1.0), ("catalog_flux_jy", ".4g", 1e3),
@@ -114,7 +114,7 @@ def source_table(sources: Table) -> PageTable:
         rows[k][first : first + 4] = [NONE] * 4
     caption = (
         f"{len(rows)} sources: those of the catalogue that are bright enough, and new ones; "
-        "no flux where the beam leaves half of it open"
+        "no flux where the error by the beam is more than half of it"
     )
     return page_table("sources-table", caption, heads, rows)
 
@@ -177,7 +177,7 @@ def stage_table(stages: list[dict[str, Any]]) -> PageTable:
         if this.get("error"):
             noted.append(f"error: {this['error']}")
         start = utc(this.get("start", ""))
-        rows.append([str(this.get("stage")), start, number(this.get("seconds"), ".1f"), "; ".join(noted)])
+        rows.append([str(this.get("stage")), start, number(this.get("seconds"), ".1f"), "\n".join(noted)])
     return page_table(
         "stages-table", f"{len(rows)} stages", ["stage", "begun (UTC)", "seconds#", "noted~"], rows
     )
@@ -212,7 +212,7 @@ def option_table(summary: dict[str, Any]) -> PageTable:
 
 def _option(value: Any) -> str:
     if value is None:
-        return "chosen"
+        return "not given"
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 

@@ -24,7 +24,7 @@ HEADLINES = {
     "converged": ("\u2713", "Converged: the input is already as well calibrated; it was kept"),
     "no_improvement": ("\u25cb", "No improvement: no round was accepted; the input was kept"),
     "diverged": ("!", "Diverged: a round went wrong and was rolled back; the input was kept"),
-    "refused": ("\u2715", "Refused: nothing was touched"),
+    "refused": ("\u2715", "Refused: no gains were kept; the Measurement Set was not touched"),
     "failed": ("\u2715", "Failed: the run ended with an error"),
     "unfinished": ("\u2026", "Unfinished: the run has not come to its end"),
 }
@@ -35,7 +35,7 @@ WHAT_TO_DO = {
     "no_improvement": "The Measurement Set is unchanged. The rounds below say why each was not accepted.",
     "diverged": "The Measurement Set is unchanged. The rounds below say which went wrong; check flags and "
     "initial tables.",
-    "refused": "The Measurement Set is unchanged. There is too little signal for gains: give more data or "
+    "refused": "There is too little signal for gains: give more data or "
     "longer intervals, and check flags and initial tables.",
     "failed": "The Measurement Set is usable. Remove the cause that the error names and give the same "
     "command again.",
@@ -44,8 +44,7 @@ WHAT_TO_DO = {
 }
 #: What follows where a run was refused for what held-out sources say.
 ANOTHER_SKY = (
-    "The Measurement Set is unchanged. The likely cause is named above, and "
-    "docs/troubleshooting/sky-is-not-the-catalogues.md says what to try."
+    "The likely cause is named above, and docs/troubleshooting/sky-is-not-the-catalogues.md says what to try."
 )
 #: What the pipeline says of a run, by its verdict: sign, headline, and class of the style sheet.
 JUDGED = {
