@@ -105,6 +105,17 @@ def test_a_run_that_kept_the_input(kept):
     assert f"{figure} \u2192" not in page.text
 
 
+def test_a_column_that_says_nothing_is_left_out(tmp_path):
+    out = write_run(tmp_path / "out", ["a", "b", "c"])
+    assert ">lost<" not in write_report(out).read_text(encoding="utf-8")
+    antennas = Table.read(out / "antennas.ecsv")
+    antennas["lost"] = ["", "", "from 10:00:00 on", "", "", ""]
+    write_table(out / "antennas.ecsv", antennas)
+    text = write_report(out).read_text(encoding="utf-8")
+    assert ">lost<" in text
+    assert "from 10:00:00 on" in text
+
+
 def test_signs_of_the_log_are_printed_as_signs(tmp_path):
     """What was noted in a stage stands in a line each."""
     out = write_run(tmp_path / "out", ["a", "b", "c"])

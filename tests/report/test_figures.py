@@ -173,6 +173,14 @@ def test_sources_are_drawn_against_distance_and_flux(products):
         assert plot.notes
 
 
+def test_what_is_too_faint_to_tell_is_not_drawn_as_off(products):
+    products.sources["verdict"] = "faint"
+    for plot in source_plots(products):
+        assert points(plot, "s1 triangle") == 0
+        assert not plot.notes
+        assert "0 are not as the catalogue has them" in plot.alt
+
+
 def test_marks_lie_where_the_image_has_the_source(products):
     """The centre of the grid is at the centre of a pixel, counted from the upper left corner."""
     image = products.images["final-image.fits"]
@@ -239,6 +247,14 @@ def test_axes_hold_whatever_there_is(values, log):
 @pytest.mark.parametrize(("low", "high", "least"), [(12.0, 80.0, 5), (2.0, 900.0, 5), (1.1, 1.9, 1)])
 def test_a_logarithmic_axis_has_some_numbers(low, high, least):
     assert least <= len(Axis("x", low, high, log=True).numbers) <= 9
+
+
+def test_the_name_of_an_axis_has_room_beside_its_numbers():
+    """On a phone they are drawn larger: 17 units high, and a digit two thirds as wide."""
+    plot = Plot("", Axis("x", 0, 1), Axis("y", 1.00512, 1.0125))
+    widest = max(len(text) for _, text in plot.y_ticks)
+    assert widest >= 6
+    assert plot.frame.left - 6 - 0.6 * 17 * (widest - 1) > 13
 
 
 def test_words_do_not_cover_each_other():

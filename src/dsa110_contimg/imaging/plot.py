@@ -21,7 +21,7 @@ __all__ = ["LEFT", "RIGHT", "Panel", "add_axes", "add_row", "averaged", "row_siz
 
 # All in inches, so that the images are as large as can be: automatic layouts leave room where none is needed.
 #: Side of an image; room left of the first, between two, and right of the last.
-SIDE, LEFT, GAP, RIGHT = 5.2, 1.15, 0.22, 0.3
+SIDE, LEFT, GAP, RIGHT = 5.2, 1.2, 0.22, 0.3
 #: Room above an image for its title, and below it for its axis and colour bar.
 ABOVE, BELOW = 0.55, 1.35
 #: Height of a colour bar, and how far its top lies below the image.
@@ -146,8 +146,8 @@ def _label(axes: Axes, *, is_first: bool) -> None:
     """Label the axes; declinations of all images are those of the first."""
     across, up = axes.coords[0], axes.coords[1]  # type: ignore[attr-defined]
     across.set_axislabel("Right ascension (ICRS)", fontsize=11, minpad=0.5)
-    across.set_ticklabel(size=10, exclude_overlapping=True)
-    up.set_ticklabel(size=10, exclude_overlapping=True)
+    across.set_ticklabel(size=10, exclude_overlapping=True, simplify=False)
+    up.set_ticklabel(size=10, exclude_overlapping=True, simplify=False)
     up.set_axislabel("Declination (ICRS)" if is_first else " ", fontsize=11, minpad=0.7)
     up.set_ticklabel_visible(is_first)
     # Near a pole they would be put where there are more of them, on the title.

@@ -71,9 +71,9 @@ def new_sources_of(products: RunProducts) -> NewSources | None:
     meta = table.meta
     expected = (
         f"{100 * float(meta['searched_fraction']):.0f} % of the image was searched, away from listed "
-        f"sources, for peaks above {float(meta['threshold_sigma']):g} sigma. Its negative side has "
-        f"{int(meta['n_negative'])} as deep: {float(meta['false_new_expected']):.2g} false sources are to be "
-        "expected."
+        f"sources, for peaks above {float(meta['threshold_sigma']):g} sigma. Its negative side "
+        f"has {int(meta['n_negative'])} as deep: about {float(meta['false_new_expected']):.2g} of those "
+        "found are to be expected false."
     )
     shown = []
     for k in np.argsort(-sigma)[:MOST_SHOWN]:

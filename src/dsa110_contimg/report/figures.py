@@ -16,7 +16,7 @@ from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.imaging import ImageGrid, mad_rms
 from dsa110_contimg.imaging.grid import SPEED_OF_LIGHT
 from dsa110_contimg.report.gain_plots import verdicts_of
-from dsa110_contimg.report.pictures import data_uri
+from dsa110_contimg.report.pictures import AS_LISTED, data_uri
 from dsa110_contimg.report.plots import Axis, Frame, Plot
 from dsa110_contimg.report.products import AFTER, BEFORE, Array, RunProducts
 
@@ -203,7 +203,7 @@ def source_plots(products: RunProducts) -> list[Plot]:
 
 def _source_plot(table: Table, quantity: _Quantity, axis: Axis, x: Float) -> Plot:
     values, errors = quantity.values, quantity.errors
-    agrees = np.asarray(table["verdict"]).astype(str) == "agrees"
+    agrees = np.isin(np.asarray(table["verdict"]).astype(str), AS_LISTED)
     low, middle, high = np.percentile(values, [5, 50, 95])
     plot = Plot(
         f"{quantity.label.capitalize()} of {len(table)} sources against {axis.label}: median {middle:.3g}, "
@@ -281,7 +281,8 @@ def _map(array: Array, health: Any, verdicts: dict[str, str]) -> Plot:
     middle = [(float(v.max()) + float(v.min())) / 2 for v in (east, north)]
     frame = Frame(width=460, height=452)
     odd = [f"{array.names[k]} ({verdicts[array.names[k]]})" for k in np.flatnonzero(health)]
-    known = f"{int(np.sum(health == 0))} are good" if verdicts else "no report says what became of them"
+    n_good = int(np.sum(health == 0))
+    known = f"{n_good if odd else 'all'} are good" if verdicts else "no report says what became of them"
     known += f", not good: {', '.join(odd)}" if odd else ""
     plot = Plot(
         f"Map of {len(array.names)} antennas over {np.ptp(east):.0f} m from east to west and "

@@ -19,7 +19,17 @@ from dsa110_contimg.imaging.plot import averaged
 from dsa110_contimg.report.plots import SHAPES
 from dsa110_contimg.report.products import AFTER, BEFORE, DIFFERENCE, RunProducts
 
-__all__ = ["Picture", "Pictures", "SourceMark", "data_uri", "grey_ticks", "picture", "pictures_of", "step_of"]
+__all__ = [
+    "AS_LISTED",
+    "Picture",
+    "Pictures",
+    "SourceMark",
+    "data_uri",
+    "grey_ticks",
+    "picture",
+    "pictures_of",
+    "step_of",
+]
 
 #: Larger images are shown as averages of blocks.
 MOST_PIXELS = 1400
@@ -43,6 +53,7 @@ SHAPE_OF = {
     "split": "diamond",
     "part": "diamond",
 }
+#: Verdicts of sources that nothing is wrong with.
 AS_LISTED = ("agrees", "faint", "unmeasured")
 TITLES = {BEFORE: "before", AFTER: "after", DIFFERENCE: "sky minus catalogue"}
 

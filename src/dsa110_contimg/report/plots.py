@@ -20,6 +20,8 @@ __all__ = ["SHAPES", "Axis", "Frame", "Marks", "Note", "Plot", "path_of", "shape
 
 #: Width of a letter or a digit, in the units of a plot.
 LETTER = 7.0
+#: The same of the numbers of an axis, which are larger on a small screen.
+WIDE_LETTER = 10.0
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ class Plot:
     def __post_init__(self) -> None:
         # The name of the axis stands beside the longest of its numbers.
         widest = max((len(text) for _, text in self.y.numbers), default=0)
-        self.frame = replace(self.frame, left=max(self.frame.left, 30 + LETTER * widest))
+        self.frame = replace(self.frame, left=max(self.frame.left, 34 + WIDE_LETTER * widest))
 
     @property
     def layers(self) -> list[tuple[str, list[Marks]]]:

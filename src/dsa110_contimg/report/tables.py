@@ -104,7 +104,7 @@ def source_table(sources: Table) -> PageTable:
         ("ra_deg", ".4f", 1.0), ("dec_deg", ".4f", 1.0), ("catalog_flux_jy", ".4g", 1e3),
         ("flux_jy", ".4g", 1e3), ("stat_error_jy", ".2g", 1e3), ("scale_error_jy", ".2g", 1e3),
         ("beam_error_jy", ".2g", 1e3), ("apparent_jy", ".4g", 1e3),
-        ("ratio", ".3f", 1.0), ("ratio_error", ".3f", 1.0), ("shift_east_arcsec", ".2f", 1.0),
+        ("ratio", ".3f", 1.0), ("ratio_error", ".2g", 1.0), ("shift_east_arcsec", ".2f", 1.0),
         ("shift_north_arcsec", ".2f", 1.0), ("shift_error_arcsec", ".2f", 1.0),
     )  # fmt: skip
     rows = _rows(sources, ("name", "verdict", "method"), forms)
@@ -131,9 +131,12 @@ def antenna_table(antennas: Table) -> PageTable:
         ("noise_factor", ".3g", 1.0),
     )  # fmt: skip
     rows = _rows(antennas, ("antenna", "polarisation", "verdict"), forms)
-    for row, lost in zip(rows, antennas["lost"], strict=True):
-        # A column of empty texts is read as one of missing values.
-        row.append("" if lost is np.ma.masked else str(lost))
+    # A column of empty texts is read as one of missing values.
+    lost = ["" if words is np.ma.masked else str(words) for words in antennas["lost"]]
+    if any(lost):
+        rows = [[*row, words] for row, words in zip(rows, lost, strict=True)]
+    else:
+        del heads[-1]
     return page_table(
         "antennas-table", f"{len(rows) // 2} antennas, a row for each polarisation", heads, rows
     )

@@ -29,8 +29,9 @@ HEADLINES = {
     "unfinished": ("\u2026", "Unfinished: the run has not come to its end"),
 }
 WHAT_TO_DO = {
-    "improved": "The columns that were asked for hold it, and the gain tables can be applied after the "
-    "initial ones. Look at the findings and at sky minus catalogue before the image is used.",
+    "improved": "The columns that were asked for hold the calibrated data and the model, and the gain tables "
+    "can be applied after the initial ones. Look at the findings and at sky minus catalogue before the image "
+    "is used.",
     "converged": "The Measurement Set is unchanged. The image after is that of the input.",
     "no_improvement": "The Measurement Set is unchanged. The rounds below say why each was not accepted.",
     "diverged": "The Measurement Set is unchanged. The rounds below say which went wrong; check flags and "

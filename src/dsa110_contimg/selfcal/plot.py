@@ -20,9 +20,9 @@ __all__ = ["save_overview"]
 
 #: So many antennas at most are named beside the pictures of the gains.
 NAMED = 32
-#: Inches: height of the pictures of the gains, room below them for their axis, and between and right of
-#: them for their colour bars.
-GAINS_HEIGHT, GAINS_BELOW, BAR_ROOM = 3.6, 0.65, 1.25
+#: Inches: height of the pictures of the gains, room below them for their axis, above them for their titles,
+#: and right of each for its colour bar.
+GAINS_HEIGHT, GAINS_BELOW, GAINS_ABOVE, BAR_ROOM = 3.6, 0.65, 0.45, 1.25
 
 
 def save_overview(
@@ -54,7 +54,7 @@ def save_overview(
         Names of the antennas.
     """
     width, height = row_size(3)
-    below = GAINS_HEIGHT + GAINS_BELOW + 0.1 if tables else 0.0
+    below = GAINS_HEIGHT + GAINS_BELOW + GAINS_ABOVE if tables else 0.0
     figure = Figure(figsize=(width, height + below))
     FigureCanvasAgg(figure)
     third, word = (

@@ -68,10 +68,11 @@ class Scale:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: a status of ``selfcal_summary.json`` and the reason in one line."""
+    """How a run ended: a status of ``selfcal_summary.json``, the reason in one line, what else is told."""
 
     status: str
     message: str
+    remarks: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

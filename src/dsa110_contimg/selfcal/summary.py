@@ -116,10 +116,11 @@ def summary_of(
     standard = measured(best.image) if subtracted and best and best.image else last
     noise = _noise(state, figures.final.thermal_per_noise, last)
     gained = f"signal to noise {first.snr:.1f} -> {last.snr:.1f}" if state.tables else None
+    said = (state.outcome.message, gained, state.outcome.remarks, noise["note"])
     summary: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "status": state.outcome.status,
-        "message": "; ".join(filter(None, [state.outcome.message, gained, noise["note"]])),
+        "message": "; ".join(filter(None, said)),
         "seeded": catalogue is not None,
         "catalog": catalogue.catalog if catalogue else None,
         "model": asdict(catalogue.own_model) if catalogue and catalogue.own_model else None,

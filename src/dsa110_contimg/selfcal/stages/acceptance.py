@@ -148,8 +148,7 @@ def _with_outcome(data: CalibrationData, state: CalState, config: SelfCalConfig,
     if state.findings and outcome.status == "improved":
         # Of the tables that were given, not of what became of the data, is what their edges lack.
         of_run = [f.text for f in state.findings if f.kind != "bandpass_edges"]
-        words = "; ".join([outcome.message, *of_run])
-        outcome = replace(outcome, message=words)
+        outcome = replace(outcome, remarks="; ".join(of_run))
     state = replace(state, outcome=outcome)
     if state.comparison_weights and not state.tables:
         state, image = image_state(data, state, config, log, tables=(), label="image of the input")
