@@ -249,6 +249,45 @@ def test_a_logarithmic_axis_has_some_numbers(low, high, least):
     assert least <= len(Axis("x", low, high, log=True).numbers) <= 9
 
 
+def test_phases_and_amplitudes_of_an_antenna_share_their_time_axis(products):
+    """Numbers of other widths beside them do not shift one against the other."""
+    for panel in gain_panels(products).good:
+        assert panel.phase.frame.inner[:2] == panel.amplitude.frame.inner[:2]
+
+
+def test_small_phases_fill_their_axis_and_one_solution_stands_in_the_middle(products):
+    assert "\u2212180 to 180 degrees" in gain_panels(products).text
+    (table,) = products.gain_tables
+    gains = table.gains[0]
+    small = replace(gains, gain=np.abs(gains.gain) * np.exp(0.1j * np.sign(np.angle(gains.gain))))
+    one = replace(
+        small,
+        **{
+            name: getattr(small, name)[:1]
+            for name in (
+                "time_s",
+                "interval_s",
+                "gain",
+                "flag",
+                "error",
+                "snr",
+                "reference_antenna",
+                "field_id",
+                "scan",
+            )
+        },
+    )
+    for given, told in ((small, "24 points"), (one, "one solution. ")):
+        panels = gain_panels(replace(products, gain_tables=[replace(table, gains={0: given})]))
+        assert "\u221215 to 15 degrees" in panels.text
+        assert told in panels.text
+        assert panels.good[0].phase.y.ticks == (-15.0, 0.0, 15.0)
+    (middle,) = panels.good[0].phase.x.numbers
+    left, right = panels.good[0].phase.frame.inner[:2]
+    assert middle[1] == "0"
+    assert panels.good[0].phase.x_ticks[0][0] == pytest.approx((left + right) / 2, abs=0.1)
+
+
 def test_the_name_of_an_axis_has_room_beside_its_numbers():
     """On a phone they are drawn larger: 17 units high, and a digit two thirds as wide."""
     plot = Plot("", Axis("x", 0, 1), Axis("y", 1.00512, 1.0125))

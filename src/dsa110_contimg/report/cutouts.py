@@ -69,11 +69,11 @@ def new_sources_of(products: RunProducts) -> NewSources | None:
     new = table[np.asarray(table["kind"]).astype(str) == "new"]
     sigma = np.asarray(new["flux_jy"], dtype=np.float64) / np.asarray(new["stat_error_jy"], dtype=np.float64)
     meta = table.meta
+    n_deep, n_false = int(meta["n_negative"]), float(meta["false_new_expected"])
     expected = (
         f"{100 * float(meta['searched_fraction']):.0f} % of the image was searched, away from listed "
-        f"sources, for peaks above {float(meta['threshold_sigma']):g} sigma. Its negative side "
-        f"has {int(meta['n_negative'])} as deep: about {float(meta['false_new_expected']):.2g} of those "
-        "found are to be expected false."
+        f"sources, for peaks above {float(meta['threshold_sigma']):g} sigma. By the number as deep on its "
+        f"negative side, {n_deep}, about {n_false:.2g} false ones are to be expected."
     )
     shown = []
     for k in np.argsort(-sigma)[:MOST_SHOWN]:

@@ -22,8 +22,10 @@ __all__ = ["AntennaPanel", "GainPanels", "bandpass_panels", "gain_panels", "pola
 
 #: More points are thinned out: what is drawn of each antenna is a few hundred pixels wide.
 MOST_POINTS = 120_000
-PHASES = Frame(width=200, height=86, left=36, right=5, top=7, bottom=5)
-AMPLITUDES = Frame(width=200, height=86, left=36, right=5, top=4, bottom=16)
+#: Degrees to either side that the phases of all antennas are drawn over: the least that holds them.
+PHASE_RANGES = (5.0, 15.0, 45.0, 90.0, 180.0)
+PHASES = Frame(width=200, height=86, left=36, right=5, top=7, bottom=5, is_named=False)
+AMPLITUDES = Frame(width=200, height=86, left=36, right=5, top=4, bottom=16, is_named=False)
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,16 @@ def gain_panels(products: RunProducts) -> GainPanels | None:
     gain, solved = gains_at_times(tables, windows, times, n_antennas)
     errors = [_errors(tables, window, times) for window in windows]
     minutes = (times - times[0]) / 60
-    size = np.where(solved, np.abs(gain), np.nan)
-    x = Axis("minutes", -0.03 * float(minutes[-1] or 1.0), 1.03 * float(minutes[-1] or 1.0))
+    known = np.where(solved, gain, np.nan)
+    length = float(minutes[-1])
+    # One solution stands in the middle.
+    x = (
+        Axis("minutes", -0.03 * length, 1.03 * length)
+        if length > 0
+        else Axis("minutes", -1.0, 1.0, ticks=(0.0,))
+    )
     references = _references(tables, first)
-    panels = _Panels(products, x, size, n_antennas)
+    panels = _Panels(products, x, known, n_antennas)
     for w, window in enumerate(windows):
         phase_error, amplitude_error = errors[w]
         for k in range(n_antennas):
@@ -103,7 +111,7 @@ def gain_panels(products: RunProducts) -> GainPanels | None:
                 _Drawn(minutes, gain[w][at], solved[w][at], phase_error[at], amplitude_error[at]),
                 is_reference,
             )
-    text = _gains_text(tables, windows, 1 + len(others), panels.names, minutes, every)
+    text = _gains_text(tables, windows, 1 + len(others), panels, minutes, every)
     named = [(str(w), _window_in_words(w, tables[0].gains[w])) for w in windows] if differ else []
     return panels.made("Gains against time", text, named)
 
@@ -133,12 +141,11 @@ def _bandpass(products: RunProducts, table: GainTable, title: str) -> GainPanels
     mhz, gain, flag, error = mhz[::every], gain[:, ::every], flag[:, ::every], error[:, ::every]
     gain, flag, error = (np.broadcast_to(v, (*v.shape[:2], 2)) for v in (gain, flag, error))
     solved = ~flag
-    size = np.where(solved, np.abs(gain), np.nan)
     spread = 0.03 * (float(np.ptp(mhz)) or 1.0)
     middle = float(f"{(mhz.min() + mhz.max()) / 2:.6g}")
     x = Axis("MHz", float(mhz.min()) - spread, float(mhz.max()) + spread, ticks=(middle,))
     references = [r for r in _references([table], min(table.gains)) if r < n_antennas]
-    panels = _Panels(products, x, size, n_antennas)
+    panels = _Panels(products, x, np.where(solved, gain, np.nan), n_antennas)
     for k in range(n_antennas):
         relative = error[k] / np.maximum(np.abs(gain[k]), 1e-30)
         words = _bandpass_in_words(panels.told(k), gain[k], solved[k])
@@ -146,7 +153,7 @@ def _bandpass(products: RunProducts, table: GainTable, title: str) -> GainPanels
         panels.draw(k, "", words, drawn, references[:1] == [k])
     times = max(of.time_s.size for of in windows)
     said = [
-        "Phase (above, \u2212180 to 180 degrees) and amplitude (below) against frequency in MHz",
+        f"Phase (above, {panels.phases}) and amplitude (below) against frequency in MHz",
         f"{mhz.min():.6g} to {mhz.max():.6g} MHz",
         f"{mhz.size} channels" if every == 1 else f"one channel in {every}",
     ]
@@ -169,14 +176,18 @@ class _Drawn:
 class _Panels:
     """Panels of all antennas on the same axes, as they are drawn."""
 
-    def __init__(self, products: RunProducts, x: Axis, size: Float, n_antennas: int) -> None:
+    def __init__(self, products: RunProducts, x: Axis, gain: Complex, n_antennas: int) -> None:
+        size = np.abs(gain)
         known = np.isfinite(size)
         typical = float(np.median(size[known])) if known.any() else 1.0
         largest = float(np.percentile(size[known], 99)) if known.any() else 1.0
         top = max(2 * typical, 1.1 * largest)
         self.x = x
         self.amplitude = Axis("amplitude", 0.0, top, ticks=(0.0, float(f"{typical:.2g}")))
-        self.phase = Axis("degrees", -190.0, 190.0, ticks=(-180.0, 0.0, 180.0))
+        widest = float(np.degrees(np.abs(np.angle(gain[known]))).max()) if known.any() else 180.0
+        half = next((h for h in PHASE_RANGES if h >= widest), 180.0)
+        self.phase = Axis("degrees", -1.06 * half, 1.06 * half, ticks=(-half, 0.0, half))
+        self.phases = f"\u2212{half:g} to {half:g} degrees"
         of_array = products.array.names if products.array else []
         self.names = of_array if len(of_array) == n_antennas else [str(k) for k in range(n_antennas)]
         self.verdicts = verdicts_of(products.antennas)
@@ -228,16 +239,18 @@ def _gains_text(
     tables: Sequence[GainTable],
     windows: Sequence[int],
     n_windows: int,
-    names: Sequence[str],
+    panels: _Panels,
     minutes: Float,
     every: int,
 ) -> str:
     """Say what the panels show."""
-    said = ["Phase (above, \u2212180 to 180 degrees) and amplitude (below) against minutes"]
+    names = panels.names
+    said = [f"Phase (above, {panels.phases}) and amplitude (below) against minutes"]
     if n_windows > 1:
         one = "of one spectral window at a time, on the same axes"
-        said.append(one if len(windows) > 1 else f"the same in all {n_windows} spectral windows")
-    said += [_minutes(minutes), f"{minutes.size} points"]
+        all_of = "both" if n_windows == 2 else f"all {n_windows}"
+        said.append(one if len(windows) > 1 else f"the same in {all_of} spectral windows")
+    said += [_minutes(minutes), f"{minutes.size} points"] if minutes.size > 1 else ["one solution"]
     if every > 1:
         said.append(f"one solution in {every}")
     text = ", ".join(said) + ". "
@@ -260,7 +273,7 @@ def _same(table: GainTable, spw: int, other: int) -> bool:
 
 
 def _minutes(minutes: Float) -> str:
-    return f"over {minutes[-1]:.3g} minutes" if minutes[-1] > 0 else "one interval"
+    return f"over {minutes[-1]:.3g} minutes"
 
 
 def _errors(tables: Sequence[GainTable], spw: int, times: Float) -> tuple[Float, Float]:

@@ -97,7 +97,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Frame:
-    """Size of a plot and its margins: left, right, top, bottom."""
+    """Size of a plot, its margins (left, right, top, bottom), and whether names stand beside its axes."""
 
     width: float = 560.0
     height: float = 300.0
@@ -105,6 +105,7 @@ class Frame:
     right: float = 14.0
     top: float = 14.0
     bottom: float = 46.0
+    is_named: bool = True
 
     @property
     def inner(self) -> tuple[float, float, float, float]:
@@ -183,6 +184,8 @@ class Plot:
 
     def __post_init__(self) -> None:
         # The name of the axis stands beside the longest of its numbers.
+        if not self.frame.is_named:
+            return
         widest = max((len(text) for _, text in self.y.numbers), default=0)
         self.frame = replace(self.frame, left=max(self.frame.left, 34 + WIDE_LETTER * widest))
 
