@@ -22,7 +22,7 @@ SHOWS = """
 import logging, os, pty, sys
 from rich.table import Table
 from dsa110_contimg.cli.main import app
-from dsa110_contimg.cli.terminal import TerminalProgress, print_table
+from dsa110_contimg.cli.terminal import TerminalProgress, print_pairs, print_table
 
 def show():
     app(["--verbose", "compile", "--help"], standalone_mode=False)
@@ -32,6 +32,7 @@ def show():
         if k == 1:
             logging.getLogger("dsa110_contimg").warning("look out")
     print_table(Table("one", "two"))
+    print_pairs({"status": "improved " * 30, "nothing": "", "report": "/" + 30 * "folder/"})
 
 def child(variables, to=None):
     status = 1
@@ -85,11 +86,18 @@ def test_bars_and_colours_are_for_terminals(tmp_path):
     assert "3/3" in shown["plain"]
     assert not COLOUR.search(shown["plain"])
 
+    # Long texts go on below their beginning; a path stays whole.
+    told = bright[bright.index("status   ") :].splitlines()
+    assert [line[:21] for line in told] == ["status".ljust(21), *[" " * 21] * 3, "report".ljust(21)]
+    assert max(map(len, told[:4])) <= 100
+    assert told[4].endswith(30 * "folder/")
+
     assert "step 2" in shown["dumb"]
     assert "3/3" not in shown["dumb"]
     assert "\x1b" not in shown["dumb"]
 
     out, err = shown["pipe.out"], shown["pipe.err"]
+    assert re.search(r"^status {15}(improved ){30}$", out, re.M)
     assert "\x1b" not in out + err
     assert [line for line in err.splitlines() if "look out" not in line] == ["step 0", "step 1", "step 2"]
 
@@ -149,6 +157,9 @@ def test_the_closing_table_says_each_thing_once(capfd, tmp_path, status, message
     assert lines["held-out sources"].startswith("0.98 +- 0.02 of their flux")
     assert "6 of 7" in lines["held-out sources"]
     assert lines["position offset"].startswith("+0.10 arcsec east, -0.20 north")
+    # The input was kept: before and after are the same.
+    assert lines["signal to noise"] == "10.0"
+    assert lines["image rms"].startswith("1 mJy/beam")
 
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (\w+) (\S+) (.*)")

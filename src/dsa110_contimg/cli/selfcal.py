@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from dsa110_contimg.cli.options import settings_flags
-from dsa110_contimg.cli.terminal import JsonFlag, QuietFlag, TerminalProgress, print_json
+from dsa110_contimg.cli.terminal import JsonFlag, QuietFlag, TerminalProgress, print_json, print_pairs
 from dsa110_contimg.config import (
     SelfCalConfig,
 )
@@ -59,6 +60,12 @@ def print_selfcal(summary: dict[str, Any], outdir: Path) -> None:
 
     first, last = summary["initial"], summary["final"]
     offset, flux_ratio, thermal = last["offset_arcsec"], last["flux_ratio"], last["thermal_ratio"]
+
+    def both(figures: Iterable[str]) -> str:
+        """Before and after; once where the input was kept and both are the same."""
+        before, after = figures
+        return after if before == after and summary["status"] != "improved" else f"{before} -> {after}"
+
     in_model = f"{summary['n_seeds']} sources, {summary['seed_flux_jy']:.4g} Jy apparent"
     lines = {
         "status": _outcome(summary),
@@ -66,8 +73,9 @@ def print_selfcal(summary: dict[str, Any], outdir: Path) -> None:
         "held-out sources": _heldout_sources(summary),
         "held-out chi2": _heldout(summary),
         "gain solutions": _convergence(summary),
-        "signal to noise": f"{first['snr']:.1f} -> {last['snr']:.1f}",
-        "image rms": f"{1e3 * first['rms_jy']:.4g} -> {1e3 * last['rms_jy']:.4g} mJy/beam"
+        "signal to noise": both(f"{which['snr']:.1f}" for which in (first, last)),
+        "image rms": both(f"{1e3 * which['rms_jy']:.4g}" for which in (first, last))
+        + " mJy/beam"
         + (f" ({thermal:.2f} x thermal)" if thermal else "")
         + (", before in other flux units" if summary["flux_units_changed"] else ""),
         "flux ratio": "no source to compare"
@@ -84,9 +92,7 @@ def print_selfcal(summary: dict[str, Any], outdir: Path) -> None:
         "images": str(outdir / "final-image.fits"),
         "report": str(outdir / REPORT) if (outdir / REPORT).exists() else "",
     }
-    for key, text in lines.items():
-        if text:
-            typer.echo(f"{key:<20} {text}")
+    print_pairs(lines)
 
 
 def _of_sources(n: int) -> str:

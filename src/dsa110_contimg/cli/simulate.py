@@ -9,7 +9,14 @@ import typer
 
 from dsa110_contimg.cli.options import settings_flags
 from dsa110_contimg.cli.selfcal import print_selfcal
-from dsa110_contimg.cli.terminal import JsonFlag, QuietFlag, TerminalProgress, print_json, print_result
+from dsa110_contimg.cli.terminal import (
+    JsonFlag,
+    QuietFlag,
+    TerminalProgress,
+    print_json,
+    print_pairs,
+    print_result,
+)
 from dsa110_contimg.config import (
     SimulationConfig,
 )
@@ -57,13 +64,15 @@ def demo(
         return
     score = report["score"]
     print_selfcal(report["summary"], outdir / "selfcal")
-    typer.echo(
-        f"{'against the truth':<20} coherence {score['coherence']:.4f}, "
-        f"phase error {score['phase_error_deg']:.2f} deg, "
-        f"amplitude scatter {score['amplitude_scatter']:.4f}\n"
-        f"{'hidden in the sky':<20} a new source, {100 * score['new_ratio']:.0f} % of its flux found; "
-        f"one at twice its catalogue flux, {100 * score['variable_ratio']:.0f} % found\n"
-        f"{'both stand out in':<20} {outdir / 'selfcal' / 'final-difference.fits'}"
+    print_pairs(
+        {
+            "against the truth": f"coherence {score['coherence']:.4f}, "
+            f"phase error {score['phase_error_deg']:.2f} deg, "
+            f"amplitude scatter {score['amplitude_scatter']:.4f}",
+            "hidden in the sky": f"a new source, {100 * score['new_ratio']:.0f} % of its flux found; "
+            f"one at twice its catalogue flux, {100 * score['variable_ratio']:.0f} % found",
+            "both stand out in": str(outdir / "selfcal" / "final-difference.fits"),
+        }
     )
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
-from collections.abc import Iterable, Iterator
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Annotated, Any, TypeVar
@@ -29,6 +31,7 @@ __all__ = [
     "line_handler",
     "plain",
     "print_json",
+    "print_pairs",
     "print_result",
     "print_table",
     "show_log_lines",
@@ -38,6 +41,8 @@ __all__ = [
 T = TypeVar("T")
 
 PACKAGE = "dsa110_contimg"
+#: In fewer columns texts are not broken into lines.
+LEAST_ROOM = 30
 #: Levels as syslog and the journal of systemd number them.
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
@@ -158,6 +163,25 @@ def print_result(values: dict[str, Any], lines: Iterable[str], as_json: bool, qu
         return
     for line in () if quiet else lines:
         typer.echo(line)
+
+
+def print_pairs(pairs: Mapping[str, str], name_width: int = 20) -> None:
+    """Print names with what is known of them; on a terminal long texts go on below their beginning.
+
+    Parameters
+    ----------
+    pairs : mapping of str to str
+        Text by name; what is empty is left out.
+    name_width : int
+        Columns of the names.
+    """
+    room = shutil.get_terminal_size().columns - name_width - 2 if sys.stdout.isatty() else 0
+    for name, text in pairs.items():
+        lines = [text]
+        if room >= LEAST_ROOM:
+            lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+        if text:
+            typer.echo(f"{name:<{name_width}} " + ("\n" + " " * (name_width + 1)).join(lines))
 
 
 def print_table(table: Table) -> None:
