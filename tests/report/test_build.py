@@ -116,6 +116,17 @@ def test_a_column_that_says_nothing_is_left_out(tmp_path):
     assert "from 10:00:00 on" in text
 
 
+@pytest.mark.parametrize(
+    ("n", "told"), [(1, "Here of 1 source: so few say little."), (40, "Here of 40 sources.")]
+)
+def test_of_how_many_sources_the_flux_ratio_is(tmp_path, n, told):
+    out = write_run(tmp_path / "out", ["a", "b", "c"])
+    summary = json.loads((out / SUMMARY).read_text())
+    summary["final"] = summary["final"] | {"flux_ratio_n": n}
+    (out / SUMMARY).write_text(json.dumps(summary))
+    assert told in page_of(out).text
+
+
 def test_signs_of_the_log_are_printed_as_signs(tmp_path):
     """What was noted in a stage stands in a line each."""
     out = write_run(tmp_path / "out", ["a", "b", "c"])

@@ -185,6 +185,17 @@ def test_it_is_filtered_by_text_verdict_status_and_dates(pages, show):
     assert links == [r.link for r in reversed(rows) if r.seeded is False]
 
 
+def test_on_a_phone_the_latest_days_and_the_names_of_antennas_are_seen(show, tmp_path):
+    write_index(tmp_path, index_rows(800, 20), LIMITS)
+    page = show(tmp_path, name=INDEX, width=390)
+    box = page.locator("#map").locator("xpath=..").bounding_box()
+    latest = page.locator("#map tbody tr td").nth(39).bounding_box()
+    name = page.locator("#map tbody th").first.bounding_box()
+    for seen in (latest, name):
+        assert box["x"] <= seen["x"] + 0.5
+        assert seen["x"] + seen["width"] <= box["x"] + box["width"] + 0.5
+
+
 def test_the_map_of_antennas_is_read_by_pointer_and_by_keyboard(pages, show):
     page = show(pages, name=INDEX)
     told = page.locator("#cell-text")

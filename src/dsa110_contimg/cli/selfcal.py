@@ -97,6 +97,8 @@ def print_selfcal(summary: dict[str, Any], outdir: Path) -> None:
 
 def _of_sources(n: int) -> str:
     """Say of how many sources a median is, and where it says little."""
+    from dsa110_contimg.report.words import FEWEST_COMPARED
+
     return f"median of {n} sources" if n >= FEWEST_COMPARED else f"{n} only: says little"
 
 
@@ -106,8 +108,6 @@ def _outcome(summary: dict[str, Any]) -> str:
     return message if message.startswith(status) else f"{status}: {message}"
 
 
-#: A median of fewer sources is that of their errors.
-FEWEST_COMPARED = 5
 #: How many of the bright sources are as the source report says, the most welcome first.
 VERDICTS = {
     "agrees": "as the catalogue has them",

@@ -25,6 +25,7 @@ from dsa110_contimg.report.tables import (
 )
 from dsa110_contimg.report.words import (
     ANOTHER_SKY,
+    FEWEST_COMPARED,
     FINDING_DID,
     HEADLINES,
     JUDGED,
@@ -260,7 +261,12 @@ def _key_figures(summary: dict[str, Any]) -> list[KeyFigure]:
         "seconds": number((summary.get("seconds") or {}).get("total"), ".1f"),
     }
     known = {name: value for name, value in values.items() if any(map(str.isdigit, value))}
-    return [KeyFigure(name, value, MEANINGS[name]) for name, value in known.items()]
+    n = last.get("flux_ratio_n") or 0
+    meanings = dict(MEANINGS)
+    if n:
+        few = ": so few say little" if n < FEWEST_COMPARED else ""
+        meanings["flux ratio"] += f" Here of {n} source{'s' * (n > 1)}{few}."
+    return [KeyFigure(name, value, meanings[name]) for name, value in known.items()]
 
 
 def _outliers(products: RunProducts) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ from dsa110_contimg.selfcal.naming import ANTENNAS, MASK, MODEL, PICTURE, SOURCE
 
 __all__ = [
     "ANOTHER_SKY",
+    "FEWEST_COMPARED",
     "FINDING_DID",
     "HEADLINES",
     "JUDGED",
@@ -76,6 +77,8 @@ MEANINGS = {
     "thermal variance: 1 is noise.",
     "seconds": "From opening the data to the last product.",
 }
+#: A median of fewer sources is that of their errors.
+FEWEST_COMPARED = 5
 #: Words of these pages that not everybody uses so.
 WORDS = {
     "apparent flux": "Flux as the telescope sees it: that of the catalogue times the response of the "

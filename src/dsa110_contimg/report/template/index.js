@@ -149,6 +149,8 @@
     };
     let current = body.rows[0].cells[body.rows[0].cells.length - 1];
     current.tabIndex = 0;
+    // Where the map is wider than the window the latest days are seen first.
+    map.parentElement.scrollLeft = map.parentElement.scrollWidth;
     map.addEventListener("pointerover", (event) => {
       const cell = event.target.closest("tbody td");
       if (cell) say(cell);
