@@ -127,6 +127,16 @@ def test_of_how_many_sources_the_flux_ratio_is(tmp_path, n, told):
     assert told in page_of(out).text
 
 
+def test_one_of_a_kind_and_none(tmp_path):
+    out = write_run(tmp_path / "out", ["a", "b", "c"], n_sources=1)
+    assert "1 round in their order" in page_of(out).text
+    sources = Table.read(out / "sources.ecsv")
+    write_table(out / "sources.ecsv", sources[:0])
+    page = page_of(out)
+    assert "No source of the catalogue is bright enough here" in page.text
+    assert not any(attrs.get("id") == "sources-table" for attrs in page.all("table"))
+
+
 def test_signs_of_the_log_are_printed_as_signs(tmp_path):
     """What was noted in a stage stands in a line each."""
     out = write_run(tmp_path / "out", ["a", "b", "c"])

@@ -21,7 +21,7 @@ from dsa110_contimg.imaging import ImageGrid
 from dsa110_contimg.report.pictures import Picture, grey_ticks, picture, step_of
 from dsa110_contimg.report.plots import Axis, Frame, Plot
 from dsa110_contimg.report.rendering import render_page
-from dsa110_contimg.report.tables import PageTable, number, page_table
+from dsa110_contimg.report.tables import PageTable, count, number, page_table
 from dsa110_contimg.selfcal.naming import REPORT
 
 __all__ = ["render_comparison", "try_page"]
@@ -146,7 +146,9 @@ def _two(results: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
 def _arm_table(number_: int, title: str, columns: Sequence[Any], arms: Sequence[Any]) -> PageTable:
     heads = [name + ("" if name in WORDS else "#") for name, _ in columns]
     rows = [[cell(arm) for _, cell in columns] for arm in arms]
-    return page_table(f"arms-{number_}", f"{len(rows)} arms: {title[0].lower()}{title[1:]}", heads, rows)
+    return page_table(
+        f"arms-{number_}", f"{count(len(rows), 'arm')}: {title[0].lower()}{title[1:]}", heads, rows
+    )
 
 
 def _shots(results: Mapping[str, Any], common: CommonImages, grid: ImageGrid) -> Shots:

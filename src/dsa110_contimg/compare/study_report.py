@@ -13,7 +13,7 @@ from urllib.parse import quote
 from dsa110_contimg.compare.study import LABELS, Point
 from dsa110_contimg.files import write_text
 from dsa110_contimg.report.rendering import render_page
-from dsa110_contimg.report.tables import PageTable, page_table
+from dsa110_contimg.report.tables import PageTable, count, page_table
 from dsa110_contimg.selfcal.naming import REPORT
 
 __all__ = ["Block", "blocks_of", "write_study_report"]
@@ -170,4 +170,4 @@ def _run_table(outdir: Path, runs: Sequence[dict[str, Any]]) -> PageTable:
             links[str(number)] = "./" + quote(f"runs/{name}/{REPORT}")
     axes = [LABELS[axis] for axis in runs[0]["values"]] if runs else []
     heads = ["number#", *(f"{label}#" for label in axes), "draw#", "status", "arms~"]
-    return page_table("runs-table", f"{len(rows)} simulated observations", heads, rows, links)
+    return page_table("runs-table", count(len(rows), "simulated observation"), heads, rows, links)

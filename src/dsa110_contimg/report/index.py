@@ -15,7 +15,7 @@ from typing import Any
 from dsa110_contimg.errors import ResourceError
 from dsa110_contimg.files import write_text
 from dsa110_contimg.report.rendering import render_page
-from dsa110_contimg.report.tables import NONE, PageTable, number, page_table
+from dsa110_contimg.report.tables import NONE, PageTable, count, number, page_table
 from dsa110_contimg.report.trends import LETTERS, Day, Limits, RunFigures, antenna_map, days_of, trends
 from dsa110_contimg.report.varying import Varying, curve_plots
 
@@ -288,4 +288,4 @@ def _day_table(days: Sequence[Day]) -> PageTable:
         ]
         for day in reversed(days)
     ]
-    return page_table("days-table", f"{len(rows)} days, medians of their observations", heads, rows)
+    return page_table("days-table", f"{count(len(rows), 'day')}, medians of their observations", heads, rows)

@@ -15,6 +15,7 @@ from dsa110_contimg.report.products import RunProducts
 from dsa110_contimg.report.rendering import render_page
 from dsa110_contimg.report.tables import (
     antenna_table,
+    count,
     number,
     option_table,
     product_table,
@@ -265,7 +266,7 @@ def _key_figures(summary: dict[str, Any]) -> list[KeyFigure]:
     meanings = dict(MEANINGS)
     if n:
         few = ": so few say little" if n < FEWEST_COMPARED else ""
-        meanings["flux ratio"] += f" Here of {n} source{'s' * (n > 1)}{few}."
+        meanings["flux ratio"] += f" Here of {count(n, 'source')}{few}."
     return [KeyFigure(name, value, meanings[name]) for name, value in known.items()]
 
 

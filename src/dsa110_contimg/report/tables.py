@@ -21,6 +21,7 @@ __all__ = [
     "Column",
     "PageTable",
     "antenna_table",
+    "count",
     "option_table",
     "product_table",
     "round_table",
@@ -81,6 +82,11 @@ def number(value: Any, form: str = ".4g", scale: float = 1.0) -> str:
     return format(float(value) * scale, form) if math.isfinite(value) else NONE
 
 
+def count(n: int, what: str) -> str:
+    """Write how many of something there are."""
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
 def utc(start: Any) -> str:
     """Write when a stage began, which its record has as ISO 8601."""
     return str(start).removesuffix("+00:00").replace("T", " ")
@@ -113,7 +119,7 @@ def source_table(sources: Table) -> PageTable:
     for k in np.flatnonzero(beam > BEAM_UNKNOWN * flux):
         rows[k][first : first + 4] = [NONE] * 4
     caption = (
-        f"{len(rows)} sources: those of the catalogue that are bright enough, and new ones; "
+        f"{count(len(rows), 'source')}: those of the catalogue that are bright enough, and new ones; "
         "no flux where the error by the beam is more than half of it"
     )
     return page_table("sources-table", caption, heads, rows)
@@ -138,7 +144,7 @@ def antenna_table(antennas: Table) -> PageTable:
     else:
         del heads[-1]
     return page_table(
-        "antennas-table", f"{len(rows) // 2} antennas, a row for each polarisation", heads, rows
+        "antennas-table", f"{count(len(rows) // 2, 'antenna')}, a row for each polarisation", heads, rows
     )
 
 
@@ -169,7 +175,7 @@ def round_table(summary: dict[str, Any]) -> PageTable:
                 number(this.get("seconds"), ".1f"),
             ]
         )
-    return page_table("rounds-table", f"{len(rows)} rounds in their order", heads, rows)
+    return page_table("rounds-table", f"{count(len(rows), 'round')} in their order", heads, rows)
 
 
 def stage_table(stages: list[dict[str, Any]]) -> PageTable:
@@ -182,7 +188,7 @@ def stage_table(stages: list[dict[str, Any]]) -> PageTable:
         start = utc(this.get("start", ""))
         rows.append([str(this.get("stage")), start, number(this.get("seconds"), ".1f"), "\n".join(noted)])
     return page_table(
-        "stages-table", f"{len(rows)} stages", ["stage", "begun (UTC)", "seconds#", "noted~"], rows
+        "stages-table", count(len(rows), "stage"), ["stage", "begun (UTC)", "seconds#", "noted~"], rows
     )
 
 
@@ -207,7 +213,7 @@ def option_table(summary: dict[str, Any]) -> PageTable:
     n_set = sum(row[2] != "default" for row in rows)
     return page_table(
         "options-table",
-        f"{len(rows)} options, {n_set} of them set",
+        f"{count(len(rows), 'option')}, {n_set} of them set",
         ["option", "value", "default", "meaning~"],
         rows,
     )
@@ -239,4 +245,6 @@ def product_table(products: RunProducts) -> PageTable:
         rows.append([name, what, size, state])
         if there:
             links[name] = "./" + quote(name) + ("/" if path.is_dir() else "")
-    return page_table("products-table", f"{len(rows)} products", ["file", "is", "MB#", "state"], rows, links)
+    return page_table(
+        "products-table", count(len(rows), "product"), ["file", "is", "MB#", "state"], rows, links
+    )
