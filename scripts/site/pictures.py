@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 
 from dsa110_contimg.files import replacing
@@ -32,15 +33,26 @@ AROUND = 60
 def demonstration(run: Path) -> Figure:
     """Draw the images before and after and the sky minus the catalogue, on the scale of the noise after."""
     names = {"initial-image": "before", "final-image": "after", "final-difference": "sky minus catalogue"}
-    figure = Figure(figsize=(10.5, 3.8), layout="constrained")
+    figure = Figure(figsize=(11.6, 4.1), layout="constrained")
     images = {name: read_image(run / f"{name}.fits").image for name in names}
     rms = mad_rms(images["final-image"])
-    for axes, (name, title) in zip(figure.subplots(1, 3), names.items(), strict=True):
+    all_axes = figure.subplots(1, 3, sharey=True)
+    half = np.degrees(read_image(run / "final-image.fits").grid.cell_rad) * len(images["final-image"]) / 2
+    for axes, (name, title) in zip(all_axes, names.items(), strict=True):
         image = images[name]
         # Sources would be lost between the pixels of the picture: the brightest of each square is drawn.
         squares = image.reshape(image.shape[0] // 4, 4, image.shape[1] // 4, 4).max(axis=(1, 3))
-        axes.imshow(squares, origin="lower", cmap="gray_r", vmin=-3 * rms, vmax=15 * rms)
-        axes.set(title=f"{title}: rms {1e3 * mad_rms(image):.2f} mJy", xticks=[], yticks=[])
+        drawn = axes.imshow(
+            1e3 * squares,
+            origin="lower",
+            cmap="gray_r",
+            vmin=-3e3 * rms,
+            vmax=15e3 * rms,
+            extent=(half, -half, -half, half),
+        )
+        axes.set(title=f"{title}: rms {1e3 * mad_rms(image):.2f} mJy/beam", xlabel="east (degrees)")
+    all_axes[0].set_ylabel("north (degrees)")
+    figure.colorbar(drawn, ax=all_axes, label="mJy/beam", extend="both", pad=0.01, aspect=30)
     return figure
 
 
@@ -54,8 +66,9 @@ def hidden(demo: Path) -> Figure:
         k = scene.sky_kind.index(kind)
         x, y = grid.sky_to_pixel(scene.sky.ra_rad[k], scene.sky.dec_rad[k])
         shown.append((title, round(float(x)), round(float(y))))
-    figure = Figure(figsize=(6.4, 6.6), layout="constrained")
-    all_axes = figure.subplots(2, 2)
+    figure = Figure(figsize=(7.2, 7.0), layout="constrained")
+    all_axes = figure.subplots(2, 2, sharex=True, sharey=True)
+    half = np.degrees(grid.cell_rad) * 60 * AROUND
     for axes_of, name, word in zip(
         all_axes.T, ("final-image", "final-difference"), ("image", "sky minus catalogue"), strict=True
     ):
@@ -63,8 +76,20 @@ def hidden(demo: Path) -> Figure:
         rms = mad_rms(image)
         for axes, (title, x, y) in zip(axes_of, shown, strict=True):
             part = image[y - AROUND : y + AROUND, x - AROUND : x + AROUND]
-            axes.imshow(part, origin="lower", cmap="gray_r", vmin=-5 * rms, vmax=60 * rms)
-            axes.set(title=f"{title}\n{word}", xticks=[], yticks=[])
+            drawn = axes.imshow(
+                1e3 * part,
+                origin="lower",
+                cmap="gray_r",
+                vmin=-5e3 * rms,
+                vmax=60e3 * rms,
+                extent=(half, -half, -half, half),
+            )
+            axes.set_title(f"{title}\n{word}")
+    for axes in all_axes[1]:
+        axes.set_xlabel("east (arcmin)")
+    for axes in all_axes[:, 0]:
+        axes.set_ylabel("north (arcmin)")
+    figure.colorbar(drawn, ax=all_axes, label="mJy/beam", extend="both", pad=0.02, aspect=40)
     return figure
 
 

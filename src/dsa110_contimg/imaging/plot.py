@@ -21,7 +21,7 @@ __all__ = ["LEFT", "RIGHT", "Panel", "add_axes", "add_row", "averaged", "row_siz
 
 # All in inches, so that the images are as large as can be: automatic layouts leave room where none is needed.
 #: Side of an image; room left of the first, between two, and right of the last.
-SIDE, LEFT, GAP, RIGHT = 5.2, 1.2, 0.22, 0.3
+SIDE, LEFT, GAP, RIGHT = 5.2, 1.2, 0.62, 0.4
 #: Room above an image for its title, and below it for its axis and colour bar.
 ABOVE, BELOW = 0.55, 1.35
 #: Height of a colour bar, and how far its top lies below the image.
