@@ -26,6 +26,8 @@ SIDE, LEFT, GAP, RIGHT = 5.2, 1.2, 0.62, 0.4
 ABOVE, BELOW = 0.55, 1.35
 #: Height of a colour bar, and how far its top lies below the image.
 BAR, BAR_BELOW = 0.14, 0.72
+#: Coordinates within a field smaller than this have many digits: only those that change are repeated.
+SMALL_RAD = math.radians(0.5)
 # More pixels than this a panel cannot show; block averages of larger images keep faint structure visible.
 MAX_SHOWN_PIXELS = 1100
 
@@ -93,7 +95,7 @@ def add_row(figure: Figure, panels: Sequence[Panel], grid: ImageGrid, bottom_in:
         drawn = axes.imshow(pixels, origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit)
         axes.set_title(panel.title, loc="left", fontsize=13, fontweight="bold")
         axes.set_title(panel.figures, loc="right", fontsize=9)
-        _label(axes, is_first=number == 0)
+        _label(axes, is_first=number == 0, is_small=grid.size * grid.cell_rad < SMALL_RAD)
         # The ends of a bar that goes on are drawn within its length.
         bar = add_axes(figure, (left, bottom - BAR_BELOW - BAR, SIDE, BAR))
         figure.colorbar(drawn, cax=bar, orientation="horizontal", extend="both", extendfrac=0.03)
@@ -142,12 +144,12 @@ def _coordinates(grid: ImageGrid, step: int) -> WCS:
     return wcs
 
 
-def _label(axes: Axes, *, is_first: bool) -> None:
-    """Label the axes; declinations of all images are those of the first."""
+def _label(axes: Axes, *, is_first: bool, is_small: bool) -> None:
+    """Label the axes, of a small field in short; declinations of all images are those of the first."""
     across, up = axes.coords[0], axes.coords[1]  # type: ignore[attr-defined]
     across.set_axislabel("Right ascension (ICRS)", fontsize=11, minpad=0.5)
-    across.set_ticklabel(size=10, exclude_overlapping=True, simplify=False)
-    up.set_ticklabel(size=10, exclude_overlapping=True, simplify=False)
+    across.set_ticklabel(size=10, exclude_overlapping=True, simplify=is_small)
+    up.set_ticklabel(size=10, exclude_overlapping=True, simplify=is_small)
     up.set_axislabel("Declination (ICRS)" if is_first else " ", fontsize=11, minpad=0.7)
     up.set_ticklabel_visible(is_first)
     # Near a pole they would be put where there are more of them, on the title.
