@@ -214,7 +214,7 @@ class _Study:
                 for phase in self.lists["phase"]
             ]
             lines += [f"### {measure.title.capitalize()}", ""]
-            lines += _table(["start phase error", *(f"{b} Jy" for b in self.lists["jy"])], rows)
+            lines += _table(["start phase error (deg)", *(f"{b} Jy" for b in self.lists["jy"])], rows)
         return lines
 
     def absolute(self) -> list[str]:
