@@ -139,3 +139,16 @@ def test_a_glob_that_matches_nothing(tmp_path, capfd):
     state = str(tmp_path / "s.sqlite3")
     assert main(["run", str(tmp_path / "2026*.ms"), str(tmp_path / "out"), "--state-file", state]) == 2
     assert "2026*.ms': matches nothing" in capfd.readouterr().err
+
+
+def test_one_observation_is_told_in_words(year, status):
+    said = status("/in/o000003.ms")
+    lines = dict(line.split("  ", 1) for line in said.splitlines() if "  " in line.strip())
+    told = {name: text.strip() for name, text in lines.items()}
+    assert told["Measurement Set"] == "/in/o000003.ms"
+    assert told["verdict"] == "bad"
+    assert told["seeded"] == "yes"
+    assert told["noise over thermal"] == "-"
+    assert told["observed"] == "2026-01-01 00:15:27 UTC"
+    assert not any("_" in name for name in lines)
+    assert json.loads(status("/in/o000003.ms", "--json"))["thermal_ratio"] is None

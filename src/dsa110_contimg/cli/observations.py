@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from dsa110_contimg.cli.options import ConfigFile, StateFile, given_state_file, named_state_file
-from dsa110_contimg.cli.terminal import JsonFlag, date_text, print_json, print_result
+from dsa110_contimg.cli.terminal import JsonFlag, date_text, print_json, print_pairs, print_result, wrapped
 from dsa110_contimg.config import VERDICTS, PipelineConfig, parse_age, parse_retention
 from dsa110_contimg.errors import ConfigError, ResourceError
 
@@ -285,7 +285,7 @@ def _time(text: str | None, option: str) -> float | None:
 
 def _table(found: Sequence[Any]) -> Iterator[str]:
     """Lay observations out in columns, names whole; what is not good says why in a line of its own."""
-    head = ("observation", "status", "verdict", "seed", "x thermal", "flux", "SNR gain", "s")
+    head = ("observation", "status", "verdict", "seed", "x thermal", "flux", "SNR gain", "seconds")
     rows = [
         (
             o.name,
@@ -311,7 +311,7 @@ def _table(found: Sequence[Any]) -> Iterator[str]:
     for o, row in zip(found, rows, strict=True):
         yield line(row)
         if o.message and (o.quality != "good" or o.status != "done"):
-            yield f"    {o.message}"
+            yield from wrapped(o.message, indent=4)
 
 
 def _number(value: float | None, form: str) -> str:
@@ -342,24 +342,48 @@ def observation_row(observation: Any) -> dict[str, Any]:
     }
 
 
+#: How the fields of an observation are called where people read them.
+NAMES = {
+    "ms": "Measurement Set",
+    "observed_at": "observed",
+    "run_id": "run",
+    "quality": "verdict",
+    "version": "made by contimg",
+    "ended_at": "ended",
+    "thermal_ratio": "noise over thermal",
+    "flux_ratio": "flux ratio",
+    "snr_gain": "SNR gain",
+}
+
+
+def _in_words(key: str, value: Any) -> str:
+    """Write a field of an observation; a dash where there is none."""
+    if value in (None, ""):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key.endswith("_at"):
+        return f"{date_text(value)} UTC"
+    return format(value, ".4g") if isinstance(value, float) else str(value)
+
+
 def _print_one(state: Any, ms: Path, as_json: bool) -> None:
     observation = state.find(ms.resolve())
     record, history = state.record(observation), state.history(observation)
     if as_json:
         print_json({**observation_row(observation), "record": record, "history": history})
         return
-    for key, value in observation_row(observation).items():
-        shown = date_text(value) + " UTC" if key.endswith("_at") and value else value
-        typer.echo(f"{key:<18} {'-' if shown in (None, '') else shown}")
+    shown = {NAMES.get(key, key): _in_words(key, v) for key, v in observation_row(observation).items()}
     if record and record["status"] == "done":
         gone = " (removed by prune)" if observation.pruned == "products" else ""
-        typer.echo(f"{'published':<18} {record['published']} ({record['quality']}), {record['image']}{gone}")
-        if record["fallback"]:
-            typer.echo(f"{'fell back':<18} {record['fallback']}")
-        for key, value in record["figures"].items():
-            typer.echo(f"{key:<18} {'-' if value is None else format(value, '.4g')}")
-        typer.echo(f"{'seconds':<18} " + ", ".join(f"{k} {v:.1f}" for k, v in record["seconds"].items()))
-        typer.echo(f"{'initial tables':<18} {', '.join(record['caltables']) or 'none'}")
+        shown["published"] = f"{record['published']} ({record['quality']}), {record['image']}{gone}"
+        shown["fell back"] = record["fallback"] or ""
+        shown |= {
+            NAMES.get(key, key.replace("_", " ")): _in_words(key, v) for key, v in record["figures"].items()
+        }
+        shown["seconds"] = ", ".join(f"{k} {v:.1f}" for k, v in record["seconds"].items())
+        shown["initial tables"] = ", ".join(record["caltables"]) or "none"
+    print_pairs(shown)
     typer.echo("history")
     for event in history:
         typer.echo(

@@ -36,6 +36,7 @@ __all__ = [
     "print_table",
     "show_log_lines",
     "stderr_console",
+    "wrapped",
 ]
 
 T = TypeVar("T")
@@ -175,13 +176,29 @@ def print_pairs(pairs: Mapping[str, str], name_width: int = 20) -> None:
     name_width : int
         Columns of the names.
     """
-    room = shutil.get_terminal_size().columns - name_width - 2 if sys.stdout.isatty() else 0
     for name, text in pairs.items():
-        lines = [text]
-        if room >= LEAST_ROOM:
-            lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
         if text:
-            typer.echo(f"{name:<{name_width}} " + ("\n" + " " * (name_width + 1)).join(lines))
+            first, *others = wrapped(text, indent=name_width + 1)
+            typer.echo("\n".join([name.ljust(name_width + 1) + first[name_width + 1 :], *others]))
+
+
+def wrapped(text: str, indent: int) -> list[str]:
+    """Break a text into indented lines of the width of the terminal; into one where there is none.
+
+    Words, and so paths, stay whole.
+    """
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    if width - indent < LEAST_ROOM:
+        return [" " * indent + text]
+    margin = " " * indent
+    return textwrap.wrap(
+        text,
+        width - 1,
+        initial_indent=margin,
+        subsequent_indent=margin,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def print_table(table: Table) -> None:
