@@ -402,6 +402,7 @@ def write_page(path: Path, config: StudyConfig, runs: Sequence[StudyRun], comman
     _draw_maps(maps, study)
     _draw_offsets(offsets, study)
     usual = ", ".join(f"{LABELS[k]} {v}" for k, v in study.usual.items() if k not in MAP)
+    which = "every antenna" if config.every == 1 else f"one antenna in {config.every}"
     lines = [
         "# Does seeding help, when, and by how much",
         "",
@@ -415,8 +416,8 @@ def write_page(path: Path, config: StudyConfig, runs: Sequence[StudyRun], comman
         "",
         "## What was done",
         "",
-        f"Transits of {config.study_dumps} dumps, each a field of its own, were simulated with every "
-        f"{config.every}. antenna within {config.radius_m:g} m of the core of the DSA-110, "
+        f"Transits of {config.study_dumps} dumps, each a field of its own, were simulated with "
+        f"{which} within {config.radius_m:g} m of the core of the DSA-110, "
         f"{config.study_channels} channels over its band, a drawn sky above 2.5 mJy with one bright source "
         f"added, and a catalogue with errors. At each point {config.draws} draws of sky, gains and noise "
         f"were self-calibrated with `{study.unseeded}` (up to {config.study_rounds} rounds) and "
