@@ -96,3 +96,16 @@ def test_sidelobes_on_both_sides_raise_what_is_expected():
     )
     assert found.n_negative > 20
     assert found.false_expected == found.n_negative
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_something_extended_is_not_listed_twice_at_one_place(seed):
+    """Peaks of noise on a wide source are fitted by one beam each, and fits may come to the same place."""
+    y, x = np.mgrid[:600, :600]
+    wide = 0.02 * np.exp(-((x - 300) ** 2 + (y - 300) ** 2) / (2 * 12.0**2))
+    image = (noise_image(seed) + wide).astype(np.float32)
+    found = find_sources(image, np.full_like(image, 1e-3), GRID, BEAM, EVERYWHERE, 5.0)
+    x, y = GRID.sky_to_pixel(found.ra_rad, found.dec_rad)
+    apart = np.hypot(x[:, None] - x, y[:, None] - y)[~np.eye(len(x), dtype=bool)]
+    assert len(x) > 1
+    assert apart.min() >= 0.5 * BEAM.major_rad / GRID.cell_rad

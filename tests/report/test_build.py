@@ -137,6 +137,20 @@ def test_one_of_a_kind_and_none(tmp_path):
     assert not any(attrs.get("id") == "sources-table" for attrs in page.all("table"))
 
 
+def test_numbers_bear_no_exponents_and_a_source_that_differs_is_told_plainly(tmp_path):
+    out = write_run(tmp_path / "out", ["a", "b", "c"])
+    sources = Table.read(out / "sources.ecsv")
+    sources["scale_error_jy"] = 0.114
+    sources["verdict"][0] = "brighter"
+    sources["catalog_apparent_jy"][0], sources["ratio"][0] = 0.00675, 1.426
+    sources["shift_east_arcsec"][0], sources["shift_north_arcsec"][0] = -2.25, 0.83
+    write_table(out / "sources.ecsv", sources)
+    page = page_of(out)
+    assert "e+0" not in page.text
+    assert "brighter, 1.426 times the 6.75 mJy that the catalogue has through the beam" in page.text
+    assert "\u22122.25 arcsec east and +0.83 north of its place" in page.text
+
+
 def test_signs_of_the_log_are_printed_as_signs(tmp_path):
     """What was noted in a stage stands in a line each."""
     out = write_run(tmp_path / "out", ["a", "b", "c"])
@@ -225,7 +239,7 @@ def test_new_sources_have_cut_outs_and_are_not_listed_as_sources_that_differ(tmp
     write_table(out / "sources.ecsv", table)
     page, source = page_of(out), (out / REPORT).read_text()
     assert f"{faint.sum()} that the catalogue does not list" in page.text
-    assert "2.5 false sources are to be expected" in page.text
+    assert "about 2.5 false ones are to be expected" in page.text
     assert source.count('<div class="cutouts">') == 12
     assert source.count("<figcaption>difference</figcaption>") >= 11
     assert "Not as the catalogue has them (2)" in page.text

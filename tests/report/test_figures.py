@@ -232,6 +232,15 @@ def test_arrows_tell_where_antennas_point_off(products):
     assert points(arrows, "s0 faint dot") == 4
 
 
+def test_a_squint_alone_is_told_without_arrows(products):
+    names = products.array.names
+    table = Table({"antenna": names, "east_deg": [0.0] * 4, "north_deg": [0.0, 0.0, 0.0, math.nan]})
+    table.meta |= {"squint_east_deg": 0.031, "squint_north_deg": -0.02}
+    plots = array_plots(replace(products, pointing=table))
+    assert len(plots) == 2
+    assert plots[0].alt.endswith("points +0.031 deg east, -0.020 north of the second")
+
+
 @pytest.mark.parametrize("values", [[], [math.nan], [3.0, 3.0], [1e-9, 1e9], [-5.0, 0.0]])
 @pytest.mark.parametrize("log", [True, False])
 def test_axes_hold_whatever_there_is(values, log):

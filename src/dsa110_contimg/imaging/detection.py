@@ -168,20 +168,19 @@ def find_sources(
     hole_sigma: Float = -ratio[rows, columns].astype(np.float64)
     hole_jy: Float = -image[rows, columns].astype(np.float64)
     rows, columns = np.nonzero(_peaks(ratio, sigma, beam, grid))
-    ra, dec, peak = [], [], []
-    for row, column in zip(rows, columns, strict=True):
+    x, y, peak_jy = np.zeros(rows.size), np.zeros(rows.size), np.zeros(rows.size)
+    for k, (row, column) in enumerate(zip(rows, columns, strict=True)):
         fit = fit_source(image, float(column), float(row), beam, grid)
         there = not math.isnan(fit.peak_jy)
-        at = (fit.x, fit.y) if there else (float(column), float(row))
-        ra_rad, dec_rad = grid.pixel_to_sky(*at)
-        ra.append(float(ra_rad))
-        dec.append(float(dec_rad))
-        peak.append(fit.peak_jy if there else float(image[row, column]))
-    around: Float = noise[rows, columns].astype(np.float64)
-    peak_jy = np.array(peak, dtype=np.float64)
+        x[k], y[k] = (fit.x, fit.y) if there else (column, row)
+        peak_jy[k] = fit.peak_jy if there else image[row, column]
+    apart = _apart(x, y, ratio[rows, columns], 0.5 * beam.major_rad / grid.cell_rad)
+    x, y, peak_jy = x[apart], y[apart], peak_jy[apart]
+    around: Float = noise[rows[apart], columns[apart]].astype(np.float64)
+    ra, dec = grid.pixel_to_sky(x, y)
     return Detections(
-        ra_rad=np.array(ra, dtype=np.float64),
-        dec_rad=np.array(dec, dtype=np.float64),
+        ra_rad=np.asarray(ra, dtype=np.float64),
+        dec_rad=np.asarray(dec, dtype=np.float64),
         peak_jy=peak_jy,
         noise_jy=around,
         position_error_rad=beam.major_rad / 2.355 * around / np.maximum(peak_jy, 1e-30),
@@ -192,6 +191,14 @@ def find_sources(
         sigma=sigma,
         searched=float(searched.mean()),
     )
+
+
+def _apart(x: Float, y: Float, height: Float, least: float) -> Bool:
+    """Choose the highest peak of those whose fits came to one place, as on something extended, shape (n,)."""
+    kept = np.zeros(x.size, dtype=bool)
+    for k in np.argsort(-height, kind="stable"):
+        kept[k] = not np.any(np.hypot(x[kept] - x[k], y[kept] - y[k]) < least)
+    return kept
 
 
 def _peaks(ratio: Float, sigma: float, beam: RestoringBeam, grid: ImageGrid) -> Bool:

@@ -264,7 +264,10 @@ def array_plots(products: RunProducts) -> list[Plot]:
     if image is not None and products.gain_tables and len(array.names) > 1:
         plots.append(_uv(array, health, products.gain_tables, image.grid))
     if products.pointing is not None:
-        plots.append(_pointing(array, products.pointing))
+        if _points_off(products.pointing):
+            plots.append(_pointing(array, products.pointing))
+        else:
+            plots[0].alt += _squint(products.pointing)
     return plots
 
 
@@ -299,6 +302,22 @@ def _map(array: Array, health: Any, verdicts: dict[str, str]) -> Plot:
     return plot
 
 
+def _points_off(table: Table) -> bool:
+    """Whether any antenna has an offset of its own, beside a squint that all share."""
+    offsets = [np.asarray(table[name], dtype=np.float64) for name in ("east_deg", "north_deg")]
+    return bool(np.any(np.nan_to_num(offsets) != 0.0))
+
+
+def _squint(table: Table) -> str:
+    """Tell the squint that all antennas share, in a sentence that follows another; empty without any."""
+    squint = [table.meta.get(f"squint_{way}_deg") for way in ("east", "north")]
+    if None in squint:
+        return ""
+    return (
+        f". The first receptor of each points {squint[0]:+.3f} deg east, {squint[1]:+.3f} north of the second"
+    )
+
+
 def _pointing(array: Array, table: Table) -> Plot:
     """Draw an arrow at each antenna by how much it points off, and one that tells the scale."""
     offsets = {
@@ -313,15 +332,9 @@ def _pointing(array: Array, table: Table) -> Plot:
     largest = max(size, key=lambda name: size[name], default="")
     longest = max(size.get(largest, 0.0), 1e-6)
     scale = 0.25 * half / longest
-    squint = [table.meta.get(f"squint_{way}_deg") for way in ("east", "north")]
-    apart = (
-        f". The first receptor of each points {squint[0]:+.3f} deg east, {squint[1]:+.3f} north of the second"
-        if None not in squint
-        else ""
-    )
     plot = Plot(
         f"Where {len(offsets)} antennas point off, as arrows at their places, the longest {longest:.2f} deg "
-        f"at {largest}; east to the right, north up{apart}",
+        f"at {largest}; east to the right, north up{_squint(table)}",
         Axis("east (m)", middle[0] - half, middle[0] + half),
         Axis("north (m)", middle[1] - half, middle[1] + half),
         Frame(width=460, height=452),

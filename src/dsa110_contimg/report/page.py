@@ -279,14 +279,11 @@ def _outliers(products: RunProducts) -> list[tuple[str, str]]:
         verdict, ratio = str(row["verdict"]), float(row["ratio"])
         if verdict in ("agrees", "faint", "unmeasured", "new"):
             continue
-        said = (
-            f"{verdict}, {1e3 * float(row['catalog_apparent_jy']):.4g} mJy in the catalogue through the beam"
-        )
-        if ratio == ratio:
-            said += f", {ratio:.3f} of that measured"
-            east, north = float(row["shift_east_arcsec"]), float(row["shift_north_arcsec"])
-            if east == east:
-                said += f", off by {east:+.2f}, {north:+.2f} arcsec"
+        listed = f"{1e3 * float(row['catalog_apparent_jy']):.4g} mJy that the catalogue has through the beam"
+        said = f"{verdict}, " + (f"{ratio:.3f} times the {listed}" if ratio == ratio else f"of {listed}")
+        east, north = (float(row[f"shift_{way}_arcsec"]) for way in ("east", "north"))
+        if east == east:
+            said += f", {east:+.2f} arcsec east and {north:+.2f} north of its place".replace("-", "\u2212")
         found.append((str(row["name"]), said))
     return found
 

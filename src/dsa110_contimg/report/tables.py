@@ -79,7 +79,11 @@ def number(value: Any, form: str = ".4g", scale: float = 1.0) -> str:
     """Write a number; a dash where there is none."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         return NONE
-    return format(float(value) * scale, form) if math.isfinite(value) else NONE
+    if not math.isfinite(value):
+        return NONE
+    text = format(float(value) * scale, form)
+    # Nobody reads tens and hundreds with an exponent.
+    return f"{float(text):.0f}" if "e+0" in text else text
 
 
 def count(n: int, what: str) -> str:

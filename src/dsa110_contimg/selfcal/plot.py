@@ -91,9 +91,9 @@ def _draw_gains(
     gain, solved = gains_at_times(tables, [spw], times, len(antennas))
     rows = np.where(solved, gain, np.nan).reshape(times.size, -1).T
     minutes = (times - first_time_s) / 60
-    half = 0.5 * float(np.median(np.diff(minutes))) if minutes.size > 1 else 0.5
     between = (minutes[1:] + minutes[:-1]) / 2
-    edges = np.concatenate([[minutes[0] - half], between, [minutes[-1] + half]])
+    half = [0.5 / 60 * _interval_s(tables, times[k]) for k in (0, -1)]
+    edges = np.concatenate([[minutes[0] - half[0]], between, [minutes[-1] + half[1]]])
     size = np.abs(rows)
     low, high = np.nanquantile(size, (0.01, 0.99)) if np.isfinite(size).any() else (0.0, 1.0)
     drawn = (
@@ -127,3 +127,9 @@ def _draw_gains(
             f"two rows an antenna: its polarisations{of_window}; grey: no solution", loc="right", fontsize=10
         )
         axes.set_xlabel("Time from the start (minutes)", fontsize=11)
+
+
+def _interval_s(tables: Sequence[GainTable], time_s: float) -> float:
+    """Return the length of the shortest solution at a time; a minute where the tables do not tell."""
+    gains = [next(iter(t.gains.values())) for t in tables]
+    return min(float(g.interval_s[np.abs(g.time_s - time_s).argmin()]) for g in gains) or 60.0
