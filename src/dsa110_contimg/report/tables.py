@@ -132,7 +132,7 @@ def source_table(sources: Table) -> PageTable:
 def antenna_table(antennas: Table) -> PageTable:
     """List every antenna and polarisation."""
     heads = [
-        "antenna", "polarisation#", "verdict", "solved (%)#", "amplitude#", "scatter (%)#",
+        "antenna", "polarisation#", "verdict", "solved (%)#", "amplitude over median#", "scatter (%)#",
         "phase step (deg)#", "jumps (%)#", "held-out signal to noise#", "noise factor#", "lost~",
     ]  # fmt: skip
     forms = (
