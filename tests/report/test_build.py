@@ -151,6 +151,14 @@ def test_numbers_bear_no_exponents_and_a_source_that_differs_is_told_plainly(tmp
     assert "\u22122.25 arcsec east and +0.83 north of its place" in page.text
 
 
+def test_a_reader_is_not_sent_to_findings_that_are_not_there(tmp_path):
+    out = write_run(tmp_path / "out", ["a", "b", "c"])
+    assert "Look at the findings and at sky minus catalogue" in page_of(out).text
+    summary = json.loads((out / SUMMARY).read_text())
+    (out / SUMMARY).write_text(json.dumps(summary | {"findings": []}))
+    assert "Look at sky minus catalogue" in page_of(out).text
+
+
 def test_signs_of_the_log_are_printed_as_signs(tmp_path):
     """What was noted in a stage stands in a line each."""
     out = write_run(tmp_path / "out", ["a", "b", "c"])

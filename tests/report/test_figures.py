@@ -173,6 +173,20 @@ def test_sources_are_drawn_against_distance_and_flux(products):
         assert plot.notes
 
 
+def test_errors_of_few_sources_are_seen_whole(products):
+    few = products.sources[np.isfinite(np.asarray(products.sources["ratio"]))][:5]
+    few["ratio_error"] = 0.5
+    few["shift_error_arcsec"] = 3.0
+    for plot, (name, error) in zip(
+        source_plots(replace(products, sources=few)),
+        [("ratio", "ratio_error")] * 2 + [(None, "shift_error_arcsec")] * 2,
+        strict=True,
+    ):
+        values = few[name] if name else np.hypot(few["shift_east_arcsec"], few["shift_north_arcsec"])
+        assert plot.y.low <= (values - few[error]).min()
+        assert plot.y.high >= (values + few[error]).max()
+
+
 def test_what_is_too_faint_to_tell_is_not_drawn_as_off(products):
     products.sources["verdict"] = "faint"
     for plot in source_plots(products):

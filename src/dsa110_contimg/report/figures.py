@@ -145,6 +145,8 @@ class _Quantity:
     causes: dict[str, tuple[str, str]]
 
 
+#: The axes of so many sources hold their errors too.
+FEW_DRAWN = 12
 #: Fewer sources than this show no trend; one counts from so many errors on, and from this fraction on.
 FEWEST_IN_TREND, TREND_SIGMAS, TREND_FRACTION = 12, 4.0, 0.03
 #: Nor do positions drift by less than this.
@@ -205,12 +207,14 @@ def _source_plot(table: Table, quantity: _Quantity, axis: Axis, x: Float) -> Plo
     values, errors = quantity.values, quantity.errors
     agrees = np.isin(np.asarray(table["verdict"]).astype(str), AS_LISTED)
     low, middle, high = np.percentile(values, [5, 50, 95])
+    # Errors of a few are seen whole; of many the largest would flatten the rest.
+    ends = np.concatenate([values - errors, values + errors]) if len(table) <= FEW_DRAWN else ()
     plot = Plot(
         f"{quantity.label.capitalize()} of {len(table)} sources against {axis.label}: median {middle:.3g}, "
         f"nine tenths between {low:.3g} and {high:.3g}; {int(np.sum(~agrees))} are not as the catalogue has "
         "them",
         axis,
-        Axis.around(quantity.label, values, include=(quantity.right,)),
+        Axis.around(quantity.label, values, include=(quantity.right, *ends)),
     )
     plot.add_line("guide", [axis.low, axis.high], [quantity.right, quantity.right])
     plot.add_bars("s0 bar", x, values - errors, values + errors)

@@ -166,6 +166,8 @@ def _verdict(products: RunProducts, doubtful: bool) -> Verdict:
     # The headline has said it.
     why = why.removeprefix(f"{status}: ").removesuffix("; the Measurement Set was not changed")
     what_to_do = WHAT_TO_DO.get(status, "")
+    if not summary.get("findings"):
+        what_to_do = what_to_do.replace(" the findings and at", "")
     if status == "refused" and _is_of_sky(summary):
         what_to_do = ANOTHER_SKY
     return Verdict(status, sign, headline, why, what_to_do, mood)
