@@ -234,3 +234,12 @@ def test_commands_stand_under_titles_and_no_arguments_show_them(capfd, monkeypat
         assert not err
     main(["status", "--help"])
     assert "x>=1]" in capfd.readouterr().out
+
+
+def test_options_that_were_set_come_first_each_with_its_meaning(capfd, monkeypatch):
+    monkeypatch.setenv("CONTIMG_ROBUST", "1.5")
+    assert main(["config", "show", "--min-snr", "7"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert set(lines[0:4:2]) == {"robust = 1.5  (CONTIMG_ROBUST)", "min_snr = 7.0  (flag)"}
+    assert "    Briggs robustness" in lines[1:4:2]
+    assert "size = not given  (default)" in lines[4:]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from dsa110_contimg.cli.help_text import App
-from dsa110_contimg.cli.terminal import JsonFlag, QuietFlag, print_result
+from dsa110_contimg.cli.terminal import JsonFlag, QuietFlag, print_result, wrapped
 from dsa110_contimg.config import ImagingConfig
 from dsa110_contimg.errors import ContainerEngineError, ContainerError
 
@@ -104,9 +104,10 @@ def doctor(
 
     config = ImagingConfig.load(None, {"catalog_dir": catalog_dir, "container_image": container_image})
     findings = examine(config)
-    lines = [
-        f"{f.state:<8} {f.subject:<22} {f.detail}" + (f"; {f.remedy}" if f.remedy else "") for f in findings
-    ]
+    lines = []
+    for f in findings:
+        first, *others = wrapped(f.detail + (f"; {f.remedy}" if f.remedy else ""), indent=32)
+        lines += [f"{f.state:<8} {f.subject:<22} " + first[32:], *others]
     print_result({"findings": [asdict(f) for f in findings]}, lines, as_json)
 
 

@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from dsa110_contimg.cli.help_text import App
 from dsa110_contimg.cli.observations import observation_row
 from dsa110_contimg.cli.options import ConfigFile, panels, settings_flags
-from dsa110_contimg.cli.terminal import JsonFlag, QuietFlag, print_json, print_result, show_log_lines
+from dsa110_contimg.cli.terminal import (
+    JsonFlag,
+    QuietFlag,
+    print_json,
+    print_result,
+    show_log_lines,
+    wrapped,
+)
 from dsa110_contimg.config import PipelineConfig
 from dsa110_contimg.errors import InputError
 
@@ -40,12 +45,12 @@ def config_show(config: ConfigFile = None, as_json: JsonFlag = False, *, options
     if as_json:
         print_json({name: {"value": values[name], "source": sources[name]} for name in values})
         return
-    table = Table("option", "value", "from", "meaning")
-    for name, value in values.items():
-        shown = "" if value is None else str(value)
-        style = None if sources[name] == "default" else "bold"
-        table.add_row(name, shown, sources[name], PipelineConfig.model_fields[name].description, style=style)
-    Console().print(table)
+    # What was set is what a reader looks for.
+    for name in sorted(values, key=lambda name: sources[name] == "default"):
+        shown = "not given" if values[name] is None else str(values[name])
+        typer.echo(f"{name} = {shown}  ({sources[name]})")
+        for line in wrapped(PipelineConfig.model_fields[name].description or "", indent=4):
+            typer.echo(line)
 
 
 @config_app.command("template")
