@@ -345,14 +345,20 @@ class CalibrationData:
             yield from self.blocks(label, weights, model)
             return
         weights = replace(weights, outliers=self.averaged.outliers_as_read(weights.outliers, self.reader))
-        yield from self._pieces(self._as_read(label), weights, model)
+        yield from self._pieces(self._as_read(label), weights, model, written=True)
 
     def _pieces(
-        self, blocks: Iterator[tuple[int, Block]], weights: DataWeights, model: ModelVisibilities | None
+        self,
+        blocks: Iterator[tuple[int, Block]],
+        weights: DataWeights,
+        model: ModelVisibilities | None,
+        *,
+        written: bool = False,
     ) -> Iterator[CalibrationBlock]:
         for number, block in blocks:
-            weight, untouched = weights.of_block(number, block), self._untouched(number, block)
-            if self.each > 1:
+            weight = weights.of_block(number, block)
+            untouched = None if written else self._untouched(number, block)
+            if self.each > 1 and untouched is not None:
                 rows = self._rows(block)
                 if not rows.size:
                     continue

@@ -40,7 +40,7 @@ MOST_SOURCES, MOST_MEASURED = 150, 75
 TELLS_ONE_BY_ONE = 0.7
 #: The model has to give this much of itself back, whatever its suppression is.
 LEAST_EXPECTED = 0.1
-#: Gains from all data and the whole model have this signal to noise, if those from a part of the data will do.
+#: Gains from all data and the whole model have this signal to noise where a part of the data will do.
 AMPLE_SNR = 50.0
 #: What is not in the sky may be anything: the fit is hardly held to the catalogue's values.
 WIDE = FitLimits(prior_flux=3.0, prior_position_arcsec=10.0)

@@ -387,7 +387,7 @@ class _Residual:
         )
 
     def moments(self) -> Float:
-        """Sums for each source, shape (n, N_MOMENTS)."""
+        """Return the sums for each source, shape (n, N_MOMENTS)."""
         return residual_moments(
             self.uvw_m, self.freq_hz, self.lmn, self.flux_jy, self.residual, self.weight, self.pointing
         )
