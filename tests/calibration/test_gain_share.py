@@ -152,3 +152,28 @@ def test_gains_that_windows_share_stay_shared(shared):
         freedom = gain_freedom([some], times)
         assert freedom.per_spw is not shared
         assert list(freedom.phase) == list(freedom.amplitude) == [0, 1, 2, 3]
+
+
+def test_windows_that_share_gains_are_summed_at_once(scene):
+    uvw, lmn, _, each, dump, i, j = scene
+    rng = np.random.default_rng(8)
+    freq = np.concatenate([FREQ, FREQ + 33e6])
+    fluxes = np.float32(rng.uniform(0.5, 2, (2, N_SOURCES, freq.size)))
+    model = np.tile(each.sum(axis=0), 2).astype(np.complex64)
+    weight = rng.uniform(0.5, 2, model.shape).astype(np.float32)
+    pointing, measured = dump % 2, rng.random(len(uvw)) < 0.7
+    found = []
+    for windows in ([slice(0, 3), slice(3, 6)], [slice(0, 6)]):
+        overlap = SourceOverlap(N_SOURCES, 1, N_DUMPS, N_ANTENNAS)
+        for w in windows:
+            seen = np.ascontiguousarray(fluxes[:, :, w])
+            rows = dump, i, j, uvw, freq[w], lmn, seen, pointing
+            overlap.add(0, *rows, model[:, w], weight[:, w], measured)
+        found.append(overlap)
+    for name in ("sums", "power", "own"):
+        apart, together = (getattr(overlap, name) for overlap in found)
+        np.testing.assert_allclose(together, apart, rtol=1e-4, atol=1e-5 * np.abs(apart).max())
+    exact = (weight[measured].astype(float)[:, None] * fluxes[pointing[measured]].astype(float) ** 2).sum(
+        (0, 2)
+    )
+    np.testing.assert_allclose(found[0].own, exact, rtol=1e-6)

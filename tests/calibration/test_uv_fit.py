@@ -113,3 +113,35 @@ def test_all_visibilities_as_sample_give_the_whole_matrix(rng):
     coupling = sampled_coupling(uvw[row], freq[channel], lmn, flux[:, channel], weight[row, channel])
     np.testing.assert_allclose(np.diag(coupling), moments[:, [3, 4, 6]].T.ravel(), rtol=1e-5)
     np.testing.assert_allclose(np.diag(coupling[3:6, 6:]), moments[:, 5], rtol=1e-3, atol=1)
+
+
+@pytest.mark.parametrize("gap", [0.0, 7e6])
+def test_windows_of_the_same_rows_add_up_at_once(rng, gap):
+    """Side by side or apart, of one spacing or two."""
+    uvw, low = rng.normal(size=(300, 3)) * 500, 1.3e9 + 1e6 * np.arange(20)
+    high = low[-1] + 1e6 + gap + (1e6 + gap / 10) * np.arange(9)
+    windows, lmn = (low, high), sky(rng, 5)
+    flux = [rng.uniform(1, 2, (5, f.size)) for f in windows]
+    residual = [rng.standard_normal((300, f.size, 2)) @ [1, 1j] for f in windows]
+    residual = [r.astype(np.complex64) for r in residual]
+    weight = [rng.uniform(0.5, 2, r.shape).astype(np.float32) for r in residual]
+    apart = sum(
+        residual_moments(uvw, f, lmn, s, r, w)
+        for f, s, r, w in zip(windows, flux, residual, weight, strict=True)
+    )
+    joined = [np.concatenate(x, axis=1) for x in (flux, residual, weight)]
+    together = residual_moments(uvw, np.concatenate(windows), lmn, *joined)
+    size = np.abs(apart).max(axis=0)
+    np.testing.assert_allclose(together / size, apart / size, atol=1e-5)
+
+
+def test_of_sources_whose_coupling_is_known_only_that_with_others_is_summed(rng):
+    lmn, n = sky(rng, 7), 7
+    uvw, freq = rng.normal(size=(5000, 3)) * [400, 400, 20], rng.uniform(1.3e9, 1.5e9, 5000)
+    flux, weight = rng.uniform(0.5, 2, (n, 5000)), rng.uniform(0, 1, 5000)
+    whole = sampled_coupling(uvw, freq, lmn, flux, weight)
+    part = sampled_coupling(uvw, freq, lmn, flux, weight, 4)
+    known = np.arange(3 * n) % n < 4
+    between = np.outer(known, known) & ~np.eye(3 * n, dtype=bool)
+    assert not part[between].any()
+    np.testing.assert_allclose(part[~between], whole[~between], rtol=1e-4, atol=1e-4 * np.abs(whole).max())

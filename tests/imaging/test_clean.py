@@ -7,6 +7,7 @@ import pytest
 
 from dsa110_contimg.errors import ImagingError
 from dsa110_contimg.imaging import CleanSettings, Imager, captured_stdout, clean, fit_source
+from dsa110_contimg.imaging.clean import NEGLIGIBLE
 from dsa110_contimg.imaging.measure import mad_rms
 
 POINTS = [(200, 90, 1.0), (60, 170, 0.6), (120, 31, 0.3)]
@@ -198,3 +199,20 @@ def test_nothing_above_the_depth_takes_no_cycle(imager):
     nothing = clean(imager, CleanSettings(threshold_jy=2.0))
     assert (nothing.n_major, np.count_nonzero(nothing.model)) == (0, 0)
     assert imager.griddings == before + 1
+
+
+def test_a_residual_that_nobody_could_tell_from_the_exact_one_is_not_made(observation):
+    """Of faint sources the far sidelobes are nothing beside the noise; what is left is right all the same."""
+    ra, dec = observation.sky([(200, 90)])
+    noise = observation.noise(np.random.default_rng(7), SIGMA)
+    imager = Imager([observation.chunk(observation.points(ra, dec, [0.06]) + noise)], observation.grid)
+    psf, thermal = imager.psf(), imager.thermal_rms(SIGMA)
+    before = imager.griddings
+    once = clean(imager, CleanSettings(threshold_jy=3 * thermal))
+    assert np.count_nonzero(once.model)
+    negligible = np.linalg.norm(once.model) * mad_rms(psf) < NEGLIGIBLE * thermal
+    assert imager.griddings == before + (1 if negligible else 2)
+    exact = imager.dirty_model_subtracted(once.model)
+    off = np.abs(once.residual - exact)
+    assert np.sqrt(np.mean(off**2)) < NEGLIGIBLE * thermal
+    assert off.max() < 0.5 * thermal

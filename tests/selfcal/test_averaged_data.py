@@ -14,6 +14,7 @@ from dsa110_contimg.errors import ResourceError
 from dsa110_contimg.imaging import ImageGrid, Imager
 from dsa110_contimg.predict import predict_reference
 from dsa110_contimg.progress import LogProgress
+from dsa110_contimg.selfcal import calibration_data
 from dsa110_contimg.selfcal.averaged_data import averaged_samples
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.corrected_data import stokes_data
@@ -451,3 +452,41 @@ def test_without_long_baselines_a_quick_image_shows_what_the_sky_model_lacks(nar
         assert image.max() > 20 * rms
     # Something was left out.
     assert np.abs(images[0] - images[1]).max() > 1e-3 * sky.apparent_jy[which]
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("memory_bytes", [1e9, 1e3])
+def test_a_part_of_the_dumps_is_as_it_is_in_all_of_them(narrow, tmp_path, monkeypatch, known, memory_bytes):
+    """Data, weights, what is left alone, a model whose averages lack channels, predicted before or not."""
+    monkeypatch.setattr(calibration_data, "FEWEST_DUMPS", 2)
+    rng = np.random.default_rng(5)
+
+    def flag(block):
+        block.flag |= rng.random(block.flag.shape) < 0.1
+        block.weight[block.flag] = 0
+
+    data = opened(narrow, tmp_path, memory_bytes=memory_bytes, flag=flag)
+    assert any(b.bins.partial is not None for b in data.averaged.blocks)
+    model, weights = SkyVisibilities(data.catalog_model), data.nominal_weights()
+    if known:
+        list(data.blocks("", weights, model))
+    assert data.sampled(1) is data
+    part = data.sampled(9)
+    assert (part.each, part.sampled(2)) == (2, part)
+    some = {piece.number: piece for piece in part.blocks("", weights, model)}
+    n_rows = 0
+    for whole in data.blocks("", weights, model):
+        rows = np.flatnonzero(whole.block.time_index % 2 == 1)
+        if not rows.size:
+            assert whole.number not in some
+            continue
+        piece = some[whole.number]
+        n_rows += rows.size
+        for name in ("rows", "time_index", "antenna1", "uvw_m", "data"):
+            np.testing.assert_array_equal(getattr(piece.block, name), getattr(whole.block, name)[rows])
+        np.testing.assert_array_equal(piece.weight, whole.weight[rows])
+        np.testing.assert_array_equal(piece.untouched, whole.untouched[rows])
+        total = data.catalog_model.apparent_jy.sum()
+        np.testing.assert_allclose(piece.model, whole.model[rows], atol=3e-6 * total)
+    assert n_rows == sum(p.block.rows.size for p in some.values()) > 0
+    data.close()

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 
 from dsa110_contimg.compare.score import true_gain_tables
+from dsa110_contimg.selfcal import calibration_data
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
 from dsa110_contimg.selfcal.source_measurement import (
+    MIN_SNR,
+    MOST_EACH,
+    STILL_GOOD,
     FitLimits,
     _drawn,
     _uniform,
@@ -99,3 +103,30 @@ def test_where_few_are_bright_all_together_tell_the_scale(data, solved):
     # Of fluxes that are right, and of noise, nothing is to be told.
     assert measured(listed, 10 * louder) is None
     assert measured(few_right, 1e6) is None
+
+
+def test_a_part_of_the_dumps_measures_bright_sources_well_enough(data, solved, monkeypatch):
+    """Within the errors that it is given, which are larger; so large a part that nearly all stay bright."""
+    monkeypatch.setattr(calibration_data, "FEWEST_DUMPS", 2)
+    listed, model = data.catalog_model, SkyVisibilities(data.catalog_model)
+
+    def measured(some):
+        return measure_sources(some, solved.weights, model, solved.last.tables, listed, solved.noise)
+
+    whole = measured(data)
+    part = data.sampled(2)
+    assert part.each == 2
+    half = measured(part)
+    bright = whole.good & half.good
+    assert np.median(half.ratio_error[bright] / whole.ratio_error[bright]) == pytest.approx(
+        np.sqrt(2), rel=0.1
+    )
+    off = (half.ratio * half.scale - whole.ratio * whole.scale)[bright]
+    # Of two measurements that share half of their data.
+    assert np.std(off / whole.ratio_error[bright]) == pytest.approx(1.0, abs=0.4)
+    for found in (whole, half):
+        faintest = np.quantile(found.ratio_error[found.good] * found.scale, STILL_GOOD)
+        within = MIN_SNR * faintest * np.sqrt(np.arange(1, MOST_EACH + 1) / found.each) < 1
+        assert abs(found.enough - max(1, np.count_nonzero(within))) <= 1
+    assert replace(whole, ratio_error=whole.ratio_error / 100).enough == MOST_EACH
+    assert replace(whole, ratio_error=np.full(whole.good.size, 0.99 / MIN_SNR / whole.scale)).enough == 1

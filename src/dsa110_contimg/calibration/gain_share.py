@@ -16,7 +16,8 @@ import scipy.linalg
 
 from dsa110_contimg.array_types import Bool, Float, Int, Single, Vis, Weight
 from dsa110_contimg.calibration.gains import GainTable
-from dsa110_contimg.predict.direct import TILE, find_delays, form_phasors, rotation, tiles_of
+from dsa110_contimg.predict.averaged import where_formed
+from dsa110_contimg.predict.direct import TILE, find_delays, form_phasors, tiles_of
 
 __all__ = ["GainFreedom", "SourceOverlap", "gain_freedom", "gain_share"]
 
@@ -105,7 +106,7 @@ class SourceOverlap:
         uvw_m : ndarray, shape (nrow, 3)
             Baselines in metres.
         freq_hz : ndarray, shape (nchan,)
-            Channels in hertz.
+            Channels in hertz; of several spectral windows that share gains at once it takes less time.
         lmn : ndarray, shape (n, 3)
             Direction cosines l, m, n - 1.
         flux_jy : ndarray, shape (npointing, n, nchan)
@@ -119,9 +120,13 @@ class SourceOverlap:
         """
         _add_power(self.power[group], time_index, antenna1, antenna2, model, weight)
         # Tiles are of one spectrum each, and channels of neighbouring rows lie side by side.
-        order = np.argsort(pointing, kind="stable")
-        of_tiles = tiles_of(len(order), pointing[order])
-        weighted = np.conj(model[order]) * weight[order]
+        order: slice | Int = slice(None)
+        if (np.diff(pointing) < 0).any():
+            order = np.argsort(pointing, kind="stable")
+        of_tiles = tiles_of(len(pointing), pointing[order])
+        weighted = np.empty((2, *model.T.shape), dtype=np.float32)
+        _weigh(model[order], weight[order], weighted)
+        freq = np.ascontiguousarray(freq_hz, dtype=np.float64)
         _add_overlap(
             self.sums[:, group],
             *of_tiles,
@@ -129,16 +134,17 @@ class SourceOverlap:
             antenna1[order],
             antenna2[order],
             np.ascontiguousarray(uvw_m[order], dtype=np.float64),
-            np.ascontiguousarray(freq_hz, dtype=np.float64),
-            *rotation(freq_hz),
+            freq,
+            *where_formed(freq, (freq.size,)),
             np.ascontiguousarray(lmn, dtype=np.float64),
             np.ascontiguousarray(flux_jy, dtype=np.float32),
-            np.ascontiguousarray(weighted.real.T),
-            np.ascontiguousarray(weighted.imag.T),
+            weighted[0],
+            weighted[1],
             is_measured[order],
         )
         by_pointing = np.zeros((len(flux_jy), freq_hz.size))
-        np.add.at(by_pointing, pointing[is_measured], weight[is_measured])
+        for k in range(len(flux_jy)):
+            by_pointing[k] = weight[is_measured & (pointing == k)].sum(axis=0, dtype=np.float64)
         self.own += np.einsum("sc,snc->n", by_pointing, np.square(flux_jy, dtype=np.float64))
 
 
@@ -212,6 +218,15 @@ def _add_power(
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True)
+def _weigh(model: Vis, weight: Weight, out: Single) -> None:
+    """Weighted conjugate of a model, real and imaginary parts, shape (2, nchan, nrow)."""
+    for c in numba.prange(model.shape[1]):
+        for r in range(model.shape[0]):
+            out[0, c, r] = weight[r, c] * model[r, c].real
+            out[1, c, r] = -weight[r, c] * model[r, c].imag
+
+
+@numba.njit(parallel=True, fastmath=True, cache=True)
 def _add_overlap(
     sums: Single,
     first_row: Int,
@@ -223,7 +238,7 @@ def _add_overlap(
     uvw: Float,
     freq: Float,
     step: float,
-    restart: int,
+    formed: Bool,
     lmn: Float,
     flux: Single,
     weighted_re: Single,
@@ -245,17 +260,17 @@ def _add_overlap(
             find_delays(uvw, start, rows, lmn, k, delay)
             form_phasors(delay, step, dr, di)
             re[:], im[:] = 0, 0
-            for first in range(0, nchan, restart):
-                form_phasors(delay, freq[first], pr, pi)
-                for c in range(first, min(first + restart, nchan)):
-                    s = flux[of, k, c]
-                    for r in range(rows):
-                        x, y = s * weighted_re[c, start + r], s * weighted_im[c, start + r]
-                        re[r] += pr[r] * x - pi[r] * y
-                        im[r] += pr[r] * y + pi[r] * x
-                        turned = pr[r] * dr[r] - pi[r] * di[r]
-                        pi[r] = pr[r] * di[r] + pi[r] * dr[r]
-                        pr[r] = turned
+            for c in range(nchan):
+                if formed[c]:
+                    form_phasors(delay, freq[c], pr, pi)
+                s = flux[of, k, c]
+                for r in range(rows):
+                    x, y = s * weighted_re[c, start + r], s * weighted_im[c, start + r]
+                    re[r] += pr[r] * x - pi[r] * y
+                    im[r] += pr[r] * y + pi[r] * x
+                    turned = pr[r] * dr[r] - pi[r] * di[r]
+                    pi[r] = pr[r] * di[r] + pi[r] * dr[r]
+                    pr[r] = turned
             for r in range(rows):
                 t, i, j = time_index[start + r], antenna1[start + r], antenna2[start + r]
                 sums[k, t, i, 0] += re[r]

@@ -6,15 +6,9 @@ import numba
 import numpy as np
 import scipy.linalg
 
-from dsa110_contimg.array_types import Float, Int, Single, Vis, Weight
-from dsa110_contimg.predict.direct import (
-    TILE,
-    find_delays,
-    form_phasors,
-    rotation,
-    sine_cosine,
-    tiles_of,
-)
+from dsa110_contimg.array_types import Bool, Float, Int, Single, Vis, Weight
+from dsa110_contimg.predict.averaged import where_formed
+from dsa110_contimg.predict.direct import TILE, find_delays, form_phasors, sine_cosine, tiles_of
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 from dsa110_contimg.sky.components import ARCSEC
 from dsa110_contimg.visibilities.noise import NoiseScale
@@ -59,7 +53,7 @@ def residual_moments(
     uvw_m : ndarray, shape (nrow, 3)
         Baselines in metres.
     freq_hz : ndarray, shape (nchan,)
-        Channels in hertz.
+        Channels in hertz; of several spectral windows at once it takes less time.
     lmn : ndarray, shape (n, 3)
         Direction cosines l, m, n - 1.
     flux_jy : ndarray, shape (n, nchan) or (nspectrum, n, nchan)
@@ -87,7 +81,7 @@ def residual_moments(
         np.ascontiguousarray(uvw_m, dtype=np.float64),
         *tiles_of(len(uvw_m), spectrum),
         freq,
-        *rotation(freq),
+        *where_formed(freq, (freq.size,)),
         np.ascontiguousarray(lmn, dtype=np.float64),
         flux,
         np.ascontiguousarray(residual),
@@ -101,7 +95,12 @@ def residual_moments(
 
 
 def sampled_coupling(
-    uvw_m: Float, freq_hz: Float, lmn: Float, flux_jy: Float | Single, weight: Float | Weight
+    uvw_m: Float,
+    freq_hz: Float,
+    lmn: Float,
+    flux_jy: Float | Single,
+    weight: Float | Weight,
+    n_known: int = 0,
 ) -> Float:
     """Sum, over some visibilities, the whole matrix of the normal equations.
 
@@ -120,6 +119,8 @@ def sampled_coupling(
         Apparent flux density of each source in it.
     weight : ndarray, shape (nsample,)
         Its weight.
+    n_known : int
+        How the first sources couple with each other is known: of them only the diagonal is summed.
 
     Returns
     -------
@@ -127,6 +128,7 @@ def sampled_coupling(
         For all fluxes, then all l, then all m.
     """
     n, total = len(lmn), np.zeros((3 * len(lmn), 3 * len(lmn)))
+    own, fresh = np.zeros(3 * n), np.flatnonzero(np.arange(3 * n) % n >= n_known)
     at = np.ascontiguousarray(uvw_m * (freq_hz / SPEED_OF_LIGHT)[:, None], dtype=np.float64)
     root = np.sqrt(weight)
     for first in range(0, weight.size, SAMPLES_AT_ONCE):
@@ -135,7 +137,14 @@ def sampled_coupling(
         parts = np.empty((3 * n, 2 * root[some].size), dtype=np.float32)
         size = (root[some] * flux_jy[:, some]).astype(np.float32)
         _fill(at[some], np.ascontiguousarray(lmn, dtype=np.float64), size, parts)
-        total += parts @ parts.T
+        if n_known:
+            own += np.einsum("ks,ks->k", parts, parts)
+            total[fresh] += parts[fresh] @ parts.T
+        else:
+            total += parts @ parts.T
+    if n_known:
+        total[:, fresh] = total[fresh].T
+        total[np.diag_indices(3 * n)] = own
     return total
 
 
@@ -245,7 +254,7 @@ def _correlate(
     spectrum: Int,
     freq: Float,
     step: float,
-    restart: int,
+    formed: Bool,
     lmn: Float,
     flux: Single,
     residual: Vis,
@@ -289,7 +298,7 @@ def _correlate(
                 aligned[:], across[:] = 0, 0
                 form_phasors(delay, step, dr, di)
                 for c in range(nchan):
-                    if c % restart == 0:
+                    if formed[c]:
                         form_phasors(delay, freq[c], pr, pi)
                     s = flux[of, k, c]
                     sf = s * np.float32(freq[c])

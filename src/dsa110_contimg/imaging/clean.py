@@ -35,6 +35,10 @@ MAX_RMS_GROWTH = 1.05
 # fifth of the depth.
 NOISE_ALONE, DIRECT = 1.2, 20.0
 
+# Where the far sidelobes of all components found so add up to less than this part of the noise, the residual
+# of the minor cycle is the residual: what it is wrong by is a part of them.
+NEGLIGIBLE = 0.05
+
 
 @dataclass(frozen=True)
 class CleanResult:
@@ -45,7 +49,8 @@ class CleanResult:
     model : ndarray, float32, shape (size, size)
         Clean components, Jy/pixel.
     residual, restored, psf : ndarray, float32, shape (size, size)
-        Jy/beam; the residual is that of the visibilities, not of the minor cycle, unless that was asked for.
+        Jy/beam; the residual is that of the visibilities, or of the minor cycle where that was asked for or
+        is the same to a twentieth of the noise.
     beam : RestoringBeam
         Fitted to the psf.
     n_major : int
@@ -166,7 +171,8 @@ def clean(
             cleaner = radler.Radler(radler_settings, work_psf, residual, model, beam.major_rad)
         # The setting alone does not start the threads.
         cleaner.worker_thread_count = radler_settings.thread_count
-        n_major, rms = _major_cycles(imager, settings, direct, cleaner, model, residual, mask)
+        far = mad_rms(psf) if direct else math.inf
+        n_major, rms = _major_cycles(imager, settings, far, cleaner, model, residual, mask)
         del cleaner
     _require_finite(residual)
     return CleanResult(
@@ -185,14 +191,17 @@ def clean(
 def _major_cycles(
     imager: Imager,
     settings: CleanSettings,
-    direct: bool,
+    far_sidelobes: float,
     cleaner: Any,
     model: Image,
     residual: Image,
     mask: Bool | None,
 ) -> tuple[int, float]:
-    """Run major cycles on the arrays that Radler holds; their number, and the rms of what is left."""
-    rms, n_major = mad_rms(residual), 0
+    """Run major cycles on the arrays that Radler holds; their number, and the rms of what is left.
+
+    Far sidelobes, their rms, are finite where all is found without a residual image on the way.
+    """
+    rms, n_major, direct = mad_rms(residual), 0, math.isfinite(far_sidelobes)
     go_on = settings.niter > 0 and _peak(residual, mask) > settings.depth_jy(rms)
     before, last = model.copy(), residual.copy()
     for cycle in range(MAX_MAJOR):
@@ -212,6 +221,9 @@ def _major_cycles(
             return n_major, mad_rms(residual)
         if direct and go_on and cycle + 1 < MAX_MAJOR:
             continue
+        found = float(np.linalg.norm((model - before).astype(float)))
+        if direct and found * far_sidelobes < NEGLIGIBLE * rms:
+            return n_major, mad_rms(residual)
         new_rms = math.inf
         if np.isfinite(model).all():
             residual[:] = imager.dirty_model_subtracted(model)

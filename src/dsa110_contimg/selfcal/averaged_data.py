@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -398,6 +399,29 @@ class _Interference:
         return self._sequences[key]
 
 
+class _HashBeside:
+    """SHA-256 of arrays one after the other, formed beside other work."""
+
+    def __init__(self) -> None:
+        self._digest, self._beside = hashlib.sha256(), ThreadPoolExecutor(max_workers=1)
+        self._last: Future[None] | None = None
+
+    def add(self, values: Vis) -> None:
+        """Take in an array, which must not be changed until the next one is taken in."""
+        self._wait()
+        self._last = self._beside.submit(self._digest.update, np.ascontiguousarray(values).data)
+
+    def hexdigest(self) -> str:
+        """Digest of all."""
+        self._wait()
+        self._beside.shutdown()
+        return self._digest.hexdigest()
+
+    def _wait(self) -> None:
+        if self._last is not None:
+            self._last.result()
+
+
 def read_averaged(
     blocks: Iterable[tuple[int, Block]],
     reader: VisibilityReader,
@@ -437,12 +461,12 @@ def _read(
     averager: _Averager,
 ) -> AveragedData:
     n_antennas = len(reader.ms.antennas)
-    finder, digest = BrokenDataFinder(reader.times.size, n_antennas), hashlib.sha256()
+    finder, digest = BrokenDataFinder(reader.times.size, n_antennas), _HashBeside()
     interference, noise = _Interference(averager), NoiseEstimator(reader.n_blocks)
     wild: dict[int, Int] = {}
     lengths = []
     for number, block in blocks:
-        digest.update(np.ascontiguousarray(block.data).tobytes())
+        digest.add(block.data)
         finder.add(number, block)
         parallel = list(block.spw.parallel)
         weight = block.weight[:, :, parallel]

@@ -41,8 +41,9 @@ class CalibrationBlock:
         Data as they were read, or averages of them; not to be written to.
     weight : ndarray of float32, shape (nrow, nchan, ncorr)
         Weights, zero where flagged or an outlier.
-    untouched : ndarray of bool, shape (nrow, nchan)
-        Visibilities that no solution and no measurement may use: the calibration is scored on them.
+    untouched : ndarray of bool, shape (nrow, nchan), or None
+        Visibilities that no solution and no measurement may use: the calibration is scored on them. None in
+        what is only written.
     model : ndarray of complex64, shape (nrow, nchan), or None
         Stokes I of the sky model in jansky.
     squint : ndarray of complex64, shape (nrow, nchan), or None
@@ -52,7 +53,7 @@ class CalibrationBlock:
     number: int
     block: Block
     weight: Weight
-    untouched: Bool
+    untouched: Bool | None
     model: Vis | None
     squint: Vis | None = None
 
@@ -78,6 +79,7 @@ class CalibrationBlock:
 
     def touched(self, weight: Weight) -> Weight:
         """Take their weight from the untouched visibilities; shape (nrow, nchan, n)."""
+        assert self.untouched is not None
         out = np.empty_like(weight)
         _without(weight, self.untouched, out)
         return out

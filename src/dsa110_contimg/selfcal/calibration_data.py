@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from dsa110_contimg.array_types import Bool, Vis, Weight
+from dsa110_contimg.array_types import Bool, Int, Vis, Weight
 from dsa110_contimg.calibration.apply import chain, correct
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.calibration.statistics import BaselineStatistics, RowIndex, accumulate
@@ -63,6 +63,8 @@ __all__ = ["CalibrationData", "Gathered"]
 #: One visibility in so many is used for nothing but the score at the end; odd, for the halves of the channels
 #: alternate.
 UNTOUCHED_EACH = 11
+#: Where a part of the dumps is used, so many are left: they tell of a drift.
+FEWEST_DUMPS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +144,9 @@ class CalibrationData:
             channel += reader.ms.spectral_window(spw).freq_hz.size
         self.n_channels = channel
         self._predicted = Predictions()
+        #: One dump in so many is used: see `sampled`.
+        self.each = 1
+        self._sampled: dict[int, Block] = {}
         # Which averages are left alone, by block: looked up in every pass.
         self._left_alone: dict[int, Bool] = {}
         self._hash = ""
@@ -158,6 +163,45 @@ class CalibrationData:
         other = copy(self)
         other.catalog_model, other.mask_sources = catalog_model, mask_sources
         return other
+
+    def sampled(self, each: int) -> CalibrationData:
+        """Return the same data with one dump in so many, for what a part of them tells well enough.
+
+        Parameters
+        ----------
+        each : int
+            One dump in so many is used; all of them where less than `FEWEST_DUMPS` would be left.
+
+        Returns
+        -------
+        CalibrationData
+            Itself where nothing is left out. What it predicts is remembered as long as it lives.
+        """
+        each = min(each, self.reader.times.size // FEWEST_DUMPS)
+        if each <= 1 or self.each > 1:
+            return self
+        other = copy(self)
+        other.each, other._sampled = each, {}
+        known = self.averaged is not None and self.remembers
+        other._predicted = self._predicted.of_rows(other._rows_of) if known else Predictions()
+        return other
+
+    def _rows_of(self, number: int) -> Int:
+        """Rows of a block that are used, by its number."""
+        assert self.averaged is not None
+        return self._rows(self.averaged.blocks.block(number))
+
+    def _rows(self, block: Block) -> Int:
+        return np.flatnonzero(block.time_index % self.each == self.each // 2)
+
+    def _part(self, number: int, block: Block) -> Block:
+        """Rows of a block that are used, as a block of their own."""
+        if number not in self._sampled or block.bins is None:
+            part = block.of_rows(self._rows(block))
+            if block.bins is None or not self.remembers:
+                return part
+            self._sampled[number] = part
+        return self._sampled[number]
 
     @property
     def averaged(self) -> AveragedData | None:
@@ -301,17 +345,28 @@ class CalibrationData:
             yield from self.blocks(label, weights, model)
             return
         weights = replace(weights, outliers=self.averaged.outliers_as_read(weights.outliers, self.reader))
-        yield from self._pieces(self._as_read(label), weights, model)
+        yield from self._pieces(self._as_read(label), weights, model, written=True)
 
     def _pieces(
-        self, blocks: Iterator[tuple[int, Block]], weights: DataWeights, model: ModelVisibilities | None
+        self,
+        blocks: Iterator[tuple[int, Block]],
+        weights: DataWeights,
+        model: ModelVisibilities | None,
+        *,
+        written: bool = False,
     ) -> Iterator[CalibrationBlock]:
         for number, block in blocks:
+            weight = weights.of_block(number, block)
+            untouched = None if written else self._untouched(number, block)
+            if self.each > 1 and untouched is not None:
+                rows = self._rows(block)
+                if not rows.size:
+                    continue
+                block, weight, untouched = self._part(number, block), weight[rows], untouched[rows]
             predicted = None if model is None else self._predict(number, block, model)
             squint = model.squint if isinstance(model, SkyVisibilities) else None
             more = None if squint is None else self._predict(number, block, squint)
-            weight = weights.of_block(number, block)
-            yield CalibrationBlock(number, block, weight, self._untouched(number, block), predicted, more)
+            yield CalibrationBlock(number, block, weight, untouched, predicted, more)
 
     def _untouched(self, number: int, block: Block) -> Bool:
         """Choose one visibility in `UNTOUCHED_EACH`, spread over baselines, dumps and channels."""
@@ -374,14 +429,14 @@ class CalibrationData:
         def predict(piece: CalibrationBlock, model: ModelVisibilities) -> Vis:
             known = ahead.setdefault(id(model), {})
             if piece.number not in known:
-                numbers = self._numbers(piece.number)
+                numbers = self.together(piece.number)
                 known |= zip(numbers, self._predict_together(numbers, piece.block, model), strict=True)
             return known.pop(piece.number)
 
         return predict
 
-    def _numbers(self, number: int) -> tuple[int, ...]:
-        """Blocks that are best predicted together with one, by number."""
+    def together(self, number: int) -> tuple[int, ...]:
+        """Blocks of the same rows that are best worked on together with one, by number, in their order."""
         if self.averaged is None or not self.remembers:
             return (number,)
         return self.averaged.together.get(number, (number,))
@@ -390,7 +445,10 @@ class CalibrationData:
         """Predict a model for blocks by number; of a single one it is the one given."""
         if len(numbers) == 1 or self.averaged is None:
             return [self.predict(block, model)]
-        return self._predict_blocks([self.averaged.blocks.block(k) for k in numbers], model)
+        blocks = [self.averaged.blocks.block(k) for k in numbers]
+        if self.each > 1:
+            blocks = [self._part(k, of_number) for k, of_number in zip(numbers, blocks, strict=True)]
+        return self._predict_blocks(blocks, model)
 
     @property
     def remembers(self) -> bool:
@@ -405,7 +463,7 @@ class CalibrationData:
         def predict(numbers: Sequence[int], some: ModelVisibilities) -> Sequence[Vis]:
             return self._predict_together(numbers, block, some)
 
-        return self._predicted.get(number, self._numbers(number), model, predict)
+        return self._predicted.get(number, self.together(number), model, predict)
 
     def least_length_m(self, block: Block, fraction: float) -> float:
         """Projected length that a fraction of the baselines is shorter than, metres; as read, of a block."""

@@ -20,7 +20,9 @@ OUTLIER = 15.0
 #: Uncalibrated data vary with the sky: only what exceeds this many times their mean square is not of it.
 WILD = 1000.0
 #: Visibilities that tell the median of a block, about.
-MEDIAN_OF = 100_000
+MEDIAN_OF = 20_000
+#: With less than this fraction of them in use all are looked at.
+FEW_USED = 0.1
 #: Where more than this fraction of a block stands out, it is not a matter of single visibilities.
 MOST_OUTLIERS = 0.4
 #: An antenna whose noise variance differs by this factor from the median one's, at the weights as they are,
@@ -60,23 +62,24 @@ def outliers(vis: Vis, weight: Weight, limit: float) -> Bool:
     n_used = int(np.count_nonzero(of > 0))
     if n_used == 0:
         return found
-    typical = float(np.median(_powers(flat, of, max(1, n_used // MEDIAN_OF)))) / np.log(2.0)
+    typical = float(np.median(_sampled_powers(flat, of, vis.shape))) / np.log(2.0)
     if typical > 0 and _mark(flat, of, limit * typical, found.reshape(-1)) > MOST_OUTLIERS * n_used:
         found[:] = False
     return found
 
 
-@numba.njit(cache=True)
-def _powers(vis: Vis, weight: Weight, step: int) -> Single:
-    """Weighted powers of every so many of the visibilities that have weight."""
-    out, seen, n = np.empty(vis.size // step + 1, dtype=np.float32), 0, 0
-    for k in range(vis.size):
-        if weight[k] > 0:
-            if seen % step == 0:
-                out[n] = weight[k] * (vis[k].real * vis[k].real + vis[k].imag * vis[k].imag)
-                n += 1
-            seen += 1
-    return out[:n]
+def _sampled_powers(vis: Vis, weight: Weight, shape: Sequence[int]) -> Single:
+    """Weighted powers of some of the visibilities that have weight, of all where few have."""
+    step = max(1, vis.size // MEDIAN_OF)
+    # A step without a common divisor comes to all channels and correlations.
+    while math.gcd(step, math.prod(shape[1:])) > 1:
+        step += 1
+    for every in (step, 1):
+        some, of = vis[::every], weight[::every]
+        power = (of * (some.real**2 + some.imag**2))[of > 0]
+        if power.size * step >= vis.size * FEW_USED:
+            break
+    return np.asarray(power, dtype=np.float32)
 
 
 @numba.njit(parallel=True, cache=True)

@@ -40,6 +40,8 @@ MOST_SOURCES, MOST_MEASURED = 150, 75
 TELLS_ONE_BY_ONE = 0.7
 #: The model has to give this much of itself back, whatever its suppression is.
 LEAST_EXPECTED = 0.1
+#: Gains from all data and the whole model have this signal to noise where a part of the data will do.
+AMPLE_SNR = 50.0
 #: What is not in the sky may be anything: the fit is hardly held to the catalogue's values.
 WIDE = FitLimits(prior_flux=3.0, prior_position_arcsec=10.0)
 
@@ -317,6 +319,15 @@ def _held_flux(
     return left.sum(axis=(2, 3)), total.sum(axis=(2, 3))
 
 
+def _enough(state: CalState) -> int:
+    """One dump in how many tells as much as all of them of what the sky is."""
+    rounds = [r.solution for r in state.rounds if r.verdict.accepted or r is state.last]
+    if state.measured is None:
+        return 1
+    ample = int((min(solution.median_snr for solution in rounds) / AMPLE_SNR) ** 2)
+    return max(1, min(ample, state.measured.enough))
+
+
 def _selected(model: ApparentSky, chosen: Bool) -> ApparentSky:
     return replace(model, sky=model.sky.select(chosen), apparent_jy=model.apparent_jy[chosen])
 
@@ -359,6 +370,7 @@ def measure_heldout_sources(
     catalogue, model = data.catalog_model, state.sky_model
     if catalogue is None or model is None or not isinstance(state.model, SkyVisibilities):
         return None
+    data = data.sampled(_enough(state))
     middle = data.reader.pointing[len(data.reader.times) // 2]
     centre = (float(middle[0]), float(middle[1]))
     first = halves(model, catalogue, centre, data.resolution_rad)

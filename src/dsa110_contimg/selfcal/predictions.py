@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary, ref
 
-from dsa110_contimg.array_types import Vis
+from dsa110_contimg.array_types import Int, Vis
 from dsa110_contimg.selfcal.model_visibilities import ModelVisibilities, SkyVisibilities
 
 __all__ = ["Predictions"]
@@ -38,6 +38,14 @@ class Predictions:
     def models(self) -> list[ModelVisibilities]:
         """Return the models of which anything is known."""
         return list(self._of_model)
+
+    def of_rows(self, rows_of: Callable[[int], Int]) -> Predictions:
+        """Return what is known of some rows of each block, by its number; what is learnt later is apart."""
+        part = Predictions()
+        for model, known in self._of_model.items():
+            blocks = {number: vis[rows_of(number)] for number, vis in known.blocks.items()}
+            part._of_model[model] = replace(known, blocks=blocks)
+        return part
 
     def get(
         self,

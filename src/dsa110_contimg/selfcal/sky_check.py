@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+import scipy.special
 
 from dsa110_contimg.array_types import Bool, Float, Int
 from dsa110_contimg.calibration.gains import GainTable
@@ -502,4 +502,4 @@ def _few(freedom: int) -> float:
 
     The scatter is from the same few values: what is `SIGMAS_MEANT` of them is as rare as of a Gaussian then.
     """
-    return float(stats.t.isf(stats.norm.sf(SIGMAS_MEANT), freedom) / SIGMAS_MEANT)
+    return float(-scipy.special.stdtrit(freedom, scipy.special.ndtr(-SIGMAS_MEANT)) / SIGMAS_MEANT)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from dsa110_contimg.array_types import Bool, Float, Int
+from dsa110_contimg.array_types import Bool, Float, Int, Single, Vis, Weight
 from dsa110_contimg.calibration.gain_share import SourceOverlap, gain_freedom, gain_share
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.imaging import RestoringBeam, mad_rms, stokes_i
@@ -403,6 +403,7 @@ def _taken(
     sky = replace(kept.sky.sky.select(chosen[some]), flux_jy=listed.sky.flux_jy[chosen[some]])
     few = replace(kept.sky, sky=sky, apparent_jy=listed.apparent_jy[chosen[some]])
     seen, overlap = SkyVisibilities(few), SourceOverlap(some.size, *sizes)
+    waiting: dict[tuple[int, ...], list[tuple[Float, Single, Vis, Weight]]] = {}
     for piece in data.blocks("what gains take of sources", state.weights, kept):
         block = piece.block
         assert piece.model is not None
@@ -414,7 +415,24 @@ def _taken(
         group = data.spw_ids.index(block.spw.id) if groups > 1 else 0
         rows = block.time_index, block.antenna1, block.antenna2, block.uvw_m
         lmn = sky.lmn(field.ra_rad, field.dec_rad)
-        overlap.add(group, *rows, block.spw.freq_hz, lmn, flux, pointing, piece.model, total, measured)
+        # Windows of the same baselines that share gains at once: their delays are formed once.
+        together = (piece.number,) if groups > 1 else data.together(piece.number)
+        windows = waiting.setdefault(together, [])
+        windows.append((block.spw.freq_hz, flux, piece.model, total))
+        if len(windows) < len(together):
+            continue
+        of_freq, of_flux, of_model, of_weight = zip(*waiting.pop(together), strict=True)
+        overlap.add(
+            group,
+            *rows,
+            np.concatenate(of_freq),
+            lmn,
+            np.concatenate(of_flux, axis=2),
+            pointing,
+            np.concatenate(of_model, axis=1),
+            np.concatenate(of_weight, axis=1),
+            measured,
+        )
     share = gain_share(overlap, freedom)
     own = np.diag(share)
     faint = own[some >= some.size // 2] if some.size > 3 else own

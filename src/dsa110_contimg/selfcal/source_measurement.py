@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dsa110_contimg.array_types import Bool, Float, Int, Single
+from dsa110_contimg.array_types import Bool, Float, Int, Single, Vis, Weight
 from dsa110_contimg.calibration.gains import GainTable
 from dsa110_contimg.calibration.uv_fit import (
     N_MOMENTS,
@@ -43,6 +43,10 @@ MOVED_BEAMS = 0.05
 SAMPLES_AT_ONCE = 4096
 #: Fraction of the baselines, the shortest, left out: they see all faint sources at once.
 SHORTEST = 0.2
+#: Of the sources that all data measure well a part has to do so as well: this fraction of them.
+STILL_GOOD = 0.9
+#: One dump in so many is used at the most.
+MOST_EACH = 4
 #: With fewer sources a median says little.
 FEWEST_SOURCES = 8
 #: Where fewer are above `MIN_SNR` all sources together tell the flux scale, if it is off by more than this
@@ -73,6 +77,8 @@ class SourceMeasurement:
         How these sources disturb each other, for the next measurement of the same.
     together : bool
         Whether `scale` is the median of all, most of which can only be seen together.
+    each : int
+        One dump in so many was used.
     """
 
     index: Int
@@ -85,11 +91,21 @@ class SourceMeasurement:
     offset_rad: tuple[float, float]
     coupling: Coupling | None = None
     together: bool = False
+    each: int = 1
 
     @property
     def n_good(self) -> int:
         """Sources in the medians."""
         return int(np.count_nonzero(self.good))
+
+    @property
+    def enough(self) -> int:
+        """One dump in how many measures nearly all of these sources well enough, too."""
+        error = self.ratio_error[self.good] * self.scale * MIN_SNR / np.sqrt(self.each)
+        for each in range(MOST_EACH, 1, -1):
+            if self.n_good > 0 and np.mean(error * np.sqrt(each) < 1) >= STILL_GOOD:
+                return each
+        return 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +127,11 @@ class Coupling:
     matrix: Float
 
     def holds(self, index: Int, lm: Float, near_rad: float) -> bool:
-        """Whether it is of these sources, none of which has moved by more than an angle since."""
-        return np.array_equal(self.index, index) and bool((np.hypot(*(self.lm - lm).T) <= near_rad).all())
+        """Whether the first sources are these, and have moved by no more than an angle since, rms."""
+        if not np.array_equal(self.index, index[: self.index.size]):
+            return False
+        moved = lm[: self.index.size] - self.lm
+        return bool(np.sqrt(np.mean(np.square(moved).sum(axis=1))) <= near_rad)
 
 
 @dataclass(frozen=True)
@@ -212,11 +231,9 @@ def fit_sources(
     sky = replace(current.sky.select(chosen), flux_jy=catalogue.sky.flux_jy[chosen])
     few = joined(replace(current, sky=sky, apparent_jy=catalogue.apparent_jy[chosen]), besides)
     lm = sky.lmn(*centre)[:, :2]
-    if besides is not None:
-        known = None
     if known is not None and not known.holds(chosen, lm, MOVED_BEAMS * data.resolution_rad):
         known = None
-    moments, coupling = _moments(data, weights, model, tables, few, None if known is None else known.matrix)
+    moments, coupling = _moments(data, weights, model, tables, few, known)
     change, error = solve_moments(
         moments,
         noise,
@@ -234,7 +251,7 @@ def fit_sources(
         ratio_error=error[:, 0],
         shift_rad=lm - listed.lmn(*centre)[:, :2] + change[:, 1:],
         shift_error=error[:, 1:],
-        coupling=known or Coupling(chosen, lm, coupling[np.ix_(of_these, of_these)]),
+        coupling=Coupling(chosen, lm, coupling[np.ix_(of_these, of_these)]),
         besides=besides_ratio,
         besides_error=besides_error,
     )
@@ -298,6 +315,7 @@ def measure_sources(
         offset_rad=(float(middle[0]), float(middle[1])),
         coupling=fit.coupling,
         together=together,
+        each=data.each,
     )
 
 
@@ -307,11 +325,13 @@ def _moments(
     model: SkyVisibilities,
     tables: Sequence[GainTable],
     few: ApparentSky,
-    known: Float | None,
+    known: Coupling | None,
 ) -> tuple[Float, Float]:
-    """Moments of the residual at each source, (n, N_MOMENTS), and how sources couple, unless it is known."""
+    """Moments of the residual at each source, (n, N_MOMENTS), and how sources couple, as far as not known."""
     reader, seen = data.reader, SkyVisibilities(few)
-    moments, sample, per_row = np.zeros((len(few), N_MOMENTS)), _Sample(few), SAMPLES / reader.n_rows
+    moments, sample = np.zeros((len(few), N_MOMENTS)), _Sample(few, known)
+    per_row = SAMPLES * data.each / reader.n_rows
+    waiting: dict[tuple[int, ...], list[_Residual]] = {}
     for piece in data.blocks("measure the bright sources", weights, model):
         block = piece.block
         assert piece.model is not None
@@ -323,15 +343,54 @@ def _moments(
         field, freq = reader.ms.field(block.field_id), block.spw.freq_hz
         lmn = few.sky.lmn(field.ra_rad, field.dec_rad)
         flux, pointing = seen.fluxes(block, reader)
-        moments += residual_moments(block.uvw_m, freq, lmn, flux, residual, total, pointing)
-        if known is not None:
+        # Windows of the same baselines at once: their delays are formed once.
+        group = data.together(piece.number)
+        of_rows = waiting.setdefault(group, [])
+        of_rows.append(_Residual(block.uvw_m, freq, lmn, flux, residual, total, pointing))
+        if len(of_rows) == len(group):
+            moments += _Residual.joined(waiting.pop(group)).moments()
+        if sample.is_known:
             continue
         row, channel = _drawn(block.rows, freq.size, per_row)
         stands_for = max(freq.size / per_row, 1.0)
         counts = total[row, channel].astype(np.float64) * stands_for
         of_sources = flux[pointing[row], :, channel].T
         sample.add(lmn, block.uvw_m[row], freq[channel], of_sources, counts)
-    return moments, sample.coupling() if known is None else known
+    for of_rows in waiting.values():
+        moments += _Residual.joined(of_rows).moments()
+    return moments, sample.coupling()
+
+
+@dataclass(frozen=True, eq=False)
+class _Residual:
+    """What the model leaves of rows, and the sources there; as of :func:`residual_moments`."""
+
+    uvw_m: Float
+    freq_hz: Float
+    lmn: Float
+    flux_jy: Single
+    residual: Vis
+    weight: Weight
+    pointing: Int
+
+    @classmethod
+    def joined(cls, windows: Sequence[_Residual]) -> _Residual:
+        """Join spectral windows of the same rows."""
+        if len(windows) == 1:
+            return windows[0]
+        return replace(
+            windows[0],
+            freq_hz=np.concatenate([w.freq_hz for w in windows]),
+            flux_jy=np.concatenate([w.flux_jy for w in windows], axis=2),
+            residual=np.concatenate([w.residual for w in windows], axis=1),
+            weight=np.concatenate([w.weight for w in windows], axis=1),
+        )
+
+    def moments(self) -> Float:
+        """Return the sums for each source, shape (n, N_MOMENTS)."""
+        return residual_moments(
+            self.uvw_m, self.freq_hz, self.lmn, self.flux_jy, self.residual, self.weight, self.pointing
+        )
 
 
 def _drawn(rows: Int, n_channels: int, per_row: float) -> tuple[Int, Int]:
@@ -374,9 +433,15 @@ class _Sample:
     ----------
     few : ApparentSky
         The sources.
+    known : Coupling or None
+        How the first of them couple.
     """
 
-    def __init__(self, few: ApparentSky) -> None:
+    def __init__(self, few: ApparentSky, known: Coupling | None) -> None:
+        self._known = known
+        self._n_known = 0 if known is None else known.index.size
+        self.is_known = self._n_known == len(few)
+        """Whether nothing has to be summed."""
         self._coupling = np.zeros((3 * len(few), 3 * len(few)))
         self._lmn = np.zeros((len(few), 3))
         self._parts: list[tuple[Float, Float, Single, Float]] = []
@@ -393,6 +458,16 @@ class _Sample:
     def coupling(self) -> Float:
         """Return the sum over all of them, shape (3 n, 3 n)."""
         self._sum_up()
+        if self._known is None:
+            return self._coupling
+        if self.is_known:
+            return self._known.matrix
+        # What was summed earlier, perhaps at other weights, at the scale of these sums.
+        n = len(self._coupling) // 3
+        of_known = np.concatenate([k * n + np.arange(self._n_known) for k in range(3)])
+        was, now = np.diag(self._known.matrix), np.diag(self._coupling)[of_known]
+        scale = np.sqrt(np.divide(now, was, out=np.zeros_like(now), where=was > 0))
+        self._coupling[np.ix_(of_known, of_known)] = self._known.matrix * scale * scale[:, None]
         return self._coupling
 
     def _sum_up(self) -> None:
@@ -400,5 +475,5 @@ class _Sample:
             uvw, freq, flux, weight = zip(*self._parts, strict=True)
             at = np.concatenate(uvw), np.concatenate(freq), self._lmn
             of_sources = np.concatenate(flux, axis=1)
-            self._coupling += sampled_coupling(*at, of_sources, np.concatenate(weight))
+            self._coupling += sampled_coupling(*at, of_sources, np.concatenate(weight), self._n_known)
         self._parts, self._size = [], 0

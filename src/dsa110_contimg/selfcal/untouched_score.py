@@ -86,6 +86,7 @@ def untouched_scores(
     nominal, left_over = data.nominal_weights(), []
     for piece in data.blocks("score on untouched data", weights, model):
         block, predicted = piece.block, piece.of_receptors
+        assert piece.untouched is not None
         alone = np.where(piece.untouched[:, :, None], piece.weight, np.float32(0))
         vis, weight = parallel_hands(block, *data.corrected(block, alone, tables))
         residual = vis - predicted

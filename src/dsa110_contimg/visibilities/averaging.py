@@ -82,6 +82,21 @@ class PartialBins:
     channel: Int
     share: Single
 
+    def of_rows(self, rows: Int, n_rows: int) -> PartialBins:
+        """Return those of some rows of `n_rows`, numbered as they come in `rows`."""
+        place = np.full(n_rows, -1)
+        place[rows] = np.arange(rows.size)
+        kept = place[self.row] >= 0
+        number, single = np.cumsum(kept) - 1, kept[self.of]
+        return PartialBins(
+            row=place[self.row[kept]],
+            bin=self.bin[kept],
+            whole=self.whole[kept],
+            of=number[self.of[single]],
+            channel=self.channel[single],
+            share=self.share[single],
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class ChannelBins:

@@ -28,7 +28,7 @@ KINDS = ("zeros", "constants", "repeated values")
 FEWEST_CONSTANT = 4
 FEWEST_REPEATED = 2
 #: Rows of a block that tell its median power, about.
-MOST_ROWS = 1000
+MOST_ROWS = 400
 #: An antenna is named for what is broken on so many of its baselines; of fewer the baselines are at fault.
 FEWEST_BASELINES = 3
 

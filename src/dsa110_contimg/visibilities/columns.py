@@ -237,12 +237,16 @@ def open_recovered(path: Path | str) -> MeasurementSet:
         If it needs tidying up but cannot be written.
     """
     ms = open_measurement_set(path)
-    recover_columns(ms)
-    return open_measurement_set(path)
+    return open_measurement_set(path) if recover_columns(ms) else ms
 
 
-def recover_columns(ms: MeasurementSet) -> None:
+def recover_columns(ms: MeasurementSet) -> bool:
     """Finish a commit that was cut short, or drop staged columns that never came to one.
+
+    Returns
+    -------
+    bool
+        Whether there was anything to do, by this process or another one.
 
     Raises
     ------
@@ -251,13 +255,13 @@ def recover_columns(ms: MeasurementSet) -> None:
         interrupted is at work in another process.
     """
     if not _interrupted(ms):
-        return
+        return False
     ms.require_writable()
     what = "tidying up after an interrupted run"
     with lock_beside(ms.path, what):
         # Its owner may just have finished.
         if not _interrupted(ms):
-            return
+            return True
         with _writing(ms, what), open_table(ms.path, writable=True) as main:
             finish_removals(main)
             if FLAGGING in main.keywordnames():
@@ -268,6 +272,7 @@ def recover_columns(ms: MeasurementSet) -> None:
                 _finish_commit(main)
             else:
                 remove_columns(main, [c for c in main.colnames() if c.startswith(STAGED)])
+    return True
 
 
 def _interrupted(ms: MeasurementSet) -> bool:

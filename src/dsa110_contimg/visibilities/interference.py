@@ -28,7 +28,7 @@ MOST_CHANNELS = 0.3
 #: A row whose own scatter exceeds that of its block by this factor is held against its own.
 OWN_SCATTER = 1.5
 #: Rows that tell the scatter of a block.
-SAMPLE_ROWS = 64
+SAMPLE_ROWS = 32
 
 
 def smooth_sequences(n_channels: int, turns: float) -> Float | None:
@@ -75,14 +75,17 @@ def find_narrow(vis: Vis, weight: Weight, rows: Int, sequences: Float) -> tuple[
     row, channel, pol : ndarray of int, shape (m,)
         Where interference is.
     """
-    found = np.zeros((rows.size, *vis.shape[1:]), dtype=bool)
+    found, n_found = np.zeros((rows.size, *vis.shape[1:]), dtype=bool), 0
     if rows.size:
         some = rows[:: -(-rows.size // SAMPLE_ROWS)]
         power = np.full((some.size, *vis.shape[1:]), np.nan, dtype=np.float32)
         _powers(vis, weight, some, sequences, power)
         known = power[np.isfinite(power)]
         if known.size and (typical := float(np.median(known)) / math.log(2.0)) > 0:
-            _search(vis, weight, rows, sequences, typical, found)
+            n_found = _search(vis, weight, rows, sequences, typical, found)
+    if not n_found:
+        nothing = np.zeros(0, dtype=np.int64)
+        return nothing, nothing, nothing
     row, channel, pol = np.nonzero(found)
     return rows[row], channel, pol
 
@@ -197,8 +200,9 @@ def _largest_of_equal(
 
 
 @numba.njit(parallel=True, cache=True)
-def _search(vis: Vis, weight: Weight, rows: Int, sequences: Float, typical: float, found: Bool) -> None:
+def _search(vis: Vis, weight: Weight, rows: Int, sequences: Float, typical: float, found: Bool) -> int:
     n, k = sequences.shape
+    n_found = 0
     leverage = (sequences**2).sum(axis=1)
     for i in numba.prange(rows.size):
         gram, re, im = np.empty((k, k)), np.empty(k), np.empty(k)
@@ -232,3 +236,6 @@ def _search(vis: Vis, weight: Weight, rows: Int, sequences: Float, typical: floa
             if taken > MOST_CHANNELS * present:
                 for c in range(n):
                     found[i, c, p] = False
+                taken = 0
+            n_found += taken
+    return n_found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +79,14 @@ class Block:
     flag: Bool
     weight: Weight
     bins: ChannelBins | None = None
+
+    def of_rows(self, rows: Int) -> Block:
+        """Return some of the rows, by their places, as a block of their own."""
+        bins = self.bins
+        if bins is not None and bins.partial is not None:
+            bins = replace(bins, partial=bins.partial.of_rows(rows, self.rows.size))
+        by_row = ("rows", "time_index", "antenna1", "antenna2", "uvw_m", "data", "flag", "weight")
+        return replace(self, bins=bins, **{name: getattr(self, name)[rows] for name in by_row})
 
 
 class VisibilityReader:

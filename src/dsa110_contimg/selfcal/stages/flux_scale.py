@@ -50,7 +50,12 @@ def flux_scale(data: CalibrationData, state: CalState, config: SelfCalConfig, lo
     # A solution may explain nothing because the brightest source is wrong in the catalogue.
     untold = not state.last.verdict.accepted
     for _ in range(MOST_RESCALINGS):
-        measured = _measure(data, state, log, catalogue)
+        measured = None
+        if state.measured is not None and gained < NEAR_CHI2:
+            # Whether the sources are in place now, a part of the data tells.
+            measured = _measure(data.sampled(state.measured.enough), state, log, catalogue)
+        if measured is None or not _is_near(data, measured):
+            measured = _measure(data, state, log, catalogue)
         if measured is None:
             break
         with_amplitudes = any(r.solution.mode == "ap" for r in state.rounds)
@@ -66,9 +71,7 @@ def flux_scale(data: CalibrationData, state: CalState, config: SelfCalConfig, lo
             break
         state = state if measured.together else replace(state, measured=measured)
         east, north = (float(np.degrees(x) * 3600) for x in measured.offset_rad)
-        in_place = max(NEAR_ARCSEC, NEAR_BEAMS * data.resolution_rad / ARCSEC)
-        near = abs(measured.scale - 1) < NEAR_SCALE and np.hypot(east, north) < in_place
-        if near and gained < NEAR_CHI2:
+        if _is_near(data, measured) and gained < NEAR_CHI2:
             break
         which = f"all {measured.index.size}" if measured.together else f"{measured.n_good} bright"
         place, of_both = f", position by {east:+.2f}, {north:+.2f} arcsec", "flux and position"
@@ -98,6 +101,13 @@ def flux_scale(data: CalibrationData, state: CalState, config: SelfCalConfig, lo
         state = replace(trial, flux_scale=first)
     # All intervals once more, against the model as it is now.
     return solve_rounds(data, state, config, log) if gained < np.inf else state
+
+
+def _is_near(data: CalibrationData, measured: SourceMeasurement) -> bool:
+    """Whether flux scale and position are those of the catalogue."""
+    in_place = max(NEAR_ARCSEC, NEAR_BEAMS * data.resolution_rad / ARCSEC)
+    off = float(np.hypot(*measured.offset_rad)) / ARCSEC
+    return abs(measured.scale - 1) < NEAR_SCALE and off < in_place
 
 
 def _agree(measured: SourceMeasurement) -> bool:
