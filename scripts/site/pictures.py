@@ -33,7 +33,7 @@ AROUND = 60
 def demonstration(run: Path) -> Figure:
     """Draw the images before and after and the sky minus the catalogue, on the scale of the noise after."""
     names = {"initial-image": "before", "final-image": "after", "final-difference": "sky minus catalogue"}
-    figure = Figure(figsize=(11.6, 4.1), layout="constrained")
+    figure = Figure(figsize=(11.8, 4.4), layout="constrained")
     images = {name: read_image(run / f"{name}.fits").image for name in names}
     rms = mad_rms(images["final-image"])
     all_axes = figure.subplots(1, 3, sharey=True)
@@ -52,7 +52,9 @@ def demonstration(run: Path) -> Figure:
         )
         axes.set(title=f"{title}: rms {1e3 * mad_rms(image):.2f} mJy/beam", xlabel="east (degrees)")
     all_axes[0].set_ylabel("north (degrees)")
-    figure.colorbar(drawn, ax=all_axes, label="mJy/beam", extend="both", pad=0.01, aspect=30)
+    figure.colorbar(
+        drawn, ax=all_axes, label="mJy/beam", extend="both", extendfrac=0.03, pad=0.01, aspect=30, shrink=0.86
+    )
     return figure
 
 
@@ -66,7 +68,7 @@ def hidden(demo: Path) -> Figure:
         k = scene.sky_kind.index(kind)
         x, y = grid.sky_to_pixel(scene.sky.ra_rad[k], scene.sky.dec_rad[k])
         shown.append((title, round(float(x)), round(float(y))))
-    figure = Figure(figsize=(7.2, 7.0), layout="constrained")
+    figure = Figure(figsize=(7.2, 7.6), layout="constrained")
     all_axes = figure.subplots(2, 2, sharex=True, sharey=True)
     half = np.degrees(grid.cell_rad) * 60 * AROUND
     for axes_of, name, word in zip(
@@ -89,7 +91,9 @@ def hidden(demo: Path) -> Figure:
         axes.set_xlabel("east (arcmin)")
     for axes in all_axes[:, 0]:
         axes.set_ylabel("north (arcmin)")
-    figure.colorbar(drawn, ax=all_axes, label="mJy/beam", extend="both", pad=0.02, aspect=40)
+    figure.colorbar(
+        drawn, ax=all_axes, label="mJy/beam", extend="both", extendfrac=0.03, pad=0.02, aspect=40, shrink=0.9
+    )
     return figure
 
 
