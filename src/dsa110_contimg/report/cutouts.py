@@ -75,6 +75,10 @@ def new_sources_of(products: RunProducts) -> NewSources | None:
         f"sources, for peaks above {float(meta['threshold_sigma']):g} sigma. By the number as deep on its "
         f"negative side, {n_deep}, about {n_false:.2g} false ones are to be expected."
     )
+    # Of whole images: once each, not for every source.
+    noise = {
+        file: mad_rms(products.images[file].image) or 1.0 for file, _ in SHOWN if file in products.images
+    }
     shown = []
     for k in np.argsort(-sigma)[:MOST_SHOWN]:
         row = new[int(k)]
@@ -94,8 +98,7 @@ def new_sources_of(products: RunProducts) -> NewSources | None:
             if part is None:
                 continue
             size = part.shape[0]
-            rms = mad_rms(image.image) or 1.0
-            pictures.append(picture(f"{title}, {row['name']}", part, 1, rms))
+            pictures.append(picture(f"{title}, {row['name']}", part, 1, noise[file]))
         shown.append(CutOuts(str(row["name"]), said, pictures, size))
     return NewSources(len(new), expected, shown)
 
