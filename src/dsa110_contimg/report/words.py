@@ -33,7 +33,7 @@ WHAT_TO_DO = {
     "improved": "The columns that were asked for hold the calibrated data and the model, and the gain tables "
     "can be applied after the initial ones. Look at the findings and at sky minus catalogue before the image "
     "is used.",
-    "converged": "The Measurement Set is unchanged. The image after is that of the input.",
+    "converged": "The Measurement Set is unchanged, and final-image.fits is the image of it.",
     "no_improvement": "The Measurement Set is unchanged. The rounds below say why each was not accepted.",
     "diverged": "The Measurement Set is unchanged. The rounds below say which went wrong; check flags and "
     "initial tables.",
