@@ -218,7 +218,8 @@ def _recommend(arms: Sequence[Mapping[str, Any]], error: float, beam_arcsec: flo
 
 def _described(arm: Mapping[str, Any]) -> str:
     delivered = arm["figures"]["delivered"]["snr"] or 0.0
-    return f"{arm['name']} {_snr(arm):.1f} (delivered {delivered:.1f}) in {_seconds(arm):.1f} s"
+    reached = f"signal to noise {_snr(arm):.1f} (delivered {delivered:.1f})"
+    return f"{arm['name']}, {reached} in {_seconds(arm):.1f} s"
 
 
 def _seconds(arm: Mapping[str, Any]) -> float:
