@@ -310,7 +310,7 @@ def test_a_full_size_run_is_small_and_quick(large):
     page = checked(text)
     assert "cannot be shown" not in page.text
     assert len(text) < 5e6
-    assert seconds < 10  # on two cores that others use; a second or three is usual
+    assert seconds < 5  # of the processor, whatever else it does; two or three are usual
     images = page.all("img")
     assert {int(a["width"]) for a in images} == {4096 // 3}
 
