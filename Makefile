@@ -7,7 +7,7 @@ export MPLBACKEND := Agg
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs pictures packages faults casa batch lint format lock clean
+.PHONY: help demo test units containers docs pictures packages faults casa batch lint format lock clean
 .DELETE_ON_ERROR:
 
 help: ## list the commands
@@ -19,11 +19,16 @@ demo: $(VENV)/.ready ## simulate a transit, self-calibrate it from random phases
 # Tests that start container engines never run at the same time.
 ALONE := mkdir -p build && flock build/engines.lock
 
-test: lint packages ## lint, type-check and run the tests, one process for each core
+test: units ## lint, type-check and run the tests, one process for each core
+	@$(MAKE) --no-print-directory containers
+
+units: $(VENV)/.ready-test lint packages # all tests but those that start container engines
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadscope --ignore tests/imaging/wsclean
+
+containers: $(VENV)/.ready-test packages # the tests that start container engines
 	$(ALONE) $(BIN)/python -m pytest tests/imaging/wsclean
 
-docs: $(VENV)/.ready-docs ## build the documents as a site in build/site; a broken link fails
+docs: $(VENV)/.installed-docs ## build the documents as a site in build/site; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 pictures: demo $(VENV)/.ready-test ## draw the pictures of the documents anew, from the demonstration
@@ -42,12 +47,12 @@ batch: $(VENV)/.ready-test ## 200 small observations, ten of them bad, through e
 	rm -rf build/batch
 	$(BIN)/python -m studies.pipeline_batch build/batch
 
-lint: $(VENV)/.ready-test ## ruff and mypy, changing nothing
+lint: $(VENV)/.installed-test ## ruff and mypy, changing nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/.ready-test ## rewrite the sources in the house format
+format: $(VENV)/.installed-test ## rewrite the sources in the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -73,20 +78,28 @@ define make-venv
 	  { rm -rf $(1); echo "$(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 2; }
 endef
 
-# The stamps are touched last: an interrupted set-up is taken up again by the next call.
-$(VENV)/.ready: requirements.lock pyproject.toml
+# The stamps are touched last: an interrupted set-up is taken up again by the next call. With `make -j` the
+# kernels, which numba compiles on one core, are compiled while pip installs the rest, one pip at a time.
+INSTALL = flock $(VENV) $(BIN)/python -m pip install --quiet
+$(VENV)/.installed: requirements.lock pyproject.toml
 	$(call make-venv,$(VENV))
-	$(BIN)/python -m pip install --quiet --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(INSTALL) --requirement requirements.lock
+	$(INSTALL) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.ready: $(VENV)/.installed
 	$(BIN)/contimg compile
 	@touch $@
 
-$(VENV)/.ready-test: requirements-test.lock $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet --requirement requirements-test.lock
+$(VENV)/.installed-test: requirements-test.lock $(VENV)/.installed
+	$(INSTALL) --requirement requirements-test.lock
 	@touch $@
 
-$(VENV)/.ready-docs: requirements-docs.lock $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet --only-binary :all: --requirement requirements-docs.lock
+$(VENV)/.ready-test: $(VENV)/.installed-test $(VENV)/.ready
+	@touch $@
+
+$(VENV)/.installed-docs: requirements-docs.lock $(VENV)/.installed
+	$(INSTALL) --only-binary :all: --requirement requirements-docs.lock
 	@touch $@
 
 $(CASA)/.ready: tests/casa/requirements.lock

@@ -127,6 +127,6 @@ def test_a_part_of_the_dumps_measures_bright_sources_well_enough(data, solved, m
     for found in (whole, half):
         faintest = np.quantile(found.ratio_error[found.good] * found.scale, STILL_GOOD)
         within = MIN_SNR * faintest * np.sqrt(np.arange(1, MOST_EACH + 1) / found.each) < 1
-        assert abs(found.enough - max(1, np.count_nonzero(within))) <= 1
-    assert replace(whole, ratio_error=whole.ratio_error / 100).enough == MOST_EACH
-    assert replace(whole, ratio_error=np.full(whole.good.size, 0.99 / MIN_SNR / whole.scale)).enough == 1
+        assert abs(found.enough() - max(1, np.count_nonzero(within))) <= 1
+    assert replace(whole, ratio_error=whole.ratio_error / 100).enough() == MOST_EACH
+    assert replace(whole, ratio_error=np.full(whole.good.size, 0.99 / MIN_SNR / whole.scale)).enough() == 1

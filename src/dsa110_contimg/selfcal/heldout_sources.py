@@ -20,7 +20,7 @@ from dsa110_contimg.calibration.statistics import BaselineStatistics
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
-from dsa110_contimg.selfcal.sky_check import CATALOG_SCATTER, HeldoutSources, RecoveredHalf
+from dsa110_contimg.selfcal.sky_check import CATALOG_SCATTER, MIN_SNR, HeldoutSources, RecoveredHalf
 from dsa110_contimg.selfcal.solve_round import make_solver
 from dsa110_contimg.selfcal.source_measurement import FitLimits, fit_sources
 from dsa110_contimg.selfcal.split_statistics import SplitStatistics, gather_split
@@ -42,6 +42,8 @@ TELLS_ONE_BY_ONE = 0.7
 LEAST_EXPECTED = 0.1
 #: Gains from all data and the whole model have this signal to noise where a part of the data will do.
 AMPLE_SNR = 50.0
+#: Sources count in a part of the data if the whole sky model leaves them so much more signal than is needed.
+CLEARLY = 1.5
 #: What is not in the sky may be anything: the fit is hardly held to the catalogue's values.
 WIDE = FitLimits(prior_flux=3.0, prior_position_arcsec=10.0)
 
@@ -325,7 +327,7 @@ def _enough(state: CalState) -> int:
     if state.measured is None:
         return 1
     ample = int((min(solution.median_snr for solution in rounds) / AMPLE_SNR) ** 2)
-    return max(1, min(ample, state.measured.enough))
+    return max(1, min(ample, state.measured.enough(CLEARLY * MIN_SNR)))
 
 
 def _selected(model: ApparentSky, chosen: Bool) -> ApparentSky:

@@ -98,10 +98,9 @@ class SourceMeasurement:
         """Sources in the medians."""
         return int(np.count_nonzero(self.good))
 
-    @property
-    def enough(self) -> int:
-        """One dump in how many measures nearly all of these sources well enough, too."""
-        error = self.ratio_error[self.good] * self.scale * MIN_SNR / np.sqrt(self.each)
+    def enough(self, snr: float = MIN_SNR) -> int:
+        """Return of how many dumps one measures nearly all of the good sources at a signal to noise, too."""
+        error = self.ratio_error[self.good] * self.scale * snr / np.sqrt(self.each)
         for each in range(MOST_EACH, 1, -1):
             if self.n_good > 0 and np.mean(error * np.sqrt(each) < 1) >= STILL_GOOD:
                 return each

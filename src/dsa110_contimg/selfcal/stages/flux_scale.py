@@ -53,7 +53,7 @@ def flux_scale(data: CalibrationData, state: CalState, config: SelfCalConfig, lo
         measured = None
         if state.measured is not None and gained < NEAR_CHI2:
             # Whether the sources are in place now, a part of the data tells.
-            measured = _measure(data.sampled(state.measured.enough), state, log, catalogue)
+            measured = _measure(data.sampled(state.measured.enough()), state, log, catalogue)
         if measured is None or not _is_near(data, measured):
             measured = _measure(data, state, log, catalogue)
         if measured is None:
