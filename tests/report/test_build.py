@@ -159,6 +159,14 @@ def test_a_reader_is_not_sent_to_findings_that_are_not_there(tmp_path):
     assert "Look at sky minus catalogue" in page_of(out).text
 
 
+def test_an_antenna_that_is_odd_in_one_polarisation_is_told_so(tmp_path):
+    out = write_run(tmp_path / "out", ["a", "b", "c"])
+    antennas = Table.read(out / "antennas.ecsv")
+    antennas["verdict"] = ["good", "noisy", "good", "good", "good", "good"]
+    write_table(out / "antennas.ecsv", antennas)
+    assert ">noisy, one polarisation</span>" in write_report(out).read_text(encoding="utf-8")
+
+
 def test_signs_of_the_log_are_printed_as_signs(tmp_path):
     """What was noted in a stage stands in a line each."""
     out = write_run(tmp_path / "out", ["a", "b", "c"])
