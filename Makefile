@@ -5,6 +5,8 @@ CASA   := .venv-casa
 BIN    := $(VENV)/bin
 export MPLBACKEND := Agg
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Without bytecode every process of the tests would read the sources again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test units containers docs pictures packages faults casa batch lint format lock clean

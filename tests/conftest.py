@@ -4,6 +4,7 @@ import os
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,12 @@ from dsa110_contimg.visibilities import MeasurementSet, open_measurement_set
 from tests.imaging.wsclean.support import FIGURES
 from tests.needs import unavailable
 
-#: Tests that share what cannot be had twice, or takes long to set up, run in one process: by the beginning
-#: of their names.
+#: Files of tests that share what takes long to set up run in one process.
 IN_ONE_PROCESS = {
     "tests/compare/test_arms.py": "compared",
     "tests/compare/test_page.py": "compared",
     "tests/compare/test_report.py": "compared",
     "tests/compare/test_run.py": "compared",
-    "tests/selfcal/test_trial.py": "trial",
-    "tests/test_documents.py": "documents",
-    "tests/calibration/test_bandpass.py": "bandpass",
 }
 #: Each reads the threads that it may start from a variable of its own.
 THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "DUCC0_NUM_THREADS")
@@ -113,14 +110,22 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.update((name, str(threads)) for name in THREADS if name not in os.environ)
 
 
+@lru_cache
+def makes_for_all_its_tests(file: Path) -> bool:
+    """Whether a file makes something once for all its tests, and in each process that runs one of them."""
+    return 'scope="module"' in file.read_text("utf-8")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Deal out the tests one by one, but for those that stay in one process."""
+    """Deal out the tests one by one, but for those that stay in one process; these come first."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByWhatIsShared(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return IN_ONE_PROCESS.get(nodeid.split("::")[0], nodeid)
+            file = nodeid.split("::")[0]
+            alone = file if makes_for_all_its_tests(config.rootpath / file) else nodeid
+            return IN_ONE_PROCESS.get(file, alone)
 
     return ByWhatIsShared(config, log)
 
