@@ -162,11 +162,16 @@ def main(folder: Path, sources: int = 100_000, observations: int = 1_000) -> Non
         taking = take_in_one_more(db)
     print(f"{sources} sources, {sources * observations} fluxes, {path.stat().st_size / 1e9:.2f} GB")
     rng = np.random.default_rng(2)
-    began = time.perf_counter()
+    # What others do on the machine counts in the clock alone.
+    began, processor = time.perf_counter(), time.process_time()
     with LightCurves(path) as curves:
         curves.settle()
+    settling, processor = time.perf_counter() - began, time.process_time() - processor
     print(f"taking in an observation of {TAKEN_IN} sources: {taking:.2f} s")
-    print(f"bringing all to one scale, and sums of all light curves: {time.perf_counter() - began:.1f} s")
+    print(
+        f"bringing all to one scale, and sums of all light curves: {settling:.1f} s by the clock, "
+        f"{processor:.1f} processor seconds"
+    )
     with LightCurves(path, readonly=True) as curves:
         seconds, finding = [], []
         for k in rng.integers(1, sources + 1, 50):

@@ -260,7 +260,7 @@ def _matched(sky: SkyModel, table: Table) -> Int:
     """Return the sources of the sky that lie nearest to those of a table."""
     ra, dec = np.radians(table["ra_deg"]), np.radians(table["dec_deg"])
     away = [angular_separation(sky.ra_rad, sky.dec_rad, *at) for at in zip(ra, dec, strict=True)]
-    return np.array([int(np.argmin(a)) for a in away])
+    return np.array([np.argmin(a) for a in away], dtype=np.int64)
 
 
 def _distance(source: dict[str, Any]) -> float:

@@ -4,6 +4,7 @@ import scipy.ndimage
 
 from dsa110_contimg.imaging import ImageGrid, RestoringBeam, add_gaussians
 from dsa110_contimg.imaging.detection import find_sources, forced_peaks, local_noise
+from dsa110_contimg.selfcal.source_fluxes import ERROR_SQUARE_BEAMS
 
 ARCSEC = np.pi / 180 / 3600
 BEAM = RestoringBeam(20 * ARCSEC, 20 * ARCSEC, 0.0)
@@ -32,6 +33,18 @@ def test_noise_that_differs_over_the_image_is_followed():
     found = local_noise(image, GRID, BEAM)
     assert found[300, 100] == pytest.approx(1e-3 * (1 + 2 * 100 / 600), rel=0.15)
     assert found[300, 500] == pytest.approx(1e-3 * (1 + 2 * 500 / 600), rel=0.15)
+
+
+def test_errors_follow_noise_that_is_larger_beside_a_bright_source():
+    """As what calibration leaves of it: by half within eight beams, and no more outside."""
+    away = np.hypot(*(np.mgrid[:600, :600] - np.array([230, 330])[:, None, None])) * 5 / 20
+    shape = (1 + 0.5 * np.exp(-0.5 * (away / 5) ** 2)).astype(np.float32)
+    maps = {
+        beams: np.mean([local_noise(noise_image(k) * shape, GRID, BEAM, beams) for k in range(12)], axis=0)
+        for beams in (15.0, ERROR_SQUARE_BEAMS)
+    }
+    off = {beams: np.abs(found / (1e-3 * shape) - 1)[away < 8].mean() for beams, found in maps.items()}
+    assert off[ERROR_SQUARE_BEAMS] < 0.09 < 0.11 < off[15.0]
 
 
 def test_flux_at_a_known_place_between_pixels():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.table import Table
 from casacore.tables import table
 
 from dsa110_contimg.catalogs import build_strips
@@ -18,6 +19,7 @@ from dsa110_contimg.pipeline.job import Job, _Work, process, revert
 from dsa110_contimg.pipeline.naming import check_name, find_caltables, observed_at
 from dsa110_contimg.pipeline.quality import headline
 from dsa110_contimg.simulate import simulate
+from dsa110_contimg.visibilities.data_identity import data_identity
 from dsa110_contimg.visibilities.measurement_set import data_hash
 from dsa110_contimg.visibilities.tables import open_table
 from tests.pipeline.conftest import OPTIONS, assert_same_columns, columns, log_lines
@@ -67,6 +69,23 @@ def test_seeding_is_on_by_default_and_all_is_recorded(make_job):
     assert [line["event"] for line in lines if "event" in line] == ["begin", "seeded_done", "end"]
     assert any("catalogue model: " in line["message"] for line in lines)
     assert_same_columns({k: v for k, v in columns(job.ms).items() if k in before}, before)
+
+
+def test_what_tells_the_data_is_found_once_for_job_and_lists(make_job, monkeypatch):
+    asked = []
+
+    def counted(path):
+        asked.append(path)
+        return data_identity(path)
+
+    for place in ("dsa110_contimg.pipeline.job", "dsa110_contimg.selfcal.run"):
+        monkeypatch.setattr(f"{place}.data_identity", counted)
+    job = make_job(shadow=True)
+    record = process(job)
+    assert asked == [job.ms]
+    assert record["data_identity"] == data_identity(job.ms)
+    listed = Table.read(job.folder / "seeded" / "sources.ecsv")
+    assert listed.meta["data_identity"] == record["data_identity"]
 
 
 def test_shadow_publishes_the_unseeded_image_bit_for_bit(make_job, unseeded):

@@ -60,9 +60,3 @@ def test_antennas_elsewhere_are_named(position_m):
 def test_baselines_from_the_second_antenna_to_the_first_agree_too(position_m):
     """As old data of the VLA have them, with visibilities that are conjugated."""
     assert check_baselines(-seen(position_m), position_m, TIMES, RA, DEC).agrees
-
-
-def test_the_time_scale_is_followed(position_m):
-    leap = 37.0
-    assert check_baselines(seen(position_m, -leap), position_m, TIMES, RA, DEC, scale="TAI").agrees
-    assert not check_baselines(seen(position_m, -leap), position_m, TIMES, RA, DEC).agrees

@@ -4,6 +4,9 @@ The layout is that of CASA's NewCalTable: main columns TIME, FIELD_ID,
 SPECTRAL_WINDOW_ID, ANTENNA1, ANTENNA2 (reference antenna), INTERVAL,
 SCAN_NUMBER, CPARAM, PARAMERR, FLAG, SNR, WEIGHT and the subtables ANTENNA,
 FIELD, SPECTRAL_WINDOW, HISTORY and OBSERVATION.
+
+TIME is in the scale of the Measurement Set that a table is solved on, because CASA compares the numbers as
+they are stored. CASA calls that UTC whatever it is; tables written here say what it is.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from dsa110_contimg.files import replacing_folder
 from dsa110_contimg.visibilities import MeasurementSet
 from dsa110_contimg.visibilities.frames import CONVERTED, INERTIAL, direction_in_icrs, frames_of_rows
 from dsa110_contimg.visibilities.tables import SUBTABLE, first_line, open_table, reading
+from dsa110_contimg.visibilities.time_scales import UTC, in_scale, in_utc, is_known, scale_of
 
 __all__ = ["read_gain_table", "write_gain_table"]
 
@@ -38,7 +42,8 @@ def read_gain_table(path: Path | str, ms: MeasurementSet | None = None) -> GainT
     path : Path or str
         Table of kind B, G or T Jones.
     ms : MeasurementSet, optional
-        The data it will be applied to; its antennas are compared.
+        The data it will be applied to; its antennas are compared, and times that a table calls UTC are in the
+        scale of theirs.
 
     Returns
     -------
@@ -69,6 +74,11 @@ def _read(path: Path, main: Any, ms: MeasurementSet | None) -> GainTable:
     with reading(path / "SPECTRAL_WINDOW", CalTableError) as sub:
         channels = [np.asarray(sub.getcell("CHAN_FREQ", k), dtype=np.float64) for k in range(sub.nrows())]
     spw_of_row = main.getcol("SPECTRAL_WINDOW_ID")
+    scale = scale_of(main)
+    if scale == UTC and ms is not None:
+        scale = ms.time_scale
+    if not is_known(scale):
+        raise CalTableError(f"has times in the scale {scale}", path, "solve it again")
     gains: dict[int, Gains] = {}
     for spw in np.unique(spw_of_row):
         rows = main.selectrows(np.flatnonzero(spw_of_row == spw))
@@ -81,7 +91,7 @@ def _read(path: Path, main: Any, ms: MeasurementSet | None) -> GainTable:
                     "solve it again",
                 )
             frequency = np.array([frequency.mean()])
-        gains[int(spw)] = _gains_of(rows, frequency, len(names))
+        gains[int(spw)] = _gains_of(rows, frequency, len(names), scale)
     return GainTable(kind=kind, gains=gains, label=str(path), field_direction=_field_directions(path))
 
 
@@ -115,13 +125,14 @@ def _require_antennas(path: Path, names: list[str], ms: MeasurementSet) -> None:
         raise CalTableError("lists other antenna names than the Measurement Set", path, "same array?")
 
 
-def _gains_of(rows: Any, freq_hz: Float, n_antennas: int) -> Gains:
+def _gains_of(rows: Any, freq_hz: Float, n_antennas: int, scale: str) -> Gains:
     """Gains from the rows of one spectral window; what no row holds is flagged."""
 
     def column(name: str, default: Any) -> Any:
         return rows.getcol(name) if name in rows.colnames() else default
 
-    time, antenna, param = rows.getcol("TIME"), rows.getcol("ANTENNA1"), rows.getcol("CPARAM")
+    time = in_utc(rows.getcol("TIME"), scale)
+    antenna, param = rows.getcol("ANTENNA1"), rows.getcol("CPARAM")
     time_s, time_index = np.unique(time, return_inverse=True)
     shape = (time_s.size, n_antennas, *param.shape[1:])
     gain, flag = np.ones(shape, dtype=np.complex128), np.ones(shape, dtype=bool)
@@ -216,6 +227,7 @@ def _write(path: Path, kind: str, gains: Mapping[int, Gains], ms: MeasurementSet
         makearrcoldesc(n, v, ndim=-1, valuetype=t, datamanagergroup=group) for n, (v, t) in ARRAYS.items()
     ]
     rows = _rows_of(gains)
+    rows["TIME"] = [in_scale(part, ms.time_scale) for part in rows["TIME"]]
     # CASA looks solutions up in the order of time.
     order = np.argsort(np.concatenate(rows["TIME"]), kind="stable")
     main = table(str(path), maketabdesc(described), nrow=int(order.size), ack=False)
@@ -229,7 +241,7 @@ def _write(path: Path, kind: str, gains: Mapping[int, Gains], ms: MeasurementSet
                 values = values.astype(np.int32)
             main.putcol(name, values.astype(SINGLE.get(name, values.dtype)))
         seconds = {"QuantumUnits": ["s"]}
-        main.putcolkeywords("TIME", {**seconds, "MEASINFO": {"type": "epoch", "Ref": "UTC"}})
+        main.putcolkeywords("TIME", {**seconds, "MEASINFO": {"type": "epoch", "Ref": ms.time_scale}})
         main.putcolkeywords("INTERVAL", seconds)
         main.putinfo({"type": "Calibration", "subType": kind, "readme": ""})
         main.putkeywords(

@@ -15,13 +15,15 @@ from dsa110_contimg.imaging.restoring_beam import RestoringBeam
 
 __all__ = ["Detections", "find_sources", "forced_peaks", "local_noise"]
 
-#: Noise is taken of squares of so many beams on a side, and of at least so many pixels.
-SQUARE_BEAMS, SQUARE_PIXELS = 15.0, 48
+#: Noise is taken of squares of so many beams on a side, and of at least so many pixels to a beam.
+SQUARE_BEAMS, BEAM_PIXELS = 15.0, 3.2
 #: Negative peaks from this depth on, in sigma, tell how many false sources there are.
 TELLS_SIGMA = 3.5
 
 
-def local_noise(image: Image, grid: ImageGrid, beam: RestoringBeam) -> Image:
+def local_noise(
+    image: Image, grid: ImageGrid, beam: RestoringBeam, square_beams: float = SQUARE_BEAMS
+) -> Image:
     """Measure the noise of an image everywhere.
 
     Parameters
@@ -32,14 +34,16 @@ def local_noise(image: Image, grid: ImageGrid, beam: RestoringBeam) -> Image:
         Its grid.
     beam : RestoringBeam
         Its beam.
+    square_beams : float
+        Side of the squares in beams. The noise of a square of n is known to about 0.9 / n.
 
     Returns
     -------
     ndarray, float32, shape (size, size)
-        1.4826 times the median absolute deviation in squares of 15 beams, linear between, Jy/beam.
+        1.4826 times the median absolute deviation in squares, linear between, Jy/beam.
     """
     size = grid.size
-    side = max(SQUARE_PIXELS, math.ceil(SQUARE_BEAMS * beam.major_rad / grid.cell_rad))
+    side = math.ceil(square_beams * max(BEAM_PIXELS, beam.major_rad / grid.cell_rad))
     n = max(1, size // side)
     edges = np.linspace(0, size, n + 1).round().astype(int)
     coarse = np.empty((n, n))

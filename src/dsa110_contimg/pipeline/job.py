@@ -305,6 +305,7 @@ class _Work:
         # Before anything is put back in it.
         require_own_data(job.ms)
         rule = find_caltables(job.ms, config.caltable_dir, config.caltables) if job.caltables is None else ()
+        self.identity = data_identity(job.ms)
         self.tables = job.caltables if job.caltables is not None else rule
         self.mode = mode = choose_mode(job.name, config)
         published, fallback = "unseeded", None
@@ -335,7 +336,7 @@ class _Work:
             "figures": arm["figures"],
             "arms": self.arms,
             "image": str(image),
-            "data_identity": data_identity(job.ms),
+            "data_identity": self.identity,
             "caltables": [str(t) for t in self.tables],
             "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
         }
@@ -366,7 +367,8 @@ class _Work:
             options = self.config.selfcal()
             options = options.with_options(use_nvss_seeding=True) if name == "seeded" else options.unseeded()
             self.touched = True
-            summary = selfcal_ms(job.ms, real_folder(folder), options, list(self.tables)).summary
+            tables, out = list(self.tables), real_folder(folder)
+            summary = selfcal_ms(job.ms, out, options, tables, identity=self.identity).summary
         verdict: QualityVerdict = judge(summary, self.config)
         self._report(folder, name, verdict, fallback)
         if summary["status"] == "improved":

@@ -35,7 +35,6 @@ def array_findings(reader: VisibilityReader) -> tuple[Finding, ...]:
         antennas.position_m,
         reader.times,
         *reader.phase_center,
-        scale=reader.ms.time_scale,
     )
     return () if found is None else said_of_baselines(found, antennas.name)
 

@@ -52,6 +52,8 @@ class SelfCalParams:
         Options.
     output_dir : Path
         Where the products go.
+    data_identity : str
+        What tells the data from those of all other observations; empty where nothing needs it.
     """
 
     context: ObsContext
@@ -60,6 +62,7 @@ class SelfCalParams:
     mask_sources: ApparentSky | None
     config: SelfCalConfig
     output_dir: Path
+    data_identity: str = ""
 
     @property
     def averaging(self) -> Averaging:

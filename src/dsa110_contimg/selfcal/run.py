@@ -97,6 +97,7 @@ def selfcal_ms(
     initial_caltables: Sequence[Path | str] | None = None,
     *,
     progress: Progress | None = None,
+    identity: str | None = None,
 ) -> SelfCalResult:
     """Self-calibrate one field of a Measurement Set.
 
@@ -118,6 +119,8 @@ def selfcal_ms(
         CASA tables (B, G or T Jones) applied first, on the fly.
     progress : Progress, optional
         Where progress is reported.
+    identity : str, optional
+        Hash of the data, of :func:`~dsa110_contimg.visibilities.data_identity.data_identity`, if it is known.
 
     Returns
     -------
@@ -132,7 +135,8 @@ def selfcal_ms(
     """
     path, out = Path(ms_path), Path(output_dir)
     with StageLog(progress or LogProgress()) as log, owned(path, log):
-        return _run(check_params(path, out, config or SelfCalConfig(), initial_caltables or ()), log)
+        params = check_params(path, out, config or SelfCalConfig(), initial_caltables or ())
+        return _run(replace(params, data_identity=identity or data_identity(path)), log)
 
 
 def _run(params: SelfCalParams, log: StageLog) -> SelfCalResult:
@@ -199,7 +203,7 @@ def _calibrated(
         state = run_stages(stages, data, state, config, log)
     state, final = _final_image(data, state, config, log, backend)
     reports = {
-        SOURCES: _source_report(data, state, config, final, log),
+        SOURCES: _source_report(params, data, state, final, log),
         MODEL: None
         if data.catalog_model is None
         else model_table(state.sky_model or data.catalog_model, data.catalog_model),
@@ -313,13 +317,13 @@ def _final_image(
 
 
 def _source_report(
-    data: CalibrationData, state: CalState, config: SelfCalConfig, final: CalibratedImage, log: StageLog
+    params: SelfCalParams, data: CalibrationData, state: CalState, final: CalibratedImage, log: StageLog
 ) -> Table | None:
     """List the sources as they were measured; None in an unseeded run."""
     if data.catalog_model is None:
         return None
     with log.timed("measure"):
-        measured = measure_fluxes(data, state, config, final)
+        measured = measure_fluxes(data, state, params.config, final)
         times = data.reader.times
         centre = data.reader.pointing[len(times) // 2]
         when: dict[str, float | bool | str] = {
@@ -329,7 +333,7 @@ def _source_report(
             "calibrated": bool(state.tables),
             "centre_ra_deg": math.degrees(centre[0]) % 360,
             "centre_dec_deg": math.degrees(centre[1]),
-            "data_identity": data_identity(data.reader.ms.path),
+            "data_identity": params.data_identity,
         }
         return None if measured is None else source_report(data.catalog_model, measured, when)
 

@@ -50,6 +50,12 @@ ASSUMED_POINTING_DEG = 0.03
 LIMITS = FitLimits(prior_flux=3.0)
 #: So many sources that the model lacks are fitted together with the bright ones, the most significant.
 MOST_UNMODELLED = 50
+#: The noise that is an error of a flux is taken of squares of so many beams. What gains do not follow of a
+#: bright source, as where dishes do not point alike, is larger near it, until channels no longer add up.
+#: In 48 images of the study of light curves brightness within five beams of sources of 0.3 to 0.8 Jy
+#: scatters by 1.04 times what it does elsewhere in units of the noise of squares of 15 beams, and by 1.02 of
+#: squares of ten. Detection takes the larger ones, whose own error makes fewer false sources.
+ERROR_SQUARE_BEAMS = 10.0
 #: A listed source with so much of the flux of another one this near, in beams, disturbs it.
 BLENDED_FLUX, BLENDED_BEAMS = 0.1, 1.5
 
@@ -184,11 +190,12 @@ def measure_fluxes(
 
     modelled = final.subtracted is not None
     rest = final.cleaned.restored if modelled else final.restored
-    noise = local_noise(final.cleaned.restored if modelled else final.cleaned.residual, grid, beam)
+    empty = final.cleaned.restored if modelled else final.cleaned.residual
+    near = local_noise(empty, grid, beam, ERROR_SQUARE_BEAMS)
     at, known_jy = sky, np.zeros(n)
     if final.subtracted is not None:
         at, known_jy = final.subtracted.sky.select(np.arange(n)), final.subtracted.apparent_jy[:n]
-    around = np.nan_to_num(forced_peaks(noise, grid, sky.ra_rad, sky.dec_rad), nan=mad_rms(rest))
+    around = np.nan_to_num(forced_peaks(near, grid, sky.ra_rad, sky.dec_rad), nan=mad_rms(rest))
     # What calibration leaves of bright sources goes on over channels and dumps: a visibility does not show
     # it, but it adds up in the image, and in a fit.
     thermal = final.thermal_per_noise * (
@@ -209,7 +216,7 @@ def measure_fluxes(
             final,
             listed,
             config,
-            noise,
+            local_noise(empty, grid, beam),
             left=left,
             pointing_rad=math.radians(pointing_deg),
             beams=kept.sky.antenna_beams,

@@ -76,7 +76,7 @@ class BaselineCheck:
 
 
 def check_baselines(
-    uv_m: Float, position_m: Float, time_s: Float, ra_rad: float, dec_rad: float, scale: str = "UTC"
+    uv_m: Float, position_m: Float, time_s: Float, ra_rad: float, dec_rad: float
 ) -> BaselineCheck | None:
     """Hold baselines against the positions of the antennas.
 
@@ -87,11 +87,9 @@ def check_baselines(
     position_m : ndarray, shape (nant, 3)
         ITRF positions.
     time_s : ndarray, shape (ntime,)
-        Dumps, seconds (MJD).
+        Dumps, seconds (MJD UTC).
     ra_rad, dec_rad : float
         Phase centre, ICRS radians.
-    scale : str
-        Time scale of the dumps, as casacore names it: UTC, or TAI.
 
     Returns
     -------
@@ -109,7 +107,7 @@ def check_baselines(
         return None
     found = _centred(uv_m[chosen][:, there])
     length = float(np.sqrt(np.mean(found**2)))
-    celestial = [position_m[there] @ _to_terrestrial(float(time_s[k]), scale) for k in chosen]
+    celestial = [position_m[there] @ _to_terrestrial(float(time_s[k])) for k in chosen]
 
     def off(turned: Float, sign: int) -> Float:
         u, v = _axes(ra_rad + turned[0] / np.cos(dec_rad), dec_rad + turned[1])
@@ -152,11 +150,10 @@ def _centred(uv_m: Float) -> Float:
     return np.asarray(uv_m - np.median(uv_m, axis=1, keepdims=True))
 
 
-def _to_terrestrial(time_s: float, scale: str) -> Float:
+def _to_terrestrial(time_s: float) -> Float:
     """Matrix from celestial to terrestrial coordinates, shape (3, 3)."""
-    given = MJD, time_s / 86400
-    tai, utc = (given, erfa.taiutc(*given)) if scale == "TAI" else (erfa.utctai(*given), given)
-    return np.asarray(erfa.c2t06a(*erfa.taitt(*tai), *utc, 0.0, 0.0))
+    utc = MJD, time_s / 86400
+    return np.asarray(erfa.c2t06a(*erfa.taitt(*erfa.utctai(*utc)), *utc, 0.0, 0.0))
 
 
 def _axes(ra_rad: float, dec_rad: float) -> tuple[Float, Float]:

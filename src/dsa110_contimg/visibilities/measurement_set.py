@@ -21,6 +21,7 @@ from dsa110_contimg.errors import (
 from dsa110_contimg.visibilities.column_removal import mend_removals
 from dsa110_contimg.visibilities.frames import CONVERTED, INERTIAL, direction_in_icrs, frames_of_rows
 from dsa110_contimg.visibilities.tables import SUBTABLE, first_line, last_rows, read_cells, reading
+from dsa110_contimg.visibilities.time_scales import require_known_scale, scale_of
 
 __all__ = [
     "Antennas",
@@ -175,7 +176,7 @@ class MeasurementSet:
     frames : tuple of str
         Frames other than ICRS and J2000 that phase centres were converted from.
     time_scale : str
-        Time scale of TIME, as casacore names it: UTC, TAI.
+        Time scale in which TIME is stored, as casacore names it: UTC, TAI. Whatever is read is UTC.
     """
 
     path: Path
@@ -318,7 +319,9 @@ def _validate(path: Path, main: Any) -> MeasurementSet:
             np.asarray(sub.getcol("POSITION"), dtype=np.float64),
             np.asarray(sub.getcol("DISH_DIAMETER"), dtype=np.float64),
         )
-    fields, frames = _read_fields(places["FIELD"], _reference_of(main, "UVW", "J2000"))
+    time_scale = scale_of(main)
+    require_known_scale(time_scale, path)
+    fields, frames = _read_fields(places["FIELD"], _frame_of_baselines(main))
     for columns_of, what, n in (
         (("ANTENNA1", "ANTENNA2"), "ANTENNA", len(antennas)),
         (("FIELD_ID",), "FIELD", len(fields)),
@@ -339,7 +342,7 @@ def _validate(path: Path, main: Any) -> MeasurementSet:
         int(main.nrows()),
         tuple(sorted(places.items())),
         frames,
-        _reference_of(main, "TIME", "UTC"),
+        time_scale,
     )
 
 
@@ -353,8 +356,8 @@ def _subtables(main: Any) -> dict[str, Path]:
     }
 
 
-def _reference_of(main: Any, column: str, usual: str) -> str:
-    return str(main.getcolkeywords(column).get("MEASINFO", {}).get("Ref", usual))
+def _frame_of_baselines(main: Any) -> str:
+    return str(main.getcolkeywords("UVW").get("MEASINFO", {}).get("Ref", "J2000"))
 
 
 def _read_fields(path: Path, of_baselines: str) -> tuple[tuple[Field, ...], tuple[str, ...]]:

@@ -14,6 +14,7 @@ from dsa110_contimg.sphere import unit_vectors
 from dsa110_contimg.visibilities.frames import INERTIAL
 from dsa110_contimg.visibilities.measurement_set import MeasurementSet
 from dsa110_contimg.visibilities.tables import reading
+from dsa110_contimg.visibilities.time_scales import is_known, read_times, scale_of
 
 __all__ = ["TRANSIT_TELESCOPES", "celestial_to_terrestrial", "meridian_direction", "pointing_directions"]
 
@@ -109,9 +110,11 @@ def _recorded(ms: MeasurementSet, times_s: Float, interval_s: Float) -> Float | 
     with reading(path) as sub:
         if sub.nrows() == 0 or not {"DIRECTION", "TIME", "ANTENNA_ID"} <= set(sub.colnames()):
             return None
+        if not is_known(scale_of(sub)):
+            return None
         antenna = sub.getcol("ANTENNA_ID")
         rows = np.flatnonzero(antenna == antenna[0])
-        stamp = sub.getcol("TIME")[rows]
+        stamp = read_times(sub)[rows]
         reference = sub.getcolkeywords("DIRECTION").get("MEASINFO", {}).get("Ref", "J2000")
         if reference not in INERTIAL:
             return None

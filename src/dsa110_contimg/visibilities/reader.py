@@ -21,6 +21,7 @@ from dsa110_contimg.visibilities.measurement_set import MeasurementSet, Selectio
 from dsa110_contimg.visibilities.pointing import pointing_directions
 from dsa110_contimg.visibilities.rephase import move_uvw
 from dsa110_contimg.visibilities.tables import read_cells, reading, unreadable
+from dsa110_contimg.visibilities.time_scales import read_times
 from dsa110_contimg.visibilities.weights import choose_weights
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ class VisibilityReader:
             antenna2 = main.getcol("ANTENNA2")
             field = main.getcol("FIELD_ID")
             ddid = main.getcol("DATA_DESC_ID")
-            stamp = main.getcol("TIME")
+            stamp = read_times(main)
             chosen_ddid = [d for s in selection.spw_ids for d in ms.spectral_window(s).data_desc_ids]
             chosen = np.isin(field, selection.field_ids) & np.isin(ddid, chosen_ddid)
             rows = np.flatnonzero(chosen & (antenna1 != antenna2))

@@ -26,6 +26,7 @@ from dsa110_contimg.visibilities.tables import (
     require_own_data,
     require_whole,
 )
+from dsa110_contimg.visibilities.time_scales import in_scale, scale_of
 
 __all__ = ["rephase_measurement_set", "write_selection"]
 
@@ -244,7 +245,7 @@ def _one_field(path: Path, reader: VisibilityReader, center: tuple[float, float]
         n = reader.times.size
         sub.addrows(n)
         sub.putcol("ANTENNA_ID", np.zeros(n, dtype=np.int32))
-        sub.putcol("TIME", reader.times)
+        sub.putcol("TIME", in_scale(reader.times, scale_of(sub)))
         sub.putcol("INTERVAL", reader.interval_s)
         sub.putcol("TRACKING", np.zeros(n, dtype=bool))
         for name in ("DIRECTION", "TARGET"):
