@@ -187,7 +187,9 @@ def _with_squint(
         )
         if trial is state:
             break
-        state = replace(trial, measured=None)
+        # Sources are measured in Stokes I, from which a squint drops out: what was measured of them holds,
+        # and tells what the offsets that come next have in common.
+        state = trial
         if np.hypot(*squint.squint_rad) < SETTLED * sky.beam.fwhm_rad(sky.freq_hz):
             break
     return state
