@@ -211,7 +211,8 @@ def _without_squint(
     Offsets of the antennas make a small one, which is gone once they are followed.
     """
     assert state.sky_model is not None
-    trial = solved_against(data, state, replace(state.sky_model, antenna_beams=beams), config, log)
+    plain = replace(state.sky_model, antenna_beams=beams if beams.offset_rad.any() else None)
+    trial = solved_against(data, state, plain, config, log)
     as_good = trial.last.verdict.accepted and improvement(state, trial) > 1 - AS_GOOD
     log.note(f"squint: within its errors, {'left out' if as_good else 'which predicts held-out data better'}")
     return replace(trial, measured=state.measured) if as_good else state
