@@ -78,6 +78,7 @@ NOT_RUN = {
     "contimg simulate transit.ms": "takes minutes",
     "contimg catalog build nvss transit.catalog.ecsv": "of that observation",
     "contimg selfcal obs.ms out-file": "needs a cube of the beam; tests/selfcal/stages/test_beam_width.py",
+    "contimg selfcal obs.ms out-mixed": "needs a list of beams; tests/selfcal/test_mixed_dishes.py",
     "contimg compare": "every arm is a process of its own; tests/compare/test_run.py",
     "contimg study": "takes half an hour; tests/compare/test_study.py",
     "contimg variables": "of many observations; tests/pipeline/test_lightcurves.py",

@@ -1,18 +1,26 @@
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dsa110_contimg.calibration.pointing import fit_pointing
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.errors import ResourceError
+from dsa110_contimg.imaging.obs_context import open_observation
 from dsa110_contimg.selfcal import memory
 from dsa110_contimg.selfcal.averaged_data import Averaging
 from dsa110_contimg.selfcal.memory import (
     available_bytes,
+    pointing_bytes,
     require_available_memory,
     return_free_memory,
     sub_bands_of_window,
 )
+from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
+from dsa110_contimg.selfcal.params import averaging_of
+from dsa110_contimg.selfcal.pointing_statistics import gather_pointing
 from dsa110_contimg.visibilities import VisibilityReader
 
 
@@ -128,6 +136,48 @@ def test_averages_take_less_than_what_they_are_made_of(small_ms, monkeypatch, tm
         require_available_memory(reader, 64**2, 0, averaging)
     needed = [float(str(e.value).split("at least ")[1].split(" GB")[0]) for e in (plain, averaged)]
     assert needed[1] < needed[0]
+
+
+def test_what_pointing_offsets_need_is_counted(small_ms, monkeypatch):
+    reader = VisibilityReader(small_ms, small_ms.select(), cache_bytes=1 << 30)
+    needed = []
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1.0)
+    for pointing in (False, True):
+        with pytest.raises(ResourceError, match=r"at least (\S+) GB") as error:
+            require_available_memory(reader, 1, pointing=pointing)
+        needed.append(float(str(error.value).split("at least ")[1].split(" GB")[0]))
+    assert needed[1] > needed[0]
+
+
+def test_averages_leave_room_for_predictions_and_for_pointing(data, stage_config, tmp_path):
+    averaging = [
+        averaging_of(open_observation(data.reader.ms.path, config), tmp_path, config)
+        for config in (stage_config.with_options(pointing="off"), stage_config)
+    ]
+    assert [a.models for a in averaging] == [2, 6]
+    assert averaging[0].working_bytes == 0
+    assert averaging[1].working_bytes > 0
+    assert averaging[1].data_bytes < averaging[0].data_bytes < averaging[0].memory_bytes
+    for a in averaging:
+        predicted = a.models * a.data_bytes * 4 / 13
+        assert a.data_bytes + predicted + a.working_bytes == pytest.approx(a.memory_bytes)
+    # However much work needs, some of the data are kept.
+    crowded = replace(averaging[1], working_bytes=1e12)
+    assert crowded.data_bytes >= crowded.memory_bytes / 8
+
+
+def test_what_is_counted_for_pointing_is_what_it_takes(data, solved):
+    model, tables = SkyVisibilities(data.catalog_model), solved.last.tables
+    counted = pointing_bytes(data.reader)
+    for _ in range(2):
+        # The second time what is predicted of the model is known, and what is compiled is there.
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        statistics = gather_pointing(data, model, solved.weights, (tables, tables), data.catalog_model)
+        fit_pointing(statistics, 1.0, 0.01)
+        taken = tracemalloc.get_traced_memory()[1] - before
+        tracemalloc.stop()
+    assert counted / 4 < taken < 1.2 * counted
 
 
 def test_what_was_freed_goes_back_to_the_machine():

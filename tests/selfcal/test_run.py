@@ -519,6 +519,8 @@ PROVED_ELSEWHERE = {
     "solve_beam_width",
     "beam_file",
     "beam_file_kind",
+    # test_mixed_dishes.py
+    "antenna_beams",
     "model",
     "model_fluxes",
     "model_adds",

@@ -76,7 +76,7 @@ def reproduced(seen):
             theta = angular_separation(sky.ra_rad, sky.dec_rad, *truth.pointing[t])
             flux = sky.flux_at(freq) * truth.beam.power(theta, freq)
             shape = sky.shape_about(*truth.phase_centre[t])
-            lmn = truth.seen_sky.lmn(*truth.phase_centre[t])
+            lmn = truth.seen_sky(t).lmn(*truth.phase_centre[t])
             model = predict_reference(seen.uvw[rows], freq, lmn, flux, *shape)
             gain = receivers.gain[t][None] * receivers.bandpass[w]
             gain[:, receivers.dead | receivers.silent[t]] = 0
@@ -320,6 +320,7 @@ def test_interference_hits_the_fraction_asked_for_and_is_not_flagged(tmp_path):
         {"squint_deg": 0.2},
         {"pointing_rms": 0.1, "beam_ellipticity": 1.3, "beam_width": 1.1},
         {"pointing_rms": 0.1, "beam": "cosine"},
+        {"other_dishes": 0.5, "other_dish_width": 1.3},
     ],
 )
 def test_each_antenna_has_a_beam_of_its_own(tmp_path, options):
@@ -354,8 +355,12 @@ def test_each_antenna_has_a_beam_of_its_own(tmp_path, options):
     assert again.form == options.get("beam", "airy")
 
 
+#: What an older simulator did not know of.
+OLDER = ("shear", "squint_rad", "drift_rad", "stretch_drift")
+
+
 def test_a_truth_that_an_older_simulator_wrote_is_read(tmp_path, quiet):
-    old = {k: v for k, v in quiet.saved.items() if k not in ("shear", "squint_rad", "drift_rad")}
+    old = {k: v for k, v in quiet.saved.items() if k not in OLDER}
     np.savez(tmp_path / "old.npz", **{k: v for k, v in old.items() if k not in ("beam_form", "beam_ratio")})
     truth = Truth.read(tmp_path / "old.npz")
     assert truth.beam == quiet.truth.beam
@@ -384,6 +389,7 @@ def test_trap_11_uvw_is_antenna_2_minus_antenna_1_in_double_precision(noisy):
 WITH = {
     "gain_jumps": {"gain_jump_deg": 60.0},
     "dead_time_fraction": {"dead_fraction": 0.3},
+    "other_dish_width": {"other_dishes": 0.4},
     "zeros_time_fraction": {"zeros": 0.3},
     "double_arcsec": {"double_jy": 0.5},
     "catalog_error_size": {"catalog_error": "shift"},
@@ -445,6 +451,9 @@ WITH = {
         ("beam_ellipticity", 1.1),
         ("squint_deg", 0.1),
         ("pointing_drift", 0.1),
+        ("refraction_drift_arcsec", 30.0),
+        ("other_dishes", 0.4),
+        ("other_dish_width", 0.8),
         ("refraction_shear_arcsec", 30.0),
         ("dish_m", 25.0),
         ("dead_fraction", 0.3),
@@ -762,9 +771,9 @@ def test_refraction_stretches_the_sky_and_not_the_truth(tmp_path):
         sky = SkyModel.points(np.array([RA]), np.array([DEC + part * half]), np.array([1e4]))
         config = SMALL.with_options(drift=False, refraction_arcsec=120.0, **PERFECT)
         truth = Simulated(tmp_path / f"{part}.ms", config, sky).truth
-        shift = np.degrees(truth.seen_sky.dec_rad[0] - truth.sky.dec_rad[0]) * 3600
+        shift = np.degrees(truth.seen_sky(1).dec_rad[0] - truth.sky.dec_rad[0]) * 3600
         assert shift == pytest.approx(120 * part, rel=1e-3)
-        np.testing.assert_array_equal(truth.seen_sky.dec_rad[1:], truth.sky.dec_rad[1:])
+        np.testing.assert_array_equal(truth.seen_sky(1).dec_rad[1:], truth.sky.dec_rad[1:])
         assert truth.sky.dec_rad[0] == DEC + part * half
 
 
@@ -773,8 +782,18 @@ def test_sheared_refraction_is_outward_one_way_and_inward_the_other(tmp_path):
     ra, dec = radec_from_lm(np.array([half, 0.0]), np.array([0.0, half]), RA, DEC)
     config = SMALL.with_options(drift=False, refraction_shear_arcsec=60.0, **PERFECT)
     truth = Simulated(tmp_path / "obs.ms", config, SkyModel.points(ra, dec, np.full(2, 1e3))).truth
-    moved = (truth.seen_sky.lmn(RA, DEC) - truth.sky.lmn(RA, DEC))[:2, :2]
+    moved = (truth.seen_sky(1).lmn(RA, DEC) - truth.sky.lmn(RA, DEC))[:2, :2]
     np.testing.assert_allclose(np.degrees(moved) * 3600, [[-60, 0], [0, 60]], atol=1e-3)
+
+
+def test_refraction_that_changes_is_nothing_in_the_middle_and_opposite_at_the_ends(tmp_path):
+    half = 1.029 * 299792458 / 1405e6 / 4.65 / 2
+    sky = SkyModel.points(np.array([RA]), np.array([DEC + half]), np.array([1e4]))
+    config = SMALL.with_options(drift=False, dumps=3, refraction_drift_arcsec=60.0, **PERFECT)
+    seen = Simulated(tmp_path / "obs.ms", config, sky)
+    shift = [np.degrees(seen.truth.seen_sky(t).dec_rad[0] - sky.dec_rad[0]) * 3600 for t in range(3)]
+    np.testing.assert_allclose(shift, [-30, 0, 30], atol=0.01)
+    np.testing.assert_allclose(seen.data, reproduced(seen), rtol=1e-4)
 
 
 def test_wider_beams_are_those_of_smaller_dishes_under_the_same_sky(tmp_path, quiet):

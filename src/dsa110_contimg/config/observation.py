@@ -104,6 +104,11 @@ class SeedConfig(Settings):
         None, description="FITS cube of the primary beam (axes RA, DEC or L, M; FREQ) in place of a formula"
     )
     beam_file_kind: Literal["power", "voltage"] = Field("power", description="What that cube holds")
+    antenna_beams: Path | None = Field(
+        None,
+        description="Text file of antennas with other beams: lines of a name or pattern and a FITS cube, or "
+        "a form and diameter as airy:12; baselines see the product of two antennas' beams",
+    )
     catalog_dir: Path = Field(Path("state/catalogs"), description="Folder of the catalogue strips")
     model: Path | None = Field(
         None,

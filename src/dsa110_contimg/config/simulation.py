@@ -56,6 +56,12 @@ class SimulationConfig(Settings):
     # What no gain can follow
     pointing_rms: float = Field(0.0, ge=0, description="Antenna pointing errors in degrees rms and axis")
     beam_scatter: float = Field(0.0, ge=0, lt=0.5, description="Scatter of the beam widths, fraction rms")
+    other_dishes: float = Field(
+        0.0, ge=0, lt=1, description="Fraction of antennas that are dishes of another kind"
+    )
+    other_dish_width: float = Field(
+        1.25, ge=0.2, le=5, description="Width of the beams of these over the nominal one"
+    )
     dead: int = Field(0, ge=0, description="Antennas that give noise only")
     bad: int = Field(0, ge=0, description="Antennas with ten times the noise, not told by the weights")
     lost_spws: int = Field(0, ge=0, description="Spectral windows that are flagged altogether")
@@ -102,6 +108,10 @@ class SimulationConfig(Settings):
     refraction_shear_arcsec: float = Field(
         0.0,
         description="The same, but outward north and south of the centre and inward east and west of it",
+    )
+    refraction_drift_arcsec: float = Field(
+        0.0,
+        description="Change of that outward shift from the first to the last dump, at an even pace",
     )
     noise_spread: float = Field(
         0.0, ge=0, le=2, description="Scatter of log10 of the antennas' noise power, rms"

@@ -7,7 +7,7 @@ import numpy as np
 from dsa110_contimg.array_types import Float
 from dsa110_contimg.config import SeedConfig
 from dsa110_contimg.errors import ConfigError
-from dsa110_contimg.sky import FileBeam, PrimaryBeam, choose_beam, read_beam_file
+from dsa110_contimg.sky import FileBeam, PrimaryBeam, choose_beam, mixed_beam, read_beam_file, read_beam_list
 from dsa110_contimg.visibilities import VisibilityReader
 from dsa110_contimg.visibilities.pointing import TRANSIT_TELESCOPES, celestial_to_terrestrial
 from dsa110_contimg.visibilities.tables import open_table
@@ -20,6 +20,10 @@ UPRIGHT = np.radians(2.0)
 MOST_TURNED = np.radians(5.0)
 #: Mounts that carry a beam along without turning it on the sky.
 FIXED_MOUNTS = ("EQUATORIAL", "ORBITING", "BIZARRE")
+POWER_HAS_NO_SIGN = (
+    "beams of antennas are given as power: the voltage is its square root, without the sign that it has in "
+    "every other sidelobe"
+)
 
 
 def beam_of_observation(reader: VisibilityReader, config: SeedConfig) -> tuple[PrimaryBeam, tuple[str, ...]]:
@@ -30,7 +34,7 @@ def beam_of_observation(reader: VisibilityReader, config: SeedConfig) -> tuple[P
     reader : VisibilityReader
         The selected data.
     config : SeedConfig
-        Form, diameter, or file.
+        Form, diameter, or file; and a list of antennas whose beams are others.
 
     Returns
     -------
@@ -45,6 +49,30 @@ def beam_of_observation(reader: VisibilityReader, config: SeedConfig) -> tuple[P
     MeasurementSetError
         If the telescope is unknown and its ANTENNA table tells no dish.
     """
+    if config.antenna_beams is None:
+        return _common_beam(reader, config)
+    others = read_beam_list(config.antenna_beams, reader.ms.antennas.name, config.beam_file_kind)
+    if all(other is not None for other in others):
+        # Of no antenna is anything else asked.
+        common, notes = others[0], list[str]()
+        assert common is not None
+    else:
+        common, of_common = _common_beam(reader, config)
+        notes = list(of_common)
+    placed = dict[int, PrimaryBeam]()
+    for other in others:
+        if isinstance(other, FileBeam) and id(other) not in placed:
+            other.require(reader.freq_hz)
+            placed[id(other)], said = _on_the_sky(other, reader)
+            notes += [text for text in said if text not in notes]
+    of_antennas = [placed.get(id(other), other) for other in others]
+    if any(isinstance(beam, FileBeam) and beam.kind == "power" for beam in placed.values()):
+        notes.append(POWER_HAS_NO_SIGN)
+    return mixed_beam(placed.get(id(common), common), of_antennas), tuple(notes)
+
+
+def _common_beam(reader: VisibilityReader, config: SeedConfig) -> tuple[PrimaryBeam, tuple[str, ...]]:
+    """Choose the beam of all antennas for which no other is given."""
     if config.beam_file is None:
         antennas = reader.ms.antennas
         return (

@@ -109,6 +109,7 @@ class Driver:
             catalog_dir=config.catalog_dir.absolute(),
             model=config.model and config.model.absolute(),
             beam_file=config.beam_file and config.beam_file.absolute(),
+            antenna_beams=config.antenna_beams and config.antenna_beams.absolute(),
             pointing_file=config.pointing_file and config.pointing_file.absolute(),
             caltable_dir=tables,
         )

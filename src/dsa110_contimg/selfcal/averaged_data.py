@@ -54,8 +54,8 @@ FEWEST_SAMPLES = 4_000_000
 WORTHWHILE = 1.5
 #: A block of averaged data is about so large, or what of the memory limit falls to each kind of blocks.
 BLOCK_BYTES = 64 << 20
-#: Part of the memory limit that the averaged data may take: predictions of two models take as much again.
-SHARE_OF_MEMORY = 0.5
+#: Predictions of a model in Stokes I, bytes for each averaged visibility of one hand.
+BYTES_PREDICTED = 4
 #: An averaged visibility: data, weight and flag.
 BYTES_PER_BIN = 13
 #: Half of a Stokes I visibility that is imaged by itself: baseline twice, visibility and three weights.
@@ -87,6 +87,10 @@ class Averaging:
         Memory for visibilities.
     scratch : Path
         Folder for what does not fit into it.
+    models : int
+        Models whose predictions are kept in memory beside the data, at the most.
+    working_bytes : float
+        Memory that is needed beside both.
     average : {"auto", "always", "never"}
         Auto: data of fewer than `FEWEST_SAMPLES` visibilities are left as they are; in any case those that
         averaging would hardly reduce.
@@ -97,6 +101,14 @@ class Averaging:
     memory_bytes: float
     scratch: Path
     average: Literal["auto", "always", "never"] = "auto"
+    models: int = 2
+    working_bytes: float = 0.0
+
+    @property
+    def data_bytes(self) -> float:
+        """Memory that the averages may take: what predictions and work leave of it, at least a quarter."""
+        left = max(self.memory_bytes - self.working_bytes, self.memory_bytes / 2)
+        return max(left * BYTES_PER_BIN / (BYTES_PER_BIN + self.models * BYTES_PREDICTED), left / 4)
 
     def worthwhile(self, reader: VisibilityReader) -> bool:
         """Whether it gains anything."""
@@ -282,7 +294,7 @@ class _Averager:
 
     def __init__(self, reader: VisibilityReader, averaging: Averaging) -> None:
         self._reader, self._averaging = reader, averaging
-        self.store = BlockStore(SHARE_OF_MEMORY * averaging.memory_bytes, averaging.scratch)
+        self.store = BlockStore(averaging.data_bytes, averaging.scratch)
         # All blocks are about the phase centre of the middle dump, which is that of its field.
         self._field = int(reader.field_id[reader.times.size // 2])
         self._piles: dict[tuple[int, int, int], _Pile] = {}

@@ -9,7 +9,7 @@ import numpy as np
 
 from dsa110_contimg.calibration.phase_gradient import PhaseGradient
 from dsa110_contimg.selfcal.sky_check import FEWEST_SOURCES, MANY_AGREE, SIGNIFICANT, Estimate, SkyCheck
-from dsa110_contimg.sky import ApparentSky, PrimaryBeam
+from dsa110_contimg.sky import ApparentSky, MixedBeam, PrimaryBeam
 from dsa110_contimg.sky.beam import RoundBeam
 from dsa110_contimg.sky.components import ARCSEC
 from dsa110_contimg.sky.seed_spectra import FAR_IN_FREQUENCY
@@ -142,7 +142,7 @@ class Finding:
     kind : str
         One word for programs: sky, recovered, input, few, rotated, stretched, sheared, shifted, beam_width,
         beam_centre, beam_corrected, bandpass_edges, dish, polarisation, unsolved, time, frequency,
-        extrapolated, unexplained, position, scale, untouched, noise, uvw, positions.
+        extrapolated, unexplained, position, scale, untouched, noise, uvw, positions, changing.
     text : str
         What was found, the likely cause and what to do, without a full stop.
     status : str
@@ -435,6 +435,8 @@ def absurd_width(width: Estimate) -> bool:
 
 def size_of_beam(beam: PrimaryBeam) -> str:
     """Name a beam by its size."""
+    if isinstance(beam, MixedBeam):
+        return "the antennas' beams"
     return f"a dish of {beam.diameter_m:.3g} m" if isinstance(beam, RoundBeam) else "the beam file"
 
 
@@ -447,7 +449,7 @@ def _beam(check: SkyCheck, beam: PrimaryBeam | None) -> list[Finding]:
     if isinstance(beam, RoundBeam):
         remedy = f"check DISH_DIAMETER, or give --dish-diameter-m {beam.diameter_m / width.value:.3g}"
     elif beam is not None:
-        remedy = "check the beam file"
+        remedy = f"check {size_of_beam(beam)}"
     else:
         remedy = f"check DISH_DIAMETER, or give --dish-diameter-m {1 / width.value:.2f} times what it was"
     than = "assumed" if beam is None else f"that of {size_of_beam(beam)}"

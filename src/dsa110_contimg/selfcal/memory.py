@@ -6,13 +6,18 @@ import ctypes
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
 from dsa110_contimg.calibration.bandpass import SUB_BANDS
+from dsa110_contimg.calibration.pointing import AXES, BASES
 from dsa110_contimg.config import SelfCalConfig
 from dsa110_contimg.errors import ResourceError
 from dsa110_contimg.imaging.obs_context import BYTES_PER_VISIBILITY
 from dsa110_contimg.selfcal.averaged_data import (
+    BLOCK_BYTES,
     BYTES_PER_BIN,
     BYTES_PER_SCATTERED,
+    BYTES_PREDICTED,
     Averaging,
     averaged_samples,
 )
@@ -20,7 +25,19 @@ from dsa110_contimg.selfcal.split_statistics import SPLIT_SUMS
 from dsa110_contimg.visibilities import VisibilityReader
 from dsa110_contimg.visibilities.reader import BYTES_PER_SAMPLE
 
-__all__ = ["available_bytes", "require_available_memory", "return_free_memory", "sub_bands_of_window"]
+__all__ = [
+    "MODELS",
+    "MODELS_OF_POINTING",
+    "available_bytes",
+    "pointing_bytes",
+    "require_available_memory",
+    "return_free_memory",
+    "sub_bands_of_window",
+]
+
+#: Sky models whose predictions are remembered at the same time: the newest, and one that is tried. While
+#: pointing offsets are solved for there is that before them too, and each may have its squint.
+MODELS, MODELS_OF_POINTING = 2, 6
 
 #: Images of single precision that are alive at the same time while one is CLEANed and compared.
 IMAGES_ALIVE = 12
@@ -28,6 +45,10 @@ IMAGES_ALIVE = 12
 BYTES_PER_STATISTIC = 40
 #: Statistics by sub-band that nobody asked for take no more than this part of `memory_gb`.
 UNASKED_SHARE = 0.25
+#: Sums that pointing offsets are from, with those that are made of them while they are solved for.
+POINTING_COPIES = 3
+#: Per visibility of one hand of a block: gradients and model, data and weights with gains from either half.
+POINTING_BYTES_PER_SAMPLE = 80
 #: Statistics by sub-band, and what is summed of them while they are looked at.
 SUB_BAND_COPIES = 1.5
 
@@ -122,6 +143,32 @@ def _statistics_bytes(reader: VisibilityReader) -> int:
     return 4 * len(reader.selection.spw_ids) * reader.times.size * baselines * BYTES_PER_STATISTIC
 
 
+def pointing_bytes(reader: VisibilityReader, samples: int | None = None) -> int:
+    """Memory that is needed to solve for pointing offsets, beside data, predictions and statistics of gains.
+
+    Parameters
+    ----------
+    reader : VisibilityReader
+        The data.
+    samples : int, optional
+        Visibilities after averaging, parallel hands counted singly; not averaged by default.
+
+    Returns
+    -------
+    int
+        Bytes: sums by baseline, the normal equations of all antennas, and one block of data with what is
+        predicted of it.
+    """
+    n = len(reader.ms.antennas)
+    sums = POINTING_COPIES * np.prod([2, n * (n - 1) // 2, 2, BASES, BASES + 1]) * 8
+    solved = POINTING_COPIES * ((AXES + 1) * n) ** 2 * 8
+    sizes = [rows.size * w.freq_hz.size * len(w.parallel) for rows, _, w in reader.row_sets()]
+    block = max(sizes, default=0)
+    if samples is not None:
+        block = min(BLOCK_BYTES // BYTES_PER_BIN, -(-samples // len(reader.selection.spw_ids)))
+    return int(sums + solved + POINTING_BYTES_PER_SAMPLE * block)
+
+
 def require_available_memory(
     reader: VisibilityReader,
     pixels: int,
@@ -129,6 +176,7 @@ def require_available_memory(
     averaging: Averaging | None = None,
     *,
     split_windows: int = 0,
+    pointing: bool = False,
 ) -> None:
     """Raise ResourceError if a run needs more memory than there is.
 
@@ -145,24 +193,34 @@ def require_available_memory(
     split_windows : int
         Windows whose statistics of the halves of the sky model are kept apart: one if all share gains,
         none without a catalogue.
+    pointing : bool
+        Whether pointing offsets of the antennas are looked for.
     """
     # Sub-bands are looked at before the halves.
     split = SPLIT_SUMS * split_windows / len(reader.selection.spw_ids)
     sums = max(SUB_BAND_COPIES * sub_bands, split)
     if averaging is not None and averaging.worthwhile(reader):
         samples = averaged_samples(reader, averaging)
-        kept = min(samples * (BYTES_PER_BIN + 2 * 4), int(averaging.memory_bytes))
-        _require(reader, pixels, sums, kept, samples * BYTES_PER_SCATTERED)
+        kept = min(
+            samples * (BYTES_PER_BIN + averaging.models * BYTES_PREDICTED), int(averaging.memory_bytes)
+        )
+        beside = pointing_bytes(reader, samples) if pointing else 0
+        _require(reader, pixels, sums, kept, samples * BYTES_PER_SCATTERED, beside)
         return
-    # The blocks, and the visibilities of the sky model and of one that is tried; or one block at a time.
-    kept = reader.samples * (BYTES_PER_SAMPLE + 2 * 4) if reader.cached else 0
-    _require(reader, pixels, sums, kept, reader.samples * BYTES_PER_VISIBILITY // 2)
+    # The blocks, and the visibilities of the sky models that are alive; or one block at a time.
+    models = MODELS_OF_POINTING if pointing else MODELS
+    kept = reader.samples * (BYTES_PER_SAMPLE + models * BYTES_PREDICTED) if reader.cached else 0
+    beside = pointing_bytes(reader) if pointing else 0
+    _require(reader, pixels, sums, kept, reader.samples * BYTES_PER_VISIBILITY // 2, beside)
 
 
-def _require(reader: VisibilityReader, pixels: int, sums: float, kept: int, imaged: int) -> None:
-    """Raise ResourceError if what is kept and imaged, bytes, statistics and images do not fit."""
+def _require(
+    reader: VisibilityReader, pixels: int, sums: float, kept: int, imaged: int, pointing: int
+) -> None:
+    """Raise ResourceError if what is kept, statistics, and images or pointing offsets do not fit, bytes."""
     statistics = int((1 + sums) * _statistics_bytes(reader))
-    imaging = imaged + 4 * IMAGES_ALIVE * pixels
+    # Offsets are solved for before any image is made.
+    imaging = max(imaged + 4 * IMAGES_ALIVE * pixels, pointing)
     needed, available = kept + statistics + imaging, available_bytes()
     if needed > available:
         keep_less = f" --memory-gb below {kept / 1e9:.2g} (blocks are read again then)," if kept else ""

@@ -17,7 +17,7 @@ from dsa110_contimg.predict import (
     predict_own_beams,
     predict_samples,
 )
-from dsa110_contimg.sky import AntennaBeams, ApparentSky, radec_from_lm
+from dsa110_contimg.sky import AntennaBeams, ApparentSky, MixedBeam, radec_from_lm
 from dsa110_contimg.sky.apparent_sky import joined
 from dsa110_contimg.visibilities import (
     Block,
@@ -35,7 +35,10 @@ __all__ = ["BeamGradient", "ImageVisibilities", "ModelVisibilities", "SkyVisibil
 #: them may be off by elsewhere, in units of the summed flux.
 FEWEST_NODES, INTERPOLATION = 4, 1e-8
 #: Fraction of the power of the differences between beams that may be left out: as many sources do not matter.
-NEGLECTED = 1e-3
+#: Dishes that differ in size differ by more than those that point off, and for all sources.
+NEGLECTED, NEGLECTED_OF_DISHES = 1e-3, 1e-5
+#: Voltage patterns of sources are held for so many bytes at a time.
+PATTERN_BYTES = 32_000_000
 #: A beam is displaced by this for its gradient, radians: a thousandth of the width of a small dish's.
 GRADIENT_STEP_RAD = 5e-5
 
@@ -98,6 +101,25 @@ def _combine(values: Float, pointings: Int, weights: Single, out: Single) -> Non
                     into[b] += value * of_bins[b]
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _ThroughOwn:
+    """A sky of which the antennas' own beams show more or less than a common one.
+
+    Attributes
+    ----------
+    sky : ApparentSky
+        With beams of the antennas.
+    sign : float
+        Factor on what they show.
+    axis_rad : (float, float)
+        Where the common beam points, east and north.
+    """
+
+    sky: ApparentSky
+    sign: float = 1.0
+    axis_rad: tuple[float, float] = (0.0, 0.0)
+
+
 class SkyVisibilities:
     """Components through the primary beam, wherever it points at each dump.
 
@@ -113,8 +135,10 @@ class SkyVisibilities:
         self.sky = sky
         self._spectra: dict[int, _Spectra] = {}
         self._pointings: tuple[Float, Int] | None = None
-        self.seen_by_own: list[tuple[int, ApparentSky]] = [] if sky.antenna_beams is None else [(1, sky)]
-        """Skies, with their signs, of which the antennas' own beams show more or less than the common one."""
+        own = sky.own_beams
+        self._own: list[_ThroughOwn] = (
+            [] if own is None else [_ThroughOwn(sky=replace(sky, antenna_beams=own))]
+        )
         self._followed: dict[int, Int] = {}
         squint = None if sky.antenna_beams is None else sky.antenna_beams.squint_rad
         self.squint: SquintVisibilities | None = None if squint is None else SquintVisibilities(sky, squint)
@@ -169,7 +193,7 @@ class SkyVisibilities:
         changes = SkyVisibilities(replace(mine, sky=components, apparent_jy=change[1, changed]))
         if mine.antenna_beams is not others.antenna_beams:
             # Through the common beam only what changed is new; what own beams show beside it is all anew.
-            changes.seen_by_own = [*self.seen_by_own, *((-sign, seen) for sign, seen in other.seen_by_own)]
+            changes._own = [*self._own, *(replace(of, sign=-of.sign) for of in other._own)]
         return changes
 
     def of_same_rows(self, blocks: Sequence[Block], reader: VisibilityReader) -> list[Vis]:
@@ -229,47 +253,53 @@ class SkyVisibilities:
 
         A bin with flagged channels takes its mean over all of them: of the difference that is exact enough.
         """
-        field, nominal = reader.ms.field(block.field_id), AntennaBeams(offset_rad=np.zeros((1, 2)))
+        field = reader.ms.field(block.field_id)
         pointings, of_dump = self._by_dump(reader)
         which = of_dump[block.time_index]
-        for number, (sign, seen) in enumerate(self.seen_by_own):
-            beams, sky = seen.antenna_beams, seen.sky.select(self._follow(number, pointings))
+        for number, of in enumerate(self._own):
+            seen, beams, axis = of.sky, of.sky.antenna_beams, np.array([of.axis_rad])
+            sky = seen.sky.select(self._follow(number, pointings))
             assert beams is not None
-            lmn, shape = sky.lmn(field.ra_rad, field.dec_rad), sky.shape_about(field.ra_rad, field.dec_rad)
-            flux = sign * replace(seen, sky=sky).unattenuated_flux(freq_hz)
+            lmn = sky.lmn(field.ra_rad, field.dec_rad)
+            major, minor, pa = sky.shape_about(field.ra_rad, field.dec_rad)
+            flux = of.sign * replace(seen, sky=sky).unattenuated_flux(freq_hz)
+            at_once = max(1, PATTERN_BYTES // (4 * freq_hz.size * len(beams.offset_rad)))
             for k in np.unique(which):
                 rows = np.flatnonzero(which == k)
                 about = sky.lmn(*pointings[k])
-                common = nominal.voltages(seen.beam, about, freq_hz)[:, :, 0].astype(np.float64) ** 2
-                predicted[rows] += predict_own_beams(
-                    block.uvw_m[rows],
-                    block.antenna1[rows],
-                    block.antenna2[rows],
-                    freq_hz,
-                    count,
-                    channel_width_hz,
-                    lmn,
-                    beams.voltages(seen.beam, about, freq_hz),
-                    flux * common,
-                    flux,
-                    *shape,
-                    windows,
-                )
+                for first in range(0, len(sky), at_once):
+                    part = slice(first, first + at_once)
+                    common = seen.beam.voltages(about[part], axis, freq_hz)[:, :, 0].astype(np.float64)
+                    predicted[rows] += predict_own_beams(
+                        block.uvw_m[rows],
+                        block.antenna1[rows],
+                        block.antenna2[rows],
+                        freq_hz,
+                        count,
+                        channel_width_hz,
+                        lmn[part],
+                        beams.voltages(seen.beam, about[part], freq_hz),
+                        flux[part] * common**2,
+                        flux[part],
+                        major[part],
+                        minor[part],
+                        pa[part],
+                        windows,
+                    )
 
     def _follow(self, number: int, pointings: Float) -> Int:
         """Choose the sources of a sky whose own beams are followed: the others do not matter."""
         if number not in self._followed:
-            seen = self.seen_by_own[number][1]
+            seen, axis = self._own[number].sky, np.array([self._own[number].axis_rad])
             assert seen.antenna_beams is not None
-            freq, nominal = np.array([seen.freq_hz]), AntennaBeams(offset_rad=np.zeros((1, 2)))
-            power = np.zeros(len(seen))
+            freq, power = np.array([seen.freq_hz]), np.zeros(len(seen))
             for pointing in pointings[[0, len(pointings) // 2, -1]]:
                 about = seen.sky.lmn(*pointing)
-                own, common = (
-                    b.voltages(seen.beam, about, freq)[:, 0] for b in (seen.antenna_beams, nominal)
-                )
+                own = seen.antenna_beams.voltages(seen.beam, about, freq)[:, 0]
+                common = seen.beam.voltages(about, axis, freq)[:, 0]
                 power += np.square(seen.unattenuated_flux(freq) * own * (own - common)).mean(axis=1)
-            self._followed[number] = leading(power)
+            differ = isinstance(seen.beam, MixedBeam)
+            self._followed[number] = leading(power, NEGLECTED_OF_DISHES if differ else NEGLECTED)
         return self._followed[number]
 
     def _single_channels(
@@ -356,6 +386,8 @@ class BeamGradient(SkyVisibilities):
 
     def __init__(self, sky: ApparentSky, axis: int) -> None:
         super().__init__(replace(sky, antenna_beams=None))
+        # Of dishes that differ the mean: what is found is found again from where it leads to.
+        self._own = []
         self._step = np.eye(2)[axis] * GRADIENT_STEP_RAD
 
     def through_beam(self, freq_hz: Float, ra_rad: float, dec_rad: float) -> Float:
@@ -367,13 +399,45 @@ class BeamGradient(SkyVisibilities):
         return (ahead - behind) / (4 * GRADIENT_STEP_RAD)
 
 
+class PositionMoment(SkyVisibilities):
+    """Components that count with one of their direction cosines, for what displacements make of a model.
+
+    Parameters
+    ----------
+    sky : ApparentSky
+        Sources and beam; the antennas' own beams are left out.
+    axis : int
+        0 for l, 1 for m.
+    centre : (float, float)
+        What they are from: the phase centre, ICRS radians.
+    """
+
+    def __init__(self, sky: ApparentSky, axis: int, centre: tuple[float, float]) -> None:
+        super().__init__(replace(sky, antenna_beams=None))
+        self._own = []
+        self._distance = sky.sky.lmn(*centre)[:, axis, None]
+
+    @classmethod
+    def leading(cls, sky: ApparentSky, axis: int, reader: VisibilityReader) -> PositionMoment:
+        """Return that of the sources that matter."""
+        middle, at = reader.pointing[len(reader.pointing) // 2], np.array([sky.freq_hz])
+        centre = reader.phase_center
+        all_of_them = cls(sky, axis, centre).through_beam(at, float(middle[0]), float(middle[1]))
+        some = leading(np.square(all_of_them[:, 0]))
+        return cls(replace(sky, sky=sky.sky.select(some), apparent_jy=sky.apparent_jy[some]), axis, centre)
+
+    def through_beam(self, freq_hz: Float, ra_rad: float, dec_rad: float) -> Float:
+        """Fluxes times direction cosines, shape (n, nchan), in jansky."""
+        return self.sky.apparent_flux(freq_hz, ra_rad, dec_rad) * self._distance
+
+
 class SquintVisibilities(SkyVisibilities):
     """Half of the difference of what two receptors see whose beams point off to either side.
 
     Parameters
     ----------
     sky : ApparentSky
-        Sources and beam. The antennas' own pointings are left out: what they change of it is of second order.
+        Sources, beam, and the antennas' own beams, about which the receptors point to either side.
     squint_rad : ndarray, shape (2,)
         By how much the first receptor points further east and north than the second, radians.
     """
@@ -381,6 +445,21 @@ class SquintVisibilities(SkyVisibilities):
     def __init__(self, sky: ApparentSky, squint_rad: Float) -> None:
         super().__init__(replace(sky, antenna_beams=None))
         self._half = squint_rad / 2
+        own = sky.own_beams
+        self._own = []
+        if own is not None and (own.offset_rad.any() or isinstance(sky.beam, MixedBeam)):
+            # Beside the same of the common beam, which is displaced as far.
+            for sign in (0.5, -0.5):
+                axis = 2 * sign * self._half
+                beams = AntennaBeams(offset_rad=own.offset_rad + axis)
+                of_receptor = replace(sky, antenna_beams=beams)
+                self._own.append(
+                    _ThroughOwn(sky=of_receptor, sign=sign, axis_rad=(float(axis[0]), float(axis[1])))
+                )
+
+    def _follow(self, number: int, pointings: Float) -> Int:
+        """Choose the same sources for both receptors: of one left out of one of them a difference stays."""
+        return super()._follow(0, pointings)
 
     def less(self, other: SkyVisibilities) -> None:
         """Tell nothing of what has to be added to another: it may be of another squint."""
@@ -399,11 +478,11 @@ def _displaced(step_rad: Float, ra_rad: float, dec_rad: float) -> tuple[float, f
     return float(ra), float(dec)
 
 
-def leading(power: Float) -> Int:
-    """Places of the largest values, in order, without which less than `NEGLECTED` of the sum is missing."""
+def leading(power: Float, neglected: float = NEGLECTED) -> Int:
+    """Places of the largest values, in order, so many that less than a fraction of the sum is missing."""
     order = np.argsort(-power, kind="stable")
     total = np.cumsum(power[order])
-    wanted = int(np.searchsorted(total, (1 - NEGLECTED) * total[-1], side="left")) + 1 if power.size else 0
+    wanted = int(np.searchsorted(total, (1 - neglected) * total[-1], side="left")) + 1 if power.size else 0
     return np.sort(order[:wanted])
 
 

@@ -131,7 +131,7 @@ def other_width(
     if not (much_less or explains_more):
         return None
     far = abs(np.log(best.width)) > ABSURD_WIDTH
-    remedy = "check the beam file"
+    remedy = f"check {size_of_beam(beam)}"
     if isinstance(beam, RoundBeam):
         remedy = f"check DISH_DIAMETER, or give --dish-diameter-m {beam.diameter_m / best.width:.2g}"
     if not far and correctable:

@@ -16,7 +16,12 @@ from dsa110_contimg.imaging import ImageGrid
 from dsa110_contimg.imaging.obs_context import ObsContext, open_observation, require_memory
 from dsa110_contimg.progress import Progress
 from dsa110_contimg.selfcal.averaged_data import BYTES_PER_SCATTERED, Averaging, averaged_samples
-from dsa110_contimg.selfcal.memory import require_available_memory, sub_bands_of_window
+from dsa110_contimg.selfcal.memory import (
+    MODELS_OF_POINTING,
+    pointing_bytes,
+    require_available_memory,
+    sub_bands_of_window,
+)
 from dsa110_contimg.selfcal.naming import COLUMNS, IMAGES
 from dsa110_contimg.selfcal.pointing_report import read_pointing
 from dsa110_contimg.sky import ApparentSky, PrimaryBeam
@@ -88,13 +93,22 @@ class SelfCalParams:
 def averaging_of(context: ObsContext, output_dir: Path, config: SelfCalConfig) -> Averaging:
     """How far an observation is averaged."""
     grid = context.grid
-    return Averaging(
+    plain = Averaging(
         half_width_rad=grid.half_width_rad,
         sub_bands=max(1, sub_bands_of_window(context.reader, config)),
         memory_bytes=config.memory_gb * 1e9,
         scratch=output_dir,
         average=config.average,
     )
+    if not _solves_pointing(config):
+        return plain
+    beside = pointing_bytes(context.reader, averaged_samples(context.reader, plain))
+    return replace(plain, models=MODELS_OF_POINTING, working_bytes=beside)
+
+
+def _solves_pointing(config: SelfCalConfig) -> bool:
+    """Whether pointing offsets of the antennas are looked for."""
+    return config.use_nvss_seeding and config.pointing != "off"
 
 
 def owned(ms_path: Path, progress: Progress) -> AbstractContextManager[None]:
@@ -276,6 +290,7 @@ def _require_room(context: ObsContext, output_dir: Path, config: SelfCalConfig) 
         sub_bands_of_window(reader, config),
         averaging,
         split_windows=windows if config.use_nvss_seeding else 0,
+        pointing=_solves_pointing(config),
     )
     if not any(not b.flag[:, :, list(b.spw.parallel)].all() for b in reader.blocks()):
         raise nothing_usable(reader)

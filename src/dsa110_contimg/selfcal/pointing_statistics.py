@@ -60,15 +60,20 @@ def judged_on_halves(
     before, after : float
         Chi-squared in units of thermal variance, of gains from the half that the beams are from.
     """
-    before, after = [], []
     solver = make_solver(data, state, config)
-    for half, tables in enumerate(gains_of_halves(solver, state)):
-        before.append(solver.left_by(tables, half))
-        seen = gather(data, state, log, SkyVisibilities(of_halves[half]))
-        with log.timed("solve"):
-            other = make_solver(data, replace(seen, noise=state.noise), config)
-            after.append(other.left_by(gains_of_halves(other, state)[half], half))
+    before = [solver.left_by(tables, half) for half, tables in enumerate(gains_of_halves(solver, state))]
+    after = [_judged(data, state, config, log, sky, half) for half, sky in enumerate(of_halves)]
     return float(np.mean(before)), float(np.mean(after))
+
+
+def _judged(
+    data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog, sky: ApparentSky, half: int
+) -> float:
+    """Score a sky that is from one half on the other. What is predicted of it is forgotten on return."""
+    seen = gather(data, state, log, SkyVisibilities(sky))
+    with log.timed("solve"):
+        other = make_solver(data, replace(seen, noise=state.noise), config)
+        return other.left_by(gains_of_halves(other, state)[half], half)
 
 
 def centre_of(data: CalibrationData) -> tuple[float, float]:

@@ -247,7 +247,7 @@ def notes_before(params: SelfCalParams, log: StageLog) -> tuple[Finding, ...]:
         return found
     for text in params.context.beam_notes:
         log.note(text)
-    if config.beam_file is not None:
+    if config.beam_file is not None or config.antenna_beams is not None:
         return found
     mixed = mixed_dishes(antennas.dish_diameter_m, config.dish_diameter_m)
     if mixed:

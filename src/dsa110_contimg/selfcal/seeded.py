@@ -9,6 +9,7 @@ from dsa110_contimg.selfcal.stages import Stage
 from dsa110_contimg.selfcal.stages.acceptance import acceptance, conclude, require_signal
 from dsa110_contimg.selfcal.stages.add_components import add_components
 from dsa110_contimg.selfcal.stages.bandpass import bandpass, without_bandpass
+from dsa110_contimg.selfcal.stages.changing_refraction import changing_refraction
 from dsa110_contimg.selfcal.stages.check_sources import check_sources
 from dsa110_contimg.selfcal.stages.flux_scale import flux_scale
 from dsa110_contimg.selfcal.stages.keep_input import keep_input
@@ -70,6 +71,7 @@ JUDGE: tuple[Stage, ...] = (
     settle_bandpass,
     settle_weights,
     check_sources,
+    changing_refraction,
     keep_input,
     acceptance,
     conclude,

@@ -209,7 +209,7 @@ def _beam(params: SelfCalParams, state: CalState) -> dict[str, Any] | None:
     """Give the beam, its width as measured, and the diameter to give for it; None in an unseeded run."""
     if params.catalog_model is None:
         return None
-    beam, found = params.context.beam, state.beam_width
+    beam, found, config = params.context.beam, state.beam_width, params.config
     measured = Estimate() if state.sky_check is None else state.sky_check.beam_width
     if found is not None:
         measured = found.width
@@ -219,6 +219,7 @@ def _beam(params: SelfCalParams, state: CalState) -> dict[str, Any] | None:
     return {
         "form": beam.form,
         "file": str(beam.path.absolute()) if isinstance(beam, FileBeam) else None,
+        "antenna_beams": str(config.antenna_beams.absolute()) if config.antenna_beams is not None else None,
         "diameter_m": size,
         "width": [_finite(measured.value), _finite(measured.error)],
         "width_used": found.width.value if found is not None else 1.0,

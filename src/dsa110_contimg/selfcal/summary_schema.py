@@ -101,8 +101,11 @@ class PointingOf(_Part):
 class BeamOf(_Part):
     """The primary beam that the catalogue was looked at through."""
 
-    form: Literal["airy", "gaussian", "cosine", "file"] = Field(description="Form of the beam")
+    form: Literal["airy", "gaussian", "cosine", "file", "mixed"] = Field(
+        description="Form of the beam; mixed: the antennas have several"
+    )
     file: str | None = Field(description="Path of the beam file; null for a formula")
+    antenna_beams: str | None = Field(description="Path of a list of antennas with other beams; null: none")
     diameter_m: float | None = Field(description="Effective diameter that was assumed, m; null for a file")
     width: Pair = Field(description="Width of the beam over that assumed, by sources' fluxes, and its error")
     width_used: float = Field(description="Width that was used over that assumed; 1 unless it was solved for")

@@ -58,6 +58,8 @@ class Instrument:
         Distances from the field's centre are seen longer by this fraction.
     shear : ndarray, shape ()
         Those northward longer by this fraction, those eastward shorter.
+    stretch_drift : ndarray, shape ()
+        Change of the stretch from the first to the last dump, at an even pace; in the middle it is `stretch`.
     drift_rad : ndarray, shape (nant, 2)
         Change of the pointing errors from the first to the last dump, at an even pace; in the middle they are
         `pointing_rad`.
@@ -81,6 +83,7 @@ class Instrument:
     ionosphere: Float
     stretch: Float
     shear: Float
+    stretch_drift: Float
     drift_rad: Float
     squint_rad: Float
 
@@ -92,10 +95,18 @@ class Instrument:
 
     def axes_rad(self, dump: int, receptor: int) -> Float:
         """How far the beams of a receptor are off eastward and northward in a dump, radians, (nant, 2)."""
-        n_times = self.gain.shape[0]
-        part = dump / (n_times - 1) - 0.5 if n_times > 1 else 0.0
         squint = np.array([(0.5 - receptor) * float(self.squint_rad), 0.0])
-        return np.asarray(self.pointing_rad + part * self.drift_rad + squint)
+        return np.asarray(self.pointing_rad + self._part(dump) * self.drift_rad + squint)
+
+    def stretches(self, dump: int) -> tuple[float, float]:
+        """By what fractions distances east and north are seen longer in a dump."""
+        stretch = float(self.stretch + self._part(dump) * self.stretch_drift)
+        return stretch - float(self.shear), stretch + float(self.shear)
+
+    def _part(self, dump: int) -> float:
+        """How far a dump is from the middle, in units of the whole observation."""
+        n_times = self.gain.shape[0]
+        return dump / (n_times - 1) - 0.5 if n_times > 1 else 0.0
 
     @property
     def lost(self) -> Bool:
@@ -157,12 +168,15 @@ class Instrument:
         -------
         ndarray, shape (nant, n, nchan)
         """
+        own, which = np.unique(
+            np.column_stack([self.axes_rad(dump, receptor), self.width]), axis=0, return_inverse=True
+        )
         beams = []
-        for (east, north), width in zip(self.axes_rad(dump, receptor), self.width, strict=True):
+        for east, north, width in own:
             ra, dec = radec_from_lm(np.sin(east), np.sin(north), *pointing)
             towards = lmn_from_radec(ra_rad, dec_rad, float(ra), float(dec))
             beams.append(beam.widened(float(width)).voltage_towards(towards, freq_hz))
-        return np.array(beams)
+        return np.array(beams)[which.reshape(-1)]
 
 
 def draw_instrument(
@@ -224,7 +238,7 @@ def draw_instrument(
         bad,
         lost,
         np.radians(config.pointing_rms) * streams["pointing"].standard_normal((n_antennas, 2)),
-        np.clip(1 + config.beam_scatter * streams["width"].standard_normal(n_antennas), 0.2, None),
+        _widths(config, streams, n_antennas),
         np.where(hit, strength, 0.0),
         phase,
         _blocks(streams["silent"], "dead_fraction", config.dead_fraction, config.dead_time_fraction, shape),
@@ -234,9 +248,17 @@ def draw_instrument(
         _ionosphere(streams["ionosphere"], np.radians(config.ionosphere_deg), shape, half_power_rad),
         np.asarray(config.refraction_arcsec * ARCSEC / half_power_rad),
         np.asarray(config.refraction_shear_arcsec * ARCSEC / half_power_rad),
+        np.asarray(config.refraction_drift_arcsec * ARCSEC / half_power_rad),
         np.radians(config.pointing_drift) * streams["pointing_drift"].standard_normal((n_antennas, 2)),
         np.asarray(np.radians(config.squint_deg)),
     )
+
+
+def _widths(config: SimulationConfig, streams: Streams, n_antennas: int) -> Float:
+    """Draw beam widths over the nominal one, shape (nant,)."""
+    scatter = np.clip(1 + config.beam_scatter * streams["width"].standard_normal(n_antennas), 0.2, None)
+    scatter[_chosen(streams["other_dishes"], config.other_dishes, n_antennas)] *= config.other_dish_width
+    return np.asarray(scatter)
 
 
 def _chosen(rng: np.random.Generator, fraction: float, n_antennas: int) -> Int:

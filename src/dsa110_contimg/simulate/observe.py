@@ -69,8 +69,10 @@ STREAMS = (
     "ionosphere",
     "weights",
     "pointing_drift",
+    "other_dishes",
 )
-#: So many sources, the brightest apparent ones, are seen through each antenna's own beam.
+#: So many sources, the brightest apparent ones, are seen through each antenna's own beam; all of them where
+#: there are dishes of another kind, whose beams reach further.
 OWN_BEAM_SOURCES = 300
 #: Sky beyond the beam's second null that the catalogue covers as well, degrees.
 MARGIN_DEG = 0.3
@@ -309,7 +311,7 @@ class _SkyAt:
         mjd = truth.times_s[dump] / 86400.0
         centre = (float(truth.phase_centre[dump, 0]), float(truth.phase_centre[dump, 1]))
         self.antenna_uvw = uvw_of_antennas(array.position_m, mjd, *centre)
-        sky = truth.seen_sky
+        sky = truth.seen_sky(dump)
         self.lmn, self.shape = sky.lmn(*centre), sky.shape_about(*centre)
         if config.differential_aberration:
             self.lmn = seen_lmn(mjd, sky.ra_rad, sky.dec_rad, *centre)
@@ -318,7 +320,8 @@ class _SkyAt:
             middle = truth.freq_hz.mean(keepdims=True)[0]
             bright = np.argsort(-truth.apparent_flux(middle)[:, 0], kind="stable")
             # Their Fourier sum by antenna, in which a beam of its own costs nothing, is one of points.
-            self.own[bright[sky.is_point[bright]][:OWN_BEAM_SOURCES]] = True
+            points = bright[sky.is_point[bright]]
+            self.own[points if config.other_dishes else points[:OWN_BEAM_SOURCES]] = True
 
     def visibilities(self, window: int, uvw: Float, first: Int, second: Int) -> Complex:
         """Predict a spectral window without receivers, in jansky.

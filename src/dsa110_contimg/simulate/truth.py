@@ -67,15 +67,14 @@ class Truth:
         """True gains, shape (ntime, nant, 2)."""
         return self.instrument.gain
 
-    @property
-    def seen_sky(self) -> SkyModel:
-        """True sky where refraction shows it, distorted about the middle; what lies far off stays."""
-        sky, stretch, shear = self.sky, float(self.instrument.stretch), float(self.instrument.shear)
-        if stretch == 0 and shear == 0:
+    def seen_sky(self, dump: int) -> SkyModel:
+        """Give the true sky where refraction shows it in a dump; what lies far off stays."""
+        sky, (east, north) = self.sky, self.instrument.stretches(dump)
+        if east == 0 and north == 0:
             return sky
         middle = (float(self.middle[0]), float(self.middle[1]))
         l, m, _ = sky.lmn(*middle).T  # noqa: E741
-        ra, dec = radec_from_lm((1 + stretch - shear) * l, (1 + stretch + shear) * m, *middle)
+        ra, dec = radec_from_lm((1 + east) * l, (1 + north) * m, *middle)
         near = np.array([kind != "far" for kind in self.scene.sky_kind])
         return replace(sky, ra_rad=np.where(near, ra, sky.ra_rad), dec_rad=np.where(near, dec, sky.dec_rad))
 
@@ -190,6 +189,7 @@ def _of_older(values: dict[str, Any]) -> dict[str, Any]:
     """Give what an older simulator, which did not know of it, left as it is in every truth."""
     return {
         "shear": np.zeros(()),
+        "stretch_drift": np.zeros(()),
         "squint_rad": np.zeros(()),
         "drift_rad": np.zeros_like(values["pointing_rad"]),
     }

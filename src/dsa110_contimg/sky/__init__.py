@@ -10,9 +10,11 @@ from dsa110_contimg.sky.antenna_beams import AntennaBeams
 from dsa110_contimg.sky.apparent_sky import ApparentSky
 from dsa110_contimg.sky.beam import AiryBeam, CosineBeam, GaussianBeam, PrimaryBeam
 from dsa110_contimg.sky.beam_file import FileBeam, read_beam_file
+from dsa110_contimg.sky.beam_list import read_beam_list
 from dsa110_contimg.sky.catalog_model import build_catalog_model, catalogued_sky, far_bright_sources
 from dsa110_contimg.sky.components import SkyModel
 from dsa110_contimg.sky.directions import angular_separation, lmn_from_radec, radec_from_lm
+from dsa110_contimg.sky.mixed_beam import MixedBeam, mixed_beam
 from dsa110_contimg.sky.own_model import add_own_model, build_own_model
 from dsa110_contimg.sky.telescopes import beam_for_antenna, choose_beam
 
@@ -23,6 +25,7 @@ __all__ = [
     "CosineBeam",
     "FileBeam",
     "GaussianBeam",
+    "MixedBeam",
     "PrimaryBeam",
     "SkyModel",
     "add_own_model",
@@ -34,6 +37,8 @@ __all__ = [
     "choose_beam",
     "far_bright_sources",
     "lmn_from_radec",
+    "mixed_beam",
     "radec_from_lm",
     "read_beam_file",
+    "read_beam_list",
 ]

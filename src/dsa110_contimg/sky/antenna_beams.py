@@ -8,13 +8,14 @@ import numpy as np
 
 from dsa110_contimg.array_types import Bool, Float, Single
 from dsa110_contimg.sky.beam import PrimaryBeam
+from dsa110_contimg.sky.mixed_beam import MixedBeam
 
 __all__ = ["AntennaBeams"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AntennaBeams:
-    """Pointing offsets of the antennas, whose beams are alike.
+    """Pointing offsets of the antennas.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ class AntennaBeams:
         Parameters
         ----------
         beam : PrimaryBeam
-            Nominal beam.
+            Nominal beam, or those of all antennas.
         lmn : ndarray, shape (n, 3)
             Direction cosines l, m and n - 1 about the pointing centre.
         freq_hz : ndarray, shape (nchan,)
@@ -53,4 +54,6 @@ class AntennaBeams:
         ndarray of float32, shape (n, nchan, nant)
             One on the axis of each antenna, negative in the first sidelobe; zero beyond 90 degrees.
         """
+        if isinstance(beam, MixedBeam):
+            return beam.own_voltages(lmn, self.offset_rad, freq_hz)
         return beam.voltages(lmn, self.offset_rad, freq_hz)

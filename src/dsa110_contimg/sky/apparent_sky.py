@@ -12,6 +12,7 @@ from dsa110_contimg.sky.antenna_beams import AntennaBeams
 from dsa110_contimg.sky.beam import PrimaryBeam
 from dsa110_contimg.sky.components import SkyModel
 from dsa110_contimg.sky.directions import in_frame
+from dsa110_contimg.sky.mixed_beam import MixedBeam
 from dsa110_contimg.sky.seed_spectra import SeedSpectra
 
 __all__ = [
@@ -140,6 +141,13 @@ class ApparentSky:
 
     def __len__(self) -> int:
         return len(self.sky)
+
+    @property
+    def own_beams(self) -> AntennaBeams | None:
+        """Beams of the antennas, where they are not all the common one: dishes that differ, or point off."""
+        if self.antenna_beams is None and isinstance(self.beam, MixedBeam):
+            return AntennaBeams(offset_rad=np.zeros((len(self.beam.of_antenna), 2)))
+        return self.antenna_beams
 
     def apparent_flux(self, freq_hz: Float, ra_rad: float, dec_rad: float) -> Float:
         """Flux of each source through the beam pointed at a direction.
@@ -306,7 +314,7 @@ def response_ratio(sky: ApparentSky, beams: AntennaBeams | None, ra_rad: float, 
     had, have = (
         np.zeros((1, 2)) if which is None else which.common_rad[None] for which in (sky.antenna_beams, beams)
     )
-    old, new = (AntennaBeams(offset_rad=at).voltages(sky.beam, lmn, freq)[:, 0, 0] ** 2 for at in (had, have))
+    old, new = (sky.beam.voltages(lmn, at, freq)[:, 0, 0] ** 2 for at in (had, have))
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.nan_to_num(new.astype(np.float64) / old, nan=1.0, posinf=1.0)
     return np.where((ratio > 0.5) & (ratio < 2.0), ratio, 1.0)

@@ -1,5 +1,6 @@
 """Receptors that point apart are found, followed in the columns, and handed on to the next run."""
 
+import importlib
 import json
 from dataclasses import replace
 
@@ -9,11 +10,14 @@ from astropy.table import Table
 
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
 from dsa110_contimg.selfcal.run import selfcal_ms
+from dsa110_contimg.selfcal.stages.flux_scale import flux_scale
+from dsa110_contimg.selfcal.stages.reweight import reweight
+from dsa110_contimg.selfcal.state import CalState
 from dsa110_contimg.sky import AntennaBeams
 from dsa110_contimg.sky.apparent_sky import through_beams
 from dsa110_contimg.visibilities import open_measurement_set
 from dsa110_contimg.visibilities.tables import open_table
-from tests.selfcal.support import observe
+from tests.selfcal.support import observe, open_data
 
 SQUINT = 0.15
 OPTIONS = {"drift": True, "dumps": 6, "sefd_jy": 800.0, "random_phases": True, "squint_deg": SQUINT}
@@ -68,6 +72,23 @@ def test_another_run_begins_with_it(apart):
     lines = [text for line in noted for text in json.loads(line)["noted"] if "squint:" in text]
     # It is not found a second time.
     assert len(lines) <= 1
+
+
+def test_beside_pointing_errors_it_is_that_of_the_truth_and_fluxes_stay_known(tmp_path, log):
+    """What was measured of sources tells the offset that all antennas share: it is not lost by a squint."""
+    stage = importlib.import_module("dsa110_contimg.selfcal.stages.pointing")
+    ms, config = observe(tmp_path, **OPTIONS, pointing_rms=0.2, seed=1)
+    data = open_data(ms, config)
+    state = reweight(data, CalState(weights=data.nominal_weights()), config, log)
+    scaled = flux_scale(data, state, config, log)
+    apart = stage._with_squint(data, scaled, config, log, data.catalog_model)
+    assert apart is not scaled
+    assert apart.measured is not None
+    assert apart.measured is scaled.measured
+    east, north = np.degrees(stage.pointing(data, scaled, config, log).sky_model.antenna_beams.squint_rad)
+    # Through the common beam alone it came out 9 per cent low.
+    assert east == pytest.approx(SQUINT, rel=0.04)
+    assert abs(north) < 0.005
 
 
 def test_receptors_see_the_sky_through_beams_to_either_side(data, solved):

@@ -40,7 +40,7 @@ from dsa110_contimg.selfcal.sky_check import beam_trends
 from dsa110_contimg.selfcal.solve_round import make_solver
 from dsa110_contimg.selfcal.stage_log import StageLog
 from dsa110_contimg.selfcal.state import CalState
-from dsa110_contimg.selfcal.trial import better_with
+from dsa110_contimg.selfcal.trial import better_with, improvement, solved_against
 from dsa110_contimg.sky import AntennaBeams, ApparentSky
 from dsa110_contimg.sky.apparent_sky import response_ratio, through_beams
 
@@ -59,8 +59,12 @@ LEAST_GAIN = 25.0
 #: squares are there not this many times what their errors make them cannot lower the chi-squared of all data
 #: by `LEAST_GAIN` more than noise raises it.
 LOOKED_AT, LEAST_BLOCKS, LEAST_EXCESS = 4, 8, 1.3
-#: Standard errors by which a squint counts, of a part of the data as of all.
-SQUINT_SIGMAS = 4.0
+#: Standard errors by which a squint counts, of a part of the data as of all, and a further step of it.
+SQUINT_SIGMAS, AGAIN_SIGMAS = 4.0, 2.0
+#: It is settled when a step is less than this part of it.
+SQUINT_SETTLED = 0.01
+#: What is within its errors is left out where held-out chi-squared rises by less than this part.
+AS_GOOD = 1e-4
 
 
 def pointing(data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog) -> CalState:
@@ -162,17 +166,21 @@ def _with_squint(
 
     Parameters as of the stage; `first` is the fit to what the state leaves, if that is known.
     """
-    for _ in range(MOST_ITERATIONS):
+    for step in range(MOST_ITERATIONS):
         assert isinstance(state.model, SkyVisibilities)
         sky = state.model.sky
         if first is None:
             own_gains = gains_of_halves(make_solver(data, state, config), state)
             first = _fitted(data, state, log, state.model, listed, own_gains)
         squint, first = first.squint, None
-        if not (_beyond(squint) and squint.gain >= LEAST_GAIN):
-            break
         beams = sky.antenna_beams or AntennaBeams(offset_rad=np.zeros((len(data.reader.ms.antennas), AXES)))
         had = np.zeros(AXES) if beams.squint_rad is None else beams.squint_rad
+        if had.any() and not _beyond(replace(squint, squint_rad=had + squint.squint_rad)):
+            return _without_squint(data, state, config, log, replace(beams, squint_rad=None))
+        # Gains have taken some of it: what they leave of a step is less the smaller it is.
+        again = step > 0 and _beyond(squint, AGAIN_SIGMAS) and squint.gain > 0
+        if not (again or (_beyond(squint) and squint.gain >= LEAST_GAIN)):
+            break
         moved, *of_halves = (
             replace(sky, antenna_beams=replace(beams, squint_rad=had + more))
             for more in (squint.squint_rad, *squint.of_half_rad)
@@ -187,15 +195,32 @@ def _with_squint(
         )
         if trial is state:
             break
-        state = replace(trial, measured=None)
-        if np.hypot(*squint.squint_rad) < SETTLED * sky.beam.fwhm_rad(sky.freq_hz):
+        # Sources are measured in Stokes I, from which a squint drops out: what was measured of them holds,
+        # and tells what the offsets that come next have in common.
+        state = trial
+        if np.hypot(*squint.squint_rad) < SQUINT_SETTLED * np.hypot(*(had + squint.squint_rad)):
             break
     return state
 
 
-def _beyond(squint: SquintFit) -> bool:
+def _without_squint(
+    data: CalibrationData, state: CalState, config: SelfCalConfig, log: StageLog, beams: AntennaBeams
+) -> CalState:
+    """Look at the sky through beams without a squint, which is within its errors, if that is as good.
+
+    Offsets of the antennas make a small one, which is gone once they are followed.
+    """
+    assert state.sky_model is not None
+    plain = replace(state.sky_model, antenna_beams=beams if beams.offset_rad.any() else None)
+    trial = solved_against(data, state, plain, config, log)
+    as_good = trial.last.verdict.accepted and improvement(state, trial) > 1 - AS_GOOD
+    log.note(f"squint: within its errors, {'left out' if as_good else 'which predicts held-out data better'}")
+    return replace(trial, measured=state.measured) if as_good else state
+
+
+def _beyond(squint: SquintFit, sigmas: float = SQUINT_SIGMAS) -> bool:
     """Whether a squint is beyond its errors."""
-    return bool(np.hypot(*(squint.squint_rad / squint.error_rad)) > SQUINT_SIGMAS)
+    return bool(np.hypot(*(squint.squint_rad / squint.error_rad)) > sigmas)
 
 
 def _with_common_offset(data: CalibrationData, state: CalState, sky: ApparentSky, known: Bool) -> ApparentSky:
