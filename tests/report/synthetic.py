@@ -137,7 +137,7 @@ def _write_tables(
         k: replace(gains, gain=gain * np.exp(1j * k), freq_hz=np.array([1.4e9 + 1e7 * k]))
         for k in range(windows)
     }
-    described_ms = SimpleNamespace(path=described, subtable=described.joinpath)
+    described_ms = SimpleNamespace(path=described, subtable=described.joinpath, time_scale="UTC")
     write_gain_table(folder / "selfcal_1_ap.gcal", "G Jones", each, described_ms)
     verdict = np.array(["good"] * (2 * n), dtype="<U9")
     verdict[1::7] = "noisy"

@@ -98,8 +98,8 @@ def test_how_much_is_read_predicted_and_gridded(runs):
     stokes, columns = work["averaged_visibilities"] / 2, work["visibilities"] / 2
     predictions = (work["predicted_visibilities"] - columns) / stokes
     assert predictions == pytest.approx(round(predictions), abs=1e-9)
-    # Four of them are of gradients of the beam, for the antennas' pointing.
-    assert round(predictions) == 13
+    # Four of them are of gradients of the beam, for the antennas' pointing, and two for changing refraction.
+    assert round(predictions) == 15
     # One psf for both images.
     assert work["griddings"] == 4
     assert data_hash(runs["averaged"][0]) == before

@@ -125,12 +125,15 @@ class Coupling:
     lm: Float
     matrix: Float
 
-    def holds(self, index: Int, lm: Float, near_rad: float) -> bool:
-        """Whether the first sources are these, and have moved by no more than an angle since, rms."""
+    def holds(self, index: Int, lm: Float, near_rad: float, *, settled: bool) -> bool:
+        """Whether the first sources are these, and none has moved by more than an angle since.
+
+        Of sources that are settled, whose changes are those of noise, the rms of the angles is enough.
+        """
         if not np.array_equal(self.index, index[: self.index.size]):
             return False
-        moved = lm[: self.index.size] - self.lm
-        return bool(np.sqrt(np.mean(np.square(moved).sum(axis=1))) <= near_rad)
+        moved = np.hypot(*(lm[: self.index.size] - self.lm).T)
+        return bool((np.sqrt(np.mean(moved**2)) if settled else moved.max(initial=0.0)) <= near_rad)
 
 
 @dataclass(frozen=True)
@@ -230,7 +233,9 @@ def fit_sources(
     sky = replace(current.sky.select(chosen), flux_jy=catalogue.sky.flux_jy[chosen])
     few = joined(replace(current, sky=sky, apparent_jy=catalogue.apparent_jy[chosen]), besides)
     lm = sky.lmn(*centre)[:, :2]
-    if known is not None and not known.holds(chosen, lm, MOVED_BEAMS * data.resolution_rad):
+    # A part of the data is looked at, and what gains took is asked for, once sources are in place.
+    settled = data.each > 1 or taken is not None
+    if known is not None and not known.holds(chosen, lm, MOVED_BEAMS * data.resolution_rad, settled=settled):
         known = None
     moments, coupling = _moments(data, weights, model, tables, few, known)
     change, error = solve_moments(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dsa110_contimg.visibilities.measurement_set import require_table
 from dsa110_contimg.visibilities.tables import reading
 
 __all__ = ["data_identity"]
@@ -36,6 +37,7 @@ def data_identity(path: Path) -> str:
     MeasurementSetError
         If it cannot be read.
     """
+    require_table(path)
     digest = hashlib.sha256()
     with reading(path) as main:
         n = int(main.nrows())

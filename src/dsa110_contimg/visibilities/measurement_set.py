@@ -271,10 +271,7 @@ def open_measurement_set(path: Path | str) -> MeasurementSet:
         read; the message names the table and what it lacks.
     """
     path = Path(path)
-    if not path.exists():
-        raise MeasurementSetError("no such Measurement Set", path, "check the path")
-    if not (path / "table.dat").is_file():
-        raise MeasurementSetError("not a Measurement Set (no table.dat in it)", path, "check the path")
+    require_table(path)
     try:
         mend_removals(path)
     except OSError as error:
@@ -283,6 +280,14 @@ def open_measurement_set(path: Path | str) -> MeasurementSet:
         ) from None
     with reading(path) as main:
         return _validate(path, main)
+
+
+def require_table(path: Path) -> None:
+    """Raise MeasurementSetError where there is no table at all."""
+    if not path.exists():
+        raise MeasurementSetError("no such Measurement Set", path, "check the path")
+    if not (path / "table.dat").is_file():
+        raise MeasurementSetError("not a Measurement Set (no table.dat in it)", path, "check the path")
 
 
 def _validate(path: Path, main: Any) -> MeasurementSet:
