@@ -17,6 +17,7 @@ from dsa110_contimg.array_types import Bool, Image
 from dsa110_contimg.errors import ImagingError
 from dsa110_contimg.imaging.captured_stdout import captured_stdout
 from dsa110_contimg.imaging.fits import ImageHeader, write_image
+from dsa110_contimg.imaging.grid import ImageGrid
 from dsa110_contimg.imaging.gridder import Imager
 from dsa110_contimg.imaging.measure import mad_rms
 from dsa110_contimg.imaging.restoring_beam import RestoringBeam, fit_beam, restore
@@ -35,9 +36,9 @@ MAX_RMS_GROWTH = 1.05
 # fifth of the depth.
 NOISE_ALONE, DIRECT = 1.2, 20.0
 
-# Where the far sidelobes of all components found so add up to less than this part of the noise, the residual
-# of the minor cycle is the residual: what it is wrong by is a part of them.
-NEGLIGIBLE = 0.05
+# Where the sidelobes of all components found so, further away than so many beams, add up to less than this
+# part of the noise, the residual of the minor cycle is the residual: what it is wrong by is a third of them.
+NEGLIGIBLE, FAR_BEAMS = 0.05, 10.0
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def clean(
             cleaner = radler.Radler(radler_settings, work_psf, residual, model, beam.major_rad)
         # The setting alone does not start the threads.
         cleaner.worker_thread_count = radler_settings.thread_count
-        far = mad_rms(psf) if direct else math.inf
+        far = far_sidelobes(psf, beam, imager.grid) if direct else math.inf
         n_major, rms = _major_cycles(imager, settings, far, cleaner, model, residual, mask)
         del cleaner
     _require_finite(residual)
@@ -188,10 +189,19 @@ def clean(
     )
 
 
+def far_sidelobes(psf: Image, beam: RestoringBeam, grid: ImageGrid) -> float:
+    """Return the rms of a point spread function outside of a square of `FAR_BEAMS` beams to each side."""
+    reach = math.ceil(FAR_BEAMS * beam.major_rad / grid.cell_rad)
+    middle = slice(max(0, grid.center - reach), grid.center + reach + 1)
+    near = psf[middle, middle]
+    power, of_near = (float(np.square(part, dtype=np.float64).sum()) for part in (psf, near))
+    return math.sqrt(max(power - of_near, 0.0) / max(psf.size - near.size, 1))
+
+
 def _major_cycles(
     imager: Imager,
     settings: CleanSettings,
-    far_sidelobes: float,
+    sidelobes: float,
     cleaner: Any,
     model: Image,
     residual: Image,
@@ -199,9 +209,9 @@ def _major_cycles(
 ) -> tuple[int, float]:
     """Run major cycles on the arrays that Radler holds; their number, and the rms of what is left.
 
-    Far sidelobes, their rms, are finite where all is found without a residual image on the way.
+    The rms of far sidelobes is finite where all is found without a residual image on the way.
     """
-    rms, n_major, direct = mad_rms(residual), 0, math.isfinite(far_sidelobes)
+    rms, n_major, direct = mad_rms(residual), 0, math.isfinite(sidelobes)
     go_on = settings.niter > 0 and _peak(residual, mask) > settings.depth_jy(rms)
     before, last = model.copy(), residual.copy()
     for cycle in range(MAX_MAJOR):
@@ -221,8 +231,8 @@ def _major_cycles(
             return n_major, mad_rms(residual)
         if direct and go_on and cycle + 1 < MAX_MAJOR:
             continue
-        found = float(np.linalg.norm((model - before).astype(float)))
-        if direct and found * far_sidelobes < NEGLIGIBLE * rms:
+        # Of all components: the residual that a CLEAN goes on from may be one of a minor cycle, too.
+        if direct and float(np.linalg.norm(model.astype(float))) * sidelobes < NEGLIGIBLE * rms:
             return n_major, mad_rms(residual)
         new_rms = math.inf
         if np.isfinite(model).all():
