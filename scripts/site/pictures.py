@@ -14,8 +14,11 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
+from dsa110_contimg.array_types import Image
 from dsa110_contimg.files import replacing
 from dsa110_contimg.imaging import mad_rms, read_image
 from dsa110_contimg.simulate import Truth
@@ -42,20 +45,25 @@ def demonstration(run: Path) -> Figure:
         image = images[name]
         # Sources would be lost between the pixels of the picture: the brightest of each square is drawn.
         squares = image.reshape(image.shape[0] // 4, 4, image.shape[1] // 4, 4).max(axis=(1, 3))
-        drawn = axes.imshow(
-            1e3 * squares,
-            origin="lower",
-            cmap="gray_r",
-            vmin=-3e3 * rms,
-            vmax=15e3 * rms,
-            extent=(half, -half, -half, half),
-        )
+        drawn = _grey(axes, squares, half, -3 * rms, 15 * rms)
         axes.set(title=f"{title}: rms {1e3 * mad_rms(image):.2f} mJy/beam", xlabel="east (degrees)")
     all_axes[0].set_ylabel("north (degrees)")
     figure.colorbar(
         drawn, ax=all_axes, label="mJy/beam", extend="both", extendfrac=0.03, pad=0.01, aspect=30, shrink=0.86
     )
     return figure
+
+
+def _grey(axes: Axes, image_jy: Image, half: float, low_jy: float, high_jy: float) -> AxesImage:
+    """Draw an image in mJy/beam, bright sources black, out to `half` to each side."""
+    return axes.imshow(
+        1e3 * image_jy,
+        origin="lower",
+        cmap="gray_r",
+        vmin=1e3 * low_jy,
+        vmax=1e3 * high_jy,
+        extent=(half, -half, -half, half),
+    )
 
 
 def hidden(demo: Path) -> Figure:
@@ -78,14 +86,7 @@ def hidden(demo: Path) -> Figure:
         rms = mad_rms(image)
         for axes, (title, x, y) in zip(axes_of, shown, strict=True):
             part = image[y - AROUND : y + AROUND, x - AROUND : x + AROUND]
-            drawn = axes.imshow(
-                1e3 * part,
-                origin="lower",
-                cmap="gray_r",
-                vmin=-5e3 * rms,
-                vmax=60e3 * rms,
-                extent=(half, -half, -half, half),
-            )
+            drawn = _grey(axes, part, half, -5 * rms, 60 * rms)
             axes.set_title(f"{title}\n{word}")
     for axes in all_axes[1]:
         axes.set_xlabel("east (arcmin)")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dsa110_contimg.array_types import Float, Int, Vis, Weight
+from dsa110_contimg.calibration.pointing import baseline_numbers
 from dsa110_contimg.sky.beam import SPEED_OF_LIGHT
 
 __all__ = ["SHAPES", "DistortionSums", "accumulate_distortion", "distortion_bases", "fit_distortions"]
@@ -109,9 +110,8 @@ def accumulate_distortion(
     bases : ndarray of complex64, shape (7, nrow, nchan)
         Of :func:`distortion_bases`.
     """
-    n, first, second = sums.n_antennas, np.minimum(antenna1, antenna2), np.maximum(antenna1, antenna2)
-    baseline = first * n - (first * (first + 1)) // 2 + (second - first - 1)
-    cross = np.flatnonzero(first < second)
+    baseline = baseline_numbers(sums.n_antennas, antenna1, antenna2)
+    cross = np.flatnonzero(baseline >= 0)
     # A phase of the first antenna is one of the second, turned, where the antennas are the other way round.
     sign = np.where(antenna1 < antenna2, 1.0, -1.0)[cross]
     of = bases[:, cross]

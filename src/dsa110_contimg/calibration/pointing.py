@@ -33,6 +33,7 @@ __all__ = [
     "PointingFit",
     "PointingStatistics",
     "accumulate_pointing",
+    "baseline_numbers",
     "fit_pointing",
     "half_of",
 ]
@@ -127,11 +128,11 @@ def half_of(n_antennas: int, time_index: Int, antenna1: Int, antenna2: Int, chan
     channel : ndarray of int, shape (nchan,)
         Numbers of the channels in the whole band.
     """
-    baseline = _baselines(n_antennas, antenna1, antenna2)
+    baseline = baseline_numbers(n_antennas, antenna1, antenna2)
     return np.asarray((channel + (baseline + time_index)[:, None]) & 1)
 
 
-def _baselines(n: int, antenna1: Int, antenna2: Int) -> Int:
+def baseline_numbers(n: int, antenna1: Int, antenna2: Int) -> Int:
     """Numbers of baselines, shape (nrow,); -1 for autocorrelations."""
     i, j = np.minimum(antenna1, antenna2), np.maximum(antenna1, antenna2)
     return np.where(i < j, i * n - (i * (i + 1)) // 2 + (j - i - 1), -1)
@@ -164,7 +165,7 @@ def accumulate_pointing(
     first_channel : int
         Number of the first channel in the whole band; even and odd numbers make the halves.
     """
-    baseline = _baselines(statistics.n_antennas, antenna1, antenna2)
+    baseline = baseline_numbers(statistics.n_antennas, antenna1, antenna2)
     order = np.argsort(baseline, kind="stable")
     edges = np.flatnonzero(np.diff(baseline[order], prepend=-2, append=np.iinfo(np.int64).max))
     _accumulate(

@@ -89,8 +89,6 @@ class ImagingProblem:
     incoherent : bool
         Whether the data are far from coherent: the embedded engine grids them as exactly as noise needs it,
         and CLEANs in fewer and larger steps.
-    dirty : bool
-        Whether there is nothing in the data for CLEAN to find: the embedded engine leaves it out.
     made_before : (ndarray of float32, str) or None
         Point spread function of an earlier image of these data and the digest of its weights: used again if
         the weights are the same.
@@ -104,7 +102,6 @@ class ImagingProblem:
     depth_jy: float | None = None
     one_cycle: bool = False
     incoherent: bool = False
-    dirty: bool = False
     made_before: tuple[Image, str] | None = None
 
 
@@ -201,7 +198,7 @@ class Embedded:
 
         def deconvolve(depth: float, start: CleanResult | None) -> CleanResult:
             settings = CleanSettings(
-                niter=0 if problem.dirty else config.clean_iterations,
+                niter=config.clean_iterations,
                 threshold_jy=depth or None,
                 auto_threshold_sigma=sigma or None,
                 mask_sigma=max(config.mask_sigma, sigma),

@@ -43,7 +43,6 @@ def image_state(
     untouched: bool = True,
     one_cycle: bool = False,
     incoherent: bool = False,
-    dirty: bool = False,
     like: CalibratedImage | None = None,
 ) -> tuple[CalState, CalibratedImage]:
     """Image the data after gains, with the sky model subtracted and restored if asked for.
@@ -72,7 +71,7 @@ def image_state(
         What makes the image; the embedded engine by default, which makes all that are compared.
     untouched : bool
         Whether the data that no step may use are in it.
-    one_cycle, incoherent, dirty, like
+    one_cycle, incoherent, like
         As of :func:`make_image`.
 
     Returns
@@ -102,7 +101,6 @@ def image_state(
             untouched=untouched,
             one_cycle=one_cycle,
             incoherent=incoherent,
-            dirty=dirty,
             like=like,
         )
     return replace(state, mask=image.mask), image

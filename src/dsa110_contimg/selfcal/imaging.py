@@ -93,7 +93,6 @@ def make_image(
     untouched: bool = True,
     one_cycle: bool = False,
     incoherent: bool = False,
-    dirty: bool = False,
     like: CalibratedImage | None = None,
 ) -> CalibratedImage:
     """Image calibrated data, with a sky model subtracted and restored if one is given.
@@ -135,8 +134,6 @@ def make_image(
         CLEAN in a single cycle: for an image that is looked at, but not delivered.
     incoherent : bool
         Whether the data are far from coherent, which spares exactness.
-    dirty : bool
-        Whether there is nothing in the data for CLEAN to find.
     like : CalibratedImage, optional
         Image of the same data whose point spread function is this one's if the weights are the same.
 
@@ -180,7 +177,6 @@ def make_image(
             depth_jy=depth_jy,
             one_cycle=one_cycle,
             incoherent=incoherent,
-            dirty=dirty,
             made_before=None if like is None else (like.cleaned.psf, like.weights_digest),
         )
     )

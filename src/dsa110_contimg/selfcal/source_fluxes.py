@@ -8,6 +8,7 @@ shows where nothing is listed is new.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -31,8 +32,10 @@ from dsa110_contimg.selfcal.source_measurement import (
     fit_sources,
 )
 from dsa110_contimg.selfcal.state import CalState
+from dsa110_contimg.selfcal.windows_together import brought_together
 from dsa110_contimg.sky import ApparentSky, SkyModel, angular_separation
 from dsa110_contimg.sky.apparent_sky import PART, through_beams
+from dsa110_contimg.visibilities import Block
 
 __all__ = ["SourceFluxes", "measure_fluxes"]
 
@@ -410,35 +413,35 @@ def _taken(
     sky = replace(kept.sky.sky.select(chosen[some]), flux_jy=listed.sky.flux_jy[chosen[some]])
     few = replace(kept.sky, sky=sky, apparent_jy=listed.apparent_jy[chosen[some]])
     seen, overlap = SkyVisibilities(few), SourceOverlap(some.size, *sizes)
-    waiting: dict[tuple[int, ...], list[tuple[Float, Single, Vis, Weight]]] = {}
-    for piece in data.blocks("what gains take of sources", state.weights, kept):
-        block = piece.block
-        assert piece.model is not None
-        vis, weight = data.corrected(block, piece.touched(piece.weight), state.tables)
-        _, total = stokes_i(vis, weight, weight == 0, block.spw.parallel)
+
+    def windows() -> Iterator[tuple[tuple[int, ...], tuple[Block, Single, Int, Vis, Weight]]]:
+        for piece in data.blocks("what gains take of sources", state.weights, kept):
+            block = piece.block
+            assert piece.model is not None
+            vis, weight = data.corrected(block, piece.touched(piece.weight), state.tables)
+            _, total = stokes_i(vis, weight, weight == 0, block.spw.parallel)
+            # Windows of the same baselines that share gains at once: their delays are formed once.
+            together = (piece.number,) if groups > 1 else data.together(piece.number)
+            yield together, (block, *seen.fluxes(block, reader), piece.model, total)
+
+    for of_rows in brought_together(windows()):
+        blocks, flux, pointing, model, weight = zip(*of_rows, strict=True)
+        block = blocks[0]
+        field = reader.ms.field(block.field_id)
         length = np.hypot(block.uvw_m[:, 0], block.uvw_m[:, 1])
-        measured = length >= data.least_length_m(block, SHORTEST)
-        field, (flux, pointing) = reader.ms.field(block.field_id), seen.fluxes(block, reader)
-        group = data.spw_ids.index(block.spw.id) if groups > 1 else 0
-        rows = block.time_index, block.antenna1, block.antenna2, block.uvw_m
-        lmn = sky.lmn(field.ra_rad, field.dec_rad)
-        # Windows of the same baselines that share gains at once: their delays are formed once.
-        together = (piece.number,) if groups > 1 else data.together(piece.number)
-        windows = waiting.setdefault(together, [])
-        windows.append((block.spw.freq_hz, flux, piece.model, total))
-        if len(windows) < len(together):
-            continue
-        of_freq, of_flux, of_model, of_weight = zip(*waiting.pop(together), strict=True)
         overlap.add(
-            group,
-            *rows,
-            np.concatenate(of_freq),
-            lmn,
-            np.concatenate(of_flux, axis=2),
-            pointing,
-            np.concatenate(of_model, axis=1),
-            np.concatenate(of_weight, axis=1),
-            measured,
+            data.spw_ids.index(block.spw.id) if groups > 1 else 0,
+            block.time_index,
+            block.antenna1,
+            block.antenna2,
+            block.uvw_m,
+            np.concatenate([b.spw.freq_hz for b in blocks]),
+            sky.lmn(field.ra_rad, field.dec_rad),
+            np.concatenate(flux, axis=2),
+            pointing[0],
+            np.concatenate(model, axis=1),
+            np.concatenate(weight, axis=1),
+            length >= data.least_length_m(block, SHORTEST),
         )
     share = gain_share(overlap, freedom)
     own = np.diag(share)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,7 @@ from dsa110_contimg.selfcal.calibration_data import CalibrationData
 from dsa110_contimg.selfcal.data_weights import DataWeights
 from dsa110_contimg.selfcal.model_visibilities import SkyVisibilities
 from dsa110_contimg.selfcal.sky_check import median_of_all
+from dsa110_contimg.selfcal.windows_together import brought_together
 from dsa110_contimg.sky import ApparentSky
 from dsa110_contimg.sky.apparent_sky import joined
 from dsa110_contimg.sky.components import ARCSEC
@@ -335,33 +336,33 @@ def _moments(
     reader, seen = data.reader, SkyVisibilities(few)
     moments, sample = np.zeros((len(few), N_MOMENTS)), _Sample(few, known)
     per_row = SAMPLES * data.each / reader.n_rows
-    waiting: dict[tuple[int, ...], list[_Residual]] = {}
-    for piece in data.blocks("measure the bright sources", weights, model):
-        block = piece.block
-        assert piece.model is not None
-        vis, weight = data.corrected(block, piece.touched(piece.weight), tables)
-        combined, total = stokes_i(vis, weight, weight == 0, block.spw.parallel)
-        length = np.hypot(block.uvw_m[:, 0], block.uvw_m[:, 1])
-        total[length < data.least_length_m(block, SHORTEST)] = 0
-        residual = np.where(total > 0, combined - piece.model, np.complex64(0))
-        field, freq = reader.ms.field(block.field_id), block.spw.freq_hz
-        lmn = few.sky.lmn(field.ra_rad, field.dec_rad)
-        flux, pointing = seen.fluxes(block, reader)
-        # Windows of the same baselines at once: their delays are formed once.
-        group = data.together(piece.number)
-        of_rows = waiting.setdefault(group, [])
-        of_rows.append(_Residual(block.uvw_m, freq, lmn, flux, residual, total, pointing))
-        if len(of_rows) == len(group):
-            moments += _Residual.joined(waiting.pop(group)).moments()
-        if sample.is_known:
-            continue
-        row, channel = _drawn(block.rows, freq.size, per_row)
-        stands_for = max(freq.size / per_row, 1.0)
-        counts = total[row, channel].astype(np.float64) * stands_for
-        of_sources = flux[pointing[row], :, channel].T
-        sample.add(lmn, block.uvw_m[row], freq[channel], of_sources, counts)
-    for of_rows in waiting.values():
-        moments += _Residual.joined(of_rows).moments()
+
+    def residuals() -> Iterator[tuple[tuple[int, ...], _Residual]]:
+        for piece in data.blocks("measure the bright sources", weights, model):
+            block = piece.block
+            assert piece.model is not None
+            vis, weight = data.corrected(block, piece.touched(piece.weight), tables)
+            combined, total = stokes_i(vis, weight, weight == 0, block.spw.parallel)
+            length = np.hypot(block.uvw_m[:, 0], block.uvw_m[:, 1])
+            total[length < data.least_length_m(block, SHORTEST)] = 0
+            residual = np.where(total > 0, combined - piece.model, np.complex64(0))
+            field, freq = reader.ms.field(block.field_id), block.spw.freq_hz
+            lmn = few.sky.lmn(field.ra_rad, field.dec_rad)
+            flux, pointing = seen.fluxes(block, reader)
+            yield (
+                data.together(piece.number),
+                _Residual(block.uvw_m, freq, lmn, flux, residual, total, pointing),
+            )
+            if sample.is_known:
+                continue
+            row, channel = _drawn(block.rows, freq.size, per_row)
+            stands_for = max(freq.size / per_row, 1.0)
+            counts = total[row, channel].astype(np.float64) * stands_for
+            of_sources = flux[pointing[row], :, channel].T
+            sample.add(lmn, block.uvw_m[row], freq[channel], of_sources, counts)
+
+    for windows in brought_together(residuals()):
+        moments += _Residual.joined(windows).moments()
     return moments, sample.coupling()
 
 

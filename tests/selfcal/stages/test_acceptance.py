@@ -176,3 +176,17 @@ def test_a_delivered_image_that_is_worse_than_the_input_after_all_is_rolled_back
     check = SkyCheck(recovered=Estimate(1.0, 0.02), phased=Estimate(1.0, 0.02), phased_input=0.1)
     incoherent = replace(state, sky_check=check)
     assert not_worse_as_delivered(near, incoherent, stage_config, log, bad) is incoherent
+
+
+def test_an_input_that_is_far_from_coherent_is_cleaned_like_what_it_is_compared_with(
+    near, two_rounds, stage_config, log
+):
+    """Trap 16: signal to noise is compared at the same depth of CLEAN, whatever the input holds."""
+    known = Estimate(1.0, 0.02)
+    check = SkyCheck(recovered=known, phased=known, phased_input=0.01)
+    judged = acceptance(near, replace(two_rounds, sky_check=check), stage_config, log)
+    cleaned = judged.initial.cleaned
+    peak = np.abs(cleaned.restored).max()
+    assert peak > 2 * cleaned.threshold_jy
+    assert cleaned.model.any()
+    assert np.abs(cleaned.residual).max() < 0.7 * peak

@@ -36,8 +36,6 @@ __all__ = ["acceptance", "conclude", "initial_image", "not_worse_as_delivered", 
 
 #: An image this many times above the thermal noise may hide what is better: it is cleaned deeper.
 FAR_ABOVE = 3.0
-#: Of an input that shows this part of the held-out flux there is nothing to CLEAN.
-NOTHING = 0.1
 #: CLEAN options of the deepest image.
 DEEP: dict[str, Any] = {"mask_sigma": 3.0, "clean_sigma": 0.5}
 
@@ -76,9 +74,8 @@ def acceptance(data: CalibrationData, state: CalState, config: SelfCalConfig, lo
     fresh = range(len(state.rounds) - 1, state.n_judged - 1, -1)
     weight_tables = next((state.rounds[k].tables for k in fresh if state.rounds[k].verdict.accepted), ())
     if state.initial is None:
-        incoherent, dirty = _was_incoherent(state), _held_nothing(state)
+        incoherent = _was_incoherent(state)
         more = {"weight_tables": weight_tables, "one_cycle": incoherent, "incoherent": incoherent}
-        more["dirty"] = dirty
         state, image = _image_of_input(data, state, config, log, "image before", **more)
         state = replace(state, initial=image, image=image, comparison_weights=weight_tables)
     for k in fresh:
@@ -250,15 +247,6 @@ def _was_incoherent(state: CalState) -> bool:
     """Whether held-out sources show that the input was far from coherent."""
     check = state.sky_check
     return check is not None and check.tells and check.phased_input < check.phased.value / 2
-
-
-def _held_nothing(state: CalState) -> bool:
-    """Whether held-out sources show that hardly anything in the input's image is of the sky.
-
-    CLEAN would take noise and change its rms by a thousandth.
-    """
-    check = state.sky_check
-    return _was_incoherent(state) and check is not None and check.phased_input < NOTHING * check.phased.value
 
 
 def _was_coherent(state: CalState) -> bool:
